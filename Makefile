@@ -1,0 +1,36 @@
+# Each target sets up what it needs; a fresh clone, Python 3.11, Java 17 and a package registry are enough.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: env demo test lint bench package clean help
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(READY)  ## build .venv from requirements.lock, with Delta's jars beside Spark's
+
+$(READY): requirements.lock setup.cfg pyproject.toml tools/setup_env.sh tools/fetch_jars.py
+	@PYTHON="$(PYTHON)" bash tools/setup_env.sh $(VENV)
+	@touch $@
+
+demo: env  ## the whole loop on MovieLens, in some minutes, into demo-out/
+	@$(BIN)/python demo/run.py
+
+test: env  ## every test: real Spark, Delta, MLflow, Petastorm, Airflow
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+lint: env  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: env  ## ours beside a peer's, one run, as ratios
+	@$(BIN)/python benchmarks/topn.py
+
+package: dist/headwater.zip  ## the library as a zip for spark-submit --py-files
+
+dist/headwater.zip: $(shell find lib/headwater -type f -not -name '*.pyc')
+	@mkdir -p dist && rm -f $@ && cd lib && $(if $(wildcard $(BIN)/python),../$(BIN)/python,$(PYTHON)) -m zipfile -c ../$@ headwater
+
+clean:  ## remove what was built, not .venv
+	@rm -rf dist demo-out build .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,308 @@
+"""The whole configuration as frozen, typed data: unknown keys refused, impossible values named by their dotted key.
+
+Defaults live here and nowhere else; ``conf/default.yaml`` shows them with unit and reason, and a test holds the two
+together. ``load`` merges files (later files win, mappings are merged, lists replaced) and then ``--set`` pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from headwater.errors import UsageError
+from headwater.schemas import EVENT_TYPES
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
+EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
+CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Paths(Section):
+    landing: str = "data/landing"
+    warehouse: str = "warehouse"
+
+
+class Mlflow(Section):
+    tracking_uri: str = ""
+    model_name: str = Field("headwater", pattern=r"^[A-Za-z0-9_.\- ]+$")
+    experiment: str = "headwater"
+    timeout_seconds: Positive = 20
+
+
+class Source(Section):
+    format: Literal["json", "csv", "combined_log", "catalog", "kafka"]
+    glob: str = ""
+    name: str = ""
+    fields: dict[str, str] = {}
+    constants: dict[str, str | float | bool] = {}
+    event_types: dict[str, EventType] = {}
+    time_zone: str = "UTC"
+    time_format: str = ""
+    header: bool | list[str] = True
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Source:
+        if self.format == "kafka":
+            raise ValueError("format kafka needs the streaming job, which this release does not have yet")
+        if not self.glob:
+            raise ValueError("glob is missing")
+        if self.glob.startswith("/") or ".." in Path(self.glob).parts:
+            raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
+        known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
+        for key in (*self.fields, *self.constants):
+            if key not in known:
+                raise ValueError(f"{key!r} is not a field of ours; known are {', '.join(known)}")
+        constant = self.constants.get("event_type")
+        if constant is not None and constant not in EVENT_TYPES:
+            raise ValueError(f"constants.event_type {constant!r} is not one of {', '.join(EVENT_TYPES)}")
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except Exception:
+            raise ValueError(f"time zone {value!r} is unknown; use a name such as Europe/London") from None
+        return value
+
+
+class UrlRule(Section):
+    event_type: EventType
+    method: str = "GET"
+    path: str
+
+    @field_validator("path")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = set(re.compile(value).groupindex)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        if groups - {"item_id", "query", "user_id"}:
+            raise ValueError(f"{value!r} names groups other than item_id, query and user_id")
+        return value
+
+    @model_validator(mode="after")
+    def _names_an_item(self) -> UrlRule:
+        if self.event_type != "search" and "(?P<item_id>" not in self.path:
+            raise ValueError(f"a {self.event_type} needs an item: name a group (?P<item_id>…) in {self.path!r}")
+        return self
+
+
+def _default_sources() -> list[Source]:
+    return [
+        Source(format="json", glob="api/*.json*"),
+        Source(format="csv", glob="csv/*.csv*"),
+        Source(format="combined_log", glob="web/*.log*"),
+        Source(format="catalog", glob="catalog/*"),
+    ]
+
+
+class Ingest(Section):
+    sources: list[Source] = Field(default_factory=_default_sources, min_length=1)
+    url_rules: list[UrlRule] = []
+    max_line_bytes: Positive = 1_000_000
+    max_value: Annotated[float, Field(gt=0)] = 1_000_000.0
+    max_id_length: Positive = 512
+    earliest: str = "1995-01-01"
+    future_hours: Annotated[float, Field(ge=0)] = 24.0
+    bot_agents: bool = True
+    bot_events_per_minute: Positive = 120
+    bot_regular_events: Positive = 60
+
+
+class Sequence(Section):
+    max_length: Positive = 50
+
+
+class Model(Section):
+    kind: Literal["sasrec", "bert4rec", "gru", "lstm"] = "sasrec"
+    hybrid: bool = False
+    dim: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    mask_probability: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
+        return self
+
+
+class Train(Section):
+    processes: Positive = 1
+    use_gpu: bool | Literal["auto"] = "auto"
+    local_mode: bool = True
+    epochs: Positive = 30
+    batch_size: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    negatives: Annotated[int, Field(ge=0)] = 0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Positive = 5
+    seed: int = 1
+    reader: Literal["petastorm", "pyarrow"] = "petastorm"
+    timeout_seconds: Positive = 600
+    mixed_precision: bool = True
+
+
+class Evaluate(Section):
+    protocol: Literal["temporal", "leave_one_out"] = "temporal"
+    k: list[Positive] = Field([5, 10, 20], min_length=1)
+    test_fraction: Fraction = 0.1
+    validation_fraction: Fraction = 0.1
+    max_users: Positive = 50_000
+    recent_days: Positive = 7
+
+
+class Gate(Section):
+    metric: Literal["ndcg", "hit_rate", "mrr"] = "ndcg"
+    k: Positive = 10
+    margin: Annotated[float, Field(ge=0)] = 0.02
+    confidence: Fraction = 0.95
+    bootstrap_samples: Positive = 2_000
+    min_users: Positive = 20
+    beat_recent_popularity: bool = True
+
+
+class Finetune(Section):
+    min_feedback: Annotated[int, Field(ge=0)] = 200
+    epochs: Positive = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    replay_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
+    holdout_fraction: Fraction = 0.2
+
+
+class Topn(Section):
+    n: Positive = 10
+    exclude_seen: bool = True
+    batch_users: Positive = 1_024
+    tile_items: Positive = 65_536
+    popular_days: Positive = 7
+
+
+class Feedback(Section):
+    window_hours: Annotated[float, Field(gt=0)] = 168.0
+    rewards: dict[EventType, float] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
+    rating_scale: Annotated[float, Field(gt=0)] = 5.0
+
+
+class Privacy(Section):
+    key_file: str = ""
+
+
+class Maintain(Section):
+    retention_hours: Annotated[int, Field(ge=0)] = 168
+
+
+class Tables(Section):
+    lock_timeout_seconds: Positive = 600
+
+
+class Config(Section):
+    """Every setting of every job. ``dump`` gives it back as plain data, for logs and MLflow."""
+
+    paths: Paths = Paths()
+    mlflow: Mlflow = Mlflow()
+    ingest: Ingest = Ingest()
+    sequence: Sequence = Sequence()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    finetune: Finetune = Finetune()
+    topn: Topn = Topn()
+    feedback: Feedback = Feedback()
+    privacy: Privacy = Privacy()
+    maintain: Maintain = Maintain()
+    tables: Tables = Tables()
+    spark: dict[str, str] = {}
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside the warehouse."""
+        return self.mlflow.tracking_uri or f"sqlite:///{Path(self.paths.warehouse).resolve()}/mlflow.db"
+
+    def dump(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def load(files: list[Path] | None = None, overrides: list[str] | None = None) -> Config:
+    """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, YAML values).
+
+    Raises UsageError, one sentence naming the file or key, for a missing or broken file, an unknown key, a wrong type
+    or an impossible value.
+    """
+    merged: dict[str, Any] = {}
+    for file in files or []:
+        merged = _merge(merged, _read(Path(file)))
+    for pair in overrides or []:
+        merged = _merge(merged, _parse(pair))
+    try:
+        return Config(**merged)
+    except ValidationError as error:
+        raise UsageError(_describe(error)) from None
+    except TypeError as error:
+        raise UsageError(f"config: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"config file {file} must hold a mapping of sections, not a {type(data).__name__}")
+    return data
+
+
+def _parse(pair: str) -> dict[str, Any]:
+    key, separator, text = pair.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {pair!r} must read dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        mapped = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if mapped else value
+    return merged
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key} is not a known config key")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
+    return "; ".join(lines)

@@ -1,0 +1,116 @@
+"""What every entry point in ``jobs/`` shares: flags, session, log, closing line, exit code.
+
+A job reads, calls the library, writes, and returns its counts; ``run`` prints them as one JSON line, the last on
+standard output. Exit codes: 0 success, 2 a bad argument, config or input location, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import structlog
+import typer
+
+from headwater import clock
+from headwater import config as configuration
+from headwater.config import Config
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from headwater.tables import Warehouse
+
+ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="YAML file; repeatable, later files win")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; repeatable, wins over files")]
+
+
+class Job:
+    """One run of one job: its config, its moment, and, when first asked for, its session and tables."""
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name = name
+        self.config = config
+        self.now = clock.now()
+        self.log = structlog.get_logger(job=name)
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        from headwater.spark import session
+
+        return session(self.config, self.name)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        from headwater.tables import Warehouse
+
+        return Warehouse(self.spark, self.config.paths.warehouse, self.config.tables.lock_timeout_seconds)
+
+
+def run(
+    name: str,
+    body: Callable[[Job], dict[str, Any]],
+    files: list[Path] | None,
+    overrides: list[str] | None,
+) -> None:
+    """Run one job from its flags to its closing line, and leave the process with the contract's exit code."""
+    _log_to_stderr()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        job = Job(name, configuration.load(files, overrides))
+        counts = body(job)
+    except HeadwaterError as error:
+        _fail(name, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail(name, "stopped by Ctrl-C; what was committed stays, run it again to go on", 130)
+    except Exception as error:
+        _fail(name, _explain(error), 1)
+    print(json.dumps({"job": name, "status": "ok", **counts}, ensure_ascii=False, default=str), flush=True)
+
+
+def start(app: typer.Typer) -> None:
+    """Parse the command line; a wrong flag is one line and exit code 2."""
+    app(standalone_mode=True)
+
+
+def _fail(name: str, line: str, code: int) -> NoReturn:
+    if os.environ.get("HEADWATER_DEBUG"):
+        traceback.print_exc()
+    printable = "".join(c if c.isprintable() else " " for c in line)
+    print(f"{name}: {printable}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> str:
+    """The deepest message that an unforeseen error carries, on one line; Spark buries it under wrappers."""
+    text = str(error)
+    if "No space left on device" in text:
+        return "the disk is full (no space left on device); free some and run the job again, tables are as they were"
+    java = getattr(error, "java_exception", None)
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
+    if java is not None:
+        text = java.toString()
+    first = (text.strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (HEADWATER_DEBUG=1 shows where)"
+
+
+def _log_to_stderr() -> None:
+    person = sys.stderr.isatty()
+    render: Any = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            render,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,65 @@
+"""Per-user sequences: the last events with an item, oldest first, in a total order (time, then event id).
+
+A user's new sequence is a function of the stored one and the new events alone, so the cost of a build follows what
+changed: the last L of (the last L ∪ new events) are the last L of everything.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headwater import schemas
+
+STEP = ("event_time", "event_id", "item_idx", "event_type", "value")
+"""One event of a sequence; arrays of these structs sort by time, then event id."""
+
+
+def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
+    """Events that belong in a sequence: with an item of the catalogue, impressions left out.
+
+    Returns user_id and the columns of ``STEP``.
+    """
+    wanted = events.where(F.col("item_id").isNotNull() & (F.col("event_type") != "impression"))
+    return wanted.join(items.select("item_id", "item_idx"), "item_id", how="inner").select("user_id", *STEP)
+
+
+def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -> DataFrame:
+    """The new rows of every user in ``steps``, in the order of ``schemas.TABLES["sequences"]``.
+
+    ``stored`` holds the current rows of those users (others are ignored); a step that it holds already is not doubled.
+    Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no memory.
+    """
+    users = steps.select("user_id").distinct()
+    earlier = stored.join(users, "user_id", how="left_semi")
+    kept = earlier.select("user_id", F.explode(_zip_steps()).alias("step")).select("user_id", "step.*")
+    recent = _last(kept.unionByName(steps).dropDuplicates(["user_id", "event_id"]), max_length)
+    sequences = recent.groupBy("user_id").agg(F.array_sort(F.collect_list(F.struct(*STEP))).alias("steps"))
+    seen = (
+        earlier.select("user_id", F.explode("seen_items").alias("item_idx"))
+        .unionByName(steps.select("user_id", "item_idx"))
+        .groupBy("user_id")
+        .agg(F.array_sort(F.collect_set("item_idx")).alias("seen_items"))
+    )
+    return sequences.join(seen, "user_id", how="inner").select(
+        "user_id",
+        *(F.col(f"steps.{name}").alias(name) for name in ("item_idx", "event_type", "event_time", "event_id", "value")),
+        "seen_items",
+        F.element_at("steps.event_time", -1).alias("last_event_time"),
+        F.lit(now).alias("updated_at"),
+    ).select(schemas.columns("sequences"))
+
+
+def _zip_steps() -> Column:
+    return F.arrays_zip(*STEP)
+
+
+def _last(steps: DataFrame, max_length: int) -> DataFrame:
+    """The newest ``max_length`` steps of each user; the rank is taken before anything is collected."""
+    from pyspark.sql import Window
+
+    newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
+    ranked = steps.withColumn("age", F.row_number().over(newest_first))
+    return ranked.where(F.col("age") <= max_length).drop("age")

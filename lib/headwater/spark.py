@@ -1,0 +1,83 @@
+"""The Spark session: UTC, Delta, and settings that every job relies on. Nothing here sets a master that the user set.
+
+Delta comes from the class path where it is there already (``make env`` puts it beside Spark's own jars, clusters ship
+it, ``spark-submit --packages`` adds it); a plain ``python jobs/NAME.py`` without it resolves it by Maven coordinates.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from headwater.config import Config
+from headwater.errors import HeadwaterError
+
+DELTA = "io.delta:delta-spark_2.13:4.0.1"
+
+SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.schema.autoMerge.enabled": "false",
+}
+LOCAL = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+    "spark.driver.memory": "2g",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+
+def session(config: Config, name: str) -> SparkSession:
+    """The active or a new session named ``headwater:<name>``; on no given master, all local cores.
+
+    Raises HeadwaterError where Java is missing or Delta is not on the class path of a running JVM.
+    """
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName(f"headwater:{name}")
+    for key, value in SETTINGS.items():
+        builder = builder.config(key, value)
+    if not submitted:
+        builder = builder.master(os.environ.get("MASTER", "local[*]"))
+        for key, value in LOCAL.items():
+            builder = builder.config(key, value)
+        if not _delta_beside_spark():
+            builder = builder.config("spark.jars.packages", DELTA)
+        _quiet_log4j()
+    for key, value in config.spark.items():
+        builder = builder.config(key, value)
+    try:
+        spark = builder.getOrCreate()
+    except Exception as error:
+        raise HeadwaterError(f"Spark does not start ({str(error).splitlines()[0]}); is Java 17 installed?") from error
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        spark._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
+    except Exception:
+        raise HeadwaterError(f"Delta Lake is not on Spark's class path: spark-submit --packages {DELTA} …") from None
+    return spark
+
+
+def _delta_beside_spark() -> bool:
+    spec = find_spec("pyspark")
+    home = Path(os.environ.get("SPARK_HOME") or Path(spec.origin).parent)  # type: ignore[union-attr, arg-type]
+    return any((home / "jars").glob("delta-spark_*.jar"))
+
+
+def _quiet_log4j() -> None:
+    """Keep Spark's start-up notices off the terminal: a person reads it."""
+    quiet = Path(__file__).parent / "log4j2.properties"
+    if quiet.exists() and "JDK_JAVA_OPTIONS" not in os.environ:
+        os.environ["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile=file:{quiet}"

@@ -1,0 +1,6 @@
+"""All that knows Delta: open, create, append, overwrite, merge, follow changes, lock, maintain."""
+
+from headwater.tables.failpoints import failpoint
+from headwater.tables.warehouse import Warehouse
+
+__all__ = ["Warehouse", "failpoint"]

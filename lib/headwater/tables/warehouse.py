@@ -1,0 +1,218 @@
+"""The warehouse: one Delta table a name, each at ``<root>/<table>``.
+
+How a job knows where to go on: every commit carries a note (Delta's ``userMetadata``) that says which job wrote it
+and what it had read, for instance ``{"job": "build_sequences", "events_version": 7}``. Data and note are one atomic
+commit, so a job that is killed and run again finds exactly what is left to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headwater import schemas
+from headwater.errors import TableError
+from headwater.tables import locks
+
+WRITER = {
+    "events": "ingest_events",
+    "quarantine": "ingest_events",
+    "items": "ingest_events",
+    "ingest_files": "ingest_events",
+    "sequences": "build_sequences",
+    "item_embeddings": "score_topn",
+    "topn": "score_topn",
+    "topn_history": "score_topn",
+    "feedback": "collect_feedback",
+    "model_metrics": "evaluate_model",
+    "promotions": "promote_model",
+}
+"""The job that makes each table, for messages about a missing one."""
+
+NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+class Warehouse:
+    """The tables under ``root``, a local folder or any URI that Spark can write to."""
+
+    def __init__(self, spark: SparkSession, root: str, lock_timeout_seconds: float = 600) -> None:
+        scheme = urlparse(root).scheme
+        self.spark = spark
+        self.is_local = scheme in ("", "file")
+        self.root = str(Path(urlparse(root).path if scheme else root).resolve()) if self.is_local else root.rstrip("/")
+        self.lock_timeout_seconds = lock_timeout_seconds
+        self._held: set[str] = set()
+
+    def path(self, table: str) -> str:
+        """Where a table lives. Only the names in ``schemas.TABLES`` are tables."""
+        assert table in schemas.TABLES, table
+        return f"{self.root}/{table}"
+
+    def exists(self, table: str) -> bool:
+        if self.is_local:
+            return (Path(self.path(table)) / "_delta_log").is_dir()
+        return DeltaTable.isDeltaTable(self.spark, self.path(table))
+
+    def version(self, table: str) -> int:
+        """The newest version of a table, from 0."""
+        return int(self._delta(table).history(1).select("version").first()["version"])  # type: ignore[index]
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        """A table's contract columns, in order, now or as of ``version``.
+
+        Raises TableError when the table is missing, or lacks a column or has another type than this release reads.
+        """
+        self._need(table)
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        try:
+            frame = reader.load(self.path(table))
+            found = dict(frame.dtypes)
+        except Exception as error:
+            raise TableError(f"table {table} at {self.path(table)} cannot be read: {_first_line(error)}") from error
+        for column, kind in schemas.TABLES[table].items():
+            if found.get(column) != kind:
+                raise TableError(
+                    f"table {table} at {self.path(table)} is of another schema: column {column} is "
+                    f"{found.get(column, 'missing')}, this release reads {kind}"
+                )
+        return frame.select(schemas.columns(table))
+
+    def create(self, table: str) -> None:
+        """Make an empty table of the contract's schema where there is none."""
+        if self.exists(table):
+            return
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table))
+        for column in self.spark.createDataFrame([], schemas.ddl(table)).schema:
+            builder = builder.addColumn(column.name, column.dataType)
+        if partitions := schemas.PARTITIONS.get(table):
+            builder = builder.partitionedBy(*partitions)
+        if table in schemas.CHANGE_FEED:
+            builder = builder.property("delta.enableChangeDataFeed", "true")
+        builder.property("delta.logRetentionDuration", "interval 90 days").execute()
+
+    def append(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
+        self._write(frame, table, "append", note)
+
+    def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
+        """Replace all rows in one commit; readers see the old rows or the new ones."""
+        self._write(frame, table, "overwrite", note)
+
+    def merge(
+        self,
+        frame: DataFrame,
+        table: str,
+        note: dict[str, Any],
+        update_when: str | None = None,
+        delete_when: str | None = None,
+        insert_when: str | None = None,
+    ) -> dict[str, int]:
+        """Upsert ``frame`` (unique by the table's key) in one commit; conditions see ``new`` and ``old``.
+
+        ``delete_when`` is tried first, then ``update_when``; rows that match neither stay as they are.
+        Returns how many rows were inserted, updated and deleted.
+        """
+        self.create(table)
+        condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
+        values = {column: f"new.{column}" for column in schemas.columns(table)}
+        with self.locked(table), self._noted(note):
+            delta = self._delta(table)
+            merge = delta.alias("old").merge(frame.alias("new"), condition)
+            if delete_when is not None:
+                merge = merge.whenMatchedDelete(condition=delete_when)
+            merge = merge.whenMatchedUpdate(condition=update_when, set=values)
+            merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()
+            metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
+        return {
+            "inserted": int(metrics.get("numTargetRowsInserted", 0)),
+            "updated": int(metrics.get("numTargetRowsUpdated", 0)),
+            "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
+        }
+
+    def delete(self, table: str, condition: str, note: dict[str, Any]) -> int:
+        """Delete the rows that meet a condition, in one commit; returns how many there were."""
+        with self.locked(table), self._noted(note):
+            delta = self._delta(table)
+            delta.delete(condition)
+            metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
+        return int(metrics.get("numDeletedRows", 0))
+
+    def optimize(self, table: str) -> None:
+        """Pack small files together; the rows stay the same."""
+        with self.locked(table), self._noted({"job": "maintain_tables"}):
+            self._delta(table).optimize().executeCompaction()
+
+    def vacuum(self, table: str, retention_hours: float) -> None:
+        """Remove files that no version younger than ``retention_hours`` needs."""
+        check = "spark.databricks.delta.retentionDurationCheck.enabled"
+        with self.locked(table):
+            self.spark.conf.set(check, "false")
+            try:
+                self._delta(table).vacuum(retention_hours)
+            finally:
+                self.spark.conf.unset(check)
+
+    def last_note(self, table: str, job: str) -> dict[str, Any] | None:
+        """The note of the newest commit that ``job`` made to a table, or None."""
+        if not self.exists(table):
+            return None
+        history = self._delta(table).history().where(F.get_json_object("userMetadata", "$.job") == job)
+        newest = history.orderBy(F.desc("version")).select("userMetadata").first()
+        return json.loads(newest["userMetadata"]) if newest else None
+
+    def changes(self, table: str, after: int, until: int) -> DataFrame:
+        """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""
+        if after >= until:
+            return self.spark.createDataFrame([], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true")
+        frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
+        return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
+
+    @contextmanager
+    def locked(self, *tables: str) -> Iterator[None]:
+        """Hold the write locks of some tables; those that this process holds already are not asked for again."""
+        wanted = tuple(table for table in tables if table not in self._held)
+        if not self.is_local or not wanted:
+            yield
+            return
+        with locks.locked(Path(self.root) / "_locks", wanted, self.lock_timeout_seconds):
+            self._held |= set(wanted)
+            try:
+                yield
+            finally:
+                self._held -= set(wanted)
+
+    def _write(self, frame: DataFrame, table: str, mode: str, note: dict[str, Any]) -> None:
+        self.create(table)
+        writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode)
+        with self.locked(table):
+            writer.option("userMetadata", json.dumps(note)).save(self.path(table))
+
+    @contextmanager
+    def _noted(self, note: dict[str, Any]) -> Iterator[None]:
+        self.spark.conf.set(NOTE, json.dumps(note))
+        try:
+            yield
+        finally:
+            self.spark.conf.unset(NOTE)
+
+    def _delta(self, table: str) -> DeltaTable:
+        self._need(table)
+        return DeltaTable.forPath(self.spark, self.path(table))
+
+    def _need(self, table: str) -> None:
+        if not self.exists(table):
+            raise TableError(f"table {table} does not exist at {self.path(table)}; run jobs/{WRITER[table]}.py first")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,89 @@
+"""Notes, merges, the change feed and locks, on real Delta tables."""
+
+import multiprocessing
+import time
+from datetime import datetime
+
+import pytest
+
+from headwater import schemas
+from headwater.errors import TableError
+from headwater.tables import locks
+
+NOW = datetime(2026, 1, 1)
+
+
+def items(spark, *rows):
+    full = [(item, idx, title, None, None, None, True, NOW) for item, idx, title in rows]
+    return spark.createDataFrame(full, schemas.ddl("items"))
+
+
+def test_a_missing_table_names_the_job_that_makes_it(warehouse):
+    with pytest.raises(TableError, match=r"table sequences does not exist .* run jobs/build_sequences.py first"):
+        warehouse.read("sequences")
+
+
+def test_a_commit_says_what_it_has_read(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events", "batch": 1})
+    warehouse.append(items(spark, ("b", 2, "B")), "items", {"job": "other", "batch": 9})
+    assert warehouse.last_note("items", "ingest_events") == {"job": "ingest_events", "batch": 1}
+    assert warehouse.last_note("items", "nobody") is None
+
+
+def test_a_merge_updates_inserts_and_deletes_and_counts_each(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B"), ("c", 3, "C")), "items", {"job": "t"})
+    counts = warehouse.merge(
+        items(spark, ("a", 1, "A"), ("b", 2, "bee"), ("c", 3, None), ("d", 4, "D")), "items", {"job": "t"},
+        delete_when="new.title IS NULL", update_when="new.title <> old.title", insert_when="new.title IS NOT NULL",
+    )
+    assert counts == {"inserted": 1, "updated": 1, "deleted": 1}
+    titles = {row["item_id"]: row["title"] for row in warehouse.read("items").collect()}
+    assert titles == {"a": "A", "b": "bee", "d": "D"}
+
+
+def test_a_table_of_another_schema_is_refused_by_column(spark, warehouse):
+    spark.range(1).withColumnRenamed("id", "item_idx").write.format("delta").save(warehouse.path("items"))
+    with pytest.raises(TableError, match="column item_id is missing, this release reads string"):
+        warehouse.read("items")
+
+
+def test_a_failed_write_leaves_version_and_rows_as_they_were(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
+    broken = items(spark, ("b", 2, "B")).selectExpr("raise_error('disk') AS item_id", *schemas.columns("items")[1:])
+    with pytest.raises(Exception, match="disk"):
+        warehouse.overwrite(broken, "items", {"job": "t"})
+    assert warehouse.version("items") == 1
+    assert [row["item_id"] for row in warehouse.read("items").collect()] == ["a"]
+
+
+def test_changes_are_those_after_one_version_until_another(spark, warehouse):
+    warehouse.create("topn")
+    rows = [("u", 1, x, 1.0, "", "", 1, NOW, NOW, None) for x in ("a", "b", "c")]
+    for row in rows:
+        frame = spark.createDataFrame([row], schemas.ddl("topn"))
+        warehouse.merge(frame, "topn", {"job": "t"})
+    feed = warehouse.changes("topn", 1, 2).select("item_id", "_change_type").collect()
+    assert sorted(tuple(row) for row in feed) == [("a", "update_preimage"), ("b", "update_postimage")]
+    assert warehouse.changes("topn", 3, 3).count() == 0
+
+
+def _hold(folder, seconds):
+    with locks.locked(folder, ("items",), 1):
+        time.sleep(seconds)
+
+
+def test_a_busy_table_is_named_after_the_timeout(tmp_path):
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, 30))
+    other.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "items.lock").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        with pytest.raises(TableError, match="table items has been busy"), locks.locked(tmp_path, ("items",), 0.2):
+            pass
+    finally:
+        other.kill()
+        other.join()
+    with locks.locked(tmp_path, ("items",), 5):
+        pass  # the kernel freed the dead writer's lock

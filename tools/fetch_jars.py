@@ -1,0 +1,36 @@
+"""Put Delta's jars beside Spark's own, so that every way to start a job finds them and none resolves them again.
+
+Spark resolves them by their Maven coordinates, as `spark.jars.packages` does on a cluster; that happens once here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pyspark
+from pyspark.sql import SparkSession
+
+from headwater.spark import DELTA
+
+JARS = Path(pyspark.__file__).parent / "jars"
+
+
+def main() -> None:
+    if any(JARS.glob("delta-spark_*.jar")):
+        return
+    print("make env: fetching Delta's jars …", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as cache:
+        builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+        try:
+            builder.config("spark.jars.packages", DELTA).config("spark.jars.ivy", cache).getOrCreate().stop()
+        except Exception:
+            sys.exit(f"make env: Delta ({DELTA}) could not be resolved; is a Maven repository in reach?")
+        for jar in Path(cache).glob("jars/io.delta_delta-*.jar"):
+            shutil.copy(jar, JARS / jar.name.removeprefix("io.delta_"))
+
+
+if __name__ == "__main__":
+    main()
