@@ -1,0 +1,59 @@
+"""Configuration: one truth for defaults, and one clear line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headwater import config
+from headwater.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_documented_defaults_are_the_real_ones():
+    documented = yaml.safe_load((ROOT / "conf/default.yaml").read_text())
+    assert documented == config.Config().dump()
+
+
+def test_later_files_and_then_set_win(tmp_path):
+    (tmp_path / "a.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\n")
+    (tmp_path / "b.yaml").write_text("topn: {n: 4}\n")
+    loaded = config.load([tmp_path / "a.yaml", tmp_path / "b.yaml"], ["train.seed=5", "topn.exclude_seen=false"])
+    assert (loaded.topn.n, loaded.train.epochs, loaded.train.seed, loaded.topn.exclude_seen) == (4, 7, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["no.such.key=1"], "no is not a known config key"),
+        (["topn.lenght=1"], "topn.lenght is not a known config key"),
+        (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
+        (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
+        (["model.kind=magic"], "model.kind: Input should be"),
+        (["topn"], "--set 'topn' must read dotted.key=value"),
+        (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
+        (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
+        (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),
+        (["ingest.sources=[{format: csv, glob: '../x'}]"], "must stay inside paths.landing"),
+        (["ingest.sources=[{format: csv, glob: x, fields: {item: a}}]"], "'item' is not a field of ours"),
+        (["ingest.sources=[{format: csv, glob: x, time_zone: Mars}]"], "time zone 'Mars' is unknown"),
+        (["ingest.sources=[{format: xml, glob: x}]"], "ingest.sources.0.format"),
+    ],
+)
+def test_what_is_wrong_is_one_line_naming_the_key(overrides, line):
+    with pytest.raises(UsageError) as caught:
+        config.load([], overrides)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"nowhere\.yaml cannot be read: No such file"):
+        config.load([tmp_path / "nowhere.yaml"])
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UsageError, match=r"list\.yaml must hold a mapping"):
+        config.load([tmp_path / "list.yaml"])
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(UsageError, match=r"bad\.yaml is not YAML"):
+        config.load([tmp_path / "bad.yaml"])
