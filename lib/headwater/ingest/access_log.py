@@ -1,0 +1,145 @@
+"""Combined access logs: one pattern for the line, then the url rules that say which requests are actions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headwater.config import UrlRule
+from headwater.errors import UsageError
+from headwater.ingest.lines import blank_as_null
+
+# Quoted parts end at the first quote that no backslash escapes; they are atomic, so that no line takes quadratic time.
+_QUOTED = r'"(?>(.*?(?<!\\)(?:\\\\)*)")'
+LINE = (
+    r"(?s)\A(\S{1,256}) \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
+    + _QUOTED + r" (\d{3}) \S+(?: " + _QUOTED + " " + _QUOTED + r")?(?: .*)?\z"
+)  # fmt: skip
+GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
+MARK = "\x01"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A url rule in Java's syntax; a field's group is its number, 0 where the rule has none."""
+
+    event_type: str
+    method: str
+    pattern: str
+    item_id: int
+    query: int
+    user_id: int
+
+
+def compile_rules(spark: SparkSession, rules: list[UrlRule]) -> list[Rule]:
+    """The rules for Spark. Raises UsageError for one that Java's regular expressions cannot say."""
+    compiled = []
+    for rule in rules:
+        groups = re.compile(rule.path).groupindex
+        pattern = java_pattern(rule.path)
+        try:
+            spark._jvm.java.util.regex.Pattern.compile(pattern)  # type: ignore[union-attr]
+        except Exception:
+            raise UsageError(f"ingest.url_rules: {rule.path!r} uses syntax that Spark's engine does not know") from None
+        numbers = [groups.get(name, 0) for name in ("item_id", "query", "user_id")]
+        compiled.append(Rule(rule.event_type, rule.method.upper(), pattern, *numbers))
+    return compiled
+
+
+def java_pattern(python: str) -> str:
+    """A Python pattern in Java's syntax: named groups become numbered, literals that only Java minds are escaped."""
+    numbers = re.compile(python).groupindex
+    out, i, in_class = "", 0, False
+    while i < len(python):
+        rest, char = python[i:], python[i]
+        if char == "\\":
+            out, i = out + ("\\z" if rest.startswith("\\Z") else rest[:2]), i + 2
+        elif in_class:
+            out, i, in_class = out + ("\\" + char if char in "[&" else char), i + 1, char != "]"
+        elif char == "[":
+            start = re.match(r"\[\^?\]?", rest).group()  # type: ignore[union-attr]
+            out, i, in_class = out + start.replace("]", "\\]"), i + len(start), True
+        elif named := re.match(r"\(\?P<\w+>", rest):
+            out, i = out + "(", i + named.end()
+        elif back := re.match(r"\(\?P=(\w+)\)", rest):
+            out, i = out + f"(?:\\{numbers[back.group(1)]})", i + back.end()
+        elif char == "{":
+            counted = re.match(r"\{(\d*)(,?)(\d*)\}", rest)
+            if counted and (counted.group(1) or counted.group(3)):
+                low, comma, high = counted.groups()
+                out, i = out + "{" + (low or "0") + comma + high + "}", i + counted.end()
+            else:
+                out, i = out + "\\{", i + 1
+        else:
+            out, i = out + char, i + 1
+    return "(?U)" + out
+
+
+def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
+    """Adds our fields, ``visitor`` (address and agent, for requests without a user), ``agent`` and ``ignored``.
+
+    A line that is no log line is ``malformed_log``; one that no rule calls an action, or that was not answered with
+    2xx or 3xx, is ignored, not wrong.
+    """
+    template = MARK.join(f"${number}" for number in GROUPS.values())
+    text = F.col("text")
+    parts = F.split(F.regexp_replace(text, LINE, template), MARK)
+    sound = ~F.contains(text, F.lit(MARK)) & F.rlike(text, F.lit(r'^\S+ \S+ .*\[.*"'))
+    split = frame.withColumn("parts", F.when(sound, parts))
+    part = {name: F.get("parts", F.lit(i)) for i, name in enumerate(GROUPS)}
+    split = split.withColumns({name: column for name, column in part.items()})
+    # Apache writes a quote as \" and a byte as \xNN; absolute targets are proxy requests
+    target = F.regexp_extract("request", r"(?s)^\S+ (.*?)(?: HTTP/\d(?:\.\d)?)?$", 1)
+    target = F.regexp_replace(F.replace(target, F.lit('\\"'), F.lit('"')), r"\\x([0-9A-Fa-f]{2})", "%$1")
+    split = split.withColumn("target", F.regexp_replace(target, "^(?i)https?://[^/?]*", ""))
+    split = split.withColumn("rule", F.when(F.rlike("status", F.lit("^[23]")), _first_rule(rules)))
+
+    def taken(field: str) -> Column:
+        value = F.lit(None).cast("string")
+        for number, rule in reversed(list(enumerate(rules))):
+            if group := getattr(rule, field):
+                extracted = F.regexp_extract("target", rule.pattern, group)
+                value = F.when(F.col("rule") == number, extracted).otherwise(value)
+        return F.nullif(value, F.lit(""))
+
+    types = F.lit(None).cast("string")
+    for number, rule in enumerate(rules):
+        types = F.when(F.col("rule") == number, rule.event_type).otherwise(types)
+    account = F.when(~F.col("account").isin("-", '""', "- -"), F.col("account"))
+    reason = F.coalesce("reason", F.when(F.col("parts").isNull() | (F.size("parts") != len(GROUPS)), "malformed_log"))
+    nothing = F.lit(None).cast("string")
+    return split.withColumns(
+        {
+            "reason": reason,
+            "ignored": F.coalesce(reason.isNull() & F.col("rule").isNull(), F.lit(False)),
+            "user_id": blank_as_null(F.coalesce(_decoded(taken("user_id")), account)),
+            "visitor": F.concat("address", F.lit("\x1f"), F.coalesce("agent", F.lit(""))),
+            "item_id": blank_as_null(_decoded(taken("item_id"))),
+            "query": blank_as_null(_form_decoded(taken("query"))),
+            "event_type": types,
+            "event_id": nothing,
+            "session_id": nothing,
+            "value": nothing,
+        }
+    ).drop("parts", "address", "account", "request", "status", "target", "rule", "text")
+
+
+def _first_rule(rules: list[Rule]) -> Column:
+    number = F.lit(None).cast("int")
+    for i, rule in reversed(list(enumerate(rules))):
+        asked = F.upper(F.substring_index("request", " ", 1)) == rule.method
+        number = F.when(asked & F.rlike("target", F.lit(rule.pattern)), i).otherwise(number)
+    return number
+
+
+def _decoded(text: Column) -> Column:
+    """Percent-decoded; a plus stays a plus, and what cannot be decoded stays as it is."""
+    return F.coalesce(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
+
+
+def _form_decoded(text: Column) -> Column:
+    """Decoded as a form field: a plus is a space."""
+    return F.coalesce(F.try_url_decode(text), text)

@@ -1,0 +1,102 @@
+"""Our fields out of a source's columns: renames, constants, and the two line formats JSON and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headwater.config import CATALOG_FIELDS, EVENT_FIELDS, Source
+from headwater.errors import UsageError
+from headwater.ingest.lines import blank_as_null
+
+MAX_DELIMITERS = 20_000
+"""Spark's CSV parser gives up the whole job at 20,480 columns; such a line is malformed to us."""
+
+
+def of_source(source: Source) -> tuple[str, ...]:
+    return CATALOG_FIELDS if source.format == "catalog" else EVENT_FIELDS
+
+
+def json_fields(frame: DataFrame, source: Source) -> DataFrame:
+    """Adds our fields, as text, from one JSON object a line; numbers keep their digits.
+
+    Anything else than an object, or one key twice, is ``malformed_json``; an id that is an object or array ``bad_id``.
+    """
+    text = F.ltrim(F.col("text"))
+    parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(text)))
+
+    def found(theirs: str) -> Column:
+        nested = _json_path(source, theirs.split("."))
+        value = F.try_variant_get("json", nested, "string")
+        if "." in theirs:
+            value = F.coalesce(value, F.try_variant_get("json", _json_path(source, [theirs]), "string"))
+        return value
+
+    def is_nested(ours: str) -> Column:
+        theirs = source.fields.get(ours, ours)
+        kind = F.schema_of_variant(F.try_variant_get("json", _json_path(source, theirs.split(".")), "variant"))
+        looks = F.rlike(F.col(ours), F.lit(r"^[\[{]"))
+        return F.when(looks, F.rlike(kind, F.lit("^(OBJECT|ARRAY)"))).otherwise(False)
+
+    filled = parsed.withColumns(_filled(source, found))
+    ids = [name for name in ("user_id", "item_id", "event_id", "session_id") if name in of_source(source)]
+    bad = F.lit(False)
+    for name in ids:
+        bad = bad | F.coalesce(is_nested(name), F.lit(False))
+    reason = F.coalesce(
+        "reason",
+        F.when(F.col("json").isNull(), "malformed_json"),
+        F.when(bad, "bad_id"),
+    )
+    return filled.withColumn("reason", reason).drop("json", "text")
+
+
+def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> DataFrame:
+    """Adds our fields, as text, from a line of RFC 4180 with these columns; another number of them is ``malformed_csv``.
+
+    A quoted line feed ends the line for us, so both halves of such a row are malformed.
+    """
+    text = F.col("text")
+    names = [f"c{i}" for i in range(len(columns))]
+    schema = ", ".join(f"{name} string" for name in [*names, "broken"])
+    options = {
+        "sep": source.delimiter, "quote": '"', "escape": '"', "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": "broken", "maxColumns": "20480",
+    }  # fmt: skip
+    count = F.length(text) - F.length(F.replace(text, F.lit(source.delimiter), F.lit("")))
+    quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
+    quoted = F.startswith(text, F.lit('"')) | F.contains(text, F.lit(source.delimiter + '"'))
+    sound = (count < MAX_DELIMITERS) & ~((quotes % 2 == 1) & quoted)
+    parsed = frame.withColumn("csv", F.when(sound, F.from_csv(text, schema, options)))
+
+    def found(theirs: str) -> Column | None:
+        return F.col(f"csv.c{columns.index(theirs)}") if theirs in columns else None
+
+    broken = F.col("csv").isNull() | F.col("csv.broken").isNotNull()
+    reason = F.coalesce("reason", F.when(broken, "malformed_csv"))
+    return parsed.withColumns({**_filled(source, found), "reason": reason}).drop("csv", "text")
+
+
+def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:
+    """Each of our fields: what the source has, else its constant, else null."""
+    columns = {}
+    for ours in of_source(source):
+        theirs = found(source.fields.get(ours, ours))
+        constant = source.constants.get(ours)
+        fallback = F.lit(None if constant is None else str(constant)).cast("string")
+        columns[ours] = fallback if theirs is None else F.coalesce(blank_as_null(theirs), fallback)
+    return columns
+
+
+def _json_path(source: Source, keys: list[str]) -> str:
+    path = "$"
+    for key in keys:
+        if '"' not in key:
+            path += f'["{key}"]'
+        elif "'" not in key:
+            path += f"['{key}']"
+        else:
+            raise UsageError(f"ingest.sources: the JSON key {key!r} of {source.glob} holds both kinds of quotes")
+    return path

@@ -1,0 +1,133 @@
+"""Which landing files there are, which source each belongs to, and which have been taken before.
+
+A file is known by its path below the landing folder and is taken once, ever, as it stands. Names that begin with
+``.`` or ``_`` are left alone, and so is all that lies in a folder of such a name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pyspark.sql import SparkSession
+
+from headwater.config import Source
+from headwater.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """One file: ``path`` below the landing folder, ``uri`` for Spark, and the source that it belongs to."""
+
+    path: str
+    uri: str
+    size_bytes: int
+    modified_at: datetime
+    source: Source
+
+    @property
+    def is_local(self) -> bool:
+        return self.uri.startswith("/")
+
+
+def source_name(source: Source) -> str:
+    """What ``events.source`` says: the configured name, or the format."""
+    return source.name or source.format
+
+
+def resolve(landing: str) -> str:
+    """The landing folder as an absolute local path, or as the URI it was given by.
+
+    Raises UsageError when a local folder is missing or is no folder.
+    """
+    scheme = urlparse(landing).scheme
+    if scheme not in ("", "file"):
+        return landing.rstrip("/")
+    folder = Path(urlparse(landing).path if scheme else landing).resolve()
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"landing folder {folder} {state}; make it or set paths.landing")
+    return str(folder)
+
+
+def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[LandingFile], list[str]]:
+    """All files that a source asks for, by path, and the paths that more than one source asks for (the first gets them)."""
+    patterns = [(source, glob_pattern(source.glob)) for source in sources]
+    found, shared = [], []
+    walk = _walk_local(root) if root.startswith("/") else _walk_hadoop(spark, root)
+    for path, uri, size, modified in walk:
+        if any(part.startswith((".", "_")) for part in path.split("/")):
+            continue
+        owners = [source for source, pattern in patterns if pattern.fullmatch(path)]
+        if owners:
+            found.append(LandingFile(path, uri, size, modified, owners[0]))
+        if len(owners) > 1:
+            shared.append(path)
+    return sorted(found, key=lambda file: file.path), sorted(shared)
+
+
+def changed(found: Iterable[LandingFile], ledger: dict[str, Any]) -> list[str]:
+    """The paths of taken files that have another size or time by now; ``ledger`` maps path to (size, time)."""
+    return [f.path for f in found if f.path in ledger and ledger[f.path] != (f.size_bytes, f.modified_at)]
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """A glob as a pattern for whole relative paths: ``**/`` is any depth, ``*`` and ``?`` stay within one folder."""
+    out, i = "", 0
+    glob = glob.removeprefix("./")
+    while i < len(glob):
+        if glob.startswith("**/", i):
+            out, i = out + "(?:.*/)?", i + 3
+        elif glob.startswith("**", i):
+            out, i = out + ".*", i + 2
+        elif glob[i] == "*":
+            out, i = out + "[^/]*", i + 1
+        elif glob[i] == "?":
+            out, i = out + "[^/]", i + 1
+        elif glob[i] == "[" and (end := glob.find("]", i + 2)) > 0:
+            inside = glob[i + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+            out, i = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
+        else:
+            out, i = out + re.escape(glob[i]), i + 1
+    return re.compile(out, re.DOTALL)
+
+
+def _walk_local(root: str) -> Iterator[tuple[str, str, int, datetime]]:
+    visited = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [name for name in folders if not name.startswith((".", "_")) and real not in visited]
+        visited.add(real)
+        for name in names:
+            full = os.path.join(folder, name)
+            try:
+                status = os.stat(full)
+            except OSError:
+                continue  # renamed away while we look, or a link to nowhere
+            if os.path.isfile(full):
+                modified = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
+                yield os.path.relpath(full, root), full, status.st_size, modified
+
+
+def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int, datetime]]:
+    jvm: Any = spark._jvm
+    folder = jvm.org.apache.hadoop.fs.Path(root)
+    try:
+        system = folder.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+        base = system.makeQualified(folder)
+        files = system.listFiles(base, True)
+    except Exception as error:
+        reason = getattr(error, "java_exception", error)
+        raise UsageError(f"landing folder {root} cannot be listed: {str(reason).splitlines()[0]}") from None
+    prefix = base.toUri().getPath().rstrip("/") + "/"
+    while files.hasNext():
+        status = files.next()
+        path = status.getPath()
+        modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
+        yield path.toUri().getPath().removeprefix(prefix), path.toString(), status.getLen(), modified

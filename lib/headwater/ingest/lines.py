@@ -1,0 +1,57 @@
+"""Files as lines of text, before any parser sees them; what no parser should see gets its reason here.
+
+Length is judged first, so that no pattern runs over a line of megabytes. A line is what stands between line feeds.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+RAW_CHARACTERS = 10_000
+"""How much of a line quarantine keeps."""
+
+
+def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False) -> DataFrame:
+    """The lines of some files: ``value`` (bytes as they are), ``source_file`` below ``root``, ``position``.
+
+    Position orders the lines of one file. With ``salvage``, a damaged file yields its lines up to the damage.
+    """
+    reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false")  # a name may hold [ or {
+    if salvage:
+        reader = reader.option("ignoreCorruptFiles", "true")
+    path = F.col("_metadata.file_path")
+    # file_path is a URI; url_decode reads + as a space, which a URI's path does not
+    path = F.regexp_replace(F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B"))), "^file:/+", "/")
+    prefix = root.rstrip("/") + "/"
+    return reader.text(uris).select(
+        "value",
+        F.substring(path, len(prefix) + 1, 1 << 30).alias("source_file"),
+        F.struct(
+            F.col("_metadata.file_block_start").alias("block"), F.monotonically_increasing_id().alias("line")
+        ).alias("position"),
+    )
+
+
+def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) -> DataFrame:
+    """Adds ``raw`` (for people), ``reason`` and ``text``: the line without BOM and CR, null where there is a reason.
+
+    Lines equal to ``header`` get the reason ``header``; which of them is the file's own is settled later.
+    """
+    value = F.col("value")
+    bare = F.rtrim(value, F.lit("\r"))
+    bare = F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
+    reason: Column = F.when(F.octet_length(value) > max_line_bytes, "line_too_long")
+    reason = reason.when(~F.is_valid_utf8(value), "not_utf8")
+    reason = reason.when(F.contains(value, F.lit("\0")), "nul_byte")
+    reason = reason.when(F.trim(F.translate(bare, "\t", " ")) == "", "empty_line")
+    if header is not None:
+        reason = reason.when(bare == header, "header")
+    raw = F.replace(F.left(F.make_valid_utf8(value), F.lit(RAW_CHARACTERS)), F.lit("\0"), F.lit("\ufffd"))
+    framed = frame.select("source_file", "position", raw.alias("raw"), bare.alias("bare"), reason.alias("reason"))
+    return framed.withColumn("text", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
+
+
+def blank_as_null(column: Column) -> Column:
+    """Without white space around it; null where nothing is left."""
+    return F.nullif(F.btrim(column.cast("string"), F.lit(" \t\r\n\u00a0")), F.lit(""))

@@ -1,0 +1,79 @@
+"""Moments from text: ISO 8601, epoch seconds to nanoseconds by magnitude, or a source's own pattern."""
+
+from __future__ import annotations
+
+import re
+
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
+
+from headwater.config import Source
+from headwater.errors import UsageError
+
+ISO = (
+    r"^(\d{4}-\d{1,2}-\d{1,2})(?:[T ]\s*(\d{1,2}:\d{2}(?::\d{2})?)(?:[.,](\d{1,12}))?)?"
+    r"\s?(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?$"
+)
+NUMBER = r"^[+-]?\d{1,30}(?:\.\d{0,12})?(?:E[+-]?\d{1,2})?$"
+LOG_PATTERN = "dd/MMM/yyyy:HH:mm:ss Z"
+
+
+def moment(text: Column, time_zone: str = "UTC", time_format: str = "") -> Column:
+    """The timestamp that ``text`` means, or null. ``time_zone`` is for times that carry no offset.
+
+    Pattern letters of ``time_format`` are Spark's; what does not fit it is tried as ISO and as epoch.
+    """
+    upper = F.upper(text)
+    parsed = F.when(F.rlike(upper, F.lit(NUMBER)), _epoch(upper)).otherwise(_iso(upper, time_zone))
+    if not time_format:
+        return parsed
+    own = F.try_to_timestamp(text, F.lit(time_format))
+    if not _has_offset(time_format):
+        own = F.to_utc_timestamp(own, time_zone)
+    return F.coalesce(own, parsed)
+
+
+def log_moment(text: Column) -> Column:
+    """The timestamp of an access log's ``17/May/2015:10:05:03 +0000``, or null."""
+    return F.try_to_timestamp(text, F.lit(LOG_PATTERN))
+
+
+def check_format(spark: SparkSession, source: Source) -> None:
+    """Raises UsageError where Spark does not know the pattern."""
+    if not source.time_format:
+        return
+    try:
+        spark.range(1).select(F.date_format(F.lit("2020-02-03 04:05:06").cast("timestamp"), source.time_format)).collect()
+        assert "%" not in source.time_format
+    except Exception:
+        raise UsageError(
+            f"ingest.sources: time_format {source.time_format!r} is not a pattern such as 'd/M/yyyy H:mm'"
+        ) from None
+
+
+def _iso(upper: Column, time_zone: str) -> Column:
+    date, time, fraction, zone = (F.regexp_extract(upper, ISO, group) for group in (1, 2, 3, 4))
+    zone = F.when(zone.isin("Z", "UTC", "GMT"), "+00:00").when(zone == "", f" {time_zone}").otherwise(
+        F.concat(F.substring(zone, 1, 3), F.lit(":"), F.rpad(F.replace(F.substring(zone, 4, 3), F.lit(":")), 2, "0"))
+    )
+    time = F.when(time == "", "00:00:00").when(F.length(time) < 6, F.concat(time, F.lit(":00"))).otherwise(time)
+    fraction = F.when(fraction == "", "").otherwise(F.concat(F.lit("."), F.left(fraction, F.lit(6))))
+    whole = F.concat(date, F.lit("T"), time, fraction, zone)
+    return F.when(F.rlike(upper, F.lit(ISO)), whole.try_cast("timestamp"))
+
+
+def _epoch(upper: Column) -> Column:
+    number = upper.try_cast("decimal(38,9)")
+    size = F.abs(number)
+    # 1e11 seconds lie in the year 5138; as milliseconds they lie in 1973, before the first web log
+    micros = (
+        F.when(size < F.lit(10**11), F.try_multiply(number, F.lit(10**6)))
+        .when(size < F.lit(10**14), F.try_multiply(number, F.lit(10**3)))
+        .when(size < F.lit(10**17), number)
+        .otherwise(F.try_divide(number, F.lit(10**3)))
+    )
+    return F.timestamp_micros(F.floor(micros).try_cast("bigint"))
+
+
+def _has_offset(pattern: str) -> bool:
+    return bool(re.search("[XxZzVO]", re.sub("'[^']*'", "", pattern)))

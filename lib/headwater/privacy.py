@@ -1,0 +1,60 @@
+"""People are pseudonyms: keyed hashes (HMAC-SHA256) in place of user ids, session ids and addresses.
+
+The key is read from ``privacy.key_file``. In Spark the hash is made of native expressions; the two key pads come from
+a one-row table that is broadcast, so that no plan, log or history page shows them. ``pseudonym`` gives the same value
+in plain Python, to find a person again (``maintain_tables --forget``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headwater.errors import UsageError
+
+BLOCK = 64
+INNER, OUTER = "_inner_pad", "_outer_pad"
+
+
+def load_key(key_file: str) -> bytes | None:
+    """The secret in a file, without white space around it; None where no file is configured.
+
+    Raises UsageError when the file is missing, unreadable or empty.
+    """
+    if not key_file:
+        return None
+    try:
+        key = Path(key_file).read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"privacy.key_file {key_file} cannot be read: {error.strerror}") from None
+    if not key:
+        raise UsageError(f"privacy.key_file {key_file} is empty; it must hold the secret")
+    return key
+
+
+def pseudonym(text: str, key: bytes) -> str:
+    """The pseudonym of a user, session or address under a key: 64 hex digits."""
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def with_pseudonyms(frame: DataFrame, key: bytes, values: dict[str, Callable[[Callable], Column]]) -> DataFrame:
+    """``frame`` with each named column set to what its function makes of ``hashed``, the keyed hash of a column.
+
+    Nulls stay null.
+    """
+    block = hashlib.sha256(key).digest() if len(key) > BLOCK else key
+    block = block.ljust(BLOCK, b"\0")
+    pads = [(bytearray(b ^ 0x36 for b in block), bytearray(b ^ 0x5C for b in block))]
+    pad = frame.sparkSession.createDataFrame(pads, f"{INNER} binary, {OUTER} binary")
+
+    def hashed(column: Column) -> Column:
+        inner = F.unhex(F.sha2(F.concat(F.col(INNER), F.encode(column, "UTF-8")), 256))
+        return F.sha2(F.concat(F.col(OUTER), inner), 256)
+
+    keyed = frame.crossJoin(F.broadcast(pad))
+    return keyed.withColumns({name: make(hashed) for name, make in values.items()}).drop(INNER, OUTER)

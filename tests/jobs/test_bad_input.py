@@ -1,0 +1,48 @@
+"""One clear line, the right exit code, and tables as they were."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import shop
+
+
+def refused(site, job, *args, code, line, **environment):
+    ended = site.start(job, *args, **environment)
+    assert ended.returncode == code, ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert line in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return last
+
+
+@pytest.mark.parametrize(
+    ("job", "args", "line"),
+    [
+        ("build_sequences", ["--config", "missing.yaml"], "missing.yaml cannot be read"),
+        ("build_sequences", ["--set", "no.such.key=1"], "no is not a known config key"),
+        ("train_model", ["--set", "train.epochs=-1"], "train.epochs"),
+        ("score_topn", ["--mode", "sideways"], "sideways"),
+        ("recommend", ["--history", "look:A"], "'look:A' is not TYPE:ITEM"),
+    ],
+)
+def test_a_bad_flag_or_key_is_exit_code_two(site, job, args, line):
+    refused(site(shop.CONFIG), job, *args, code=2, line=line)
+
+
+def test_an_empty_landing_folder_is_fine_and_nothing_follows_from_it(site):
+    empty = site(shop.CONFIG)
+    assert empty.run("ingest_events")["rows_in"] == 0
+    assert empty.run("build_sequences")["users_changed"] == 0
+    refused(empty, "score_topn", "--mode", "full", code=1, line="champion")
+    refused(empty, "train_model", code=1, line="sequence")
+
+
+def test_a_landing_folder_that_is_not_there_is_named(site):
+    refused(site(shop.CONFIG), "ingest_events", "--set", "paths.landing=/no/such/folder", code=2, line="/no/such/folder")
+
+
+def test_a_job_before_its_inputs_names_the_job_to_run(site):
+    refused(site(shop.CONFIG), "build_sequences", code=1, line="run jobs/ingest_events.py first")

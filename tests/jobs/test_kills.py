@@ -1,0 +1,105 @@
+"""kill -9 at every named instant between commits, then a rerun: the tables are those of a clean run."""
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import shop
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """The same shop before each job, so that a test copies what it needs instead of running it again."""
+    from conftest import Site
+
+    root = tmp_path_factory.mktemp("kills")
+    site = Site(root / "site", shop.CONFIG)
+    shop.write_first_day(site.landing)
+    for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
+        shutil.copytree(site.root, root / f"before_{job}", symlinks=True)
+        site.run(job, *args)
+    return root, site
+
+
+def copy_of(stages, job, tmp_path):
+    """A site as it was before ``job``, at a path of its own."""
+    from conftest import Site
+
+    shutil.copytree(stages[0] / f"before_{job}", tmp_path / "site", symlinks=True)
+    return Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
+
+
+def killed(site, job, failpoint, *args):
+    ended = site.start(job, *args, failpoint=failpoint)
+    assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])
+def test_a_killed_ingest_loses_and_doubles_nothing(stages, tmp_path, spark, instant):
+    site = copy_of(stages, "ingest_events", tmp_path)
+    killed(site, "ingest_events", f"ingest_events:{instant}")
+    closing = site.run("ingest_events")
+    if instant != "after_events":
+        assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
+    for table, columns in (
+        ("events", ("event_id", "user_id", "item_id", "event_time", "source_file")),
+        ("quarantine", ("raw", "reason", "source_file")),
+        ("items", ("item_id", "item_idx", "title")),
+        ("ingest_files", ("path", "batch")),
+    ):
+        assert site.rows(spark, table, *columns) == stages[1].rows(spark, table, *columns), table
+
+
+@pytest.mark.parametrize("instant", ["before_merge", "after_merge"])
+def test_a_killed_build_gives_the_same_sequences(stages, tmp_path, spark, instant):
+    site = copy_of(stages, "build_sequences", tmp_path)
+    killed(site, "build_sequences", f"build_sequences:{instant}")
+    site.run("build_sequences")
+    columns = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
+    assert site.rows(spark, "sequences", *columns) == stages[1].rows(spark, "sequences", *columns)
+
+
+@pytest.mark.parametrize("instant", ["before_topn", "after_topn", "after_history"])
+def test_a_killed_scoring_publishes_each_list_once(stages, tmp_path, spark, instant):
+    site = copy_of(stages, "score_topn", tmp_path)
+    killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
+    site.run("score_topn", "--mode", "nearline")
+    columns = ("user_id", "rank", "item_id", "score", "reason")
+    assert site.rows(spark, "topn", *columns) == stages[1].rows(spark, "topn", *columns)
+    assert site.rows(spark, "topn_history", *columns) == stages[1].rows(spark, "topn_history", *columns)
+    embeddings = site.rows(spark, "item_embeddings", "model_version", "item_idx")
+    assert len(embeddings) == len(set(embeddings)) == 40
+
+
+def test_a_killed_training_resumes_to_the_same_weights(stages, tmp_path, spark):
+    site = copy_of(stages, "train_model", tmp_path)
+    killed(site, "train_model", "train_model:after_checkpoint")
+    resumed = site.run("train_model", "--resume")
+    site.run("score_topn", "--mode", "full")
+    assert resumed["model_version"] == 1
+    columns = ("model_version", "item_idx", "embedding")
+    assert site.rows(spark, "item_embeddings", *columns) == stages[1].rows(spark, "item_embeddings", *columns)
+
+
+def test_two_nearline_writers_at_once_lose_nothing(stages, tmp_path, spark):
+    from concurrent.futures import ThreadPoolExecutor
+
+    shutil.copytree(stages[1].root, tmp_path / "site", symlinks=True)
+    from conftest import Site
+
+    site = Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
+    changed = shop.write_second_day(site.landing)
+    with ThreadPoolExecutor(2) as pool:
+        closings = [call.result() for call in [pool.submit(site.run, "ingest_events") for _ in range(2)]]
+        assert sorted(closing["rows_events"] for closing in closings) == [0, 14]
+        closings = [call.result() for call in [pool.submit(site.run, "build_sequences") for _ in range(2)]]
+        assert sorted(closing["users_changed"] for closing in closings) == [0, len(changed)]
+        runs = [pool.submit(site.run, "score_topn", "--mode", "nearline") for _ in range(2)]
+        assert sorted(call.result()["users_scored"] for call in runs) == [0, len(changed)]
+    history = site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
+    assert len(history) == len(set(history)) == 60 * 5 + len(changed) * 5

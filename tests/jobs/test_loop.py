@@ -1,0 +1,99 @@
+"""The whole loop on a small shop, as a scheduler would run it, and then once more with nothing new."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import shop
+
+STABLE = {
+    "events": ("event_id", "user_id", "item_id", "event_time"),
+    "items": ("item_id", "item_idx"),
+    "sequences": ("user_id", "item_idx", "event_time", "updated_at"),
+    "topn": ("user_id", "rank", "item_id", "score", "generated_at"),
+    "topn_history": ("user_id", "rank", "item_id", "generated_at"),
+    "feedback": ("event_id", "rank"),
+    "quarantine": ("raw", "reason"),
+}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """A shop after its first night."""
+    from conftest import Site
+
+    site = Site(tmp_path_factory.mktemp("loop") / "site", shop.CONFIG)
+    shop.write_first_day(site.landing)
+    closing = {"ingest": site.run("ingest_events"), "build": site.run("build_sequences")}
+    closing["train"] = site.run("train_model", "--set", "train.processes=2")
+    closing["evaluate"] = site.run("evaluate_model", "--alias", "champion")
+    closing["score"] = site.run("score_topn", "--mode", "full")
+    return site, closing
+
+
+def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spark):
+    site, closing = night
+    assert {key: closing["ingest"][key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
+    assert closing["ingest"]["rows_catalog"] == 40
+    assert closing["build"]["users_changed"] == 60
+    assert closing["train"]["model_version"] == 1
+    assert closing["score"]["users_scored"] == 60
+    lists = site.rows(spark, "topn", "user_id", "rank", "item_id")
+    assert len(lists) == 60 * 5
+    bought = {(user, item) for user, item, _ in shop.steps(1, range(0, 20), shop.START)}
+    assert not bought & {(user, item) for user, _, item in lists}
+
+
+def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(night, spark):
+    site, _ = night
+    before = site.rows(spark, "topn")
+    changed = shop.write_second_day(site.landing)
+    assert site.run("ingest_events")["rows_events"] == 14
+    assert site.run("build_sequences")["users_changed"] == len(changed)
+    nearline = site.run("score_topn", "--mode", "nearline")
+    assert nearline["users_scored"] == len(changed)
+    after = site.rows(spark, "topn")
+    assert [row for row in after if row[0] not in changed] == [row for row in before if row[0] not in changed]
+    assert {row[0] for row in after} == {row[0] for row in before} | {"new user"}
+    history = site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
+    assert len(history) == len(set(history)) == 60 * 5 + len(changed) * 5
+
+    tables = {name: site.rows(spark, name, *columns) for name, columns in STABLE.items() if name != "feedback"}
+    assert site.run("ingest_events")["rows_in"] == 0
+    assert site.run("build_sequences")["users_changed"] == 0
+    assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
+    assert {name: site.rows(spark, name, *columns) for name, columns in STABLE.items() if name != "feedback"} == tables
+
+
+def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_items(night, spark):
+    site, _ = night
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    shown = [row for row in site.rows(spark, "topn", "user_id", "item_id", "rank") if row[2] <= 2]
+    lines = [shop.api_line(user, item, "click", now + timedelta(seconds=k)) for k, (user, item, _) in enumerate(shown)]
+    (site.landing / "api/liked.json").write_text("\n".join(lines) + "\n")
+    site.run("ingest_events")
+    site.run("build_sequences")
+    assert site.run("collect_feedback")["rows_feedback"] == len(shown)
+    assert site.run("collect_feedback")["rows_feedback"] == 0
+    feedback = site.rows(spark, "feedback", "user_id", "item_id", "rank", "model_version", "reward")
+    assert feedback == sorted(((user, item, rank, 1, 1.0) for user, item, rank in shown), key=repr)
+
+    skipped = site.run("finetune_model", "--set", "finetune.min_feedback=100000")
+    assert skipped["status"] == "skipped"
+    tuned = site.run("finetune_model")
+    assert (tuned["status"], tuned["model_version"]) == ("ok", 2)
+    decision = site.run("promote_model")
+    assert isinstance(decision["promoted"], bool)
+    assert decision["reason"]
+    assert len(site.rows(spark, "promotions", "action", "reason")) >= 1
+
+    answer = site.run("recommend", "--history", "view:i3 click:i4 purchase:nothing", "--json")
+    assert answer["unknown"] == ["nothing"]
+    assert len(answer["items"]) == 5
+    assert not {"i3", "i4"} & {item["item_id"] for item in answer["items"]}
+    report = site.root / "report.html"
+    site.run("build_report", "--output", str(report))
+    assert "Thing" in report.read_text()
