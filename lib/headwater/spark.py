@@ -6,6 +6,7 @@ it, ``spark-submit --packages`` adds it); a plain ``python jobs/NAME.py`` withou
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib.util import find_spec
@@ -62,7 +63,9 @@ def session(config: Config, name: str) -> SparkSession:
         spark = builder.getOrCreate()
     except Exception as error:
         raise HeadwaterError(f"Spark does not start ({str(error).splitlines()[0]}); is Java 17 installed?") from error
-    spark.sparkContext.setLogLevel("ERROR")
+    # A failed task is told once, in the job's own line; HEADWATER_DEBUG=1 shows Spark's account of it too.
+    spark.sparkContext.setLogLevel("ERROR" if os.environ.get("HEADWATER_DEBUG") else "OFF")
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         spark._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
     except Exception:

@@ -20,6 +20,8 @@ LINE = (
 )  # fmt: skip
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
 MARK = "\x01"
+MAX_REQUEST = 16_384
+"""Twice what web servers accept; rules are other people's patterns and are not run over more."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     template = MARK.join(f"${number}" for number in GROUPS.values())
     text = F.col("text")
     parts = F.split(F.regexp_replace(text, LINE, template), MARK)
-    sound = ~F.contains(text, F.lit(MARK)) & F.rlike(text, F.lit(r'^\S+ \S+ .*\[.*"'))
-    split = frame.withColumn("parts", F.when(sound, parts))
+    split = frame.withColumn("parts", F.when(~F.contains(text, F.lit(MARK)), parts))
     part = {name: F.get("parts", F.lit(i)) for i, name in enumerate(GROUPS)}
-    split = split.withColumns({name: column for name, column in part.items()})
+    split = split.withColumns(part)
+    too_long = F.length("request") > MAX_REQUEST
     # Apache writes a quote as \" and a byte as \xNN; absolute targets are proxy requests
-    target = F.regexp_extract("request", r"(?s)^\S+ (.*?)(?: HTTP/\d(?:\.\d)?)?$", 1)
+    target = F.regexp_extract(F.when(~too_long, F.col("request")), r"(?s)^\S+ (.*?)(?: HTTP/\d(?:\.\d)?)?$", 1)
     target = F.regexp_replace(F.replace(target, F.lit('\\"'), F.lit('"')), r"\\x([0-9A-Fa-f]{2})", "%$1")
     split = split.withColumn("target", F.regexp_replace(target, "^(?i)https?://[^/?]*", ""))
     split = split.withColumn("rule", F.when(F.rlike("status", F.lit("^[23]")), _first_rule(rules)))
@@ -109,7 +111,8 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     for number, rule in enumerate(rules):
         types = F.when(F.col("rule") == number, rule.event_type).otherwise(types)
     account = F.when(~F.col("account").isin("-", '""', "- -"), F.col("account"))
-    reason = F.coalesce("reason", F.when(F.col("parts").isNull() | (F.size("parts") != len(GROUPS)), "malformed_log"))
+    unlike = F.col("parts").isNull() | (F.size("parts") != len(GROUPS))
+    reason = F.coalesce("reason", F.when(unlike, "malformed_log").when(too_long, "line_too_long"))
     nothing = F.lit(None).cast("string")
     return split.withColumns(
         {

@@ -1,0 +1,44 @@
+"""Who is no person: agents that name themselves, and browsing that no hand does.
+
+Only browsing counts for behaviour. A basket of purchases at one instant, or an import of ratings, is no bot.
+"""
+
+from __future__ import annotations
+
+import re
+
+import crawleruseragents
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+BROWSING = ("view", "search", "click", "impression")
+
+
+def crawlers(agents: list[str]) -> list[str]:
+    """The agents that crawler-user-agents knows as crawlers. A *Cubot* is a telephone."""
+    patterns = _patterns()
+    return [agent for agent in agents if agent and any(pattern.search(agent) for pattern in patterns)]
+
+
+def _patterns() -> list[re.Pattern[str]]:
+    single = [entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA]
+    return [re.compile("|".join(single[i : i + 100])) for i in range(0, len(single), 100)]
+
+
+def behaviour(events: DataFrame, events_per_minute: int, regular_events: int) -> DataFrame:
+    """Users with ``bot_reason``: more browsing events in one clock minute than ``events_per_minute``, or
+    ``regular_events`` and more of them with all gaps the same (and not zero)."""
+    browsing = events.where(F.col("event_type").isin(*BROWSING))
+    in_minute = Window.partitionBy("user_id", F.date_trunc("minute", "event_time"))
+    in_order = Window.partitionBy("user_id").orderBy("event_time", "event_id")
+    gap = F.unix_micros("event_time") - F.unix_micros(F.lag("event_time").over(in_order))
+    paced = browsing.select("user_id", F.count("*").over(in_minute).alias("in_minute"), gap.alias("gap"))
+    users = paced.groupBy("user_id").agg(
+        F.count("*").alias("events"),
+        F.max("in_minute").alias("most"),
+        F.min("gap").alias("shortest"),
+        F.max("gap").alias("longest"),
+    )
+    regular = (F.col("events") >= regular_events) & (F.col("shortest") == F.col("longest")) & (F.col("shortest") > 0)
+    reason = F.when(F.col("most") > events_per_minute, "bot_rate").when(regular, "bot_regular")
+    return users.select("user_id", reason.alias("bot_reason")).where(F.col("bot_reason").isNotNull())

@@ -1,0 +1,58 @@
+"""The catalogue: rows of CSV or JSON lines, and what they and new events mean for the table of items."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from headwater import schemas
+from headwater.ingest.judging import CONTROL
+
+DESCRIBED = ("title", "category", "text", "price", "available")
+
+
+def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
+    """Judges catalogue rows by their id, and types the rest: a price that is no number is no price."""
+    price = F.col("price").try_cast("double")
+    price = F.when(F.abs(price) < float("inf"), price)
+    reason = F.coalesce(
+        "reason",
+        F.when(F.col("item_id").isNull(), "missing_item_id")
+        .when(F.length("item_id") > max_id_length, "id_too_long")
+        .when(F.rlike("item_id", F.lit(CONTROL)), "bad_id"),
+    )
+    return rows.withColumns({"reason": reason, "price": price, "available": F.col("available").try_cast("boolean")})
+
+
+def latest(rows: DataFrame) -> DataFrame:
+    """One row an item: of each column the last value that a row has, by file, then line."""
+    place = F.struct("source_file", "position")
+    newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in DESCRIBED]
+    return rows.groupBy("item_id").agg(*newest)
+
+
+def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: datetime) -> DataFrame:
+    """The rows of ``items`` that are new or may have changed.
+
+    What a catalogue row leaves out keeps its old value. New items are numbered on from the highest number, first those
+    met in events by time of their first event, then the others by id; numbers are never used again.
+    """
+    met = events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
+    named = met.join(catalogue.withColumn("listed", F.lit(True)), on="item_id", how="full_outer")
+    old = items.select("item_id", "item_idx", "first_seen", *(F.col(name).alias(f"old_{name}") for name in DESCRIBED))
+    known = named.join(old, on="item_id", how="left")
+    known = known.where(F.col("item_idx").isNull() | F.col("listed"))
+    highest = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("highest"))
+    order = Window.partitionBy(F.col("item_idx").isNull()).orderBy(F.col("first_event").asc_nulls_last(), "item_id")
+    numbered = known.crossJoin(F.broadcast(highest)).withColumn("number", F.row_number().over(order))
+    values = {name: F.coalesce(name, f"old_{name}") for name in DESCRIBED}
+    values["available"] = F.coalesce(values["available"], F.lit(True))
+    values["item_idx"] = F.coalesce("item_idx", F.col("highest") + F.col("number"))
+    values["first_seen"] = F.coalesce("first_seen", F.lit(moment))
+    return numbered.withColumns(values).select(schemas.columns("items"))
+
+
+CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in DESCRIBED)
+"""When a merge needs to touch an item that is there already."""

@@ -1,0 +1,92 @@
+"""Which parsed lines are events, and why the others are not: one reason a line, the first that applies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headwater.config import Ingest, Source
+from headwater.errors import UsageError
+from headwater.schemas import EVENT_TYPES
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+CONTROL = r"[\x00-\x1f\x7f]"
+SEPARATOR = "\x1f"
+BUYING = ("purchase", "add_to_cart")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is possible: moments from ``earliest`` to ``latest`` and sizes."""
+
+    earliest: datetime
+    latest: datetime
+    max_value: float
+    max_id_length: int
+
+
+def limits(config: Ingest, moment: datetime) -> Limits:
+    """The limits of a batch taken at ``moment``. Raises UsageError for an ``ingest.earliest`` that is no date."""
+    try:
+        earliest = datetime.fromisoformat(config.earliest)
+    except ValueError:
+        raise UsageError(f"ingest.earliest {config.earliest!r} is not an ISO date such as 1995-01-01") from None
+    earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
+    latest = datetime.fromtimestamp(moment.timestamp() + config.future_hours * 3600, UTC)
+    return Limits(earliest, latest, config.max_value, config.max_id_length)
+
+
+def with_event_type(frame: DataFrame, source: Source) -> DataFrame:
+    """Renames the source's event types, whatever their case, and writes ours in lower case."""
+    lower = F.lower("event_type")
+    renamed = lower
+    for theirs, ours in source.event_types.items():
+        renamed = F.when(lower == theirs.lower(), ours).otherwise(renamed)
+    return frame.withColumn("event_type", renamed)
+
+
+def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
+    """Sets ``reason`` where a line is no possible event, and ``value`` to the number it means."""
+    text, number = F.col("value"), F.col("value").try_cast("double")
+    is_number = F.rlike(text, F.lit(NUMBER)) & number.isNotNull() & (F.abs(number) < float("inf"))
+    longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in ("user_id", "item_id", "event_id")))
+    ids = F.concat_ws("", "user_id", "item_id", "event_id", "session_id")
+    kind, time = F.col("event_type"), F.col("event_time")
+    sound = F.when(F.col("user_id").isNull() & F.col("visitor").isNull(), "missing_user_id")
+    sound = sound.when(~F.coalesce(kind.isin(*EVENT_TYPES), F.lit(False)), "unknown_event_type")
+    sound = sound.when((kind != "search") & F.col("item_id").isNull(), "missing_item_id")
+    sound = sound.when(longest > limit.max_id_length, "id_too_long")
+    sound = sound.when(F.rlike(ids, F.lit(CONTROL)), "bad_id")
+    sound = sound.when(F.col("timestamp").isNull(), "missing_timestamp")
+    sound = sound.when(time.isNull(), "bad_timestamp")
+    sound = sound.when(time < F.lit(limit.earliest), "time_too_old")
+    sound = sound.when(time > F.lit(limit.latest), "time_in_future")
+    sound = sound.when(text.isNotNull() & ~F.coalesce(is_number, F.lit(False)), "bad_value")
+    sound = sound.when(F.abs(number) > limit.max_value, "value_outlier")
+    sound = sound.when(kind.isin(*BUYING) & (number < 0), "negative_value")
+    reason = F.when(F.col("ignored"), F.lit(None)).otherwise(F.coalesce("reason", sound))
+    return frame.withColumns({"reason": reason, "value": F.when(reason.isNull(), number)})
+
+
+def with_user(frame: DataFrame) -> DataFrame:
+    """Gives requests without a user the hash of their address and agent."""
+    return frame.withColumn("user_id", F.coalesce("user_id", F.left(F.sha2("visitor", 256), F.lit(32))))
+
+
+def with_event_id(frame: DataFrame) -> DataFrame:
+    """Adds ``id_given``, and where no id was given the first half of a SHA-256 over the event's content."""
+    content = (
+        F.col("user_id"), F.col("item_id"), F.col("event_type"), F.unix_micros("event_time").cast("string"),
+        F.col("value").cast("string"), F.col("query"), F.col("session_id"),
+    )  # fmt: skip
+
+    def sized(part: Column) -> Column:
+        # with its length in front, no content can pass for another
+        return F.coalesce(F.concat(F.length(part).cast("string"), F.lit(":"), part), F.lit("-"))
+
+    hashed = F.left(F.sha2(F.concat(*(sized(part) for part in content)), 256), F.lit(32))
+    given = F.col("event_id").isNotNull()
+    return frame.withColumns({"id_given": given, "event_id": F.coalesce("event_id", hashed)})

@@ -1,0 +1,213 @@
+"""One batch of files, read and judged: what the job counts and writes.
+
+Files that are read the same way (source, columns, soundness) are read together. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headwater import privacy
+from headwater.config import Config, Source
+from headwater.errors import HeadwaterError, UsageError
+from headwater.ingest import access_log, catalogue, fields, judging, lines, times
+from headwater.ingest.files import LandingFile, source_name
+
+EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
+         "event_time", "event_id", "id_given", "value", "query", "session_id")  # fmt: skip
+ROW = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.DESCRIBED)
+FIRST_LINE_BYTES = 1_000_000
+
+
+@dataclass
+class Group:
+    """Files of one source that are read in one go; ``columns`` and ``header`` are CSV's."""
+
+    source: Source
+    columns: tuple[str, ...] = ()
+    header: str | None = None
+    salvage: bool = False
+    files: list[LandingFile] = field(default_factory=list)
+
+
+def check(spark: SparkSession, config: Config) -> None:
+    """Raises UsageError for a source that cannot be read as configured."""
+    for source in config.ingest.sources:
+        if source.format == "csv" and source.header is False:
+            raise UsageError(f"ingest.sources: header of {source.glob} must be true or the list of its column names")
+        if isinstance(source.header, list):
+            _need_columns(source, tuple(source.header), f"the header of ingest.sources {source.glob}")
+        times.check_format(spark, source)
+
+
+def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> list[Group]:
+    """The files by how they are read. Raises before anything is read when a needed CSV column is missing."""
+    groups: dict[tuple, Group] = {}
+    for file in files:
+        source, columns, header = file.source, (), None
+        if source.format == "csv" and isinstance(source.header, list):
+            columns = tuple(source.header)
+        elif source.format in ("csv", "catalog"):
+            header = _first_line(spark, file)
+            if header is None:
+                if file.path not in damaged:
+                    continue  # no line, nothing to read
+                header = ""
+            if source.format == "catalog" and header.lstrip().startswith("{"):
+                header = None
+            else:
+                columns = _columns(source, header)
+                if file.path not in damaged or header:
+                    _need_columns(source, columns, file.path)
+        key = (id(source), columns, header, file.path in damaged)
+        groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)
+    return list(groups.values())
+
+
+def events(
+    spark: SparkSession, root: str, groups: list[Group], config: Config, rules: list[access_log.Rule],
+    limit: judging.Limits, key: bytes | None,
+) -> DataFrame | None:  # fmt: skip
+    """Every line of the event files with the columns ``EVENT``; ``reason`` says why it is no event, null if it is."""
+    frames = [_parsed(spark, root, g, config, rules) for g in groups if g.source.format != "catalog"]
+    if not frames:
+        return None
+    frame = judging.with_reason(reduce(DataFrame.unionByName, frames), limit)
+    if key is None:
+        frame = judging.with_user(frame)
+    else:
+        frame = privacy.with_pseudonyms(
+            frame,
+            key,
+            {
+                "user_id": lambda hashed: hashed(F.coalesce("user_id", "visitor")),
+                "session_id": lambda hashed: hashed(F.col("session_id")),
+                "raw": _redacted,
+            },
+        )
+    return judging.with_event_id(frame).select(*EVENT)
+
+
+def catalogue_rows(
+    spark: SparkSession, root: str, groups: list[Group], config: Config, key: bytes | None
+) -> DataFrame | None:
+    """Every row of the catalogue files with the columns ``ROW``."""
+    frames = [_parsed(spark, root, g, config, []) for g in groups if g.source.format == "catalog"]
+    if not frames:
+        return None
+    frame = catalogue.with_reason(reduce(DataFrame.unionByName, frames), config.ingest.max_id_length)
+    if key is not None:
+        frame = privacy.with_pseudonyms(frame, key, {"raw": _redacted})
+    return frame.select(*ROW)
+
+
+def surplus_headers(frame: DataFrame) -> DataFrame:
+    """Lines equal to their file's header, without the first of each file: an export glued to another."""
+    from pyspark.sql import Window
+
+    order = Window.partitionBy("source_file").orderBy("position")
+    headers = frame.where(F.col("reason") == "header").withColumn("nth", F.row_number().over(order))
+    return headers.where(F.col("nth") > 1).withColumn("reason", F.lit("repeated_header")).drop("nth")
+
+
+def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
+    """Rows for ``quarantine`` out of lines that have a ``reason``."""
+    return frame.select("raw", "reason", "source", "source_file", F.lit(moment).alias("ingested_at"))
+
+
+def unreadable(spark: SparkSession, files: list[LandingFile], thorough: bool) -> set[str]:
+    """The compressed files that cannot be read to their end, each tried on its own.
+
+    Local gzip is tried without Spark; ``thorough`` tries all files and formats with it.
+    """
+    bad = set()
+    for file in files:
+        if thorough:
+            bad |= set() if _spark_reads(spark, file) else {file.path}
+        elif file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri):
+            bad.add(file.path)
+    return bad
+
+
+def _parsed(spark: SparkSession, root: str, group: Group, config: Config, rules: list[access_log.Rule]) -> DataFrame:
+    source = group.source
+    limit = config.ingest.max_line_bytes
+    frame = lines.read(spark, root, [file.uri for file in group.files], group.salvage)
+    frame = lines.with_text(frame, limit, group.header).withColumn("source", F.lit(source_name(source)))
+    nothing = F.lit(None).cast("string")
+    if source.format == "combined_log":
+        frame = access_log.log_fields(frame, rules)
+        return frame.withColumn("event_time", times.log_moment(F.col("timestamp")))
+    is_csv = source.format == "csv" or group.columns
+    frame = fields.csv_fields(frame, source, group.columns) if is_csv else fields.json_fields(frame, source)
+    if source.format == "catalog":
+        return frame
+    frame = judging.with_event_type(frame, source)
+    moment = times.moment(F.col("timestamp"), source.time_zone, source.time_format)
+    return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing, "ignored": F.lit(False)})
+
+
+def _redacted(hashed: Callable) -> F.Column:  # type: ignore[name-defined]
+    return F.concat(F.lit("[redacted] "), hashed(F.col("raw")))
+
+
+def _columns(source: Source, header: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
+
+
+def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
+    for ours, theirs in source.fields.items():
+        if theirs not in columns:
+            if source.format == "catalog" and ours == "item_id":
+                break
+            raise UsageError(f"{where} has no column {theirs!r}, which ingest.sources names for {ours}")
+    theirs = source.fields.get("item_id", "item_id")
+    if source.format == "catalog" and theirs not in columns and "item_id" not in source.constants:
+        raise HeadwaterError(f"catalogue {where} has no column {theirs!r}: without item ids it cannot be taken")
+
+
+def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
+    """The first line of a file as ``lines.with_text`` would have it; None where there is none or it cannot be read."""
+    if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
+        try:
+            with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+                first = stream.readline(FIRST_LINE_BYTES)
+        except (OSError, EOFError, gzip.zlib.error):  # type: ignore[attr-defined]
+            return None
+        if not first:
+            return None
+        text = first.removesuffix(b"\n").decode("utf-8", errors="replace")
+    else:
+        reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false").option("ignoreCorruptFiles", "true")
+        row = reader.text([file.uri]).first()
+        if row is None:
+            return None
+        text = row["value"]
+    return text.rstrip("\r").removeprefix("\ufeff")
+
+
+def _gzip_reads(path: str) -> bool:
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, gzip.zlib.error):  # type: ignore[attr-defined]
+        return False
+    return True
+
+
+def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
+    try:
+        reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false")
+        reader.text([file.uri]).write.format("noop").mode("overwrite").save()
+    except Exception:
+        return False
+    return True
