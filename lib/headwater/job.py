@@ -23,6 +23,7 @@ from headwater import clock
 from headwater import config as configuration
 from headwater.config import Config
 from headwater.errors import HeadwaterError
+from headwater.tables.failpoints import GROUP
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,6 +65,7 @@ def run(
     """Run one job from its flags to its closing line, and leave the process with the contract's exit code."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ[GROUP] = str(os.getpgid(0))
     try:
         job = Job(name, configuration.load(files, overrides))
         counts = body(job)

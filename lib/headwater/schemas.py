@@ -146,10 +146,19 @@ CHANGE_FEED = ("events", "sequences", "topn")
 PERSONAL = ("events", "sequences", "topn", "topn_history", "feedback")
 """Tables with a ``user_id``; ``quarantine`` holds raw lines and is searched as text."""
 
+NAMES_A_PERSON = ("user_id", "session_id", "raw", "query")
+"""Columns that can name a person. Delta's log keeps no smallest and largest value of them: it outlives the rows."""
+
 
 def ddl(table: str) -> str:
     """The Spark DDL of a table, columns in the order they are written."""
     return ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
+
+
+def stats_columns(table: str) -> list[str]:
+    """The columns whose smallest and largest value per file Delta notes in its log, to skip files by."""
+    kinds = TABLES[table].items()
+    return [name for name, kind in kinds if name not in NAMES_A_PERSON and not kind.startswith(("array", "boolean"))]
 
 
 def columns(table: str) -> list[str]:

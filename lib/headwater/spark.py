@@ -28,11 +28,15 @@ SETTINGS = {
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    # a commit without rows carries a note all the same; Delta would leave it out, and the note would be lost
+    "spark.databricks.delta.skipRecordingEmptyCommits": "false",
 }
 LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+    # VACUUM lists folders in this many tasks; the default of 10,000 takes a minute a table on two cores
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * (os.cpu_count() or 1)),
     "spark.driver.memory": "2g",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",

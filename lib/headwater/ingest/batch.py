@@ -1,271 +1,263 @@
-"""Batches of landing files, each taken whole: planned, quarantined, its items numbered, its events committed.
+"""One batch of landing files: which files it has, and what reading and judging them gives.
 
-The order of commits makes it safe to be killed at any instant. The plan (``ingest_files``) fixes which files a batch
-has and when it was taken; the commit to ``events`` ends it. What lies between is either noted with the batch number
-and not repeated (``quarantine``) or gives the same when repeated (``items``).
+Reads and judges; what is to be written comes back as DataFrames and counts, for the job to commit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from headwater import privacy, schemas
+from headwater import schemas
+from headwater.config import Config
 from headwater.errors import HeadwaterError
-from headwater.ingest import access_log, bots, catalogue, duplicates, files, judging, reading
+from headwater.ingest import access_log, bots, duplicates, files, judging, reading
 from headwater.ingest.files import LandingFile
-from headwater.job import Job
-from headwater.tables import failpoint
 
-TABLES = ("events", "quarantine", "items", "ingest_files")
-COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored",
-          "rows_catalog", "rows_catalog_quarantined", "files", "batches")  # fmt: skip
+POSITION = "position struct<block: bigint, line: bigint>"
+EVENT_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, ignored boolean, agent string, "
+    "user_id string, item_id string, event_type string, event_time timestamp, event_id string, id_given boolean, "
+    "value double, query string, session_id string"
+)
+ROW_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
+    "category string, text string, price double, available boolean"
+)
 
 
 @dataclass(frozen=True)
 class Batch:
+    """Files taken together at one moment. ``planned``: the ledger has them, an earlier run died in the middle."""
+
     number: int
     taken_at: datetime
     files: list[LandingFile]
-    planned: bool
-    """Whether the ledger has it already: an earlier run died in the middle of it."""
-
-
-def ingest(j: Job) -> dict[str, int]:
-    """Take all files that are new, after any batch that an earlier run left half taken. Returns the counts."""
-    root = files.resolve(j.config.paths.landing)
-    key = privacy.load_key(j.config.privacy.key_file)
-    judging.limits(j.config.ingest, j.now)
-    reading.check(j.spark, j.config)
-    rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
-    total: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
-    with j.warehouse.locked(*TABLES):
-        for table in TABLES:
-            j.warehouse.create(table)
-        for batch in _batches(j, root):
-            total.update(take(j, root, batch, rules, key))
-    return {name: total[name] for name in COUNTS}
-
-
-def take(j: Job, root: str, batch: Batch, rules: list[access_log.Rule], key: bytes | None) -> dict[str, int]:
-    """Read, judge and commit one batch. Whatever its files get wrong is raised before the first write."""
-    tables, note = j.warehouse, {"job": j.name, "batch": batch.number}
-    j.log.info("batch begins", batch=batch.number, files=len(batch.files), again=batch.planned)
-    read = _read(j, root, batch, rules, key)
-    try:
-        if not batch.planned:
-            tables.append(_plan(j, batch), "ingest_files", note)
-        failpoint("ingest_events:after_plan")
-        done = tables.last_note("quarantine", j.name) if read.rejected else None
-        if read.rejected and (done is None or done["batch"] < batch.number):
-            tables.append(read.quarantine, "quarantine", note)
-        failpoint("ingest_events:after_quarantine")
-        new = read.judged.where(F.col("verdict") == "event")
-        rows = catalogue.merged(tables.read("items"), catalogue.latest(read.catalogue), new, batch.taken_at)
-        if read.counts["rows_events"] or read.counts["rows_catalog"]:
-            tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
-        failpoint("ingest_events:after_items")
-        dated = new.withColumns({"ingested_at": F.lit(batch.taken_at), "event_date": F.to_date("event_time")})
-        dated = dated.select(schemas.columns("events")).repartition("event_date")
-        tables.append(dated, "events", {**note, **read.counts})
-        failpoint("ingest_events:after_events")
-    finally:
-        for frame in read.cached:
-            frame.unpersist()
-    j.log.info("batch done", batch=batch.number, reasons=read.reasons, **read.counts)
-    return {**read.counts, "files": len(batch.files), "batches": 1}
+    planned: bool = False
 
 
 @dataclass
-class Read:
-    """One batch, judged: ``judged`` has a ``verdict`` a line that parsed as an event."""
+class Reading:
+    """A judged batch; ``judged`` holds the lines that are possible events, with a ``verdict``."""
 
     judged: DataFrame
     catalogue: DataFrame
     quarantine: DataFrame
-    rejected: bool
     counts: dict[str, int]
     reasons: dict[str, int]
-    cached: list[DataFrame]
+    damaged: list[str]
+    cached: list[DataFrame] = field(default_factory=list)
+
+    @property
+    def events(self) -> DataFrame:
+        return self.judged.where(F.col("verdict") == "event")
+
+    @property
+    def has_rejects(self) -> bool:
+        return self.counts["rows_quarantined"] + self.counts["rows_catalog_quarantined"] > 0
+
+    def free(self) -> None:
+        for frame in self.cached:
+            frame.unpersist()
 
 
-def _batches(j: Job, root: str) -> list[Batch]:
-    found, shared = files.find(j.spark, root, j.config.ingest.sources)
-    if shared:
-        j.log.warning("more than one source asks for a file; the first gets it", files=shared[:5], count=len(shared))
-    taken = {row["path"]: row for row in j.warehouse.read("ingest_files").collect()}
-    ledger = {path: (row["size_bytes"], _aware(row["modified_at"])) for path, row in taken.items()}
-    if edited := files.changed(found, ledger):
-        j.log.warning("files changed after they were taken; they are not read again", files=edited[:5], count=len(edited))
+def plan(
+    found: list[LandingFile], ledger: Iterable[Row], done: int, now: datetime, warn: Callable[..., Any]
+) -> list[Batch]:
+    """The batches to take: the ledger's newest again if ``events`` ends before it (``done``), then what is new."""
+    taken = {row["path"]: row for row in ledger}
+    before = {path: (row["size_bytes"], aware(row["modified_at"])) for path, row in taken.items()}
+    if edited := files.changed(found, before):
+        warn("files changed after they were taken; they are not read again", files=edited[:5], count=len(edited))
     newest = max((row["batch"] for row in taken.values()), default=0)
-    note = j.warehouse.last_note("events", j.name)
     batches = []
-    if newest > (note["batch"] if note else 0):
+    if newest > done:
         half = {path: row for path, row in taken.items() if row["batch"] == newest}
         again = [file for file in found if file.path in half]
         if gone := sorted(set(half) - {file.path for file in again}):
-            j.log.warning("files of a half-taken batch have gone; their lines are lost", files=gone[:5], count=len(gone))
-        moment = _aware(next(iter(half.values()))["taken_at"])
-        batches.append(Batch(newest, moment, again, planned=True))
+            warn("files of a half-taken batch have gone; their lines are lost", files=gone[:5], count=len(gone))
+        batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
-        batches.append(Batch(newest + 1, j.now, new, planned=False))
+        batches.append(Batch(newest + 1, now, new))
     return batches
 
 
-def _read(j: Job, root: str, batch: Batch, rules: list[access_log.Rule], key: bytes | None) -> Read:
-    """Read with trust; if that fails, find the damaged files and read those up to their damage."""
+def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
+    """What ``ingest_files`` says of a batch."""
+    when = (batch.number, batch.taken_at)
+    rows = [
+        (file.path, files.source_name(file.source), file.source.format, file.size_bytes, file.modified_at, *when)
+        for file in batch.files
+    ]
+    return spark.createDataFrame(rows, schemas.ddl("ingest_files"))
+
+
+def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
+    """Rows for ``events``, one file a day."""
+    dated = new.withColumns({"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time")})
+    return dated.select(schemas.columns("events")).repartition("event_date")
+
+
+def read(
+    spark: SparkSession, root: str, batch: Batch, config: Config, rules: list[access_log.Rule], key: bytes | None,
+    stored: DataFrame,
+) -> Reading:  # fmt: skip
+    """Read and judge a batch beside the ``stored`` events. A damaged file is read up to its damage.
+
+    Raises UsageError or HeadwaterError when a file cannot be a file of its source.
+    """
     damaged: set[str] = set()
-    for thorough in (False, True, None):
+    for thorough in (False, True):
         try:
-            return _judge(j, root, batch, rules, key, damaged)
-        except HeadwaterError:
-            raise
-        except Exception:
-            found = reading.unreadable(j.spark, batch.files, thorough) if thorough is not None else set()
-            if thorough is None or (thorough and not found - damaged):
+            return _judge(spark, root, batch, config, rules, key, stored, damaged)
+        except Exception as error:
+            # Spark says only that some file failed: try them one by one, gzip first and without Spark
+            if not _is_read_failure(error):
+                raise
+            found = reading.unreadable(spark, batch.files, thorough) - damaged
+            if thorough and not found:
                 raise
             damaged |= found
-    raise AssertionError
+    return _judge(spark, root, batch, config, rules, key, stored, damaged)
+
+
+def aware(moment: datetime) -> datetime:
+    """Spark gives rows' timestamps in the process's own zone, without saying so."""
+    return moment.astimezone(UTC)
+
+
+def _is_read_failure(error: Exception) -> bool:
+    return not isinstance(error, HeadwaterError) and "FAILED_READ_FILE" in str(error)
 
 
 def _judge(
-    j: Job, root: str, batch: Batch, rules: list[access_log.Rule], key: bytes | None, damaged: set[str]
-) -> Read:
+    spark: SparkSession, root: str, batch: Batch, config: Config, rules: list[access_log.Rule], key: bytes | None,
+    stored: DataFrame, damaged: set[str],
+) -> Reading:  # fmt: skip
     cached: list[DataFrame] = []
-    try:
-        return _judged(j, root, batch, rules, key, damaged, cached)
-    except BaseException:
-        for frame in cached:
-            frame.unpersist()
-        raise
-
-
-def _judged(
-    j: Job, root: str, batch: Batch, rules: list[access_log.Rule], key: bytes | None, damaged: set[str],
-    cached: list[DataFrame],
-) -> Read:  # fmt: skip
-    ingest, spark = j.config.ingest, j.spark
 
     def keep(frame: DataFrame) -> DataFrame:
         cached.append(frame.persist())
         return frame
 
-    groups = reading.group(spark, batch.files, damaged)
-    limit = judging.limits(ingest, batch.taken_at)
-    lines = reading.events(spark, root, groups, j.config, rules, limit, key)
-    goods = reading.catalogue_rows(spark, root, groups, j.config, key)
-    lines = keep(lines if lines is not None else spark.createDataFrame([], _EVENT_DDL))
-    goods = keep(goods if goods is not None else spark.createDataFrame([], _ROW_DDL))
+    try:
+        groups, spoiled = reading.group(spark, batch.files, damaged)
+        limit = judging.limits(config.ingest, batch.taken_at)
+        lines = reading.events(spark, root, groups, config, rules, limit, key)
+        lines = keep(spark.createDataFrame([], EVENT_DDL) if lines is None else lines)
+        goods = reading.catalogue_rows(spark, root, groups, config, key)
+        goods = spark.createDataFrame([], ROW_DDL) if goods is None else keep(goods)
+        facts, bad, repeated = _facts(lines)
+        _, bad_goods, repeated_goods = _facts(_without_event(goods))
+        _need_ids(goods, bad_goods, groups)
+        is_ready = F.col("reason").isNull() & ~F.col("ignored")
+        judged = keep(_with_verdict(spark, lines.where(is_ready), config, facts, stored))
+        verdicts: Counter[str] = Counter(dict(judged.groupBy("verdict").count().collect()))
+    except BaseException:
+        for frame in cached:
+            frame.unpersist()
+        raise
 
-    facts = lines.groupBy("reason", "ignored").agg(
-        F.count("*").alias("rows"),
-        F.max(F.when(F.col("reason").isNull() & ~F.col("ignored"), F.col("id_given"))).alias("given"),
-        F.min(F.when(F.col("reason").isNull() & ~F.col("ignored"), F.col("event_time"))).alias("first"),
-        F.max(F.when(F.col("reason").isNull() & ~F.col("ignored"), F.col("event_time"))).alias("last"),
-    ).collect()  # fmt: skip
-    bad = Counter({row["reason"]: row["rows"] for row in facts if row["reason"] is not None})
-    good = next((row for row in facts if row["reason"] is None and not row["ignored"]), None)
-    catalog = Counter(dict(goods.groupBy("reason").count().collect()))
-    _need_ids(goods, catalog)
-
-    ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
-    judged = keep(_with_verdict(j, ready, good))
-    verdicts = Counter(dict(judged.groupBy("verdict").count().collect()))
-
-    broken = [file for file in batch.files if file.path in damaged]
-    heads = {file.path for g in groups if g.header is not None for file in g.files}
-    quarantine, repeated, repeated_rows = _headers(lines, goods, bad, catalog, batch.taken_at, heads)
-    quarantine = quarantine.unionByName(
-        reading.quarantined(
-            judged.where(F.col("verdict").startswith("bot_")).withColumn("reason", F.col("verdict")), batch.taken_at
-        )
-    )
-    if broken:
-        j.log.warning("cannot be read to the end; its lines before the damage are taken", files=[f.path for f in broken])
-        rows = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
-        quarantine = quarantine.unionByName(spark.createDataFrame(rows, schemas.ddl("quarantine")))
+    broken = [file for file in batch.files if file.path in damaged | spoiled]
     broken_goods = sum(file.source.format == "catalog" for file in broken)
-    broken_lines = len(broken) - broken_goods
-    bad.pop("header", None)
-    catalog.pop("header", None)
-    bot_rows = Counter({name: n for name, n in verdicts.items() if name.startswith("bot_")})
-    reasons = bad + bot_rows + Counter(repeated_header=repeated, unreadable_gzip=broken_lines)
+    robots = judged.where(F.startswith("verdict", F.lit("bot_"))).withColumn("reason", F.col("verdict"))
+    rejects = [robots, *(frame.where("reason IS NOT NULL AND reason <> 'header'") for frame in (lines, goods))]
+    rejects += [reading.surplus_headers(f) for f, count in ((lines, repeated), (goods, repeated_goods)) if count]
+    quarantine = reading.quarantined(rejects[0], batch.taken_at)
+    for frame in rejects[1:]:
+        quarantine = quarantine.unionByName(reading.quarantined(frame, batch.taken_at))
+    if broken:
+        lost = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
+        quarantine = quarantine.unionByName(spark.createDataFrame(lost, schemas.ddl("quarantine")))
+
+    ignored, rows_catalog = bad.pop("", 0), bad_goods.pop("", 0)
+    reasons = bad + Counter({name: n for name, n in verdicts.items() if name.startswith("bot_")})
+    reasons += Counter(repeated_header=repeated, unreadable_gzip=len(broken) - broken_goods)
     counts = {
         "rows_events": verdicts["event"],
         "rows_quarantined": reasons.total(),
         "rows_duplicate": verdicts["duplicate"],
-        "rows_ignored": sum(row["rows"] for row in facts if row["reason"] is None and row["ignored"]),
-        "rows_catalog": catalog[None],
-        "rows_catalog_quarantined": catalog.total() - catalog[None] + repeated_rows + broken_goods,
+        "rows_ignored": ignored,
+        "rows_catalog": rows_catalog,
+        "rows_catalog_quarantined": bad_goods.total() + repeated_goods + broken_goods,
     }
-    counts["rows_in"] = sum(counts[n] for n in ("rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored"))
-    rejected = counts["rows_quarantined"] + counts["rows_catalog_quarantined"] > 0
+    total = sum(counts[name] for name in ("rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored"))
+    counts = {"rows_in": total, **counts}
     rows = goods.where(F.col("reason").isNull())
-    return Read(judged, rows, quarantine, rejected, counts, dict(+reasons), cached)
+    return Reading(judged, rows, quarantine, counts, dict(reasons), [file.path for file in broken], cached)
 
 
-def _headers(
-    lines: DataFrame, goods: DataFrame, bad: Counter, catalog: Counter, moment: datetime, heads: set[str]
-) -> tuple[DataFrame, int, int]:
-    """Quarantine rows of lines and catalogue rows, and how many header lines stand where no header belongs."""
-    rejected = F.col("reason").isNotNull() & (F.col("reason") != "header")
-    parts, repeated = [], []
-    for frame, count in ((lines, bad), (goods, catalog)):
-        parts.append(reading.quarantined(frame.where(rejected), moment))
-        extra = 0
-        if count["header"] > 1:
-            surplus = reading.surplus_headers(frame)
-            if count["header"] > len(heads) or (extra := surplus.count()):
-                extra = extra or surplus.count()
-                parts.append(reading.quarantined(surplus, moment))
-        repeated.append(extra)
-    return parts[0].unionByName(parts[1]) if len(parts) == 2 else _union(parts), repeated[0], repeated[1]
+def _without_event(goods: DataFrame) -> DataFrame:
+    """Catalogue rows as ``_facts`` counts them."""
+    nothing = F.lit(None).cast("timestamp")
+    return goods.withColumns({"ignored": F.lit(True), "id_given": F.lit(False), "event_time": nothing})
 
 
-def _union(parts: list[DataFrame]) -> DataFrame:
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.unionByName(part)
-    return whole
+def _facts(lines: DataFrame) -> tuple[Row | None, Counter[str], int]:
+    """What the possible events hold, how many lines each reason has (``""`` for ignored ones), surplus headers."""
+    rows = lines.groupBy("reason", "ignored").agg(
+        F.count("*").alias("rows"),
+        F.max("id_given").alias("given"),
+        F.min("event_time").alias("first"),
+        F.max("event_time").alias("last"),
+        F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
+    )
+    ready, reasons, repeated = None, Counter[str](), 0
+    for row in rows.collect():
+        if row["reason"] == "header":
+            repeated += row["rows"] - row["headed"]
+        elif row["reason"] is not None or row["ignored"]:
+            reasons[row["reason"] or ""] += row["rows"]
+        else:
+            ready = row
+    return ready, reasons, repeated
 
 
-def _with_verdict(j: Job, ready: DataFrame, facts: Row | None) -> DataFrame:
-    """Adds ``verdict``: ``event``, ``duplicate`` or a bot reason."""
+def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
+    """Raises HeadwaterError for a catalogue of JSON lines in which not one row has an id."""
+    if not reasons["missing_item_id"]:
+        return
+    headless = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
+    named = F.count(F.when(F.col("reason").isNull(), True))
+    rows = goods.where(F.col("source_file").isin(headless)).groupBy("source_file").agg(named.alias("named"))
+    if lacking := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
+        raise HeadwaterError(f"catalogue {lacking[0]} has no row with an item_id: without item ids it cannot be taken")
+
+
+def _with_verdict(
+    spark: SparkSession, ready: DataFrame, config: Config, facts: Row | None, stored: DataFrame
+) -> DataFrame:
+    """Adds ``verdict``: ``event``, ``duplicate``, or the reason why the user is a bot."""
+    ingest = config.ingest
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    ingest = j.config.ingest
-    agent = F.lit(None).cast("string")
+    named = spark.createDataFrame([], "agent string, bot_agent string")
     if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
         agents = [row["agent"] for row in ready.select("agent").where("agent IS NOT NULL").distinct().collect()]
-        if crawling := bots.crawlers(agents):
-            named = j.spark.createDataFrame([(name, "bot_agent") for name in crawling], "agent string, named string")
-            ready = ready.join(F.broadcast(named), on="agent", how="left")
-            agent = F.col("named")
-    ready = ready.withColumn("bot_agent", agent)
-    people = duplicates.with_copy(ready.where(F.col("bot_agent").isNull()))
-    robots = bots.behaviour(
-        people.where(F.col("copy") == 1), ingest.bot_events_per_minute, ingest.bot_regular_events
-    ).collect()
-    stored = j.warehouse.read("events").select("event_id", "event_date")
+        crawling = [(agent, "bot_agent") for agent in bots.crawlers(agents)]
+        named = spark.createDataFrame(crawling, "agent string, bot_agent string")
+    marked = ready.join(F.broadcast(named), on="agent", how="left")
+    crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
+    people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))
+    first = people.where(F.col("copy") == 1)
+    robots = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
     if not facts["given"]:
-        # an id made of content holds the time, so that only the days of this batch can have it
-        days = F.col("event_date").between(facts["first"].date(), facts["last"].date())
-        stored = stored.where(days)
-    people = duplicates.with_stored(people, stored)
-    users = j.spark.createDataFrame(robots, "user_id string, bot_reason string")
-    people = people.join(F.broadcast(users), on="user_id", how="left")
-    browsing = F.col("event_type").isin(*bots.BROWSING)
+        # an id made of content holds the time, so only the days of this batch can have it
+        days = (aware(facts["first"]).date(), aware(facts["last"]).date())
+        stored = stored.where(F.col("event_date").between(*days))
+    people = duplicates.with_stored(people, stored).join(robots, on="user_id", how="left")
+    is_robot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (
         F.when(F.col("copy") > 1, "duplicate")
-        .when(browsing & F.col("bot_reason").isNotNull(), F.col("bot_reason"))
+        .when(is_robot, F.col("bot_reason"))
         .when(F.col("stored"), "duplicate")
         .otherwise("event")
     )
-    judged = people.withColumn("verdict", verdict).select(*reading.EVENT, "verdict")
-    named = ready.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
-    return judged.unionByName(named.select(*reading.EVENT, "verdict"))
+    judged = people.withColumn("verdict", verdict)
+    return judged.select(*reading.EVENT, "verdict").unionByName(crawled.select(*reading.EVENT, "verdict"))

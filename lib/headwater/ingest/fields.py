@@ -54,7 +54,7 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
 
 
 def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> DataFrame:
-    """Adds our fields, as text, from a line of RFC 4180 with these columns; another number of them is ``malformed_csv``.
+    """Adds our fields, as text, from a line of RFC 4180; another number of columns is ``malformed_csv``.
 
     A quoted line feed ends the line for us, so both halves of such a row are malformed.
     """

@@ -57,7 +57,7 @@ def resolve(landing: str) -> str:
 
 
 def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[LandingFile], list[str]]:
-    """All files that a source asks for, by path, and the paths that more than one source asks for (the first gets them)."""
+    """All files that a source asks for, by path, and those that several ask for (the first gets them)."""
     patterns = [(source, glob_pattern(source.glob)) for source in sources]
     found, shared = [], []
     walk = _walk_local(root) if root.startswith("/") else _walk_hadoop(spark, root)

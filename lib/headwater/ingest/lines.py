@@ -5,11 +5,17 @@ Length is judged first, so that no pattern runs over a line of megabytes. A line
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
 """How much of a line quarantine keeps."""
+
+
+def reader(spark: SparkSession, salvage: bool = False) -> DataFrameReader:
+    """Spark's text reader, for exact names: a name may hold ``[`` or ``{``."""
+    exact = spark.read.option("lineSep", "\n").option("__globPaths__", "false")
+    return exact.option("ignoreCorruptFiles", "true") if salvage else exact
 
 
 def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False) -> DataFrame:
@@ -17,19 +23,20 @@ def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False)
 
     Position orders the lines of one file. With ``salvage``, a damaged file yields its lines up to the damage.
     """
-    reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false")  # a name may hold [ or {
-    if salvage:
-        reader = reader.option("ignoreCorruptFiles", "true")
     path = F.col("_metadata.file_path")
     # file_path is a URI; url_decode reads + as a space, which a URI's path does not
     path = F.regexp_replace(F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B"))), "^file:/+", "/")
     prefix = root.rstrip("/") + "/"
-    return reader.text(uris).select(
-        "value",
-        F.substring(path, len(prefix) + 1, 1 << 30).alias("source_file"),
-        F.struct(
-            F.col("_metadata.file_block_start").alias("block"), F.monotonically_increasing_id().alias("line")
-        ).alias("position"),
+    return (
+        reader(spark, salvage)
+        .text(uris)
+        .select(
+            "value",
+            F.substring(path, len(prefix) + 1, 1 << 30).alias("source_file"),
+            F.struct(
+                F.col("_metadata.file_block_start").alias("block"), F.monotonically_increasing_id().alias("line")
+            ).alias("position"),
+        )
     )
 
 

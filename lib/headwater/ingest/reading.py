@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from headwater import privacy
@@ -48,28 +50,34 @@ def check(spark: SparkSession, config: Config) -> None:
         times.check_format(spark, source)
 
 
-def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> list[Group]:
-    """The files by how they are read. Raises before anything is read when a needed CSV column is missing."""
+def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
+    """The files by how they are read, and those whose first line cannot even be read.
+
+    Raises before anything is read when a needed CSV column is missing.
+    """
     groups: dict[tuple, Group] = {}
+    spoiled = set()
     for file in files:
-        source, columns, header = file.source, (), None
+        source, header = file.source, None
+        columns: tuple[str, ...] = ()
         if source.format == "csv" and isinstance(source.header, list):
             columns = tuple(source.header)
         elif source.format in ("csv", "catalog"):
-            header = _first_line(spark, file)
+            try:
+                header = _first_line(spark, file)
+            except (OSError, EOFError, zlib.error):
+                spoiled.add(file.path)
+                continue
             if header is None:
-                if file.path not in damaged:
-                    continue  # no line, nothing to read
-                header = ""
+                continue  # no line, nothing to read
             if source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
                 columns = _columns(source, header)
-                if file.path not in damaged or header:
-                    _need_columns(source, columns, file.path)
+                _need_columns(source, columns, file.path)
         key = (id(source), columns, header, file.path in damaged)
         groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)
-    return list(groups.values())
+    return list(groups.values()), spoiled
 
 
 def events(
@@ -111,8 +119,6 @@ def catalogue_rows(
 
 def surplus_headers(frame: DataFrame) -> DataFrame:
     """Lines equal to their file's header, without the first of each file: an export glued to another."""
-    from pyspark.sql import Window
-
     order = Window.partitionBy("source_file").orderBy("position")
     headers = frame.where(F.col("reason") == "header").withColumn("nth", F.row_number().over(order))
     return headers.where(F.col("nth") > 1).withColumn("reason", F.lit("repeated_header")).drop("nth")
@@ -155,7 +161,7 @@ def _parsed(spark: SparkSession, root: str, group: Group, config: Config, rules:
     return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing, "ignored": F.lit(False)})
 
 
-def _redacted(hashed: Callable) -> F.Column:  # type: ignore[name-defined]
+def _redacted(hashed: Callable) -> Column:
     return F.concat(F.lit("[redacted] "), hashed(F.col("raw")))
 
 
@@ -175,19 +181,18 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
 
 
 def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
-    """The first line of a file as ``lines.with_text`` would have it; None where there is none or it cannot be read."""
+    """The first line of a file as ``lines.with_text`` would have it, None where there is none.
+
+    Raises OSError, EOFError or zlib.error when a local file cannot be read.
+    """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
-        try:
-            with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
-                first = stream.readline(FIRST_LINE_BYTES)
-        except (OSError, EOFError, gzip.zlib.error):  # type: ignore[attr-defined]
-            return None
+        with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+            first = stream.readline(FIRST_LINE_BYTES)
         if not first:
             return None
         text = first.removesuffix(b"\n").decode("utf-8", errors="replace")
     else:
-        reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false").option("ignoreCorruptFiles", "true")
-        row = reader.text([file.uri]).first()
+        row = lines.reader(spark, salvage=True).text([file.uri]).first()
         if row is None:
             return None
         text = row["value"]
@@ -199,15 +204,18 @@ def _gzip_reads(path: str) -> bool:
         with gzip.open(path) as stream:
             while stream.read(1 << 20):
                 pass
-    except (OSError, EOFError, gzip.zlib.error):  # type: ignore[attr-defined]
+    except FileNotFoundError:
+        return True  # gone is not damaged
+    except (OSError, EOFError, zlib.error):
         return False
     return True
 
 
 def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
     try:
-        reader = spark.read.option("lineSep", "\n").option("__globPaths__", "false")
-        reader.text([file.uri]).write.format("noop").mode("overwrite").save()
+        lines.reader(spark).text([file.uri]).write.format("noop").mode("overwrite").save()
+    except AnalysisException:
+        return True  # gone is not damaged
     except Exception:
         return False
     return True

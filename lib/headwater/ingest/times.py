@@ -43,7 +43,8 @@ def check_format(spark: SparkSession, source: Source) -> None:
     if not source.time_format:
         return
     try:
-        spark.range(1).select(F.date_format(F.lit("2020-02-03 04:05:06").cast("timestamp"), source.time_format)).collect()
+        some = F.lit("2020-02-03 04:05:06").cast("timestamp")
+        spark.range(1).select(F.date_format(some, source.time_format)).collect()
         assert "%" not in source.time_format
     except Exception:
         raise UsageError(
@@ -53,8 +54,14 @@ def check_format(spark: SparkSession, source: Source) -> None:
 
 def _iso(upper: Column, time_zone: str) -> Column:
     date, time, fraction, zone = (F.regexp_extract(upper, ISO, group) for group in (1, 2, 3, 4))
-    zone = F.when(zone.isin("Z", "UTC", "GMT"), "+00:00").when(zone == "", f" {time_zone}").otherwise(
-        F.concat(F.substring(zone, 1, 3), F.lit(":"), F.rpad(F.replace(F.substring(zone, 4, 3), F.lit(":")), 2, "0"))
+    zone = (
+        F.when(zone.isin("Z", "UTC", "GMT"), "+00:00")
+        .when(zone == "", f" {time_zone}")
+        .otherwise(
+            F.concat(
+                F.substring(zone, 1, 3), F.lit(":"), F.rpad(F.replace(F.substring(zone, 4, 3), F.lit(":")), 2, "0")
+            )
+        )
     )
     time = F.when(time == "", "00:00:00").when(F.length(time) < 6, F.concat(time, F.lit(":00"))).otherwise(time)
     fraction = F.when(fraction == "", "").otherwise(F.concat(F.lit("."), F.left(fraction, F.lit(6))))

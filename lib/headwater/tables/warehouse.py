@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from headwater import schemas
@@ -98,6 +98,7 @@ class Warehouse:
             builder = builder.partitionedBy(*partitions)
         if table in schemas.CHANGE_FEED:
             builder = builder.property("delta.enableChangeDataFeed", "true")
+        builder = builder.property("delta.dataSkippingStatsColumns", ",".join(schemas.stats_columns(table)))
         builder.property("delta.logRetentionDuration", "interval 90 days").execute()
 
     def append(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
@@ -138,28 +139,42 @@ class Warehouse:
             "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
         }
 
-    def delete(self, table: str, condition: str, note: dict[str, Any]) -> int:
-        """Delete the rows that meet a condition, in one commit; returns how many there were."""
+    def delete(self, table: str, given: DataFrame, condition: str, note: dict[str, Any]) -> int:
+        """Delete the rows that meet a condition with some row of ``given``, in one commit; returns how many.
+
+        The condition sees ``old`` and ``given``. Values come as rows, not as text of the condition: nothing in them
+        is read as SQL, and Delta's log, which keeps every condition, does not come to hold them.
+        """
         with self.locked(table), self._noted(note):
             delta = self._delta(table)
-            delta.delete(condition)
+            delta.alias("old").merge(given.alias("given"), condition).whenMatchedDelete().execute()
             metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
-        return int(metrics.get("numDeletedRows", 0))
+        return int(metrics.get("numTargetRowsDeleted", 0))
 
     def optimize(self, table: str) -> None:
         """Pack small files together; the rows stay the same."""
         with self.locked(table), self._noted({"job": "maintain_tables"}):
             self._delta(table).optimize().executeCompaction()
 
-    def vacuum(self, table: str, retention_hours: float) -> None:
-        """Remove files that no version younger than ``retention_hours`` needs."""
+    def vacuum(self, table: str, retention_hours: float) -> int:
+        """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        with self.locked(table):
+        with self.locked(table), self._noted({"job": "maintain_tables"}):
             self.spark.conf.set(check, "false")
             try:
                 self._delta(table).vacuum(retention_hours)
             finally:
                 self.spark.conf.unset(check)
+            last = self._delta(table).history(1).select("operation", "operationMetrics").first()
+        if last is None or last["operation"] != "VACUUM END":
+            return 0  # a store on which Delta does not log its vacuums
+        return int(last["operationMetrics"].get("numDeletedFiles", 0))
+
+    def commits(self, table: str, after: int = -1) -> list[Row]:
+        """Commits later than a version, newest first: version, timestamp, operation, and ``job`` from its note."""
+        history = self._delta(table).history().where(F.col("version") > after)
+        job = F.get_json_object("userMetadata", "$.job").alias("job")
+        return history.orderBy(F.desc("version")).select("version", "timestamp", "operation", job).collect()
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
         """The note of the newest commit that ``job`` made to a table, or None."""

@@ -1,0 +1,117 @@
+"""What all timetables share: where Headwater lives, the tables as Assets, and one task that starts one job.
+
+Three environment variables of the scheduler and the workers say where things are:
+
+    HEADWATER_HOME     folder with ``jobs/``; by default the folder above this one
+    HEADWATER_CONFIG   config file of the site, several with ``:`` between; by default ``conf/site.yaml`` in that folder
+    HEADWATER_REPORT   file of the report page; by default ``report.html`` in that folder
+
+Jobs go through the Spark connection ``spark_default``. Every job writes one chief table, and that table's pool has one
+slot: ``airflow pools import airflow_dags/pools.json`` makes the pools, once. The jobs lock their tables besides, so a
+missing pool costs waiting, never data.
+
+Retries are safe: a job that was killed anywhere and runs again leaves the tables of one clean run. What is wrong with
+a flag, the config or an input location (exit code 2) will be wrong again, so that is not retried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+HOME = Path(os.environ.get("HEADWATER_HOME") or Path(__file__).resolve().parent.parent)
+CONFIG = [file for file in os.environ.get("HEADWATER_CONFIG", "").split(":") if file] or [f"{HOME}/conf/site.yaml"]
+REPORT = os.environ.get("HEADWATER_REPORT") or f"{HOME}/report.html"
+
+EVENTS = Asset("headwater_events", uri="headwater://warehouse/events")
+SEQUENCES = Asset("headwater_sequences", uri="headwater://warehouse/sequences")
+CHAMPION = Asset("headwater_champion", uri="headwater://registry/champion")
+TOPN = Asset("headwater_topn", uri="headwater://warehouse/topn")
+FEEDBACK = Asset("headwater_feedback", uri="headwater://warehouse/feedback")
+
+TRAINED = "{{ ti.xcom_pull(task_ids='train_model')['model_version'] }}"
+"""The version that this run trained, from the job's closing line: the challenger may have changed since."""
+
+FINETUNED = "{{ ti.xcom_pull(task_ids='finetune_model')['model_version'] }}"
+
+POOL_OF = {
+    "ingest_events": "headwater_events",
+    "build_sequences": "headwater_sequences",
+    "train_model": "headwater_models",
+    "finetune_model": "headwater_models",
+    "promote_model": "headwater_models",
+    "evaluate_model": "headwater_metrics",
+    "score_topn": "headwater_topn",
+    "collect_feedback": "headwater_feedback",
+    "build_report": "headwater_report",
+    "maintain_tables": "headwater_maintenance",
+}
+
+DEFAULTS = {
+    "owner": "headwater",
+    "retries": 3,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=20),
+    "depends_on_past": False,
+}
+
+
+class JobOperator(SparkSubmitOperator):
+    """Submits one job; its closing line is the task's result, and ``"status": "skipped"`` skips what follows."""
+
+    def _get_hook(self) -> SparkSubmitHook:
+        hook = super()._get_hook()
+        read = hook._process_spark_submit_log
+        hook._process_spark_submit_log = lambda lines: read(self._noting(lines))  # type: ignore[method-assign]
+        return hook
+
+    def _noting(self, lines: Iterator[str]) -> Iterator[str]:
+        """The same lines; the last that is a job's closing line is kept."""
+        for line in lines:
+            if line.startswith('{"job":'):
+                with suppress(ValueError):
+                    entry = json.loads(line)
+                    self._closing = entry if "status" in entry else self._closing
+            yield line
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        self._closing: dict[str, Any] = {}
+        try:
+            super().execute(context)
+        except Exception as error:
+            process = getattr(self._hook, "_submit_sp", None)
+            if process is not None and process.returncode == 2:
+                line = f"{self.task_id}: a flag, the config or an input location is wrong; its log names it"
+                raise AirflowFailException(line) from error
+            raise
+        if self._closing.get("status") == "skipped":
+            raise AirflowSkipException(f"{self.task_id} had too little to do")
+        return self._closing
+
+
+def start_job(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:
+    """A task that runs ``jobs/<name>.py`` with the site's config and ``args``, for at most ``minutes``."""
+    config = [word for file in CONFIG for word in ("--config", file)]
+    return JobOperator(
+        task_id=kwargs.pop("task_id", name),
+        name=f"headwater:{name}",
+        application=f"{HOME}/jobs/{name}.py",
+        application_args=[*config, *args],
+        conn_id="spark_default",
+        pool=POOL_OF[name],
+        outlets=list(outlets),
+        execution_timeout=timedelta(minutes=minutes),
+        do_xcom_push=True,
+        **kwargs,
+    )

@@ -1,0 +1,51 @@
+"""### Headwater, every five minutes: what is new, and only that
+
+Takes the files that have landed, brings the sequences of their users up to date, and rewrites those users' lists with
+the champion. With nothing new each job ends after a look; a run that takes longer than five minutes delays the next
+one, it is never doubled, and the next one takes all that has gathered.
+
+What to do when a task fails:
+
+- `ingest_events`: as in `headwater_nightly`.
+- `build_sequences`: clear it, or wait: the next run starts where the last commit ended.
+- `score_topn`: before the first night there is no champion, and the job says so. Later, clear it or wait: the lists
+  stay as they were, and the next run scores all users that changed since.
+
+It shares a pool per table with the nightly run, so the two take turns. To catch up after a long stop, do nothing: one
+run takes everything. To stop for a while, pause the DAG.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import CronTriggerTimetable, chain, dag
+
+from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, start_job
+
+
+@dag(
+    dag_id="headwater_nearline",
+    schedule=CronTriggerTimetable("*/5 * * * *", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    # the next run repairs what this one could not, so it gives up early
+    default_args={
+        **DEFAULTS,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "max_retry_delay": timedelta(minutes=2),
+    },
+    doc_md=__doc__,
+    tags=["headwater", "nearline"],
+)
+def nearline() -> None:
+    chain(
+        start_job("ingest_events", minutes=30, outlets=[EVENTS]),
+        start_job("build_sequences", minutes=30, outlets=[SEQUENCES]),
+        start_job("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN]),
+    )
+
+
+nearline()

@@ -1,0 +1,327 @@
+"""The whole loop on real behaviour: raw logs become fresh Top-N lists, feedback, and a better model.
+
+    make demo            (or .venv/bin/python demo/run.py)
+
+Writes the traffic of a film site (``replay``) to ``demo-out/landing`` and starts the jobs on it as a user would, each
+as a process of its own: two nights, two nearline rounds, one round of feedback, the report. Ends with a table of what
+was measured; every number is read from the jobs' closing lines or the tables. ``demo-out`` is made anew each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from tqdm import tqdm
+
+import processes
+import replay
+import tables
+from replay import DemoError, Shown
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "demo-out"
+LANDING, WAREHOUSE, LOG, REPORT = OUT / "landing", OUT / "warehouse", OUT / "jobs.log", OUT / "report.html"
+CONFIG = "conf/demo.yaml"
+STEPS = 26
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+@dataclass
+class Demo:
+    """One run: the bar, what each job answered, and what was noticed on the way."""
+
+    bar: tqdm
+    answers: list[tuple[str, dict]] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    peak_gib: float = 0.0
+    waits: list[float] = field(default_factory=list)
+    clicks: dict[str, int] = field(default_factory=dict)
+
+    def say(self, text: str = "") -> None:
+        """A line above the bar."""
+        if self.bar.disable:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
+
+    def run(self, job: str, *args: str) -> dict:
+        """Start one job, wait, show its answer. Raises DemoError with the job's own line where it fails."""
+        command = [sys.executable, f"jobs/{job}.py", "--config", CONFIG, *args]
+        shown = " ".join(["python", *command[1:]])
+        if not self.bar.disable:
+            self.say(f"$ {shown}")
+        began = time.monotonic()
+        with LOG.open("a+", encoding="utf-8", errors="replace") as log:
+            log.write(f"\n$ {shown}\n")
+            log.flush()
+            start = log.tell()
+            child = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+            try:
+                out = self._watch(child, job, start, began)
+            except BaseException:
+                processes.stop(child)
+                raise
+            took = time.monotonic() - began
+            log.write(out)
+        if child.returncode:
+            raise DemoError(f"{_last_line(start, job) or f'{job}: exit code {child.returncode}'}  (more in {LOG})")
+        answer = _closing_line(out, job)
+        self.answers.append((job, answer))
+        self.seconds[job].append(took)
+        counts = ", ".join(f"{k} {v}" for k, v in answer.items() if k != "job" and not isinstance(v, dict | list))
+        number = f"[{len(self.answers):2}/{STEPS}] "
+        self.say(f"{number if self.bar.disable else '  '}{job:16} {took:5.1f} s  {counts}")
+        self.bar.update()
+        return answer
+
+    def _watch(self, child: subprocess.Popen, job: str, start: int, began: float) -> str:
+        """Draw while the child works. Its standard output is one line, so a pipe never fills."""
+        turn, measured = 0, 0.0
+        epochs: tqdm | None = None
+        with LOG.open(encoding="utf-8", errors="replace") as log:
+            log.seek(start)
+            while child.poll() is None:
+                time.sleep(0.1)
+                turn += 1
+                elapsed = time.monotonic() - began
+                if elapsed - measured > 1.0:
+                    measured = elapsed
+                    self.peak_gib = max(self.peak_gib, processes.memory_gib(child.pid))
+                if self.bar.disable:
+                    continue
+                self.bar.set_description_str(f"{SPINNER[turn % len(SPINNER)]} {job} {elapsed:4.0f} s")
+                for line in log:
+                    epochs = _draw_epochs(epochs, line)
+        if epochs is not None:
+            epochs.close()
+        assert child.stdout is not None
+        return child.stdout.read().decode(errors="replace")
+
+
+def _draw_epochs(bar: tqdm | None, line: str) -> tqdm | None:
+    """A second bar for a long step whose log says ``epoch`` of ``epochs``."""
+    try:
+        entry = json.loads(line)
+        epoch, epochs = int(entry["epoch"]), int(entry["epochs"])
+    except (ValueError, KeyError, TypeError):
+        return bar
+    if bar is None:
+        bar = tqdm(total=epochs, position=1, leave=False, bar_format="  epochs {bar} {n_fmt}/{total_fmt}{postfix}")
+    bar.n = epoch
+    bar.set_postfix({k: v for k, v in entry.items() if k in ("loss", "ndcg", "validation_ndcg")})
+    return bar
+
+
+def _closing_line(out: str, job: str) -> dict:
+    lines = out.strip().splitlines()
+    try:
+        return json.loads(lines[-1])
+    except (IndexError, ValueError):
+        raise DemoError(f"{job} ended well but without its closing line; see {LOG}") from None
+
+
+def _last_line(start: int, job: str) -> str:
+    """The line with which a job says why it failed."""
+    with LOG.open(encoding="utf-8", errors="replace") as log:
+        log.seek(start)
+        lines = [line.strip() for line in log if line.strip()]
+    own = [line for line in lines if line.startswith(f"{job}: ")]
+    return (own or lines or [""])[-1]
+
+
+def night(demo: Demo) -> None:
+    """Everything anew: new files, sequences, a model, its measure, the gate, all lists."""
+    demo.run("ingest_events")
+    demo.run("build_sequences")
+    demo.run("train_model")
+    demo.run("evaluate_model", "--alias", "challenger")
+    demo.run("promote_model")
+    demo.run("score_topn", "--mode", "full")
+
+
+def nearline(demo: Demo) -> None:
+    """New files to new lists, for the users of those files only; and how long an event waited for its list."""
+    demo.run("ingest_events")
+    demo.run("build_sequences")
+    scored = demo.run("score_topn", "--mode", "nearline")
+    if scored.get("users_scored"):
+        ready = tables.committed_at(WAREHOUSE / "topn")
+        lists = tables.read(WAREHOUSE / "topn", ["user_id", "rank", "history_time", "generated_at"])
+        newest = max(row["generated_at"] for row in lists)
+        fresh = [row for row in lists if row["generated_at"] == newest and row["rank"] == 1]
+        demo.waits += [(ready - _utc(row["history_time"])).total_seconds() for row in fresh]
+
+
+def feedback(demo: Demo, plan: replay.Plan, films: list[replay.Film]) -> None:
+    """Users act on what they were shown; the model learns from it, and is kept only if the gate says so."""
+    lists: dict[str, list[Shown]] = defaultdict(list)
+    for row in tables.read(WAREHOUSE / "topn", ["user_id", "rank", "item_id", "generated_at"]):
+        lists[row["user_id"]].append(Shown(row["rank"], row["item_id"], _utc(row["generated_at"])))
+    since = max(place.generated_at for places in lists.values() for place in places)
+    actions = replay.act(plan.future, lists, since, _now())
+    replay.write_actions(LANDING, actions, films, "feedback")
+    demo.clicks = {
+        "real": len(actions.taken), "simulated": len(actions.simulated), "elsewhere": len(actions.elsewhere)
+    }  # fmt: skip
+    demo.say(
+        f"Users acted: {len(actions.taken)} real interactions with a film they were shown, {len(actions.simulated)} "
+        f"simulated clicks, {len(actions.elsewhere)} real interactions with other films."
+    )
+    demo.run("ingest_events")
+    demo.run("build_sequences")
+    demo.run("collect_feedback")
+    tuned = demo.run("finetune_model")
+    if tuned.get("status") == "skipped":
+        demo.say("Too little feedback to fine-tune; the champion stays.")
+        demo.bar.update(2)
+    else:
+        demo.run("evaluate_model", "--alias", "challenger")
+        demo.run("promote_model")
+    demo.run("score_topn", "--mode", "full")
+
+
+def loop(demo: Demo) -> None:
+    wheel = replay.fetch(replay.cache_folder())
+    interactions, films = replay.read_movielens(wheel)
+    plan = replay.plan(interactions, _now())
+    demo.say(f"MovieLens-100K: {len(interactions)} interactions, {len(films)} films. Job logs: {LOG}")
+
+    demo.say(f"\nNight 1: {len(plan.history)} old events in one export, {len(plan.first_night)} in days of logs")
+    replay.write_catalogue(LANDING, films)
+    replay.write_history(LANDING, plan.history)
+    replay.write_traffic(LANDING, plan.first_night, films, seed=1)
+    night(demo)
+
+    demo.say(f"\nNight 2: {len(plan.second_night)} events of the days since")
+    replay.write_traffic(LANDING, plan.second_night, films, seed=2)
+    night(demo)
+
+    for number, interactions in enumerate(plan.rounds, 1):
+        now = _now()
+        users = len({one.user for one in interactions})
+        demo.say(f"\nNearline {number}: {len(interactions)} events of {users} users within the last minute")
+        live = replay.stamp(interactions, now - replay.QUIET / 2, now, seed=number)
+        replay.write_live(LANDING, live, films, f"round-{number}")
+        nearline(demo)
+
+    demo.say("\nFeedback")
+    feedback(demo, plan, films)
+    demo.say("\nReport")
+    demo.run("build_report", "--output", str(REPORT.relative_to(ROOT)))
+
+
+def summary(demo: Demo, total: float) -> list[str]:
+    """The closing table. A number that no job gave is left out, never guessed."""
+    lines = ["", "What went in"]
+    into: Counter[str] = Counter()
+    for job, answer in demo.answers:
+        if job == "ingest_events":
+            into.update({key: value for key, value in answer.items() if isinstance(value, int)})
+    reasons = Counter(row["reason"] for row in tables.read(WAREHOUSE / "quarantine", ["reason"]))
+    for key, words in (
+        ("rows_in", "lines of events"), ("rows_events", "became events"), ("rows_duplicate", "duplicates"),
+        ("rows_ignored", "requests that are no action"), ("rows_quarantined", "quarantined"),
+        ("rows_catalog", "catalogue rows"),
+    ):  # fmt: skip
+        lines.append(f"  {into[key]:>8,}  {words}")
+    lines.append("            " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
+
+    lists = tables.read(WAREHOUSE / "topn", ["user_id", "strategy"])
+    users = {row["user_id"] for row in lists}
+    strategies = Counter(row["strategy"] for row in lists)
+    lines += ["What came out", f"  {len(users):>8,}  users with a list ({len(lists):,} places)"]
+    lines.append("            places by strategy: " + ", ".join(f"{k} {v:,}" for k, v in strategies.most_common()))
+    near = [answer for job, answer in demo.answers if job == "score_topn"][2:4]
+    for number, answer in enumerate(near, 1):
+        scored, changed = answer.get("users_scored"), answer.get("users_changed")
+        lines.append(f"  {scored:>8,}  users rescored in nearline round {number}, {changed:,} lists changed")
+    collected = [answer for job, answer in demo.answers if job == "collect_feedback"]
+    if collected:
+        rows = tables.read(WAREHOUSE / "feedback", ["event_id"])
+        lines.append(
+            f"  {len(rows):>8,}  rows of feedback (users took {demo.clicks['real']} shown films for real, "
+            f"{demo.clicks['simulated']} clicks are simulated)"
+        )
+
+    lines += ["Quality: NDCG@10, temporal split, full catalogue, held-out test events", *quality()]
+    if demo.waits:
+        lines.append("Freshness, from a user's last event to the list that knows it (nearline)")
+        lines.append(f"  {median(demo.waits):7.1f} s median, {max(demo.waits):.1f} s at most, {len(demo.waits)} lists")
+    lines.append("Seconds per step")
+    for job, took in demo.seconds.items():
+        lines.append(f"  {job:16} {sum(took):6.1f}  = " + " + ".join(f"{one:.1f}" for one in took))
+    lines.append(f"  {'all':16} {total:6.1f}  peak memory {demo.peak_gib:.1f} GiB")
+    lines += ["", f"Open {REPORT.relative_to(ROOT)} in a browser; the tables are under {WAREHOUSE.relative_to(ROOT)}/."]
+    return lines
+
+
+def quality() -> list[str]:
+    """NDCG@10 of each version and, beside it, of the baselines on the same users."""
+    names = ["model_version", "model", "split", "segment", "metric", "k", "value", "users", "beside_version"]
+    rows = [
+        row
+        for row in tables.read(WAREHOUSE / "model_metrics", names)
+        if (row["split"], row["segment"], row["metric"], row["k"]) == ("test", "all", "ndcg", 10)
+    ]
+    lines = []
+    for version in sorted({row["model_version"] for row in rows if row["model_version"]}):
+        own = [row for row in rows if row["model_version"] == version][-1]
+        beside = {r["model"]: r["value"] for r in rows if not r["model_version"] and r["beside_version"] == version}
+        others = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(beside.items()))
+        lines.append(f"  {own['value']:8.4f}  version {version} ({own['users']} users); {others}")
+    return lines + [f"            {line}" for line in _decisions()]
+
+
+def _decisions() -> list[str]:
+    rows = tables.read(WAREHOUSE / "promotions", ["decided_at", "decision", "challenger_version", "reason"])
+    return [
+        f"version {row['challenger_version']} {row['decision']}: {row['reason']}"
+        for row in sorted(rows, key=lambda row: row["decided_at"])
+    ]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def main() -> int:
+    """0 when the loop came round, 1 with one line when a step failed, 130 on Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    began = time.monotonic()
+    shape = "{desc} {bar} {n_fmt}/{total_fmt} steps, {elapsed}"
+    try:
+        shutil.rmtree(OUT, ignore_errors=True)
+        LANDING.mkdir(parents=True)
+        with tqdm(total=STEPS, disable=not sys.stderr.isatty(), bar_format=shape, leave=False) as bar:
+            demo = Demo(bar)
+            loop(demo)
+        print("\n".join(summary(demo, time.monotonic() - began)))
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; `make demo` starts it anew", file=sys.stderr)
+        return 130
+    except DemoError as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

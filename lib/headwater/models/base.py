@@ -1,0 +1,79 @@
+"""What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
+
+Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; event types likewise, 1 + their place in
+``schemas.EVENT_TYPES``. The input of a step is the sum of its item, event-type and position vectors, where positions
+count back from the newest event, so that padding moves nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from headwater.models import losses
+from headwater.models.spec import ModelSpec
+from headwater.schemas import EVENT_TYPES
+
+
+class SequenceModel(nn.Module):
+    """Base of the encoders: a subclass gives ``transform`` and, if its objective differs, ``loss``."""
+
+    extra_tokens = 0
+    """Item indices above ``n_items`` that only the encoder uses (a mask)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.item = nn.Embedding(spec.n_items + 1 + self.extra_tokens, spec.dim, padding_idx=0)
+        self.type = nn.Embedding(len(EVENT_TYPES) + 1, spec.dim, padding_idx=0)
+        self.position = nn.Embedding(spec.max_length + 1, spec.dim)
+        self.drop = nn.Dropout(spec.dropout)
+        self.norm = nn.LayerNorm(spec.dim)
+        for table in (self.item, self.type, self.position):
+            nn.init.normal_(table.weight, std=spec.dim**-0.5)
+        with torch.no_grad():
+            self.item.weight[0].zero_()
+            self.type.weight[0].zero_()
+
+    def transform(self, steps: Tensor, real: Tensor) -> Tensor:
+        """Steps ``[batch, seq, dim]`` and what of them is no padding, bool ``[batch, seq]`` → states, the same shape."""
+        raise AssertionError("an encoder defines transform")
+
+    def encode(self, items: Tensor, types: Tensor) -> Tensor:
+        """States ``[batch, seq, dim]``; the state at a step knows that step and, if causal, nothing after it."""
+        real = items > 0
+        age = torch.arange(items.shape[1] - 1, -1, -1, device=items.device)
+        steps = self.item(items) + self.type(types) + self.position(age)  # [batch, seq, dim]
+        steps = self.drop(steps) * real.unsqueeze(-1)
+        return self.norm(self.transform(steps, real))
+
+    def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
+        """The state after the newest event, ``[batch, dim]``; its product with the item matrix ranks what comes next."""
+        return self.encode(items, types)[:, -1]
+
+    def item_matrix(self) -> Tensor:
+        """Item vectors ``[n_items + 1, dim]``; row 0 is padding."""
+        return self.item.weight[: self.spec.n_items + 1]
+
+    def loss(
+        self,
+        items: Tensor,
+        types: Tensor,
+        weights: Tensor | None = None,
+        negatives: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Next-item loss of sequences ``[batch, seq + 1]``: each step predicts the item of the next one.
+
+        ``weights`` (same shape) weigh a step as a target. Returns the weighted sum and the sum of weights, so that
+        ranks and batches add up exactly.
+        """
+        states = self.encode(items[:, :-1], types[:, :-1])  # [batch, seq, dim]
+        wanted = (items[:, 1:] > 0) & (items[:, :-1] > 0)
+        weight = (torch.ones_like(items, dtype=states.dtype) if weights is None else weights)[:, 1:]
+        return losses.next_item(
+            states[wanted], items[:, 1:][wanted], weight[wanted], self.item_matrix(), negatives, generator
+        )
+
+    # DDP calls forward; training asks for the loss.
+    forward = loss

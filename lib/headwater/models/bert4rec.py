@@ -1,0 +1,62 @@
+"""BERT4Rec: a bidirectional transformer that fills in masked events (Sun et al., 2019).
+
+Training masks a share of the events and always the newest one in half of the sequences, which is what inference asks:
+there a mask stands after the newest event.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from headwater.models import losses
+from headwater.models.attention import Block, allowed_pairs
+from headwater.models.base import SequenceModel
+from headwater.models.spec import ModelSpec
+
+
+class Bert4Rec(SequenceModel):
+    extra_tokens = 1
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.mask_token = spec.n_items + 1
+        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads, spec.dropout) for _ in range(spec.layers))
+
+    def transform(self, steps: Tensor, real: Tensor) -> Tensor:
+        allowed = allowed_pairs(real, causal=False)
+        for block in self.blocks:
+            steps = block(steps, allowed)
+        return steps
+
+    def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
+        """The state of a mask put after the newest event, ``[batch, dim]``; zero for an empty history."""
+        mask = torch.full_like(items[:, :1], self.mask_token)
+        asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
+        states = self.encode(asked, torch.cat([types, torch.zeros_like(mask)], dim=1))
+        return states[:, -1]
+
+    def loss(
+        self,
+        items: Tensor,
+        types: Tensor,
+        weights: Tensor | None = None,
+        negatives: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Masked-item loss of sequences ``[batch, seq + 1]``, in the shape of the next-item loss."""
+        real = items > 0
+        draws = torch.rand(items.shape, generator=generator).to(items.device)
+        masked = real & (draws < self.spec.mask_probability)
+        newest = torch.rand(len(items), generator=generator).to(items.device) < 0.5
+        masked[:, -1] |= newest & real[:, -1]
+        masked &= real.sum(1, keepdim=True) > 1
+        states = self.encode(
+            items.masked_fill(masked, self.mask_token), types.masked_fill(masked, 0)
+        )  # [batch, seq + 1, dim]
+        weight = torch.ones_like(items, dtype=states.dtype) if weights is None else weights
+        return losses.next_item(
+            states[masked], items[masked], weight[masked], self.item_matrix(), negatives, generator
+        )
+
+    forward = loss

@@ -1,0 +1,27 @@
+"""What a model is made of: enough to build it again around stored weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding."""
+
+    kind: str
+    n_items: int
+    max_length: int
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+    mask_probability: float = 0.2
+
+    def __post_init__(self) -> None:
+        assert self.n_items >= 1, "a catalogue has at least one item"
+        assert self.dim % self.heads == 0, "heads must divide dim"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""From sequences to weights: snapshot, readers, epoch loop, distribution, checkpoints, model artifact."""

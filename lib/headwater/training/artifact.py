@@ -1,0 +1,86 @@
+"""A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
+
+    weights.safetensors      the model's tensors
+    transitions.safetensors  hybrids only: item transitions as a CSR matrix
+    spec.json                shape of the model and facts of its training
+    manifest.sha256          digest of each file
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+from torch import Tensor
+
+from headwater import models
+from headwater.errors import ModelError
+from headwater.models.spec import ModelSpec
+from headwater.models.transitions import Transitions
+from headwater.training.snapshot import digest
+
+WEIGHTS, TRANSITIONS, SPEC, MANIFEST = "weights.safetensors", "transitions.safetensors", "spec.json", "manifest.sha256"
+
+
+def save(
+    folder: Path, weights: dict[str, Tensor], spec: ModelSpec, facts: dict[str, Any], transitions: Transitions | None = None
+) -> None:
+    """Write a model folder; ``facts`` must be plain JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    if transitions is not None:
+        matrix = transitions.matrix
+        arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
+        save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / TRANSITIONS)
+    (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
+    names = [name for name in (WEIGHTS, TRANSITIONS, SPEC) if (folder / name).exists()]
+    (folder / MANIFEST).write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+
+
+def verify(folder: Path) -> None:
+    """Raises ModelError naming the file that is missing or not as it was written."""
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(f"model {folder} has no {MANIFEST}")
+    listed = dict(reversed(line.split("  ", 1)) for line in (folder / MANIFEST).read_text().splitlines())
+    if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, TRANSITIONS, SPEC}:
+        raise ModelError(f"model {folder}: {MANIFEST} lists {sorted(listed)}")
+    for name, expected in listed.items():
+        if not (folder / name).is_file() or digest(folder / name) != expected:
+            raise ModelError(f"model file {folder / name} is missing or damaged (its SHA-256 is not the recorded one)")
+
+
+def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
+    """The model, in evaluation mode on the CPU, and the facts of its training.
+
+    Raises ModelError on a wrong digest, a spec that does not fit, tensors of another name or shape, or values that are
+    not finite.
+    """
+    verify(folder)
+    try:
+        stored = json.loads((folder / SPEC).read_text())
+        model = models.build(ModelSpec(**stored["spec"]))
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict(weights)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ModelError(f"model {folder} cannot be opened: {str(error).splitlines()[0]}") from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")
+    return model.eval(), stored["facts"]
+
+
+def load_transitions(folder: Path) -> Transitions | None:
+    """The transitions of a verified hybrid, or None."""
+    if not (folder / TRANSITIONS).exists():
+        return None
+    arrays = load_arrays(folder / TRANSITIONS)
+    size = len(arrays["indptr"]) - 1
+    return Transitions(sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)))

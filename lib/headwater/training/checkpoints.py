@@ -1,0 +1,93 @@
+"""Checkpoints: plain tensors and one line of JSON in a safetensors file, written whole or not at all.
+
+Randomness is drawn anew from (seed, epoch, rank) at the start of each epoch, so that weights, optimiser and epoch are all
+that a resumed run needs to equal an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from headwater.errors import ModelError
+from headwater.training.snapshot import digest
+
+KEEP = 2
+
+
+def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write the checkpoint of an epoch, keep the newest ``KEEP``. Power may fail at any instant."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"epoch-{epoch:05d}.safetensors"
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(state)})
+    write_whole(path, content)
+    write_whole(path.with_suffix(".sha256"), digest(path).encode())
+    for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEEP]:
+        old.with_suffix(".sha256").unlink(missing_ok=True)
+        old.unlink()
+
+
+def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint whose digest holds, or None where there is no file at all.
+
+    Raises ModelError when the checkpoints belong to another configuration, or when all of them are damaged: training
+    never starts over in silence.
+    """
+    paths = sorted(folder.glob("epoch-*.safetensors"), reverse=True)
+    for path in paths:
+        recorded = path.with_suffix(".sha256")
+        if not recorded.exists() or recorded.read_text() != digest(path):
+            continue
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError):
+            continue
+        if state["fingerprint"] != fingerprint:
+            raise ModelError(f"checkpoint {path} belongs to another configuration; train without --resume")
+        return tensors, state
+    if paths:
+        raise ModelError(f"all checkpoints in {folder} are damaged; train without --resume")
+    return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if power fails."""
+    temporary = path.with_name(path.name + ".writing")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An Adam optimiser's state as named tensors: ``optimizer.<parameter>.<name>``."""
+    return {
+        f"optimizer.{parameter}.{name}": torch.as_tensor(value)
+        for parameter, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimiser back the state that ``optimizer_tensors`` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, parameter, name = key.split(".", 2)
+            state.setdefault(int(parameter), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,71 @@
+"""Two readers of a snapshot that give the same batches: Petastorm, and plain pyarrow.
+
+A batch is a dict of numpy arrays ``item``, ``type`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order
+is a function of (seed, epoch, rank, world) alone: files are permuted alike on every rank, rank r takes ``files[r::world]``,
+rows are permuted within a file and grouped by length, so that no time goes to padding; then the batches are shuffled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow.parquet as parquet
+
+from headwater.training.snapshot import SCHEMA
+
+Batch = dict[str, np.ndarray]
+KINDS = {"item": np.int64, "type": np.int64, "weight": np.float32}
+
+
+class Reader(Protocol):
+    """Reads one file of a snapshot whole: a batch of all its rows, in the order they were written."""
+
+    def __call__(self, path: str) -> Batch: ...
+
+
+def read_pyarrow(path: str) -> Batch:
+    table = parquet.read_table(path, columns=list(SCHEMA))
+    return {name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind) for name, kind in KINDS.items()}
+
+
+def read_petastorm(path: str) -> Batch:
+    """One worker and no shuffling keep the rows in file order; the manifest's own files are read, never a folder."""
+    from petastorm import make_batch_reader
+
+    options = {"reader_pool_type": "thread", "workers_count": 1, "num_epochs": 1, "shuffle_row_groups": False}
+    with make_batch_reader([Path(path).as_uri()], schema_fields=list(SCHEMA), **options) as reader:
+        groups = [{name: np.asarray(getattr(group, name)) for name in KINDS} for group in reader]
+    return {name: np.concatenate([group[name] for group in groups]).astype(kind) for name, kind in KINDS.items()}
+
+
+READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}
+
+
+def epoch(
+    files: list[str], read: Reader, batch_rows: int, seed: int, number: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The batches of one rank in one epoch, at most ``batch_rows`` rows each; every rank gets equally many."""
+    assert len(files) % world == 0, "the snapshot was written for another number of processes"
+    order = np.random.default_rng((seed, number)).permutation(len(files))
+    for file in order[rank::world]:
+        rows = read(files[file])
+        rng = np.random.default_rng((seed, number, int(file)))
+        shuffled = rng.permutation(len(rows["item"]))
+        lengths = (rows["item"][shuffled] > 0).sum(axis=1)
+        by_length = shuffled[np.argsort(lengths, kind="stable")]
+        batches = [by_length[start : start + batch_rows] for start in range(0, len(by_length), batch_rows)]
+        for place in rng.permutation(len(batches)):
+            yield _trim({name: values[batches[place]] for name, values in rows.items()})
+
+
+def _trim(batch: Batch) -> Batch:
+    """Cut the padding that all rows share."""
+    longest = max(2, int((batch["item"] > 0).sum(axis=1).max()))
+    return {name: values[:, -longest:] for name, values in batch.items()}
+
+
+def _matrix(flat: np.ndarray, rows: int, kind: type) -> np.ndarray:
+    return flat.reshape(rows, -1).astype(kind)

@@ -1,0 +1,103 @@
+"""Run a training on Spark's resources: TorchDistributor starts the ranks, here or on executors, and brings back rank 0's answer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyspark.ml.torch.distributor import TorchDistributor
+
+import headwater
+from headwater.config import Train
+from headwater.errors import ModelError
+from headwater.models.spec import ModelSpec
+from headwater.training import worker
+from headwater.training.snapshot import Snapshot
+from headwater.training.validation import Cases
+
+
+def plan(
+    snapshot: Snapshot,
+    spec: ModelSpec,
+    train: Train,
+    folder: Path,
+    validation: Cases | None = None,
+    initial_weights: Path | None = None,
+    resume: bool = False,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> dict[str, Any]:
+    """Everything that a rank needs, as plain JSON; ``folder`` holds checkpoints and weights.
+
+    Without ``resume`` what an earlier run left in the folder is removed.
+    """
+    use_gpu = torch.cuda.is_available() if train.use_gpu == "auto" else train.use_gpu
+    settings = {
+        "epochs": epochs or train.epochs,
+        "learning_rate": learning_rate or train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "clip_norm": train.clip_norm,
+        "negatives": train.negatives,
+        "patience": train.patience,
+        "seed": train.seed,
+        "mixed_precision": train.mixed_precision,
+    }
+    files = [entry["sha256"] for entry in snapshot.manifest["files"]]
+    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files]
+    settings["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if validation is not None and len(validation):
+        validation.save(folder / "validation.npz")
+    return {
+        "snapshot": str(snapshot.directory.resolve()),
+        "spec": spec.to_dict(),
+        "settings": settings,
+        "batch_size": train.batch_size,
+        "reader": train.reader,
+        "folder": str(folder.resolve()),
+        "validation": str((folder / "validation.npz").resolve()) if validation is not None and len(validation) else "",
+        "initial_weights": str(initial_weights) if initial_weights else "",
+        "resume": resume,
+        "use_gpu": use_gpu,
+        "threads": max(1, (os.cpu_count() or 1) // train.processes),
+        "timeout_seconds": train.timeout_seconds,
+    }
+
+
+def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
+    """Start the ranks and wait; returns rank 0's answer: weights (a file), best_epoch, history.
+
+    What ranks print goes to standard error. Raises ModelError, in one line, when any of them fails.
+    """
+    package = str(Path(headwater.__file__).resolve().parent.parent)
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
+    os.environ.setdefault("OMP_NUM_THREADS", str(planned["threads"]))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if train.local_mode and sys.platform == "linux" else None
+    # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
+    spark_gpus = planned["use_gpu"] and not train.local_mode
+    distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = distributor.run(worker.work, json.dumps(planned))
+    except Exception as error:
+        raise ModelError(f"training failed: {_cause(str(error))}") from error
+    return answer
+
+
+def _cause(text: str) -> str:
+    """The last line of a rank's trace that names an error."""
+    lines = [line.strip() for line in text.splitlines() if "Error" in line and "ChildFailedError" not in line]
+    named = [line for line in lines if line.startswith(("headwater.", "torch.", "RuntimeError", "ValueError", "OSError"))]
+    chosen = (named or lines or text.strip().splitlines() or ["a rank ended without a word"])[-1]
+    return chosen.removeprefix("headwater.errors.ModelError: ").removeprefix("headwater.errors.HeadwaterError: ")

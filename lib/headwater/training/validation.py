@@ -1,0 +1,77 @@
+"""Validation cases as arrays, and the NDCG that stops training early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwater.models import SequenceModel
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Users to rank for: ``item`` and ``type`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
+
+    ``seen_start``/``target_start`` are int64 ``[users + 1]``; user u's targets are
+    ``target[target_start[u] : target_start[u + 1]]``.
+    """
+
+    item: np.ndarray
+    type: np.ndarray
+    seen_start: np.ndarray
+    seen: np.ndarray
+    target_start: np.ndarray
+    target: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def load(cls, path: Path) -> Cases:
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+
+
+def ndcg(scores: Tensor, cases: Cases, rows: np.ndarray, k: int = 10) -> np.ndarray:
+    """NDCG@k of some users, ``[rows]``: binary gains, the whole catalogue ranked, seen items left out, ties against us.
+
+    ``scores`` ``[rows, items + 1]`` is changed in place.
+    """
+    gains = np.zeros(len(rows))
+    scores[:, 0] = -torch.inf
+    for row, user in enumerate(rows):
+        seen = cases.seen[cases.seen_start[user] : cases.seen_start[user + 1]]
+        target = cases.target[cases.target_start[user] : cases.target_start[user + 1]]
+        scores[row, torch.from_numpy(seen[seen < scores.shape[1]])] = -torch.inf
+        known = torch.from_numpy(target[target < scores.shape[1]])
+        if len(known) and len(target):
+            wanted = scores[row, known]
+            above = (scores[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)  # itself included: the rank from 1
+            # targets of equal score are told apart by their order
+            rank = np.sort(above.numpy())
+            rank = rank[rank <= k]
+            ideal = (1 / np.log2(np.arange(2, min(len(target), k) + 2))).sum()
+            gains[row] = (1 / np.log2(rank + 1)).sum() / ideal
+    return gains
+
+
+def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: int = 512) -> float:
+    """Mean NDCG@10 of a model over the cases; leaves the model in evaluation mode."""
+    model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        matrix = model.item_matrix()
+        for start in range(0, len(cases), batch):
+            rows = np.arange(start, min(start + batch, len(cases)))
+            items = torch.from_numpy(cases.item[rows]).to(device)
+            types = torch.from_numpy(cases.type[rows]).to(device)
+            scores = (model.user_vectors(items, types) @ matrix.T).float().cpu()
+            total += float(ndcg(scores, cases, rows).sum())
+    return total / len(cases)

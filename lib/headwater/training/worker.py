@@ -1,0 +1,85 @@
+"""What one rank does: put the distribution around a model that knows nothing of it, train, leave the weights as a file."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from safetensors.torch import load_file, save_file
+from torch.nn.parallel import DistributedDataParallel
+
+from headwater import models
+from headwater.models.spec import ModelSpec
+from headwater.tables.failpoints import failpoint
+from headwater.training import loop, readers
+from headwater.training.snapshot import Snapshot
+from headwater.training.validation import Cases, mean_ndcg
+
+
+def work(plan_json: str) -> dict[str, Any]:
+    """Train by a plan (see ``train.plan``); rank 0's answer goes to the driver: file of the weights, history, best epoch."""
+    _die_with_parent()
+    plan = json.loads(plan_json)
+    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    gpu = plan["use_gpu"]
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(plan["threads"])
+    limit = timedelta(seconds=plan["timeout_seconds"])
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=limit)
+    try:
+        return _train(plan, rank, world, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) -> dict[str, Any]:
+    torch.manual_seed(plan["settings"]["seed"])
+    model = models.build(ModelSpec(**plan["spec"]))
+    if plan["initial_weights"]:
+        model.load_state_dict(load_file(plan["initial_weights"]))
+    model.to(device)
+    wrapped = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None,
+                                      find_unused_parameters=world > 1)
+    settings = loop.Settings(**plan["settings"])
+    snapshot = Snapshot.open(Path(plan["snapshot"]))
+    read = readers.READERS[plan["reader"]]
+    rows = max(1, plan["batch_size"] // world)
+
+    def total(tensor: torch.Tensor) -> torch.Tensor:
+        summed = tensor.clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    validate = None
+    if plan["validation"]:
+        cases = Cases.load(Path(plan["validation"]))
+        validate = lambda: mean_ndcg(model, cases, device)  # noqa: E731
+    folder = Path(plan["folder"])
+    fitted = loop.fit(
+        model, wrapped, lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
+        validate, settings, loop.Group(rank, world, total), device, folder / "checkpoints", plan["resume"],
+        lambda: failpoint("train_model:after_checkpoint"),
+    )
+    weights = folder / "weights.safetensors"
+    if rank == 0:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in fitted.weights.items()}, weights)
+    distributed.barrier()
+    return {"weights": str(weights), "best_epoch": fitted.best_epoch, "history": fitted.history}
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this rank when its launcher dies, so that a killed job leaves no rank behind (Linux only)."""
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except (OSError, AttributeError):
+        pass

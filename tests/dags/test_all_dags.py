@@ -1,0 +1,133 @@
+"""What holds for every timetable: it imports lightly, names jobs and flags that exist, and a retry cannot hurt."""
+
+import ast
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = ROOT / "airflow_dags"
+NAMES = {"headwater_nightly", "headwater_nearline", "headwater_feedback", "headwater_maintenance"}
+FILES = sorted(path for path in DAGS.glob("*.py"))
+
+LIST_FLAGS = """
+import importlib.util, json, pathlib, sys
+import typer
+flags = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    command = typer.main.get_command(module.app)
+    flags[path.stem] = [word for option in command.params for word in (*option.opts, *option.secondary_opts)]
+print(json.dumps(flags))
+"""
+
+
+@pytest.fixture(scope="module")
+def bag(airflow_home):
+    from airflow.dag_processing.dagbag import BundleDagBag
+
+    return BundleDagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="headwater", safe_mode=True)
+
+
+@pytest.fixture(scope="module")
+def tasks(bag):
+    return [task for dag in bag.dags.values() for task in dag.tasks]
+
+
+@pytest.fixture(scope="module")
+def job_flags():
+    ended = subprocess.run(
+        [sys.executable, "-c", LIST_FLAGS, str(ROOT / "jobs")], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def test_every_file_imports_and_all_four_timetables_are_there(bag):
+    assert bag.import_errors == {}
+    assert set(bag.dags) == NAMES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_dag_file_imports_airflow_and_the_standard_library_only(file):
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).partition(".")[0])
+    assert imported - set(sys.stdlib_module_names) <= {"airflow", "_jobs"}
+
+
+def test_every_dag_is_a_runbook_and_runs_once_at_a_time(bag):
+    for dag in bag.dags.values():
+        assert "fails" in (dag.doc_md or ""), dag.dag_id
+        assert (dag.max_active_runs, dag.catchup) == (1, False), dag.dag_id
+        assert "headwater" in dag.tags
+
+
+def test_every_task_of_a_dag_stands_in_its_runbook(bag):
+    for dag in bag.dags.values():
+        for task in dag.tasks:
+            assert task.task_id in dag.doc_md, f"{dag.dag_id}: {task.task_id}"
+
+
+def test_every_task_retries_ever_more_slowly_and_ends_in_time(tasks):
+    for task in tasks:
+        assert task.retries >= 2, task.task_id
+        assert task.retry_exponential_backoff, task.task_id
+        assert timedelta(seconds=10) <= task.retry_delay < task.max_retry_delay <= timedelta(hours=1), task.task_id
+        assert timedelta(0) < task.execution_timeout <= timedelta(hours=6), task.task_id
+
+
+def test_every_task_waits_in_a_pool_of_one_slot_that_the_pool_file_makes(tasks):
+    pools = json.loads((DAGS / "pools.json").read_text())
+    assert {task.pool for task in tasks} == set(pools)
+    assert all(pool["slots"] == 1 and pool["description"] for pool in pools.values())
+
+
+def test_a_job_waits_in_the_same_pool_whichever_dag_starts_it(tasks):
+    pools = {}
+    for task in tasks:
+        assert pools.setdefault(Path(task.application).stem, task.pool) == task.pool
+
+
+def test_every_task_starts_a_job_that_exists_with_flags_that_exist(tasks, job_flags):
+    for task in tasks:
+        job = Path(task.application)
+        assert job.parent == ROOT / "jobs", job
+        assert job.is_file(), job
+        flags = [word for word in task.application_args if word.startswith("--")]
+        assert "--config" in flags
+        assert set(flags) <= set(job_flags[job.stem]), f"{job.stem} {flags}"
+
+
+def test_arguments_are_lists_that_no_shell_reads_and_no_dag_takes_parameters(bag, tasks):
+    assert all(not dag.params for dag in bag.dags.values())
+    for task in tasks:
+        assert all(isinstance(word, str) for word in task.application_args)
+        assert not any("params" in word or "dag_run" in word for word in task.application_args)
+
+
+def test_the_feedback_dag_updates_nothing_that_starts_it(bag):
+    dag = bag.dags["headwater_feedback"]
+    starts = {asset.name for asset in dag.timetable.asset_condition.objects}
+    assert starts == {"headwater_sequences"}
+    assert not starts & {asset.name for task in dag.tasks for asset in task.outlets}
+
+
+def test_whoever_writes_a_table_says_so_with_an_asset(tasks):
+    expected = {
+        "ingest_events": "headwater_events", "build_sequences": "headwater_sequences", "score_topn": "headwater_topn",
+        "promote_model": "headwater_champion", "collect_feedback": "headwater_feedback",
+    }  # fmt: skip
+    for task in tasks:
+        assert [asset.name for asset in task.outlets] == [
+            name for job, name in expected.items() if job == Path(task.application).stem
+        ]

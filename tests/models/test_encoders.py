@@ -1,0 +1,101 @@
+"""One contract for every encoder: no leak, no influence of padding, order matters, a planted pattern is learned."""
+
+import pytest
+import torch
+
+from headwater import models
+from headwater.models import ModelSpec
+
+KINDS = sorted(models.ENCODERS)
+CAUSAL = [kind for kind in KINDS if kind != "bert4rec"]
+
+
+def built(kind, n_items=20, max_length=8, dropout=0.0):
+    torch.manual_seed(3)
+    return models.build(ModelSpec(kind, n_items, max_length, dim=32, layers=2, heads=2, dropout=dropout))
+
+
+def types_of(items):
+    return (items > 0).long()
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_a_state_knows_nothing_of_the_future(kind):
+    model = built(kind).eval()
+    one, other = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 2, 3, 9, 8]])
+    a, b = model.encode(one, types_of(one)), model.encode(other, types_of(other))
+    torch.testing.assert_close(a[:, :3], b[:, :3])
+    assert not torch.allclose(a[:, 3:], b[:, 3:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_has_no_influence(kind):
+    model = built(kind).eval()
+    short, long = torch.tensor([[4, 5, 6]]), torch.tensor([[0, 0, 0, 0, 4, 5, 6]])
+    torch.testing.assert_close(
+        model.user_vectors(short, types_of(short)), model.user_vectors(long, types_of(long)), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_and_event_type_matter(kind):
+    model = built(kind).eval()
+    items = torch.tensor([[4, 5, 6]])
+    vector = model.user_vectors(items, types_of(items))
+    assert not torch.allclose(vector, model.user_vectors(items.flip(1), types_of(items)), atol=1e-3)
+    assert not torch.allclose(vector, model.user_vectors(items, 5 * types_of(items)), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_history_of_nothing_gives_finite_numbers(kind):
+    empty = torch.zeros(2, 5, dtype=torch.int64)
+    assert torch.isfinite(built(kind).eval().user_vectors(empty, empty)).all()
+
+
+@pytest.mark.parametrize("negatives", [0, 8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_cycle_is_learned(kind, negatives):
+    """Every item is followed by the next one; after 150 steps at least nine of ten next items are ranked first."""
+    model = built(kind, n_items=12)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    draws = torch.Generator().manual_seed(0)
+    start = torch.arange(12).unsqueeze(1)
+    items = (start + torch.arange(7)) % 12 + 1
+    for _ in range(150):
+        total, count = model.train().loss(items, types_of(items), negatives=negatives, generator=draws)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    model.eval()
+    scores = model.user_vectors(items[:, :6], types_of(items[:, :6])) @ model.item_matrix()[1:].T
+    assert (scores.argmax(1) + 1 == items[:, 6]).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_all_padding_batch_costs_nothing(kind):
+    empty = torch.zeros(2, 6, dtype=torch.int64)
+    total, weight = built(kind).loss(empty, empty)
+    assert (total.item(), weight.item()) == (0.0, 0.0)
+    total.backward()
+
+
+def test_a_weight_scales_what_a_target_costs():
+    model, items = built("sasrec"), torch.tensor([[1, 2, 3, 4]])
+    costs = []
+    for target in (1, 2, 3):
+        weights = torch.zeros(1, 4)
+        weights[0, target] = 1.0
+        total, count = model.loss(items, types_of(items), weights)
+        assert count == 1
+        costs.append(total.item())
+    total, count = model.loss(items, types_of(items), torch.tensor([[9.0, 1.0, 2.0, 3.0]]))
+    assert count == 6
+    assert total.item() == pytest.approx(costs[0] + 2 * costs[1] + 3 * costs[2], rel=1e-5)
+
+
+def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
+    model, items = built("sasrec"), torch.randint(1, 21, (6, 7), generator=torch.Generator().manual_seed(1))
+    whole, _ = model.loss(items, types_of(items))
+    monkeypatch.setattr(models.base.losses, "TILE", 5)
+    tiled, _ = model.loss(items, types_of(items))
+    torch.testing.assert_close(whole, tiled)
