@@ -70,10 +70,12 @@ DEFAULTS = {
 class JobOperator(SparkSubmitOperator):
     """Submits one job; its closing line is the task's result, and ``"status": "skipped"`` skips what follows."""
 
+    _closing: dict[str, Any] | None = None
+
     def _get_hook(self) -> SparkSubmitHook:
         hook = super()._get_hook()
         read = hook._process_spark_submit_log
-        hook._process_spark_submit_log = lambda lines: read(self._noting(lines))  # type: ignore[method-assign]
+        hook._process_spark_submit_log = lambda itr: read(self._noting(itr))  # type: ignore[method-assign]
         return hook
 
     def _noting(self, lines: Iterator[str]) -> Iterator[str]:
@@ -85,8 +87,8 @@ class JobOperator(SparkSubmitOperator):
                     self._closing = entry if "status" in entry else self._closing
             yield line
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        self._closing: dict[str, Any] = {}
+    def execute(self, context: Any) -> dict[str, Any]:  # type: ignore[override]
+        self._closing = None
         try:
             super().execute(context)
         except Exception as error:
@@ -95,9 +97,10 @@ class JobOperator(SparkSubmitOperator):
                 line = f"{self.task_id}: a flag, the config or an input location is wrong; its log names it"
                 raise AirflowFailException(line) from error
             raise
-        if self._closing.get("status") == "skipped":
+        closing: dict[str, Any] = self._closing or {}
+        if closing.get("status") == "skipped":
             raise AirflowSkipException(f"{self.task_id} had too little to do")
-        return self._closing
+        return closing
 
 
 def start_job(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:

@@ -229,13 +229,13 @@ def stamp(interactions: list[Interaction], since: datetime, until: datetime, see
 
 def write_catalogue(landing: Path, films: list[Film]) -> None:
     """The site's films as JSON lines. One that nobody can watch any more must never be recommended."""
-    rows = (
+    rows: list[dict[str, object]] = [
         {
             "item_id": film.item_id, "title": film.title, "category": film.category, "text": film.text,
             "price": None, "available": film.title != "unkonwn",
         }
         for film in films
-    )  # fmt: skip
+    ]  # fmt: skip
     _place(landing / "catalog" / "films.jsonl", _json_lines(rows))
 
 

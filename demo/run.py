@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,8 @@ from replay import DemoError, Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "demo-out"
-LANDING, WAREHOUSE, LOG, REPORT = OUT / "landing", OUT / "warehouse", OUT / "jobs.log", OUT / "report.html"
+LANDING, WAREHOUSE, REPORT = OUT / "landing", OUT / "warehouse", OUT / "report.html"
+LOG, ANSWER = OUT / "jobs.log", OUT / "answer.log"
 CONFIG = "conf/demo.yaml"
 STEPS = 26
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -62,19 +64,20 @@ class Demo:
         if not self.bar.disable:
             self.say(f"$ {shown}")
         began = time.monotonic()
-        with LOG.open("a+", encoding="utf-8", errors="replace") as log:
+        with LOG.open("a+", encoding="utf-8", errors="replace") as log, ANSWER.open("w+", encoding="utf-8") as answers:
             log.write(f"\n$ {shown}\n")
             log.flush()
             start = log.tell()
             child = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=answers, stderr=log, start_new_session=True
             )
             try:
-                out = self._watch(child, job, start, began)
+                self._watch(child, job, start, began)
             except BaseException:
                 processes.stop(child)
                 raise
             took = time.monotonic() - began
+            out = ANSWER.read_text(encoding="utf-8", errors="replace")
             log.write(out)
         if child.returncode:
             raise DemoError(f"{_last_line(start, job) or f'{job}: exit code {child.returncode}'}  (more in {LOG})")
@@ -87,11 +90,11 @@ class Demo:
         self.bar.update()
         return answer
 
-    def _watch(self, child: subprocess.Popen, job: str, start: int, began: float) -> str:
-        """Draw while the child works. Its standard output is one line, so a pipe never fills."""
+    def _watch(self, child: subprocess.Popen, job: str, start: int, began: float) -> None:
+        """Draw while the child works: a spinner, and a second bar once its output says ``epoch 3/15: …``."""
         turn, measured = 0, 0.0
         epochs: tqdm | None = None
-        with LOG.open(encoding="utf-8", errors="replace") as log:
+        with LOG.open(encoding="utf-8", errors="replace") as log, ANSWER.open(errors="replace") as answers:
             log.seek(start)
             while child.poll() is None:
                 time.sleep(0.1)
@@ -103,25 +106,22 @@ class Demo:
                 if self.bar.disable:
                     continue
                 self.bar.set_description_str(f"{SPINNER[turn % len(SPINNER)]} {job} {elapsed:4.0f} s")
-                for line in log:
+                for line in (*log, *answers):
                     epochs = _draw_epochs(epochs, line)
         if epochs is not None:
             epochs.close()
-        assert child.stdout is not None
-        return child.stdout.read().decode(errors="replace")
 
 
 def _draw_epochs(bar: tqdm | None, line: str) -> tqdm | None:
-    """A second bar for a long step whose log says ``epoch`` of ``epochs``."""
-    try:
-        entry = json.loads(line)
-        epoch, epochs = int(entry["epoch"]), int(entry["epochs"])
-    except (ValueError, KeyError, TypeError):
+    """The second bar, moved on where the line is about an epoch."""
+    found = re.search(r"epoch (\d+)/(\d+)(?:: ([^\"]*))?", line)
+    if not found:
         return bar
     if bar is None:
-        bar = tqdm(total=epochs, position=1, leave=False, bar_format="  epochs {bar} {n_fmt}/{total_fmt}{postfix}")
-    bar.n = epoch
-    bar.set_postfix({k: v for k, v in entry.items() if k in ("loss", "ndcg", "validation_ndcg")})
+        shape = "  epochs {bar} {n_fmt}/{total_fmt}{postfix}"
+        bar = tqdm(total=int(found[2]), position=1, leave=False, bar_format=shape, dynamic_ncols=True)
+    bar.n = int(found[1])
+    bar.set_postfix_str((found[3] or "").strip()[:60])
     return bar
 
 
@@ -310,7 +310,9 @@ def main() -> int:
     try:
         shutil.rmtree(OUT, ignore_errors=True)
         LANDING.mkdir(parents=True)
-        with tqdm(total=STEPS, disable=not sys.stderr.isatty(), bar_format=shape, leave=False) as bar:
+        with tqdm(
+            total=STEPS, disable=not sys.stderr.isatty(), bar_format=shape, dynamic_ncols=True, leave=False
+        ) as bar:
             demo = Demo(bar)
             loop(demo)
         print("\n".join(summary(demo, time.monotonic() - began)))

@@ -30,6 +30,7 @@ class Section(BaseModel):
 class Paths(Section):
     landing: str = "data/landing"
     warehouse: str = "warehouse"
+    work: str = ""
 
 
 class Mlflow(Section):

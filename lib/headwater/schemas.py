@@ -157,8 +157,9 @@ def ddl(table: str) -> str:
 
 def stats_columns(table: str) -> list[str]:
     """The columns whose smallest and largest value per file Delta notes in its log, to skip files by."""
-    kinds = TABLES[table].items()
-    return [name for name, kind in kinds if name not in NAMES_A_PERSON and not kind.startswith(("array", "boolean"))]
+    without = {*NAMES_A_PERSON, *PARTITIONS.get(table, ())}
+    plain = [name for name, kind in TABLES[table].items() if not kind.startswith(("array", "boolean"))]
+    return [name for name in plain if name not in without]
 
 
 def columns(table: str) -> list[str]:

@@ -87,7 +87,7 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     2xx or 3xx, is ignored, not wrong.
     """
     template = MARK.join(f"${number}" for number in GROUPS.values())
-    text = F.col("text")
+    text = F.col("line")
     parts = F.split(F.regexp_replace(text, LINE, template), MARK)
     split = frame.withColumn("parts", F.when(~F.contains(text, F.lit(MARK)), parts))
     part = {name: F.get("parts", F.lit(i)) for i, name in enumerate(GROUPS)}
@@ -127,7 +127,7 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
             "session_id": nothing,
             "value": nothing,
         }
-    ).drop("parts", "address", "account", "request", "status", "target", "rule", "text")
+    ).drop("parts", "address", "account", "request", "status", "target", "rule", "line")
 
 
 def _first_rule(rules: list[Rule]) -> Column:

@@ -24,7 +24,7 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
 
     Anything else than an object, or one key twice, is ``malformed_json``; an id that is an object or array ``bad_id``.
     """
-    text = F.ltrim(F.col("text"))
+    text = F.ltrim(F.col("line"))
     parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(text)))
 
     def found(theirs: str) -> Column:
@@ -50,7 +50,7 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
         F.when(F.col("json").isNull(), "malformed_json"),
         F.when(bad, "bad_id"),
     )
-    return filled.withColumn("reason", reason).drop("json", "text")
+    return filled.withColumn("reason", reason).drop("json", "line")
 
 
 def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> DataFrame:
@@ -58,7 +58,7 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
 
     A quoted line feed ends the line for us, so both halves of such a row are malformed.
     """
-    text = F.col("text")
+    text = F.col("line")
     names = [f"c{i}" for i in range(len(columns))]
     schema = ", ".join(f"{name} string" for name in [*names, "broken"])
     options = {
@@ -76,7 +76,7 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
 
     broken = F.col("csv").isNull() | F.col("csv.broken").isNotNull()
     reason = F.coalesce("reason", F.when(broken, "malformed_csv"))
-    return parsed.withColumns({**_filled(source, found), "reason": reason}).drop("csv", "text")
+    return parsed.withColumns({**_filled(source, found), "reason": reason}).drop("csv", "line")
 
 
 def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:

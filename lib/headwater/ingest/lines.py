@@ -56,7 +56,7 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
         reason = reason.when(bare == header, "header")
     raw = F.replace(F.left(F.make_valid_utf8(value), F.lit(RAW_CHARACTERS)), F.lit("\0"), F.lit("\ufffd"))
     framed = frame.select("source_file", "position", raw.alias("raw"), bare.alias("bare"), reason.alias("reason"))
-    return framed.withColumn("text", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
+    return framed.withColumn("line", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
 
 
 def blank_as_null(column: Column) -> Column:

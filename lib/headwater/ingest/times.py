@@ -10,10 +10,9 @@ from pyspark.sql import functions as F
 from headwater.config import Source
 from headwater.errors import UsageError
 
-ISO = (
-    r"^(\d{4}-\d{1,2}-\d{1,2})(?:[T ]\s*(\d{1,2}:\d{2}(?::\d{2})?)(?:[.,](\d{1,12}))?)?"
-    r"\s?(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?$"
-)
+OFFSET = r"\s?(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
+ISO = r"^\d{4}-\d{1,2}-\d{1,2}(?:[T ]\s?\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,12})?)?(?:" + OFFSET[:-1] + ")?)?$"
+MINUTES = r"^(\d{4}-\d{1,2}-\d{1,2}[T ]\s?\d{1,2}:\d{2})(?![:\d])"
 NUMBER = r"^[+-]?\d{1,30}(?:\.\d{0,12})?(?:E[+-]?\d{1,2})?$"
 LOG_PATTERN = "dd/MMM/yyyy:HH:mm:ss Z"
 
@@ -53,20 +52,11 @@ def check_format(spark: SparkSession, source: Source) -> None:
 
 
 def _iso(upper: Column, time_zone: str) -> Column:
-    date, time, fraction, zone = (F.regexp_extract(upper, ISO, group) for group in (1, 2, 3, 4))
-    zone = (
-        F.when(zone.isin("Z", "UTC", "GMT"), "+00:00")
-        .when(zone == "", f" {time_zone}")
-        .otherwise(
-            F.concat(
-                F.substring(zone, 1, 3), F.lit(":"), F.rpad(F.replace(F.substring(zone, 4, 3), F.lit(":")), 2, "0")
-            )
-        )
-    )
-    time = F.when(time == "", "00:00:00").when(F.length(time) < 6, F.concat(time, F.lit(":00"))).otherwise(time)
-    fraction = F.when(fraction == "", "").otherwise(F.concat(F.lit("."), F.left(fraction, F.lit(6))))
-    whole = F.concat(date, F.lit("T"), time, fraction, zone)
-    return F.when(F.rlike(upper, F.lit(ISO)), whole.try_cast("timestamp"))
+    upper = F.regexp_replace(upper, MINUTES, "$1:00")  # a cast wants seconds
+    local = F.when(F.length(upper) > 10, upper).otherwise(F.concat(upper, F.lit("T00:00:00")))
+    has_offset = (F.length(upper) > 10) & F.rlike(upper, F.lit(OFFSET))
+    whole = F.when(has_offset, upper).otherwise(F.concat(local, F.lit(f" {time_zone}")))
+    return F.when(F.rlike(upper, F.lit(ISO)), F.translate(whole, ",", ".").try_cast("timestamp"))
 
 
 def _epoch(upper: Column) -> Column:

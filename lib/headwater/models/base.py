@@ -25,15 +25,15 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.item = nn.Embedding(spec.n_items + 1 + self.extra_tokens, spec.dim, padding_idx=0)
-        self.type = nn.Embedding(len(EVENT_TYPES) + 1, spec.dim, padding_idx=0)
+        self.event_type = nn.Embedding(len(EVENT_TYPES) + 1, spec.dim, padding_idx=0)
         self.position = nn.Embedding(spec.max_length + 1, spec.dim)
         self.drop = nn.Dropout(spec.dropout)
         self.norm = nn.LayerNorm(spec.dim)
-        for table in (self.item, self.type, self.position):
+        for table in (self.item, self.event_type, self.position):
             nn.init.normal_(table.weight, std=spec.dim**-0.5)
         with torch.no_grad():
             self.item.weight[0].zero_()
-            self.type.weight[0].zero_()
+            self.event_type.weight[0].zero_()
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         """Steps ``[batch, seq, dim]`` and what of them is no padding, bool ``[batch, seq]`` → states, the same shape."""
@@ -43,7 +43,7 @@ class SequenceModel(nn.Module):
         """States ``[batch, seq, dim]``; the state at a step knows that step and, if causal, nothing after it."""
         real = items > 0
         age = torch.arange(items.shape[1] - 1, -1, -1, device=items.device)
-        steps = self.item(items) + self.type(types) + self.position(age)  # [batch, seq, dim]
+        steps = self.item(items) + self.event_type(types) + self.position(age)  # [batch, seq, dim]
         steps = self.drop(steps) * real.unsqueeze(-1)
         return self.norm(self.transform(steps, real))
 

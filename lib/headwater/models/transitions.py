@@ -34,6 +34,12 @@ class Transitions:
         )
         return torch.from_numpy((picked @ self.matrix).toarray())
 
+    def grown(self, n_items: int) -> Transitions:
+        """The same transitions for a catalogue that has grown to ``n_items``; new items have none yet."""
+        matrix = self.matrix.copy()
+        matrix.resize(n_items + 1, n_items + 1)
+        return Transitions(matrix)
+
 
 def count(sequences: np.ndarray, n_items: int) -> Transitions:
     """Transitions of int sequences ``[rows, seq]``, left-padded with 0."""

@@ -170,11 +170,21 @@ class Warehouse:
             return 0  # a store on which Delta does not log its vacuums
         return int(last["operationMetrics"].get("numDeletedFiles", 0))
 
-    def commits(self, table: str, after: int = -1) -> list[Row]:
-        """Commits later than a version, newest first: version, timestamp, operation, and ``job`` from its note."""
-        history = self._delta(table).history().where(F.col("version") > after)
-        job = F.get_json_object("userMetadata", "$.job").alias("job")
-        return history.orderBy(F.desc("version")).select("version", "timestamp", "operation", job).collect()
+    def commits(self, table: str, after: int = -1, limit: int | None = None) -> list[Row]:
+        """Commits later than a version, newest first, or only those among the ``limit`` newest.
+
+        version, ``at`` (epoch seconds), operation, and from the note ``job`` and ``by``: who wrote it, the job itself
+        unless another wrote in its name.
+        """
+        history = self._delta(table).history(limit).where(F.col("version") > after).orderBy(F.desc("version"))
+        at, job = F.unix_timestamp("timestamp").alias("at"), F.get_json_object("userMetadata", "$.job")
+        by = F.coalesce(F.get_json_object("userMetadata", "$.by"), job)
+        return history.select("version", at, "operation", job.alias("job"), by.alias("by")).collect()
+
+    def note_sums(self, table: str, keys: tuple[str, ...]) -> dict[str, float | None]:
+        """The sums of some numbers in the notes of a table's commits; None where no note has one."""
+        numbers = [F.sum(F.get_json_object("userMetadata", f"$.{key}").cast("double")).alias(key) for key in keys]
+        return self._delta(table).history().agg(*numbers).first().asDict()  # type: ignore[union-attr]
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
         """The note of the newest commit that ``job`` made to a table, or None."""

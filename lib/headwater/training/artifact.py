@@ -35,7 +35,7 @@ def save(
 ) -> None:
     """Write a model folder; ``facts`` must be plain JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    write_weights(folder / WEIGHTS, weights)
     if transitions is not None:
         matrix = transitions.matrix
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
@@ -43,6 +43,16 @@ def save(
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
     names = [name for name in (WEIGHTS, TRANSITIONS, SPEC) if (folder / name).exists()]
     (folder / MANIFEST).write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write tensors alone, for the ranks of a training to start from."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors that a training left."""
+    return dict(load_file(path))
 
 
 def verify(folder: Path) -> None:
@@ -75,6 +85,11 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
         if not torch.isfinite(tensor).all():
             raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")
     return model.eval(), stored["facts"]
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """The facts of a model's training, from a folder that was verified."""
+    return dict(json.loads((folder / SPEC).read_text())["facts"])
 
 
 def load_transitions(folder: Path) -> Transitions | None:

@@ -44,6 +44,12 @@ def read_petastorm(path: str) -> Batch:
 READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}
 
 
+def read_all(files: list[str]) -> Batch:
+    """All rows of a snapshot, for what needs them at once."""
+    parts = [read_pyarrow(path) for path in files]
+    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
+
+
 def epoch(
     files: list[str], read: Reader, batch_rows: int, seed: int, number: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:

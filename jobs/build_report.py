@@ -1,0 +1,40 @@
+"""Write one self-contained HTML page for people: how the loop runs, how good and how fresh the lists are.
+
+    python jobs/build_report.py --config conf/site.yaml --output report.html
+
+Only aggregates leave Spark. A table that is not there yet leaves a sentence in its section that names the job to run;
+so does an MLflow that does not answer. The file is replaced in one step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from headwater import job, report
+from headwater.job import Job
+from headwater.report.output import check_writable, write_atomically
+from headwater.report.runs import read_runs
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(
+    output: Path = typer.Option(Path("report.html"), help="the file to write"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+) -> None:
+    job.run("build_report", lambda j: write(j, output), config, set_)
+
+
+def write(j: Job, output: Path) -> dict[str, int | str]:
+    check_writable(output)
+    page = report.build(j.warehouse, read_runs(j.config), j.now)
+    write_atomically(page.html, output)
+    return {"output": str(output), "bytes": len(page.html.encode()), "sections_missing": len(page.missing)}
+
+
+if __name__ == "__main__":
+    job.start(app)

@@ -1,0 +1,100 @@
+"""Attribute new actions to the lists that showed the item.
+
+    python jobs/collect_feedback.py --config conf/site.yaml
+
+Reads the change feed of `events` from the version that the last commit to `feedback` notes (the first run reads the
+whole table, but only from the day of the first list on). An action that answers no list is counted, not kept, and not
+looked at again: a list made later cannot have shown it.
+"""
+
+from __future__ import annotations
+
+import typer
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headwater import feedback, job, schemas
+from headwater.feedback.attribution import filter_actions
+from headwater.job import Job
+from headwater.tables import failpoint, readers
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
+    job.run("collect_feedback", collect, config, set_)
+
+
+def collect(j: Job) -> dict[str, int | str]:
+    tables, rules = j.warehouse, j.config.feedback
+    tables.read("events")
+    with tables.locked("feedback"):
+        for table in ("feedback", "topn_history"):
+            tables.create(table)
+        last = tables.last_note("feedback", j.name)
+        version = tables.version("events")
+        counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
+        read = last["events_version"] if last else None
+        if read is not None and read >= version:
+            return counts
+        if tables.exists("topn") and readers.unread(tables, readers.HISTORY):
+            reason = "lists in topn are not in topn_history yet; score_topn is at work, or must run once more"
+            return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
+        new = filter_actions(new_events(j, read, version), rules.rewards)
+        rows = answers(j, new).persist()
+        try:
+            counts["rows_feedback"] = rows.count()
+            counts["rows_unattributed"] = new.count() - rows.count()
+            failpoint("collect_feedback:before_merge")
+            tables.append(rows, "feedback", {"job": j.name, "events_version": version})
+            failpoint("collect_feedback:after_merge")
+        finally:
+            rows.unpersist()
+        return counts
+
+
+def new_events(j: Job, after: int | None, until: int) -> DataFrame:
+    """Events of the versions after one until another; all of them on the first run, or where the feed was vacuumed."""
+    whole = j.warehouse.read("events", until)
+    if after is None:
+        return whole
+    feed = j.warehouse.changes("events", after, until).where(F.col("_change_type") == "insert").select(whole.columns)
+    try:
+        feed.count()
+    except Exception:
+        j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
+        return whole
+    return feed
+
+
+def answers(j: Job, actions: DataFrame) -> DataFrame:
+    """Rows of feedback that are not in the table yet.
+
+    Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
+    too old or too young for these actions.
+    """
+    tables, rules = j.warehouse, j.config.feedback
+    history = tables.read("topn_history")
+    start = _micros(history, "generated_at")[0]
+    if start is None:
+        return j.spark.createDataFrame([], schemas.ddl("feedback"))
+    begin = F.timestamp_micros(F.lit(start))
+    actions = actions.where((F.col("event_time") >= begin) & (F.col("event_date") >= F.to_date(begin)))
+    first, last = _micros(actions, "event_time")
+    if first is None:
+        return j.spark.createDataFrame([], schemas.ddl("feedback"))
+    oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
+    lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
+    rows = feedback.attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale)
+    return rows.join(tables.read("feedback").select("event_id"), "event_id", how="left_anti")
+
+
+def _micros(frame: DataFrame, column: str) -> tuple[int | None, int | None]:
+    """The smallest and the largest time of a column, as whole microseconds since 1970; None where there is none."""
+    span = frame.agg(F.unix_micros(F.min(column)), F.unix_micros(F.max(column))).first()
+    return span[0], span[1]  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    job.start(app)

@@ -1,0 +1,72 @@
+"""Measure a model version on held-out events, beside popularity, recent popularity and item transitions.
+
+    python jobs/evaluate_model.py --alias champion
+    python jobs/evaluate_model.py --version 3
+
+The whole catalogue is ranked. Rows go to `model_metrics` (newest `evaluated_at` counts) and to the version's MLflow run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from headwater import job, schemas, sequences
+from headwater.errors import ModelError, UsageError
+from headwater.evaluation.measure import BESIDE, rows
+from headwater.evaluation.protocol import BASELINES, SPLITS, Evaluation
+from headwater.job import Job
+from headwater.models.ranker import Ranker
+from headwater.tracking import Registry
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(
+    version: int = typer.Option(0, min=0, help="a version of the registered model"),
+    alias: str = typer.Option("", help="champion (the default), challenger or previous_champion"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+) -> None:
+    job.run("evaluate_model", lambda j: evaluate(j, version, alias), config, set_)
+
+
+def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
+    if version and alias:
+        raise UsageError("give either --version N or --alias NAME")
+    registry = Registry(j.config)
+    chosen = version or registry.alias(alias or "champion")
+    if chosen is None:
+        raise ModelError(f"model {registry.name} has no {alias or 'champion'} yet; run jobs/train_model.py first")
+    ranker = Ranker.open(registry.download(chosen))
+    items = j.warehouse.read("items")
+    steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
+    n_items = items.count()
+    found: list[tuple[Any, ...]] = []
+    closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
+    logged: dict[str, float] = {}
+    for split in SPLITS:
+        evaluation = Evaluation(steps, n_items, ranker.facts, split, j.config)
+        closing[f"users_{split}"] = len(evaluation.held)
+        if not len(evaluation.held):
+            continue
+        for name in (ranker.name, *BASELINES):
+            own = name == ranker.name
+            measured = evaluation.model(ranker) if own else evaluation.baseline(name)
+            found += rows(measured, chosen if own else BESIDE, name, chosen, evaluation.protocol, split, j.now)
+            if own:
+                values = {key: measured.mean(*key) for key in measured.per_user} | measured.overall
+                logged |= {f"{split}_{metric}_{k}": value for (metric, k), value in values.items()}
+            k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
+            if split == "test":
+                closing["ndcg" if own else f"ndcg_{name}"] = round(measured.mean("ndcg", k), 5)
+    frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
+    j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
+    registry.log_metrics(chosen, logged)
+    return {**closing, "rows": len(found)}
+
+
+if __name__ == "__main__":
+    job.start(app)

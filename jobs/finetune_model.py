@@ -1,0 +1,99 @@
+"""Fine-tune the champion on new feedback, with a replay sample against forgetting, and register it as challenger.
+
+    python jobs/finetune_model.py
+
+Users with feedback that no version has learned from yet are trained on again, their feedback weighed by its reward;
+items that came since grow the item table. The newest part of the feedback is held out for the gate. With fewer than
+`finetune.min_feedback` new rows the job does nothing and closes with `"status": "skipped"`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import typer
+from pyspark.sql import functions as F
+
+from headwater import feedback, job
+from headwater.job import Job
+from headwater.tables import failpoint
+from headwater.tracking import Registry, runs
+from headwater.tracking.registry import CHALLENGER, work_folder
+from headwater.training import artifact, facts, grow, snapshot, train
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
+    job.run("finetune_model", tune, config, set_)
+
+
+def tune(j: Job) -> dict[str, Any]:
+    tables, config, settings = j.warehouse, j.config, j.config.finetune
+    registry = Registry(config)
+    champion = registry.need_champion()
+    versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
+    learned = learned_version(registry, champion)
+    gathered = tables.read("feedback", versions["feedback"])
+    new = gathered if learned < 0 else gathered.join(tables.read("feedback", learned), "event_id", how="left_anti")
+    new = new.persist()
+    rows_new = new.count()
+    if rows_new < max(settings.min_feedback, 1):
+        return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
+    until = feedback.holdout_cut(new, settings.holdout_fraction)
+    parent = registry.download(champion)
+    model, known = artifact.load(parent)
+    items = tables.read("items", versions["items"])
+    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]
+    weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed)
+    chosen = feedback.with_replay(
+        tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed
+    )
+    rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
+    inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
+    folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
+    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+    initial = folder / "initial.safetensors"
+    artifact.write_weights(initial, weights)
+    planned = train.plan(
+        data, spec, config.train, folder / "run", initial_weights=initial, epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+    )
+    answer = train.run(planned, config.train)
+    known = facts.gather(
+        config, spec, versions, until, until, runs.code_revision(), parent_version=champion, feedback_rows=rows_new,
+        sequences=data.manifest["sequences"], best_epoch=answer["best_epoch"], protocol="temporal",
+        **({"blend": known["blend"]} if "blend" in known else {}),
+    )
+    tuned = folder / "model"
+    transitions = artifact.load_transitions(parent)
+    artifact.save(
+        tuned, artifact.read_weights(answer["weights"]), spec, known, transitions.grown(n_items) if transitions else None
+    )
+    failpoint("finetune_model:before_register")
+    version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "model_version": version,
+        "parent_version": champion,
+        "feedback_new": rows_new,
+        "sequences": known["sequences"],
+        "items_new": spec.n_items - model.spec.n_items,
+        "loss": round(answer["history"][-1]["loss"], 5),
+    }
+
+
+def learned_version(registry: Registry, champion: int) -> int:
+    """The version of `feedback` that the champion or the standing challenger has learned from; -1 for none.
+
+    A challenger that the gate refused has had its try with that feedback: the next one waits for more.
+    """
+    challenger = registry.alias(CHALLENGER)
+    versions = {champion, challenger or champion}
+    return max(registry.facts(version).get("feedback_version", -1) for version in versions)
+
+
+if __name__ == "__main__":
+    job.start(app)

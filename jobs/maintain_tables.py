@@ -1,0 +1,50 @@
+"""Pack small files, remove files that no recent version needs; or remove one person everywhere, at once.
+
+    python jobs/maintain_tables.py --config conf/site.yaml
+    python jobs/maintain_tables.py --forget USER
+
+Files stay for `maintain.retention_hours`, longer where a job has yet to read the changes in them. `--forget` deletes a
+person's rows from every table, known by id or, with `privacy.key_file`, by pseudonym, and purges all older versions,
+so that none holds the person. Nothing that names them is printed or logged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from headwater import job, privacy
+from headwater.errors import UsageError
+from headwater.job import Job
+from headwater.tables import forget, upkeep
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(
+    forget_user: str = typer.Option(None, "--forget", metavar="USER", help="remove this person everywhere"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+) -> None:
+    job.run("maintain_tables", lambda j: maintain(j) if forget_user is None else remove(j, forget_user), config, set_)
+
+
+def maintain(j: Job) -> dict[str, Any]:
+    counts, kept = upkeep.maintain(j.warehouse, j.config.maintain.retention_hours, j.now)
+    for table, behind in kept.items():
+        j.log.warning("not vacuumed: changes that a job has yet to read would go", table=table, behind=behind)
+    return counts
+
+
+def remove(j: Job, user: str) -> dict[str, Any]:
+    user = user.strip(" \t\r\n\u00a0")  # as ingest reads ids
+    if not user:
+        raise UsageError("--forget needs a user id, as it stands in the events")
+    key = privacy.load_key(j.config.privacy.key_file)
+    return forget.forget(j.warehouse, [user] if key is None else [user, privacy.pseudonym(user, key)])
+
+
+if __name__ == "__main__":
+    job.start(app)

@@ -1,0 +1,89 @@
+"""The gate: make the challenger the champion if it is good enough, and say why or why not.
+
+    python jobs/promote_model.py
+    python jobs/promote_model.py --rollback
+
+Challenger, champion and recent popularity are ranked on the same users, on events that neither model was trained on.
+Every decision is a row of `promotions`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from headwater import job, schemas, sequences
+from headwater.errors import ModelError
+from headwater.evaluation import gate
+from headwater.evaluation.protocol import Evaluation
+from headwater.job import Job
+from headwater.models.ranker import Ranker
+from headwater.tracking import Registry
+from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(
+    rollback: bool = typer.Option(False, "--rollback", help="restore the previous champion"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+) -> None:
+    job.run("promote_model", roll_back if rollback else promote, config, set_)
+
+
+def promote(j: Job) -> dict[str, Any]:
+    registry = Registry(j.config)
+    challenger, champion = registry.alias(CHALLENGER), registry.alias(CHAMPION)
+    if challenger is None:
+        raise ModelError(f"model {registry.name} has no challenger; run jobs/train_model.py first")
+    if challenger == champion:
+        return {"promoted": False, "reason": f"version {champion} is the champion already", "model_version": champion}
+    rankers = {version: Ranker.open(registry.download(version)) for version in (challenger, champion) if version}
+    items = j.warehouse.read("items")
+    steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
+    # the later cut: what neither of the two has been trained on
+    facts = max((ranker.facts for ranker in rankers.values()), key=lambda facts: facts["validation_until"] or "")
+    evaluation = Evaluation(steps, items.count(), facts, "test", j.config)
+    key = (j.config.gate.metric, j.config.gate.k)
+    settings = j.config.model_copy(update={"evaluate": j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})})
+    evaluation.config = settings
+    values = {version: evaluation.model(ranker).per_user[key] for version, ranker in rankers.items()}
+    recent = evaluation.baseline("recent_popularity").per_user[key]
+    standing = values[champion] if champion else None
+    decision = gate.decide(values[challenger], standing, recent, j.config.gate, j.config.train.seed)
+    record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
+    if decision.promote:
+        if champion is not None:
+            registry.set_alias(PREVIOUS, champion)
+        registry.set_alias(CHAMPION, challenger)
+    j.log.info(decision.reason, challenger=challenger, champion=champion)
+    now = challenger if decision.promote else champion
+    return {"promoted": decision.promote, "reason": decision.reason, "model_version": now, **decision.details}
+
+
+def roll_back(j: Job) -> dict[str, Any]:
+    registry = Registry(j.config)
+    previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
+    if previous is None or previous == champion:
+        raise ModelError(f"model {registry.name} has no previous champion to go back to")
+    reason = f"rolled back from version {champion} to {previous}"
+    record(j, "rollback", previous, champion, True, reason, {})
+    registry.set_alias(CHAMPION, previous)
+    return {"promoted": True, "reason": reason, "model_version": previous}
+
+
+def record(
+    j: Job, action: str, challenger: int, champion: int | None, promoted: bool, reason: str, details: dict[str, Any]
+) -> None:
+    """Keep the decision, before the alias moves: an alias never moves without a row that says why."""
+    row = (j.now, action, challenger, champion, "promoted" if promoted else "refused", reason, json.dumps(details))
+    frame = j.spark.createDataFrame([row], schemas.ddl("promotions"))
+    j.warehouse.append(frame, "promotions", {"job": j.name, "challenger": challenger})
+
+
+if __name__ == "__main__":
+    job.start(app)

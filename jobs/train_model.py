@@ -1,0 +1,95 @@
+"""Train a sequence model on one pinned version of `sequences`, on all ranks that the config asks for, and register it.
+
+    python jobs/train_model.py
+    python jobs/train_model.py --resume      # go on from the newest checkpoint of the same inputs
+
+The held-out newest events (`evaluate.protocol`) are never trained on. The new version becomes the challenger, and the
+champion where there is none.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import typer
+from pyspark.sql import functions as F
+
+from headwater import job, sequences
+from headwater.errors import HeadwaterError
+from headwater.evaluation import cases
+from headwater.job import Job
+from headwater.models.transitions import count
+from headwater.tables import failpoint
+from headwater.tracking import Registry, runs
+from headwater.tracking.registry import work_folder
+from headwater.training import artifact, facts, hybrid, readers, snapshot, train
+
+app = typer.Typer(add_completion=False)
+
+VALIDATION_USERS = 2_000
+"""Users that early stopping looks at; enough for two digits of NDCG, few enough to cost little."""
+
+
+@app.command(help=__doc__)
+def main(
+    resume: bool = typer.Option(False, "--resume", help="go on from the newest checkpoint of the same inputs"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+) -> None:
+    job.run("train_model", lambda j: fit(j, resume), config, set_)
+
+
+def fit(j: Job, resume: bool) -> dict[str, Any]:
+    tables, config = j.warehouse, j.config
+    versions = {table: tables.version(table) for table in ("sequences", "events", "items")}
+    stored = tables.read("sequences", versions["sequences"])
+    items = tables.read("items", versions["items"])
+    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]
+    if n_items is None or stored.limit(1).count() == 0:
+        raise HeadwaterError("there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py")
+    registry = Registry(config)
+    registry.alias("champion")  # an MLflow that does not answer is told now, not after the training
+    steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
+    length, exclude = config.sequence.max_length, config.topn.exclude_seen
+    train_until = validation_until = None
+    if config.evaluate.protocol == "temporal":
+        train_until, validation_until = cases.cuts(steps, config.evaluate.test_fraction, config.evaluate.validation_fraction)
+        held = cases.temporal(steps, train_until, validation_until, length, exclude)
+        rows = snapshot.training_rows(stored, n_items, length, before=train_until)
+    else:
+        held = cases.leave_one_out(steps, 2, length, exclude)
+        rows = snapshot.training_rows(stored, n_items, length, leave_out=2)
+    spec = facts.spec_of(config, n_items)
+    known = facts.gather(config, spec, versions, train_until, validation_until, runs.code_revision())
+    inputs = {key: known[key] for key in ("sequences_version", "n_items", "max_length", "protocol", "train_until")}
+    folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
+    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+    validation = cases.collect(held, VALIDATION_USERS).arrays(length, VALIDATION_USERS)
+    steps.unpersist()
+    planned = train.plan(data, spec, config.train, folder / "run", validation, resume=resume)
+    answer = train.run(planned, config.train)
+    model = folder / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "parent_version": 0}
+    weights = artifact.read_weights(answer["weights"])
+    artifact.save(model, weights, spec, known)
+    if config.model.hybrid:
+        counted = count(readers.read_all(data.files)["item"], n_items)
+        known["blend"] = hybrid.best_weight(artifact.load(model)[0], counted, validation)
+        artifact.save(model, weights, spec, known, counted)
+    failpoint("train_model:before_register")
+    version = runs.log_training(registry, config, model, known, answer["history"], j.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "model_version": version,
+        "sequences": known["sequences"],
+        "items": n_items,
+        "epochs": len(answer["history"]),
+        "best_epoch": answer["best_epoch"],
+        "loss": round(answer["history"][-1]["loss"], 5),
+    }
+
+
+if __name__ == "__main__":
+    job.start(app)

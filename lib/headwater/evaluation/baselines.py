@@ -1,0 +1,52 @@
+"""What every model must beat: popularity, recent popularity, and item-to-item transitions; no training, no knobs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import torch
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from torch import Tensor
+
+from headwater.evaluation.ranking import Scores
+from headwater.models.transitions import WINDOW, Transitions
+
+
+def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) -> np.ndarray:
+    """Events of each item, float64 ``[n_items + 1]``, from ``since`` on."""
+    wanted = steps if since is None else steps.where(F.col("event_time") >= F.lit(since))
+    counts = np.zeros(n_items + 1)
+    for row in wanted.groupBy("item_idx").count().collect():
+        counts[row["item_idx"]] = row["count"]
+    return counts
+
+
+def by_count(counts: np.ndarray) -> Scores:
+    """The same scores for everybody; equal counts are told apart by the item index, lower first."""
+    broken = counts - np.arange(len(counts)) / (2.0 * len(counts))
+    row = torch.from_numpy(broken)
+
+    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Tensor:
+        return row.expand(len(items), -1)
+
+    return scores
+
+
+def by_transitions(transitions: Transitions, counts: np.ndarray) -> Scores:
+    """Transitions from the last few events; popularity decides where they say nothing."""
+    fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
+
+    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Tensor:
+        recent = np.zeros((len(items), WINDOW), dtype=np.int64)
+        for row, history in enumerate(items):
+            if len(last := history[-WINDOW:]):
+                recent[row, -len(last) :] = last
+        return transitions.scores(torch.from_numpy(recent)).double() + fallback
+
+    return scores
+
+
+def recent_since(cut: datetime, days: int) -> datetime:
+    return cut - timedelta(days=days)

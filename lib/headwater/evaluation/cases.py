@@ -1,0 +1,157 @@
+"""Held-out cases: what a user had done before a cut, and what the same user did after it.
+
+``temporal``: one cut in time for all users; targets are all distinct items after it. ``leave_one_out``: the last event
+of each user tests, the one before validates. Histories never hold an event of the held-out side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from headwater.errors import HeadwaterError
+from headwater.schemas import EVENT_TYPES
+from headwater.training.validation import Cases
+
+SEGMENTS = {"new": (0, 2), "light": (3, 19), "heavy": (20, None)}
+"""Groups of users by how many events they had before the cut, both ends included."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Users with something held out; each list has one int64 array a user."""
+
+    users: np.ndarray
+    items: list[np.ndarray]
+    types: list[np.ndarray]
+    seen: list[np.ndarray]
+    targets: list[np.ndarray]
+    events_before: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def segments(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and bool mask ``[users]`` of ``all`` and of each segment that has users."""
+        yield "all", np.ones(len(self), dtype=bool)
+        for name, (low, high) in SEGMENTS.items():
+            mask = (self.events_before >= low) & (self.events_before <= (high if high is not None else np.inf))
+            if mask.any():
+                yield name, mask
+
+    def arrays(self, max_length: int, limit: int) -> Cases:
+        """The first ``limit`` users as the arrays that training validates on."""
+        count = min(limit, len(self))
+        items, types = np.zeros((2, count, max_length), dtype=np.int64)
+        for user in range(count):
+            history = self.items[user][-max_length:]
+            if len(history):
+                items[user, -len(history) :], types[user, -len(history) :] = history, self.types[user][-max_length:]
+        starts = [np.cumsum([0, *(len(part[user]) for user in range(count))]) for part in (self.seen, self.targets)]
+        seen, targets = (_joined(part[:count]) for part in (self.seen, self.targets))
+        return Cases(items, types, starts[0], seen, starts[1], targets)
+
+
+def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
+    """(train_until, validation_until): training sees events before the first, validation those between, test the rest.
+
+    Exact quantiles of event time; an instant that many events share goes to the later side whole.
+    Raises HeadwaterError when nothing would be left to train on.
+    """
+    shares = [1 - test_fraction - validation_fraction, 1 - test_fraction]
+    micros = F.unix_micros("event_time")
+    row = steps.select(F.percentile(micros, F.array(*map(F.lit, shares))).alias("cut"), F.min(micros).alias("first")).first()
+    if row is None or row["cut"] is None:
+        raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
+    if row["cut"][0] <= row["first"]:
+        raise HeadwaterError("the events span too little time for evaluate.test_fraction and evaluate.validation_fraction")
+    train_until, validation_until = (datetime.fromtimestamp(int(cut) / 1e6, UTC) for cut in row["cut"])
+    return train_until, validation_until
+
+
+def temporal(
+    steps: DataFrame, start: datetime, end: datetime | None, max_length: int, exclude_seen: bool
+) -> DataFrame:
+    """One row for each user with a target in ``[start, end)``: the columns of ``_COLUMNS``.
+
+    With ``exclude_seen`` an item that the user had before ``start`` is no target.
+    """
+    before = steps.where(F.col("event_time") < F.lit(start))
+    after = steps.where(F.col("event_time") >= F.lit(start))
+    if end is not None:
+        after = after.where(F.col("event_time") < F.lit(end))
+    return _cases(before, after, max_length, exclude_seen)
+
+
+def leave_one_out(steps: DataFrame, place_from_end: int, max_length: int, exclude_seen: bool) -> DataFrame:
+    """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target."""
+    before = without_last(steps, place_from_end)
+    after = without_last(steps, place_from_end - 1).join(before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti")
+    held = _cases(before, after, max_length, exclude_seen)
+    return held.where(F.col("events_before") > 0)
+
+
+def without_last(steps: DataFrame, count: int) -> DataFrame:
+    """Steps without the last ``count`` of each user."""
+    newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
+    return steps.withColumn("place", F.row_number().over(newest_first)).where(F.col("place") > count).drop("place")
+
+
+def histories(steps: DataFrame, max_length: int) -> DataFrame:
+    """Everybody's history, without targets, in the shape of cases."""
+    nothing = F.array().cast("array<int>")
+    return _histories(steps, max_length).select(
+        "user_id", F.col("steps.item_idx").alias("items"), F.col("steps.type").alias("types"), "seen",
+        nothing.alias("targets"), "events_before",
+    )
+
+
+_COLUMNS = ("user_id", "items", "types", "seen", "targets", "events_before")
+
+
+def collect(cases: DataFrame, max_users: int) -> HeldOut:
+    """Bring cases to the driver, at most ``max_users`` of them: those of the smallest hash, the same ones every time."""
+    frame = cases.orderBy(F.xxhash64("user_id"), "user_id").limit(max_users).toPandas()
+
+    def arrays(column: str) -> list[np.ndarray]:
+        return [np.asarray(values if values is not None else [], dtype=np.int64) for values in frame[column]]
+
+    return HeldOut(
+        frame["user_id"].to_numpy(), arrays("items"), arrays("types"), arrays("seen"), arrays("targets"),
+        frame["events_before"].fillna(0).to_numpy(dtype=np.int64),
+    )
+
+
+def _histories(before: DataFrame, max_length: int) -> DataFrame:
+    newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
+    names = F.array(*(F.lit(name) for name in EVENT_TYPES))
+    aged = before.withColumn("age", F.row_number().over(newest_first))
+    step = F.struct((-F.col("age")).alias("place"), "item_idx", F.array_position(names, F.col("event_type")).alias("type"))
+    return aged.groupBy("user_id").agg(
+        F.array_sort(F.collect_list(F.when(F.col("age") <= max_length, step))).alias("steps"),
+        F.array_sort(F.collect_set("item_idx")).alias("seen"),
+        F.count("*").alias("events_before"),
+    )
+
+
+def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool) -> DataFrame:
+    targets = after.groupBy("user_id").agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
+    nothing = F.array().cast("array<int>")
+    joined = targets.join(_histories(before, max_length), "user_id", how="left").withColumn("seen", F.coalesce("seen", nothing))
+    if exclude_seen:
+        joined = joined.withColumn("targets", F.array_except("targets", "seen"))
+    else:
+        joined = joined.withColumn("seen", nothing)
+    return joined.where(F.size("targets") > 0).select(
+        "user_id", F.col("steps.item_idx").alias("items"), F.col("steps.type").alias("types"), "seen", "targets",
+        F.coalesce("events_before", F.lit(0)).alias("events_before"),
+    ).select(*_COLUMNS)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,56 @@
+"""The gate: may a challenger replace the champion? A paired bootstrap over the same users decides, with a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headwater.config import Gate
+
+
+@dataclass(frozen=True)
+class Decision:
+    promote: bool
+    reason: str
+    details: dict[str, Any]
+
+
+def interval(differences: np.ndarray, samples: int, confidence: float, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of paired differences ``[users]`` (Efron, 1979)."""
+    rng = np.random.default_rng(seed)
+    means = np.array([rng.choice(differences, len(differences)).mean() for _ in range(samples)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def decide(
+    challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarray, gate: Gate, seed: int
+) -> Decision:
+    """Compare metric values ``[users]`` of the same users, in the same order.
+
+    Refuses with too few users; when recent popularity is better than the challenger; when the challenger is worse than
+    the champion on average, or could be worse by more than ``gate.margin`` of the champion's value.
+    """
+    name, users = f"{gate.metric}@{gate.k}", len(challenger)
+    details: dict[str, Any] = {"metric": name, "users": users}
+    if users < gate.min_users:
+        return Decision(False, f"refused: {users} held-out users are too few to decide (gate.min_users {gate.min_users})", details)
+    details |= {"challenger": float(challenger.mean()), "recent_popularity": float(recent.mean())}
+    beats = f"{name} {challenger.mean():.4f} against {recent.mean():.4f} of recent popularity, {users} users"
+    if gate.beat_recent_popularity and challenger.mean() <= recent.mean():
+        return Decision(False, f"refused: not better than what is popular ({beats})", details)
+    if champion is None:
+        return Decision(True, f"promoted: first champion ({beats})", details)
+    low, high = interval(challenger - champion, gate.bootstrap_samples, gate.confidence, seed)
+    details |= {"champion": float(champion.mean()), "difference_low": low, "difference_high": high}
+    compared = (
+        f"{name} {challenger.mean():.4f} against {champion.mean():.4f} of the champion, "
+        f"difference {low:+.4f} to {high:+.4f} at {gate.confidence:.0%}, {users} users"
+    )
+    if challenger.mean() < champion.mean():
+        return Decision(False, f"refused: worse than the champion ({compared})", details)
+    if low < -gate.margin * max(champion.mean(), 1e-9):
+        return Decision(False, f"refused: could be worse by more than {gate.margin:.0%} ({compared})", details)
+    return Decision(True, f"promoted: as good as the champion or better ({compared})", details)

@@ -1,0 +1,84 @@
+"""One evaluation from tables to metrics: which users are held out, and how a model and the baselines do on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headwater.config import Config
+from headwater.evaluation import baselines, cases
+from headwater.evaluation.cases import HeldOut
+from headwater.evaluation.measure import Measured, measure
+from headwater.evaluation.ranking import Scores
+from headwater.models import transitions
+from headwater.models.ranker import Ranker
+
+SPLITS = ("validation", "test")
+BASELINES = ("popularity", "recent_popularity", "item_transitions")
+
+
+class Evaluation:
+    """One split of one protocol over pinned steps (``sequences.filter_steps``); ranks any model on the same users.
+
+    ``facts`` are those of the model whose cuts count: ``protocol``, ``train_until``, ``validation_until``.
+    """
+
+    def __init__(self, steps: DataFrame, n_items: int, facts: dict[str, Any], split: str, config: Config) -> None:
+        assert split in SPLITS
+        self.config, self.n_items, self.protocol = config, n_items, facts["protocol"]
+        length, exclude = config.sequence.max_length, config.topn.exclude_seen
+        if self.protocol == "temporal":
+            train_until, validation_until = (_moment(facts[key]) for key in ("train_until", "validation_until"))
+            start, end = (train_until, validation_until) if split == "validation" else (validation_until, None)
+            held = cases.temporal(steps, start, end, length, exclude)
+            self.before = steps.where(F.col("event_time") < F.lit(start))
+        else:
+            place = 2 if split == "validation" else 1
+            held = cases.leave_one_out(steps, place, length, exclude)
+            self.before = cases.without_last(steps, place)
+        self.held: HeldOut = cases.collect(held, config.evaluate.max_users)
+        self.before = self.before.persist()
+        self.counts = baselines.event_counts(self.before, n_items)
+
+    def model(self, ranker: Ranker) -> Measured:
+        def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
+            return ranker.scores(*ranker.pad(items, types))
+
+        return self._measure(scores, ranker.item_vectors.numpy())
+
+    def baseline(self, name: str) -> Measured:
+        """One of ``BASELINES``, from the events before the split."""
+        made: dict[str, Callable[[], Scores]] = {
+            "popularity": lambda: baselines.by_count(self.counts),
+            "recent_popularity": lambda: baselines.by_count(self._recent_counts()),
+            "item_transitions": lambda: baselines.by_transitions(self._transitions(), self.counts),
+        }
+        return self._measure(made[name](), None)
+
+    def _recent_counts(self) -> np.ndarray:
+        newest = self.before.agg(F.max("event_time").alias("newest")).first()
+        if newest is None or newest["newest"] is None:
+            return self.counts
+        since = baselines.recent_since(newest["newest"], self.config.evaluate.recent_days)
+        return baselines.event_counts(self.before, self.n_items, since)
+
+    def _transitions(self) -> transitions.Transitions:
+        everybody = cases.collect(cases.histories(self.before, 200), self.config.evaluate.max_users)
+        length = max((len(items) for items in everybody.items), default=1)
+        padded = np.zeros((len(everybody), length), dtype=np.int64)
+        for row, items in enumerate(everybody.items):
+            if len(items):
+                padded[row, -len(items) :] = items
+        return transitions.count(padded, self.n_items)
+
+    def _measure(self, scores: Scores, vectors: np.ndarray | None) -> Measured:
+        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, vectors)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

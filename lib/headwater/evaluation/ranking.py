@@ -1,0 +1,47 @@
+"""Rank the whole catalogue for held-out users, never a sample of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwater.evaluation.cases import HeldOut
+
+Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
+"""Histories (items, types; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
+
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """``ranks``: for each user the ranks, from 1, of its targets (NEVER: the model does not know the item);
+    ``lists``: the first ``width`` items, int64 ``[users, width]``, 0 where there are fewer."""
+
+    ranks: list[np.ndarray]
+    lists: np.ndarray
+
+
+def rank(scores: Scores, held: HeldOut, width: int, batch: int = 256) -> Ranking:
+    """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score."""
+    ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
+    for start in range(0, len(held), batch):
+        stop = min(start + batch, len(held))
+        rows = scores(held.items[start:stop], held.types[start:stop]).clone()
+        rows[:, 0] = -torch.inf
+        for row, user in enumerate(range(start, stop)):
+            seen = held.seen[user]
+            rows[row, torch.from_numpy(seen[seen < rows.shape[1]])] = -torch.inf
+            target = held.targets[user]
+            found = np.full(len(target), NEVER)
+            known = target < rows.shape[1]
+            wanted = rows[row, torch.from_numpy(target[known])]
+            found[known] = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1).numpy()
+            ranks.append(np.sort(found))
+        values, items = rows.topk(min(width, rows.shape[1]), dim=1)
+        lists[start:stop, : items.shape[1]] = items.masked_fill(values == -torch.inf, 0).numpy()
+    return Ranking(ranks, lists)

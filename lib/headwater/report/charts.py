@@ -1,0 +1,109 @@
+"""Charts as inline SVG that takes its colours and its width from the page.
+
+Drawn on a narrow canvas, so that the text in them reads the same on a phone and beside another chart on a desk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headwater.report.markup import esc
+
+WIDTH = 460
+LEFT, RIGHT, TOP = 8, 8, 20
+TONES = ("a", "b", "c", "d", "e")
+
+
+def bars(
+    rows: Sequence[tuple[str, float]], labels: Sequence[str], strong: Sequence[int] = (0,), limit: float = 0
+) -> str:
+    """Horizontal bars, one a row: the name above its bar, the label at its end. ``strong`` rows take the accent.
+
+    ``limit`` is the value of a full bar; by default the largest of the rows.
+    """
+    most = limit or max((value for _, value in rows), default=0) or 1
+    step, room = 38, WIDTH - LEFT - RIGHT
+    parts = []
+    for place, ((name, value), label) in enumerate(zip(rows, labels, strict=True)):
+        y = place * step
+        tone = "bar strong" if place in strong else "bar"
+        length = max(2.0, room * max(0.0, value) / most)
+        parts.append(
+            f'<text x="{LEFT}" y="{y + 15}">{esc(_short(name, 46))}</text>'
+            f'<text class="value" x="{WIDTH - RIGHT}" y="{y + 15}" text-anchor="end">{esc(label)}</text>'
+            f'<rect class="track" x="{LEFT}" y="{y + 22}" width="{room}" height="7" rx="3.5"/>'
+            f'<rect class="{tone}" x="{LEFT}" y="{y + 22}" width="{length:.1f}" height="7" rx="3.5">'
+            f"<title>{esc(name)}: {esc(label)}</title></rect>"
+        )
+    return _svg(len(rows) * step, "".join(parts))
+
+
+def columns(rows: Sequence[tuple[str, float]], labels: Sequence[str], height: int = 150) -> str:
+    """Upright columns over their names, each with its label on top."""
+    most = max((value for _, value in rows), default=0) or 1
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(rows))
+    wide = min(44.0, step * 0.72)
+    base = TOP + height
+    every = -(-len(rows) // 12)
+    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>']
+    for place, ((name, value), label) in enumerate(zip(rows, labels, strict=True)):
+        middle = LEFT + step * (place + 0.5)
+        tall = height * max(0.0, value) / most
+        parts.append(
+            f'<rect class="bar strong" x="{middle - wide / 2:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" '
+            f'height="{tall:.1f}" rx="2"><title>{esc(name)}: {esc(label)}</title></rect>'
+        )
+        if place % every == 0:
+            parts.append(_centred("value", middle, base - tall - 6, label) + _centred("tick", middle, base + 17, name))
+    return _svg(base + 24, "".join(parts))
+
+
+def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], unit: str, height: int = 170) -> str:
+    """Curves over whole numbers such as epochs, (x, y) pairs in order of x, with a legend below."""
+    points = [point for _, curve in series for point in curve]
+    if not points:
+        return ""
+    (x0, x1), (y0, y1) = _span([x for x, _ in points]), _span([y for _, y in points])
+    left, right, base = 46, WIDTH - 14, TOP + height
+
+    def at(x: float, y: float) -> str:
+        return f"{left + (right - left) * (x - x0) / (x1 - x0):.1f},{base - height * (y - y0) / (y1 - y0):.1f}"
+
+    parts = []
+    for share in (0.0, 0.5, 1.0):
+        value, y = y0 + share * (y1 - y0), base - share * height
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for anchor, x in (("start", x0), ("end", x1)):
+        place = left if anchor == "start" else right
+        name = f"{unit} {x:g}" if anchor == "start" else f"{x:g}"
+        parts.append(f'<text class="tick" x="{place}" y="{base + 18}" text-anchor="{anchor}">{esc(name)}</text>')
+    legend = []
+    for tone, (name, curve) in zip(TONES, series, strict=False):
+        path = " ".join(at(x, y) for x, y in curve)
+        last = at(*curve[-1]).split(",")
+        title = f"<title>{esc(name)}: {curve[-1][1]:.4g}</title>"
+        parts.append(
+            f'<polyline class="curve {tone}" points="{path}">{title}</polyline>'
+            f'<circle class="dot {tone}" cx="{last[0]}" cy="{last[1]}" r="3.5">{title}</circle>'
+        )
+        legend.append(f'<span class="key {tone}">{esc(name)} <b>{curve[-1][1]:.4g}</b></span>')
+    return _svg(base + 26, "".join(parts)) + f'<p class="legend">{"".join(legend)}</p>'
+
+
+def _centred(kind: str, x: float, y: float, text: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{esc(text)}</text>'
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """The range of some values, never empty."""
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _svg(height: float, body: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img">{body}</svg>'

@@ -1,0 +1,261 @@
+"""What the report shows, as small Python values: every function is a few aggregates in Spark, never a whole table.
+
+Times come as epoch seconds and lengths of time as seconds, so that no one's local time zone gets in between. A missing
+table raises TableError, whose sentence names the job to run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from headwater import schemas
+from headwater.tables import Warehouse
+from headwater.tables.readers import UPKEEP
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+AGES = (
+    (MINUTE, "< 1 min"), (10 * MINUTE, "1–10 min"), (HOUR, "10–60 min"), (6 * HOUR, "1–6 h"), (DAY, "6–24 h"),
+    (7 * DAY, "1–7 d"), (30 * DAY, "7–30 d"), (float("inf"), "> 30 d"),
+)  # fmt: skip
+"""Upper bounds in seconds and their labels; a list is as old as the newest event it knew of when it was made."""
+INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")
+BASELINES = ("item_transitions", "recent_popularity", "popularity")
+MOST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class TableState:
+    name: str
+    rows: int | None
+    version: int | None
+    changed_at: float | None
+    job: str | None
+
+
+@dataclass(frozen=True)
+class Freshness:
+    users: int
+    """Users with a sequence."""
+    up_to_date: int
+    """… whose list knows of their last event."""
+    behind: int
+    """… with events newer than their list."""
+    without: int
+    """… with no list yet."""
+    newest_list: float | None
+    ages: list[tuple[str, int]]
+    """Lists by age, in the order of ``AGES``."""
+    wait_median: float | None
+    """Seconds from a sequence's update to the list made of it."""
+    wait_most: float | None
+    """… the 95th percentile."""
+
+
+@dataclass(frozen=True)
+class Person:
+    user: str
+    events: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+
+
+def table_states(warehouse: Warehouse) -> list[TableState]:
+    """Every table of the contract: rows, version, last change of rows, and the job that made it."""
+    return [_state(warehouse, table) for table in schemas.TABLES]
+
+
+def _state(warehouse: Warehouse, table: str) -> TableState:
+    if not warehouse.exists(table):
+        return TableState(table, None, None, None, None)
+    commits = warehouse.commits(table, limit=20)
+    made = next((row for row in commits if row["operation"] not in UPKEEP), commits[0])
+    return TableState(table, warehouse.read(table).count(), commits[0]["version"], made["at"], made["by"])
+
+
+def ingested(warehouse: Warehouse) -> dict[str, int]:
+    """Lines taken over all batches and where they went, summed from the notes of ingest."""
+    return {name: int(total or 0) for name, total in warehouse.note_sums("events", INGEST_COUNTS).items()}
+
+
+def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> list[tuple[str, int]]:
+    """The most frequent values of a column with their rows, the most frequent first."""
+    rows = warehouse.read(table).groupBy(column).count().orderBy(F.desc("count"), column).limit(most)
+    return [(row[0] or "–", row[1]) for row in rows.collect()]
+
+
+def freshness(warehouse: Warehouse) -> Freshness:
+    """Whether lists know what their users did last, and how long that took."""
+    lists = warehouse.read("topn").where(F.col("rank") == 1).select("user_id", "history_time", "generated_at")
+    both = warehouse.read("sequences").select("user_id", "last_event_time", "updated_at").join(lists, "user_id", "left")
+    has_list = F.col("generated_at").isNotNull()
+    is_behind = has_list & (F.col("history_time") < F.col("last_event_time"))
+    waited = F.when(has_list & ~is_behind, _seconds("generated_at") - _seconds("updated_at"))
+    facts = both.agg(
+        F.count("*").alias("users"),
+        F.count_if(has_list).alias("with_list"),
+        F.count_if(is_behind).alias("behind"),
+        F.percentile(waited, F.lit(0.5)).alias("median"),
+        F.percentile(waited, F.lit(0.95)).alias("most"),
+    ).first()
+    age = _seconds("generated_at") - _seconds("history_time")
+    bucket: Column = F.when(age < AGES[0][0], 0)
+    for place, (bound, _) in enumerate(AGES[1:-1], start=1):
+        bucket = bucket.when(age < bound, place)
+    grouped = lists.groupBy(bucket.otherwise(len(AGES) - 1).alias("bucket"))
+    found = grouped.agg(F.count("*").alias("lists"), F.max(_seconds("generated_at")).alias("newest")).collect()
+    ages = {row["bucket"]: row["lists"] for row in found}
+    assert facts is not None, "an aggregate has one row"
+    return Freshness(
+        users=facts["users"],
+        up_to_date=facts["with_list"] - facts["behind"],
+        behind=facts["behind"],
+        without=facts["users"] - facts["with_list"],
+        newest_list=max((row["newest"] for row in found), default=None),
+        ages=[(label, ages.get(place, 0)) for place, (_, label) in enumerate(AGES)],
+        wait_median=facts["median"],
+        wait_most=facts["most"],
+    )
+
+
+def quality(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Each model's newest measurements: rows of ``model_metrics`` of the ten newest versions and their baselines.
+
+    ``version`` is the model's, and for a baseline that of the model it was measured beside. ``k`` is 10 where that was
+    measured, else the largest; the test split where there is one, else validation.
+    """
+    rows = warehouse.read("model_metrics")
+    of_model = F.when(F.col("model_version") > 0, F.col("model_version"))
+    rows = rows.withColumn("version", F.coalesce(of_model, "beside_version", F.lit(0)))
+    key = ("version", "model", "split", "segment", "metric", "k")
+    newest = F.row_number().over(Window.partitionBy(*key).orderBy(F.desc("evaluated_at")))
+    place = F.dense_rank().over(Window.orderBy(F.desc("version")))
+    wanted = F.dense_rank().over(
+        Window.partitionBy("version").orderBy(F.col("split") != "test", F.col("k") != 10, F.desc("k"))
+    )
+    one = rows.withColumn("turn", newest).where(F.col("turn") == 1).withColumn("wanted", wanted)
+    one = one.where(F.col("wanted") == 1).withColumn("place", place).where(F.col("place") <= 10)
+    found = one.select(*key, "model_version", "protocol", "value", "users").limit(2_000)
+    return [row.asDict() for row in found.collect()]
+
+
+def promotions(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """The newest decisions of the gate, the newest first."""
+    rows = warehouse.read("promotions").orderBy(F.desc("decided_at")).limit(12)
+    columns = ("action", "challenger_version", "champion_version", "decision", "reason")
+    return [row.asDict() for row in rows.select(_seconds("decided_at").alias("at"), *columns).collect()]
+
+
+def feedback_by_rank(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """For every rank: how often a row of it was published, the actions on it, and their reward."""
+    shown = warehouse.read("topn_history").groupBy("rank").agg(F.count("*").alias("shown"))
+    acted = (
+        warehouse.read("feedback")
+        .groupBy("rank")
+        .agg(
+            F.count("*").alias("actions"),
+            F.countDistinct("user_id", "item_id", "served_at").alias("rows_acted_on"),
+            F.sum("reward").alias("reward"),
+        )
+    )
+    zero: dict[str, bool | float | int | str] = {"actions": 0, "rows_acted_on": 0, "reward": 0.0}
+    joined = shown.join(acted, "rank", how="left").fillna(zero).orderBy("rank").limit(MOST_ROWS)
+    return [row.asDict() for row in joined.collect()]
+
+
+def feedback_by_type(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Actions and reward by event type, the most frequent first."""
+    rows = (
+        warehouse.read("feedback")
+        .groupBy("event_type")
+        .agg(F.count("*").alias("actions"), F.sum("reward").alias("reward"))
+    )
+    return [row.asDict() for row in rows.orderBy(F.desc("actions")).collect()]
+
+
+def variety(warehouse: Warehouse) -> dict[str, Any]:
+    """How much of the catalogue the present lists show, how much of them the most shown items take, and strategies."""
+    lists, items = warehouse.read("topn"), warehouse.read("items")
+    shown = lists.groupBy("item_id").agg(F.count("*").alias("slots"))
+    total = shown.agg(F.count("*").alias("items"), F.sum("slots").alias("slots")).first()
+    titles = items.select("item_id", F.coalesce("title", "item_id").alias("title"))
+    top = shown.orderBy(F.desc("slots"), "item_id").limit(10).join(titles, "item_id", how="left")
+    strategies = lists.groupBy("strategy").count().orderBy(F.desc("count")).limit(8)
+    assert total is not None, "an aggregate has one row"
+    return {
+        "items_shown": total["items"],
+        "items": items.count(),
+        "slots": total["slots"] or 0,
+        "top": [
+            (row["title"] or row["item_id"], row["slots"]) for row in top.orderBy(F.desc("slots"), "item_id").collect()
+        ],
+        "strategies": [(row["strategy"] or "–", row["count"]) for row in strategies.collect()],
+    }
+
+
+def headline(warehouse: Warehouse) -> dict[str, int | None]:
+    """Users with lists, items, and the model version behind most lists; None where a table is missing."""
+    found: dict[str, int | None] = {"users": None, "items": None, "served_version": None, "list_length": None}
+    if warehouse.exists("topn"):
+        row = (
+            warehouse.read("topn")
+            .agg(
+                F.count_if(F.col("rank") == 1).alias("users"),
+                F.mode("model_version").alias("served_version"),
+                F.max("rank").alias("list_length"),
+            )
+            .first()
+        )
+        found.update(row.asDict() if row else {})
+    if warehouse.exists("items"):
+        found["items"] = warehouse.read("items").count()
+    return found
+
+
+def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person]:
+    """A few users, the same ones each time, one of them with little history: their last events and their list."""
+    lists, titles = warehouse.read("topn"), _titles(warehouse)
+    known = warehouse.read("sequences").join(
+        lists.where(F.col("rank") == 1).select("user_id"), "user_id", how="left_semi"
+    )
+    size = F.size("item_idx")
+    by_chance = F.xxhash64("user_id")
+    few = known.where(size <= 2).orderBy(by_chance).limit(1)
+    chosen = known.where(size > 2).orderBy(by_chance).limit(count - 1).unionByName(few)
+    chosen = chosen.select("user_id", "item_idx", "event_type", "event_time").persist()
+    try:
+        order = [row["user_id"] for row in chosen.orderBy(F.desc(size), "user_id").select("user_id").collect()]
+        steps = _last_steps(chosen, events).join(titles, "item_idx", how="left").orderBy("user_id", F.desc("step"))
+        steps = steps.select("user_id", "event_type", _seconds("event_time").alias("at"), "title")
+        happened = [row.asDict() for row in steps.collect()]
+        rows = lists.join(F.broadcast(chosen.select("user_id")), "user_id", how="left_semi")
+        rows = rows.join(titles.drop("item_idx"), "item_id", how="left").orderBy("user_id", "rank").limit(20 * count)
+        rows = rows.select("user_id", "rank", F.coalesce("title", "item_id").alias("title"), "reason", "strategy")
+        shown = [row.asDict() for row in rows.collect()]
+    finally:
+        chosen.unpersist()
+    return [
+        Person(
+            user, [row for row in happened if row["user_id"] == user], [row for row in shown if row["user_id"] == user]
+        )
+        for user in order
+    ]
+
+
+def _last_steps(sequences: DataFrame, count: int) -> DataFrame:
+    """The last steps of each sequence, one a row, ``step`` counting up in time."""
+    zipped = F.arrays_zip("item_idx", "event_type", "event_time")
+    last = F.slice(zipped, F.greatest(F.lit(1), F.size(zipped) - count + 1), F.lit(count))
+    return sequences.select("user_id", F.posexplode(last).alias("step", "at")).select("user_id", "step", "at.*")
+
+
+def _titles(warehouse: Warehouse) -> DataFrame:
+    items = warehouse.read("items")
+    return items.select("item_id", "item_idx", F.coalesce("title", "item_id").alias("title"))
+
+
+def _seconds(column: str) -> Column:
+    """Epoch seconds, with fractions."""
+    return F.unix_micros(column) / F.lit(1e6)

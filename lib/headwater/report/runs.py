@@ -1,0 +1,44 @@
+"""What MLflow knows for the report: who is champion and challenger, and the curves of their training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headwater.config import Config
+from headwater.errors import HeadwaterError
+
+Curve = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """``curves``: model version → metric → (epoch, value) pairs. ``problem`` says why there is nothing to show."""
+
+    champion: int | None = None
+    challenger: int | None = None
+    curves: dict[int, dict[str, Curve]] = field(default_factory=dict)
+    problem: str = ""
+
+    def role(self, version: int) -> str:
+        return "champion" if version == self.champion else "challenger" if version == self.challenger else ""
+
+
+def read_runs(config: Config) -> Runs:
+    """Aliases and curves; a store that is not there yet, or does not answer, is a sentence and not an error."""
+    file = config.tracking_uri.removeprefix("sqlite:///")
+    if file != config.tracking_uri and not Path(file).exists():
+        return Runs(problem="No model has been trained yet; jobs/train_model.py trains one.")
+    try:
+        from headwater.tracking import Registry
+
+        registry = Registry(config)
+        champion, challenger = registry.alias("champion"), registry.alias("challenger")
+        versions = {version for version in (champion, challenger) if version is not None}
+        curves: dict[int, dict[str, Curve]] = {version: {**registry.history(version)} for version in versions}
+    except HeadwaterError as error:
+        return Runs(problem=f"Training curves cannot be shown: {error}.")
+    if not curves:
+        return Runs(problem="No model has been trained yet; jobs/train_model.py trains one.")
+    return Runs(champion, challenger, curves)

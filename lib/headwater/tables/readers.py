@@ -1,0 +1,66 @@
+"""Who follows whose changes, by version, so that maintenance never takes away what a job has yet to read.
+
+A job that reads a change feed notes how far it came. Maintenance asks here which commits are still unread, and moves
+the notes past its own commits, whose change files it is about to remove.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import Row
+
+from headwater import schemas
+from headwater.tables.warehouse import Warehouse
+
+UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES")
+"""Operations that change no row."""
+MAINTAINER = "maintain_tables"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """``job`` reads the changes of ``source`` and notes, in its commits to ``output``, the version it came to."""
+
+    source: str
+    output: str
+    job: str
+    key: str
+    starts_whole: bool = True
+    """Its first run, with no note yet, reads the table as it stands and not the feed."""
+
+
+SEQUENCES = Reader("events", "sequences", "build_sequences", "events_version")
+FEEDBACK = Reader("events", "feedback", "collect_feedback", "events_version")
+LISTS = Reader("sequences", "topn", "score_topn", "sequences_version")
+HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_whole=False)
+READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
+
+
+def unread(warehouse: Warehouse, reader: Reader) -> list[Row]:
+    """The commits to its source, newest first, whose rows a reader has yet to see.
+
+    Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither counts.
+    """
+    if not warehouse.exists(reader.source):
+        return []
+    note = warehouse.last_note(reader.output, reader.job)
+    if note is None and reader.starts_whole:
+        return []
+    commits = warehouse.commits(reader.source, note[reader.key] if note else 0)
+    return [row for row in commits if row["operation"] not in UPKEEP and row["by"] != MAINTAINER]
+
+
+def advance(warehouse: Warehouse, reader: Reader) -> None:
+    """Note that a reader, which has read all there is, is past the upkeep at the end of its source's log."""
+    note = warehouse.last_note(reader.output, reader.job)
+    if note is not None and warehouse.exists(reader.source):
+        version = warehouse.version(reader.source)
+        if note[reader.key] < version:
+            annotate(warehouse, reader.output, {**note, reader.key: version})
+
+
+def annotate(warehouse: Warehouse, table: str, note: dict) -> None:
+    """Commit a note in a job's name, without touching a row; ``by`` says who wrote it."""
+    rows = warehouse.spark.createDataFrame([], schemas.ddl(table))
+    warehouse.append(rows, table, {**note, "by": MAINTAINER})

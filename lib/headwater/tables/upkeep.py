@@ -1,0 +1,30 @@
+"""Keep tables quick to read and small on disk, without taking from any job what it has yet to read."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from headwater import schemas
+from headwater.tables import readers
+from headwater.tables.warehouse import Warehouse
+
+
+def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tuple[dict[str, int], dict[str, str]]:
+    """Optimise and vacuum every table there is; returns counts, and the tables not vacuumed with the job behind."""
+    oldest = (now - timedelta(hours=retention_hours)).timestamp()
+    tables = [table for table in schemas.TABLES if warehouse.exists(table)]
+    removed, kept = 0, {}
+    for table in tables:
+        warehouse.optimize(table)
+        behind = late_readers(warehouse, table, oldest)
+        if behind:
+            kept[table] = ", ".join(behind)
+        else:
+            removed += warehouse.vacuum(table, retention_hours)
+    return {"tables": len(tables), "tables_vacuumed": len(tables) - len(kept), "files_removed": removed}, kept
+
+
+def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:
+    """The jobs that have yet to read a commit made before ``oldest`` (epoch seconds), whose change files would go."""
+    following = [reader for reader in readers.READERS if reader.source == table]
+    return [r.job for r in following if any(row["at"] <= oldest for row in readers.unread(warehouse, r))]

@@ -1,0 +1,123 @@
+"""The model registry: versions, the aliases champion, challenger and previous_champion, verified downloads."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from headwater.config import Config
+from headwater.errors import ModelError
+from headwater.tracking.client import asking, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+
+
+class Registry:
+    """Versions of ``config.mlflow.model_name``. Every method may raise TrackingError."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.mlflow.model_name
+        self.uri = config.tracking_uri
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        return connect(self.config)
+
+    def alias(self, alias: str) -> int | None:
+        """The version behind an alias, or None."""
+        client = self.client
+        with asking(self.uri):
+            found = client.search_registered_models(f"name = '{self.name}'")
+            versions = dict(found[0].aliases) if found else {}
+        return int(versions[alias]) if alias in versions else None
+
+    def need_champion(self) -> int:
+        """The champion; raises ModelError where there is none yet."""
+        version = self.alias(CHAMPION)
+        if version is None:
+            raise ModelError(f"model {self.name} has no champion yet; run jobs/train_model.py first")
+        return version
+
+    def set_alias(self, alias: str, version: int) -> None:
+        with asking(self.uri):
+            self.client.set_registered_model_alias(self.name, alias, str(version))
+
+    def version(self, version: int) -> ModelVersion:
+        """What the registry knows of a version; raises ModelError for one that it does not know."""
+        from mlflow.exceptions import MlflowException
+
+        client = self.client
+        with asking(self.uri):
+            try:
+                return client.get_model_version(self.name, str(version))
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    raise ModelError(f"model {self.name} has no version {version}") from None
+                raise
+
+    def download(self, version: int) -> Path:
+        """The model folder of a version, verified; fetched once and kept in the work folder."""
+        from headwater.training import artifact
+
+        folder = work_folder(self.config) / "models" / self.name / str(version)
+        if folder.is_dir():
+            artifact.verify(folder)
+            return folder
+        known = self.version(version)
+        temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+        temporary.mkdir(parents=True)
+        try:
+            with asking(self.uri):
+                self._fetch(known, temporary)
+            artifact.verify(temporary / "model")
+            if not folder.is_dir():
+                (temporary / "model").rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    def facts(self, version: int) -> dict[str, Any]:
+        """What a version's training recorded: table versions, cuts, seed, code revision, item range."""
+        from headwater.training import artifact
+
+        return artifact.facts(self.download(version))
+
+    def history(self, version: int) -> dict[str, list[tuple[int, float]]]:
+        """Curves of a version's run: metric → (epoch, value) pairs."""
+        run_id = self.version(version).run_id
+        with asking(self.uri):
+            metrics = self.client.get_run(run_id).data.metrics
+            return {name: [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)] for name in metrics}
+
+    def log_metrics(self, version: int, metrics: dict[str, float]) -> None:
+        """Add metrics to a version's run."""
+        run_id = self.version(version).run_id
+        with asking(self.uri):
+            for name, value in metrics.items():
+                self.client.log_metric(run_id, name, value)
+
+    def _fetch(self, version: ModelVersion, into: Path) -> None:
+        source = urlparse(version.source or "")
+        if source.scheme in ("", "file"):
+            shutil.copytree(source.path, into / "model")
+        else:
+            self.client.download_artifacts(version.run_id, "model", str(into))
+
+
+def work_folder(config: Config) -> Path:
+    """Where snapshots, checkpoints and fetched models live: ``paths.work``, or ``_work`` in a local warehouse."""
+    if config.paths.work:
+        return Path(config.paths.work).resolve()
+    warehouse = urlparse(config.paths.warehouse)
+    if warehouse.scheme not in ("", "file"):
+        raise ModelError("paths.warehouse is not a local folder; set paths.work to one that all machines share")
+    return Path(warehouse.path or config.paths.warehouse).resolve() / "_work"

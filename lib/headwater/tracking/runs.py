@@ -1,0 +1,175 @@
+"""One MLflow run for each training: parameters, curves, data versions, environment, and the model as a version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headwater.config import Config
+from headwater.tracking.client import asking
+from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
+
+
+def log_training(
+    registry: Registry, config: Config, model: Path, facts: dict[str, Any], history: list[dict[str, float]], stage: str
+) -> int:
+    """Log a finished training and register its model folder; returns the new version.
+
+    The version becomes the challenger, and the champion too where there is none. Nothing is registered before
+    everything is uploaded.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    client, name = registry.client, registry.name
+    with asking(registry.uri):
+        run = client.create_run(_experiment(registry, config), run_name=f"{stage}-{facts['kind']}", tags={
+            "mlflow.source.name": f"jobs/{stage}.py", "mlflow.source.git.commit": facts["code_revision"], "stage": stage})
+        run_id = run.info.run_id
+        now = int(time.time() * 1000)
+        params = [Param(key, str(value)[:500]) for key, value in _flat(config.dump()).items()]
+        metrics = [
+            Metric(key, float(value), now, int(entry["epoch"]))
+            for entry in history for key, value in entry.items() if key != "epoch"
+        ]
+        client.log_batch(run_id, metrics=metrics[:900], params=params[:100],
+                         tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()])
+        _log_datasets(client, run_id, config, facts)
+        with tempfile.TemporaryDirectory() as scratch:
+            _draw(history, Path(scratch) / "loss.png")
+            (Path(scratch) / "config.json").write_text(json.dumps(config.dump(), indent=1))
+            (Path(scratch) / "environment.txt").write_text(environment())
+            client.log_artifacts(run_id, scratch)
+        card(model, facts, history)
+        _describe(model, run_id, facts)
+        client.log_artifacts(run_id, str(model), "model")
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        source = f"{run.info.artifact_uri}/model"
+        version = int(client.create_model_version(name, source, run_id, tags={"stage": stage}).version)
+        client.set_terminated(run_id)
+    if registry.alias(CHAMPION) is None:
+        registry.set_alias(CHAMPION, version)
+    registry.set_alias(CHALLENGER, version)
+    return version
+
+
+def code_revision() -> str:
+    """The commit of the code that runs, or the package's version outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        asked = None
+    if asked is not None and asked.returncode == 0:
+        return asked.stdout.strip()
+    from headwater import __version__
+
+    return f"headwater {__version__}"
+
+
+def environment() -> str:
+    """The versions of what a model depends on, a line each."""
+    lines = []
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package}=={metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines) + "\n"
+
+
+def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
+    """Write the model card: what the model is, what it has seen, how it did, what it does not know."""
+    last = history[-1] if history else {}
+    text = f"""# {facts['kind']}, {facts['n_items']} items
+
+- Trained on `sequences` version {facts['sequences_version']}: {facts['sequences']} sequences, events before {facts['train_until']}.
+- Protocol {facts['protocol']}; what lies after that moment validates and tests.
+- Best epoch {facts['best_epoch']} of {len(history)}; last loss {last.get('loss', float('nan')):.4f}.
+- Seed {facts['seed']}, code revision {facts['code_revision']}.
+
+Items newer than index {facts['n_items']} are unknown to it; they reach lists by the popularity fallback until the next training.
+Weights are plain tensors; `manifest.sha256` holds their digests.
+"""
+    (model / "README.md").write_text(text)
+
+
+def signature(facts: dict[str, Any]) -> ModelSignature:
+    """Padded histories and their event types in, scores of the catalogue out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    history = (-1, int(facts["max_length"]))
+    inputs = [TensorSpec(np.dtype("int64"), history, name) for name in ("items", "types")]
+    scores = TensorSpec(np.dtype("float32"), (-1, int(facts["n_items"]) + 1), "scores")
+    return ModelSignature(Schema(inputs), Schema([scores]))
+
+
+def _describe(model: Path, run_id: str, facts: dict[str, Any]) -> None:
+    """An MLmodel file of a flavour of our own, without a loader: nothing that MLflow would import or unpickle."""
+    from mlflow.models import Model
+
+    flavour = {"weights": "weights.safetensors", "spec": "spec.json", "loader": "headwater.training.artifact.load"}
+    Model("model", run_id, flavors={"headwater": flavour}, signature=signature(facts)).save(str(model / "MLmodel"))
+
+
+def _experiment(registry: Registry, config: Config) -> str:
+    name = config.mlflow.experiment
+    if found := registry.client.get_experiment_by_name(name):
+        return found.experiment_id
+    uri = config.tracking_uri
+    beside = Path(uri.removeprefix("sqlite:///")).parent / "_mlflow" if uri.startswith("sqlite:///") else None
+    return registry.client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
+
+
+def _log_datasets(client: Any, run_id: str, config: Config, facts: dict[str, Any]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    datasets = []
+    for table in ("sequences", "events"):
+        version = facts[f"{table}_version"]
+        source = json.dumps({"path": f"{config.paths.warehouse}/{table}", "delta_table_version": version})
+        dataset = Dataset(table, f"v{version}", "delta_table", source)
+        datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+    client.log_inputs(run_id, datasets)
+
+
+def _draw(history: list[dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    epochs = [entry["epoch"] for entry in history]
+    axes.plot(epochs, [entry["loss"] for entry in history], color="#1f6f8b", label="training loss")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    if history and "validation_ndcg_10" in history[0]:
+        right = axes.twinx()
+        right.plot(epochs, [entry["validation_ndcg_10"] for entry in history], color="#d1495b", label="validation NDCG@10")
+        right.set_ylabel("validation NDCG@10")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,49 @@
+"""What a version records of its training, and the fingerprint by which a killed training finds its work again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any
+
+from headwater.config import Config
+from headwater.models.spec import ModelSpec
+
+
+def spec_of(config: Config, n_items: int) -> ModelSpec:
+    """The model that a config asks for, for a catalogue of ``n_items``."""
+    model = config.model
+    return ModelSpec(
+        kind=model.kind, n_items=n_items, max_length=config.sequence.max_length, dim=model.dim, layers=model.layers,
+        heads=model.heads, dropout=model.dropout, mask_probability=model.mask_probability,
+    )
+
+
+def gather(
+    config: Config,
+    spec: ModelSpec,
+    versions: dict[str, int],
+    train_until: datetime | None,
+    validation_until: datetime | None,
+    code_revision: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """Plain JSON: table versions, cuts (ISO 8601, UTC; empty with leave_one_out), seed, item range, code revision."""
+    return {
+        **{f"{table}_version": version for table, version in versions.items()},
+        "kind": spec.kind,
+        "n_items": spec.n_items,
+        "max_length": spec.max_length,
+        "protocol": config.evaluate.protocol,
+        "train_until": train_until.isoformat() if train_until else "",
+        "validation_until": validation_until.isoformat() if validation_until else "",
+        "seed": config.train.seed,
+        "code_revision": code_revision,
+        **more,
+    }
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """A short name for everything that a snapshot depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,200 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pyspark.sql import functions as F
+
+from headwater.config import Ingest, Source
+from headwater.errors import UsageError
+from headwater.ingest import bots, catalogue, duplicates, judging
+from headwater.privacy import load_key, pseudonym, with_pseudonyms
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+GOOD = {
+    "reason": None, "ignored": False, "visitor": None, "user_id": "u", "item_id": "i", "event_type": "view",
+    "timestamp": "x", "event_time": NOW, "event_id": None, "value": None, "query": None, "session_id": None,
+}  # fmt: skip
+SCHEMA = (
+    "reason string, ignored boolean, visitor string, user_id string, item_id string, event_type string, "
+    "timestamp string, event_time timestamp, event_id string, value string, query string, session_id string"
+)
+
+
+def judged(spark, *changes):
+    rows = [tuple({**GOOD, **change}.values()) for change in changes]
+    frame = spark.createDataFrame(rows, SCHEMA).coalesce(1)
+    return judging.with_reason(frame, judging.limits(Ingest(), NOW))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"user_id": None}, "missing_user_id"),
+        ({"user_id": None, "visitor": "10.0.0.1\x1fagent"}, None),
+        ({"event_type": "teleport"}, "unknown_event_type"),
+        ({"event_type": None}, "unknown_event_type"),
+        ({"item_id": None}, "missing_item_id"),
+        ({"item_id": None, "event_type": "search"}, None),
+        ({"item_id": "i" * 513}, "id_too_long"),
+        ({"user_id": "a\x00b"}, "bad_id"),
+        ({"timestamp": None, "event_time": None}, "missing_timestamp"),
+        ({"event_time": None}, "bad_timestamp"),
+        ({"event_time": datetime(1994, 12, 31, tzinfo=UTC)}, "time_too_old"),
+        ({"event_time": NOW + timedelta(hours=23)}, None),
+        ({"event_time": NOW + timedelta(hours=25)}, "time_in_future"),
+        ({"value": "many"}, "bad_value"),
+        ({"value": "NaN"}, "bad_value"),
+        ({"value": "1e999"}, "bad_value"),
+        ({"value": "1d"}, "bad_value"),
+        ({"value": "-1000001"}, "value_outlier"),
+        ({"value": "-1"}, None),
+        ({"value": "-1", "event_type": "purchase"}, "negative_value"),
+        ({"reason": "malformed_csv", "user_id": None}, "malformed_csv"),
+        ({"ignored": True, "user_id": None}, None),
+    ],
+)
+def test_a_line_gets_its_reason(spark, change, reason):
+    assert judged(spark, change).first()["reason"] == reason
+
+
+def test_event_types_are_renamed_whatever_their_case(spark):
+    frame = spark.createDataFrame([("CART",), ("View",), ("cartoon",)], "event_type string")
+    source = Source(format="csv", glob="*", event_types={"Cart": "add_to_cart"})
+    rows = judging.with_event_type(frame, source).collect()
+    assert [row["event_type"] for row in rows] == ["add_to_cart", "view", "cartoon"]
+
+
+def test_an_id_comes_from_all_content_and_from_nothing_else(spark):
+    same, other = {"value": "2"}, {"value": "2.0"}
+    frame = judged(
+        spark, same, other, {"value": "3"}, {"user_id": "ui", "item_id": "x"}, {"user_id": "u", "item_id": "ix"},
+        {"event_id": "mine"},
+    )  # fmt: skip
+    rows = judging.with_event_id(frame).collect()
+    ids = [row["event_id"] for row in rows]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 5
+    assert len(ids[0]) == 32
+    assert [row["id_given"] for row in rows] == [False] * 5 + [True]
+
+
+def test_a_date_that_is_none_is_a_usage_error():
+    with pytest.raises(UsageError, match="earliest"):
+        judging.limits(Ingest(earliest="long ago"), NOW)
+
+
+def test_crawlers_are_known_by_agent_and_a_cubot_is_a_telephone():
+    google = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+    cubot = "Mozilla/5.0 (Linux; Android 9; CUBOT_X18_Plus) AppleWebKit/537.36 Chrome/80.0 Mobile Safari/537.36"
+    cubot_note = cubot.replace("CUBOT_X18_Plus", "Cubot Note 20")
+    assert bots.crawlers([google, cubot, cubot_note, "-", ""]) == [google]
+
+
+def events(spark, *rows):
+    return spark.createDataFrame(
+        [(user, kind, NOW + timedelta(seconds=at), f"e{i}") for i, (user, kind, at) in enumerate(rows)],
+        "user_id string, event_type string, event_time timestamp, event_id string",
+    )
+
+
+def test_bots_browse_too_fast_or_too_regularly_and_baskets_do_not(spark):
+    frame = events(
+        spark,
+        *[("fast", "view", 1 + at % 7) for at in range(11)],
+        *[("steady", "click", 61 * at) for at in range(6)],
+        *[("person", "view", 61 * at + at % 2) for at in range(6)],
+        *[("basket", "purchase", 1) for _ in range(50)],
+        *[("rater", "rating", 61 * at) for at in range(50)],
+        *[("instant", "view", 1) for _ in range(8)],
+    )
+    rows = bots.behaviour(frame, events_per_minute=10, regular_events=6).collect()
+    assert sorted(map(tuple, rows)) == [("fast", "bot_rate"), ("steady", "bot_regular")]
+
+
+def test_the_first_line_of_an_event_stands_and_stored_ones_are_known(spark):
+    frame = spark.createDataFrame(
+        [("a", "f2", (0, 1)), ("a", "f1", (0, 9)), ("a", "f1", (0, 2)), ("b", "f1", (0, 1))],
+        "event_id string, source_file string, position struct<block: bigint, line: bigint>",
+    )
+    stored = spark.createDataFrame([("b",), ("b",), ("z",)], "event_id string")
+    rows = duplicates.with_stored(duplicates.with_copy(frame), stored).collect()
+    assert sorted((r["event_id"], r["source_file"], r["position"]["line"], r["copy"], r["stored"]) for r in rows) == [
+        ("a", "f1", 2, 1, False),
+        ("a", "f1", 9, 2, False),
+        ("a", "f2", 1, 3, False),
+        ("b", "f1", 1, 1, True),
+    ]
+
+
+def goods(spark, *rows):
+    schema = (
+        "reason string, source_file string, position struct<block: bigint, line: bigint>, item_id string, "
+        "title string, category string, text string, price string, available string"
+    )
+    return spark.createDataFrame([(None, f, (0, n), *rest) for n, (f, *rest) in enumerate(rows)], schema)
+
+
+def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
+    rows = goods(
+        spark,
+        ("b.csv", "x", "new", None, None, "2.5", "no"),
+        ("a.csv", "x", "old", "mugs", None, "1", "yes"),
+        ("a.csv", "y", "why", None, None, "cheap", None),
+        ("a.csv", None, "?", None, None, None, None),
+    )
+    typed = catalogue.with_reason(rows, 512)
+    assert [row["reason"] for row in typed.where("reason IS NOT NULL").collect()] == ["missing_item_id"]
+    latest = catalogue.latest(typed.where("reason IS NULL")).orderBy("item_id").collect()
+    assert [tuple(row) for row in latest] == [
+        ("x", "new", "mugs", None, 2.5, False),
+        ("y", "why", None, None, None, None),
+    ]
+
+
+def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):
+    from headwater import schemas
+
+    items = spark.createDataFrame([("old", 7, "t", "c", None, 1.0, False, NOW)], schemas.ddl("items"))
+    listed = catalogue.latest(
+        catalogue.with_reason(
+            goods(spark, ("f", "old", "T", None, None, None, None), ("f", "b", "B", None, None, None, None)), 512
+        )
+    )
+    met = spark.createDataFrame(
+        [("old", NOW), ("z", NOW - timedelta(1)), ("y", NOW), ("y", NOW), (None, NOW)],
+        "item_id string, event_time timestamp",
+    )
+    rows = catalogue.merged(items, listed, met, NOW).select("item_id", "item_idx", "title", "category", "available")
+    assert [tuple(row) for row in rows.orderBy("item_idx").collect()] == [
+        ("old", 7, "T", "c", False),
+        ("z", 8, None, None, True),
+        ("y", 9, None, None, True),
+        ("b", 10, "B", None, True),
+    ]
+
+
+@pytest.mark.parametrize("key", [b"secret", b"k" * 64, b"k" * 100])
+def test_spark_and_python_give_the_same_pseudonym(spark, key):
+    frame = spark.createDataFrame([("anna",), ("zoë",), ("",), (None,)], "user_id string").coalesce(1)
+    hidden = with_pseudonyms(frame, key, {"user_id": lambda hashed: hashed(F.col("user_id"))})
+    expected = [pseudonym("anna", key), pseudonym("zoë", key), pseudonym("", key), None]
+    assert sorted((row["user_id"] for row in hidden.collect()), key=str) == sorted(expected, key=str)
+
+
+def test_no_plan_shows_the_key(spark):
+    frame = spark.createDataFrame([("anna",)], "user_id string")
+    hidden = with_pseudonyms(frame, b"secret", {"user_id": lambda hashed: hashed(F.col("user_id"))})
+    plan = hidden._jdf.queryExecution().toString()
+    pads = [bytes(b ^ pad for b in b"secret".ljust(64, b"\0")) for pad in (0x36, 0x5C)]
+    for shown in (b"secret", *pads):
+        assert shown.decode("latin-1") not in plan
+        assert shown.hex() not in plan.lower()
+
+
+def test_a_key_file_must_hold_a_key(tmp_path):
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "key").write_text("secret\n")
+    assert (load_key(""), load_key(str(tmp_path / "key"))) == (None, b"secret")
+    for name in ("empty", "missing"):
+        with pytest.raises(UsageError, match="key_file"):
+            load_key(str(tmp_path / name))
