@@ -58,19 +58,37 @@ def tune(j: Job) -> dict[str, Any]:
     initial = folder / "initial.safetensors"
     artifact.write_weights(initial, weights)
     planned = train.plan(
-        data, spec, config.train, folder / "run", initial_weights=initial, epochs=settings.epochs,
+        data,
+        spec,
+        config.train,
+        folder / "run",
+        initial_weights=initial,
+        epochs=settings.epochs,
         learning_rate=settings.learning_rate,
     )
     answer = train.run(planned, config.train)
     known = facts.gather(
-        config, spec, versions, until, until, runs.code_revision(), parent_version=champion, feedback_rows=rows_new,
-        sequences=data.manifest["sequences"], best_epoch=answer["best_epoch"], protocol="temporal",
+        config,
+        spec,
+        versions,
+        until,
+        until,
+        runs.code_revision(),
+        parent_version=champion,
+        feedback_rows=rows_new,
+        sequences=data.manifest["sequences"],
+        best_epoch=answer["best_epoch"],
+        protocol="temporal",
         **({"blend": known["blend"]} if "blend" in known else {}),
     )
     tuned = folder / "model"
     transitions = artifact.load_transitions(parent)
     artifact.save(
-        tuned, artifact.read_weights(answer["weights"]), spec, known, transitions.grown(n_items) if transitions else None
+        tuned,
+        artifact.read_weights(answer["weights"]),
+        spec,
+        known,
+        transitions.grown(n_items) if transitions else None,
     )
     failpoint("finetune_model:before_register")
     version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)

@@ -10,7 +10,7 @@ The lists are replaced in one commit; what was published is then taken from that
 from __future__ import annotations
 
 import tempfile
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -27,7 +27,7 @@ from headwater.tracking import Registry
 app = typer.Typer(add_completion=False)
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     full = "full"
     nearline = "nearline"
 

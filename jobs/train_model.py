@@ -47,14 +47,18 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     items = tables.read("items", versions["items"])
     n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]
     if n_items is None or stored.limit(1).count() == 0:
-        raise HeadwaterError("there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py")
+        raise HeadwaterError(
+            "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"
+        )
     registry = Registry(config)
     registry.alias("champion")  # an MLflow that does not answer is told now, not after the training
     steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
     length, exclude = config.sequence.max_length, config.topn.exclude_seen
     train_until = validation_until = None
     if config.evaluate.protocol == "temporal":
-        train_until, validation_until = cases.cuts(steps, config.evaluate.test_fraction, config.evaluate.validation_fraction)
+        train_until, validation_until = cases.cuts(
+            steps, config.evaluate.test_fraction, config.evaluate.validation_fraction
+        )
         held = cases.temporal(steps, train_until, validation_until, length, exclude)
         rows = snapshot.training_rows(stored, n_items, length, before=train_until)
     else:

@@ -54,8 +54,13 @@ class Site:
             environment["HEADWATER_FAILPOINT"] = failpoint
         process = subprocess.Popen(
             [*(command or [sys.executable]), str(ROOT / "jobs" / f"{job}.py"), "--config", str(self.config), *args],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-            cwd=self.root, env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            cwd=self.root,
+            env={**os.environ, **environment},
         )
         try:
             out, err = process.communicate(timeout=420)

@@ -15,7 +15,9 @@ CONFIG = {
     "ingest": {
         "sources": [
             {
-                "format": "csv", "glob": "pos/*.csv", "constants": {"event_type": "purchase"},
+                "format": "csv",
+                "glob": "pos/*.csv",
+                "constants": {"event_type": "purchase"},
                 "fields": {"user_id": "customer", "item_id": "sku", "timestamp": "at", "value": "quantity"},
             },
             {"format": "json", "glob": "api/*.json"},
@@ -52,7 +54,11 @@ def write_first_day(landing: Path) -> None:
         (landing / folder).mkdir(parents=True, exist_ok=True)
     goods = [f"i{k},Thing {k},kind {k % 4},{k + 0.5}" for k in range(40)]
     (landing / "catalog/goods.csv").write_text("\n".join(["sku,name,category,price", *goods]) + "\n")
-    bought, clicked, viewed = steps(1, range(0, 20), START), steps(2, range(20, 40), START), steps(3, range(40, 60), START)
+    bought, clicked, viewed = (
+        steps(1, range(0, 20), START),
+        steps(2, range(20, 40), START),
+        steps(3, range(40, 60), START),
+    )
     till = [f"{user},{item},{at:%Y-%m-%d %H:%M:%S},2" for user, item, at in bought]
     (landing / "pos/day1.csv").write_text("\n".join(["customer,sku,at,quantity", *till]) + "\n")
     lines = [api_line(user, item, "click", at) for user, item, at in clicked]
@@ -70,8 +76,11 @@ FIRST_DAY = {"rows_in": 724, "rows_events": 720, "rows_quarantined": 2, "rows_du
 
 def write_second_day(landing: Path) -> set[str]:
     """Views of some known users, a new user and a new item; returns who acted."""
-    walked = [*steps(4, range(0, 6), START + timedelta(days=14), 2), ("new user", "new item", START + timedelta(days=15)),
-              ("new user", "i3", START + timedelta(days=15, hours=1))]
+    walked = [
+        *steps(4, range(0, 6), START + timedelta(days=14), 2),
+        ("new user", "new item", START + timedelta(days=15)),
+        ("new user", "i3", START + timedelta(days=15, hours=1)),
+    ]
     (landing / "api/day2.json").write_text("\n".join(api_line(u, i, "view", at) for u, i, at in walked) + "\n")
     return {user for user, _, _ in walked}
 

@@ -7,8 +7,14 @@ from headwater import popularity
 
 def test_recent_events_count_and_the_rest_follows_in_order(spark):
     events = spark.createDataFrame(
-        [("a", "view", date(2025, 1, 1)), ("b", "click", date(2025, 1, 9)), ("b", "view", date(2025, 1, 8)),
-         ("c", "view", date(2025, 1, 9)), ("c", "impression", date(2025, 1, 9)), (None, "search", date(2025, 1, 9))],
+        [
+            ("a", "view", date(2025, 1, 1)),
+            ("b", "click", date(2025, 1, 9)),
+            ("b", "view", date(2025, 1, 8)),
+            ("c", "view", date(2025, 1, 9)),
+            ("c", "impression", date(2025, 1, 9)),
+            (None, "search", date(2025, 1, 9)),
+        ],
         "item_id string, event_type string, event_date date",
     )
     items = spark.createDataFrame(

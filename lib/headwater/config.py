@@ -35,7 +35,7 @@ class Paths(Section):
 
 class Mlflow(Section):
     tracking_uri: str = ""
-    model_name: str = Field("headwater", pattern=r"^[A-Za-z0-9_.\- ]+$")
+    model_name: str = Field(default="headwater", pattern=r"^[A-Za-z0-9_.\- ]+$")
     experiment: str = "headwater"
     timeout_seconds: Positive = 20
 
@@ -50,7 +50,7 @@ class Source(Section):
     time_zone: str = "UTC"
     time_format: str = ""
     header: bool | list[str] = True
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Source:
@@ -165,7 +165,7 @@ class Train(Section):
 
 class Evaluate(Section):
     protocol: Literal["temporal", "leave_one_out"] = "temporal"
-    k: list[Positive] = Field([5, 10, 20], min_length=1)
+    k: list[Positive] = Field(default=[5, 10, 20], min_length=1)
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction = 0.1
     max_users: Positive = 50_000

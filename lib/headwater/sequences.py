@@ -43,13 +43,20 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -
         .groupBy("user_id")
         .agg(F.array_sort(F.collect_set("item_idx")).alias("seen_items"))
     )
-    return sequences.join(seen, "user_id", how="inner").select(
-        "user_id",
-        *(F.col(f"steps.{name}").alias(name) for name in ("item_idx", "event_type", "event_time", "event_id", "value")),
-        "seen_items",
-        F.element_at("steps.event_time", -1).alias("last_event_time"),
-        F.lit(now).alias("updated_at"),
-    ).select(schemas.columns("sequences"))
+    return (
+        sequences.join(seen, "user_id", how="inner")
+        .select(
+            "user_id",
+            *(
+                F.col(f"steps.{name}").alias(name)
+                for name in ("item_idx", "event_type", "event_time", "event_id", "value")
+            ),
+            "seen_items",
+            F.element_at("steps.event_time", -1).alias("last_event_time"),
+            F.lit(now).alias("updated_at"),
+        )
+        .select(schemas.columns("sequences"))
+    )
 
 
 def _zip_steps() -> Column:

@@ -71,7 +71,7 @@ def session(config: Config, name: str) -> SparkSession:
     spark.sparkContext.setLogLevel("ERROR" if os.environ.get("HEADWATER_DEBUG") else "OFF")
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
-        spark._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
+        spark._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")  # type: ignore[union-attr]
     except Exception:
         raise HeadwaterError(f"Delta Lake is not on Spark's class path: spark-submit --packages {DELTA} …") from None
     return spark

@@ -41,7 +41,9 @@ def test_an_empty_landing_folder_is_fine_and_nothing_follows_from_it(site):
 
 
 def test_a_landing_folder_that_is_not_there_is_named(site):
-    refused(site(shop.CONFIG), "ingest_events", "--set", "paths.landing=/no/such/folder", code=2, line="/no/such/folder")
+    refused(
+        site(shop.CONFIG), "ingest_events", "--set", "paths.landing=/no/such/folder", code=2, line="/no/such/folder"
+    )
 
 
 def test_a_job_before_its_inputs_names_the_job_to_run(site):

@@ -24,13 +24,21 @@ def test_a_shorter_list_withdraws_its_last_ranks_and_nobody_elses(spark):
     new = rows(spark, ("u", 1, "b", 3.0))
     withdrawn = publish.with_withdrawn(new, standing).collect()
     assert sorted((row["user_id"], row["rank"], row["item_id"] or "") for row in withdrawn) == [
-        ("u", 1, "b"), ("u", 2, "")]
+        ("u", 1, "b"),
+        ("u", 2, ""),
+    ]
 
 
 def test_a_user_changed_when_items_or_their_order_did(spark):
-    standing = rows(spark, ("same", 1, "a", 2.0), ("same", 2, "b", 1.0), ("swapped", 1, "a", 2.0), ("swapped", 2, "b", 1.0))
+    standing = rows(
+        spark, ("same", 1, "a", 2.0), ("same", 2, "b", 1.0), ("swapped", 1, "a", 2.0), ("swapped", 2, "b", 1.0)
+    )
     new = rows(
-        spark, ("same", 1, "a", 9.0), ("same", 2, "b", 8.0), ("swapped", 1, "b", 2.0), ("swapped", 2, "a", 1.0),
+        spark,
+        ("same", 1, "a", 9.0),
+        ("same", 2, "b", 8.0),
+        ("swapped", 1, "b", 2.0),
+        ("swapped", 2, "a", 1.0),
         ("new", 1, "a", 1.0),
     )
     assert {row["user_id"] for row in publish.changed_users(new, standing).collect()} == {"swapped", "new"}
@@ -61,7 +69,9 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     )
     sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
     # type 2 is "search", which no history holds: the sentence falls back rather than say something odd
-    first, second = publish.topn_rows(lists.replace(2, 3, ["because_type"]), sequences, 7, 30, NOW).orderBy("rank").collect()
+    first, second = (
+        publish.topn_rows(lists.replace(2, 3, ["because_type"]), sequences, 7, 30, NOW).orderBy("rank").collect()
+    )
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular in the last 30 days"
     assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, datetime(2025, 5, 5), NOW)

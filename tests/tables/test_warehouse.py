@@ -33,8 +33,12 @@ def test_a_commit_says_what_it_has_read(spark, warehouse):
 def test_a_merge_updates_inserts_and_deletes_and_counts_each(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B"), ("c", 3, "C")), "items", {"job": "t"})
     counts = warehouse.merge(
-        items(spark, ("a", 1, "A"), ("b", 2, "bee"), ("c", 3, None), ("d", 4, "D")), "items", {"job": "t"},
-        delete_when="new.title IS NULL", update_when="new.title <> old.title", insert_when="new.title IS NOT NULL",
+        items(spark, ("a", 1, "A"), ("b", 2, "bee"), ("c", 3, None), ("d", 4, "D")),
+        "items",
+        {"job": "t"},
+        delete_when="new.title IS NULL",
+        update_when="new.title <> old.title",
+        insert_when="new.title IS NOT NULL",
     )
     assert counts == {"inserted": 1, "updated": 1, "deleted": 1}
     titles = {row["item_id"]: row["title"] for row in warehouse.read("items").collect()}
@@ -49,7 +53,9 @@ def test_a_table_of_another_schema_is_refused_by_column(spark, warehouse):
 
 def test_a_failed_write_leaves_version_and_rows_as_they_were(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
-    broken = items(spark, ("b", 2, "B")).selectExpr("CAST(raise_error('disk') AS STRING) AS item_id", *schemas.columns("items")[1:])
+    broken = items(spark, ("b", 2, "B")).selectExpr(
+        "CAST(raise_error('disk') AS STRING) AS item_id", *schemas.columns("items")[1:]
+    )
     with pytest.raises(Exception, match="disk"):
         warehouse.overwrite(broken, "items", {"job": "t"})
     assert warehouse.version("items") == 1

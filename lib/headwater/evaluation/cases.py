@@ -65,18 +65,20 @@ def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> 
     """
     shares = [1 - test_fraction - validation_fraction, 1 - test_fraction]
     micros = F.unix_micros("event_time")
-    row = steps.select(F.percentile(micros, F.array(*map(F.lit, shares))).alias("cut"), F.min(micros).alias("first")).first()
+    row = steps.select(
+        F.percentile(micros, F.array(*map(F.lit, shares))).alias("cut"), F.min(micros).alias("first")
+    ).first()
     if row is None or row["cut"] is None:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
     if row["cut"][0] <= row["first"]:
-        raise HeadwaterError("the events span too little time for evaluate.test_fraction and evaluate.validation_fraction")
+        raise HeadwaterError(
+            "the events span too little time for evaluate.test_fraction and evaluate.validation_fraction"
+        )
     train_until, validation_until = (datetime.fromtimestamp(int(cut) / 1e6, UTC) for cut in row["cut"])
     return train_until, validation_until
 
 
-def temporal(
-    steps: DataFrame, start: datetime, end: datetime | None, max_length: int, exclude_seen: bool
-) -> DataFrame:
+def temporal(steps: DataFrame, start: datetime, end: datetime | None, max_length: int, exclude_seen: bool) -> DataFrame:
     """One row for each user with a target in ``[start, end)``: the columns of ``_COLUMNS``.
 
     With ``exclude_seen`` an item that the user had before ``start`` is no target.
@@ -91,7 +93,9 @@ def temporal(
 def leave_one_out(steps: DataFrame, place_from_end: int, max_length: int, exclude_seen: bool) -> DataFrame:
     """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target."""
     before = without_last(steps, place_from_end)
-    after = without_last(steps, place_from_end - 1).join(before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti")
+    after = without_last(steps, place_from_end - 1).join(
+        before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
+    )
     held = _cases(before, after, max_length, exclude_seen)
     return held.where(F.col("events_before") > 0)
 
@@ -106,8 +110,12 @@ def histories(steps: DataFrame, max_length: int) -> DataFrame:
     """Everybody's history, without targets, in the shape of cases."""
     nothing = F.array().cast("array<int>")
     return _histories(steps, max_length).select(
-        "user_id", F.col("steps.item_idx").alias("items"), F.col("steps.type").alias("types"), "seen",
-        nothing.alias("targets"), "events_before",
+        "user_id",
+        F.col("steps.item_idx").alias("items"),
+        F.col("steps.type").alias("types"),
+        "seen",
+        nothing.alias("targets"),
+        "events_before",
     )
 
 
@@ -122,7 +130,11 @@ def collect(cases: DataFrame, max_users: int) -> HeldOut:
         return [np.asarray(values if values is not None else [], dtype=np.int64) for values in frame[column]]
 
     return HeldOut(
-        frame["user_id"].to_numpy(), arrays("items"), arrays("types"), arrays("seen"), arrays("targets"),
+        frame["user_id"].to_numpy(),
+        arrays("items"),
+        arrays("types"),
+        arrays("seen"),
+        arrays("targets"),
         frame["events_before"].fillna(0).to_numpy(dtype=np.int64),
     )
 
@@ -131,7 +143,9 @@ def _histories(before: DataFrame, max_length: int) -> DataFrame:
     newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
     names = F.array(*(F.lit(name) for name in EVENT_TYPES))
     aged = before.withColumn("age", F.row_number().over(newest_first))
-    step = F.struct((-F.col("age")).alias("place"), "item_idx", F.array_position(names, F.col("event_type")).alias("type"))
+    step = F.struct(
+        (-F.col("age")).alias("place"), "item_idx", F.array_position(names, F.col("event_type")).alias("type")
+    )
     return aged.groupBy("user_id").agg(
         F.array_sort(F.collect_list(F.when(F.col("age") <= max_length, step))).alias("steps"),
         F.array_sort(F.collect_set("item_idx")).alias("seen"),
@@ -142,15 +156,26 @@ def _histories(before: DataFrame, max_length: int) -> DataFrame:
 def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool) -> DataFrame:
     targets = after.groupBy("user_id").agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
     nothing = F.array().cast("array<int>")
-    joined = targets.join(_histories(before, max_length), "user_id", how="left").withColumn("seen", F.coalesce("seen", nothing))
-    if exclude_seen:
-        joined = joined.withColumn("targets", F.array_except("targets", "seen"))
-    else:
-        joined = joined.withColumn("seen", nothing)
-    return joined.where(F.size("targets") > 0).select(
-        "user_id", F.col("steps.item_idx").alias("items"), F.col("steps.type").alias("types"), "seen", "targets",
-        F.coalesce("events_before", F.lit(0)).alias("events_before"),
-    ).select(*_COLUMNS)
+    joined = targets.join(_histories(before, max_length), "user_id", how="left").withColumn(
+        "seen", F.coalesce("seen", nothing)
+    )
+    joined = (
+        joined.withColumn("targets", F.array_except("targets", "seen"))
+        if exclude_seen
+        else joined.withColumn("seen", nothing)
+    )
+    return (
+        joined.where(F.size("targets") > 0)
+        .select(
+            "user_id",
+            F.col("steps.item_idx").alias("items"),
+            F.col("steps.type").alias("types"),
+            "seen",
+            "targets",
+            F.coalesce("events_before", F.lit(0)).alias("events_before"),
+        )
+        .select(*_COLUMNS)
+    )
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

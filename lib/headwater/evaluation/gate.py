@@ -25,9 +25,7 @@ def interval(differences: np.ndarray, samples: int, confidence: float, seed: int
     return float(low), float(high)
 
 
-def decide(
-    challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarray, gate: Gate, seed: int
-) -> Decision:
+def decide(challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarray, gate: Gate, seed: int) -> Decision:
     """Compare metric values ``[users]`` of the same users, in the same order.
 
     Refuses with too few users; when recent popularity is better than the challenger; when the challenger is worse than
@@ -36,7 +34,9 @@ def decide(
     name, users = f"{gate.metric}@{gate.k}", len(challenger)
     details: dict[str, Any] = {"metric": name, "users": users}
     if users < gate.min_users:
-        return Decision(False, f"refused: {users} held-out users are too few to decide (gate.min_users {gate.min_users})", details)
+        return Decision(
+            False, f"refused: {users} held-out users are too few to decide (gate.min_users {gate.min_users})", details
+        )
     details |= {"challenger": float(challenger.mean()), "recent_popularity": float(recent.mean())}
     beats = f"{name} {challenger.mean():.4f} against {recent.mean():.4f} of recent popularity, {users} users"
     if gate.beat_recent_popularity and challenger.mean() <= recent.mean():

@@ -28,9 +28,7 @@ class Measured:
         return float(self.per_user[metric, k].mean()) if len(self.held) else 0.0
 
 
-def measure(
-    scores: Scores, held: HeldOut, ks: list[int], counts: np.ndarray, vectors: np.ndarray | None
-) -> Measured:
+def measure(scores: Scores, held: HeldOut, ks: list[int], counts: np.ndarray, vectors: np.ndarray | None) -> Measured:
     """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut, ``vectors`` ``[items + 1, dim]`` give diversity."""
     ranking = rank(scores, held, max(ks))
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
@@ -52,7 +50,9 @@ def rows(
     for segment, mask in measured.held.segments():
         users = int(mask.sum())
         for (metric, k), values in measured.per_user.items():
-            found.append((version, model, protocol, split, segment, metric, k, float(values[mask].mean()), users, beside, now))
+            found.append(
+                (version, model, protocol, split, segment, metric, k, float(values[mask].mean()), users, beside, now)
+            )
     users = len(measured.held)
     for (metric, k), value in measured.overall.items():
         found.append((version, model, protocol, split, "all", metric, k, value, users, beside, now))

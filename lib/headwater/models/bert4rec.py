@@ -55,8 +55,6 @@ class Bert4Rec(SequenceModel):
             items.masked_fill(masked, self.mask_token), types.masked_fill(masked, 0)
         )  # [batch, seq + 1, dim]
         weight = torch.ones_like(items, dtype=states.dtype) if weights is None else weights
-        return losses.next_item(
-            states[masked], items[masked], weight[masked], self.item_matrix(), negatives, generator
-        )
+        return losses.next_item(states[masked], items[masked], weight[masked], self.item_matrix(), negatives, generator)
 
     forward = loss

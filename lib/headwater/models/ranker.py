@@ -6,7 +6,7 @@ served. Pure torch on the CPU; the model directory is checked as it is opened (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Ranker:
         model, facts = artifact.load(folder)
         return cls(model, facts, artifact.load_transitions(folder))
 
-    def pad(self, items: Iterable[Sequence[int]], types: Iterable[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Histories as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
+    def pad(self, items: Iterable[Any], types: Iterable[Any]) -> tuple[Tensor, Tensor]:
+        """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
 
         Items that the model does not know (new since its training) are left out.
         """

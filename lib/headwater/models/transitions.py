@@ -29,9 +29,7 @@ class Transitions:
         age = np.arange(recent.shape[1] - 1, -1, -1)
         weights = np.where(recent > 0, DECAY**age, 0.0).astype(np.float32)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
-        picked = sparse.csr_matrix(
-            (weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0])
-        )
+        picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
         return torch.from_numpy((picked @ self.matrix).toarray())
 
     def grown(self, n_items: int) -> Transitions:

@@ -60,7 +60,8 @@ def recommend(
         scores, best = top_n(ranker.tile_scores(items, types), allowed, torch.zeros_like(seen), seen, n)
         places = closest_events(best, items, ranker.item_vectors)
     listed = []
-    for rank, (item, score, place) in enumerate(zip(best[0].tolist(), scores[0].tolist(), places[0].tolist()), 1):
+    found = zip(best[0].tolist(), scores[0].tolist(), places[0].tolist(), strict=True)
+    for rank, (item, score, place) in enumerate(found, 1):
         if item == 0:
             break
         verb = VERBS[EVENT_TYPES[int(types[0, place]) - 1]]
@@ -88,4 +89,4 @@ def table(answer: Answer) -> str:
 
 def _title(catalog: pd.DataFrame, item: int) -> str:
     row = catalog.loc[item]
-    return row["title"] if isinstance(row["title"], str) and row["title"] else row["item_id"]
+    return str(row["title"] if isinstance(row["title"], str) and row["title"] else row["item_id"])

@@ -7,7 +7,7 @@ checked digests; nothing is pickled into the closure but the archive's name and 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +56,7 @@ def recommend(sequences: DataFrame, bundle: str, rules: Rules) -> DataFrame:
     Ranks run from 1 without gaps; a list is shorter than ``n`` only where nothing else may be shown.
     """
 
-    def score(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         scorer = _open(bundle)
         for frame in frames:
             for start in range(0, len(frame), rules.batch_users):
@@ -98,32 +98,36 @@ class Scorer:
 
         types = [[EVENT_TYPES.index(name) + 1 for name in names] for names in users["event_type"]]
         history, kinds = self.ranker.pad(users["item_idx"], types)
-        seen = [np.asarray(items, dtype=np.int64) if rules.exclude_seen else np.empty(0, np.int64)
-                for items in users["seen_items"]]
+        seen = [
+            np.asarray(items, dtype=np.int64) if rules.exclude_seen else np.empty(0, np.int64)
+            for items in users["seen_items"]
+        ]
         rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
         blocked = np.concatenate(seen) if seen else np.empty(0, np.int64)
         known = blocked <= self.ranker.n_items
         with torch.inference_mode():
             scores, items = top_n(
-                self.ranker.tile_scores(history, kinds), self.allowed,
-                torch.from_numpy(rows[known]), torch.from_numpy(blocked[known]), rules.n, rules.tile_items,
+                self.ranker.tile_scores(history, kinds),
+                self.allowed,
+                torch.from_numpy(rows[known]),
+                torch.from_numpy(blocked[known]),
+                rules.n,
+                rules.tile_items,
             )
             place = closest_events(items, history, self.ranker.item_vectors)
         cold = (history[:, -1] == 0).unsqueeze(1)  # nothing in the history that the model knows
-        items = items.masked_fill(cold, 0)
-        because = history.gather(1, place).numpy()
-        because_type = kinds.gather(1, place).numpy()
-        listed = items.numpy()
-        strategy = np.where(listed > 0, self.ranker.name, "recent_popular")
-        scores = np.where(listed > 0, scores.numpy(), -np.inf)
-        because, because_type = np.where(listed > 0, because, 0), np.where(listed > 0, because_type, 0)
-        listed, scores = self._fill(listed, scores, seen)
+        ranked = items.masked_fill(cold, 0).numpy()
+        personal = ranked > 0
+        strategy = np.where(personal, self.ranker.name, "recent_popular")
+        because = np.where(personal, history.gather(1, place).numpy(), 0)
+        because_type = np.where(personal, kinds.gather(1, place).numpy(), 0)
+        listed, filled = self._fill(ranked, np.where(personal, scores.numpy(), -np.inf), seen)
         frame = pd.DataFrame(
             {
                 "user_id": np.repeat(users["user_id"].to_numpy(), rules.n),
                 "rank": np.tile(np.arange(1, rules.n + 1, dtype=np.int32), len(users)),
                 "item_idx": listed.ravel().astype(np.int32),
-                "score": scores.ravel().astype(np.float64),
+                "score": filled.ravel().astype(np.float64),
                 "strategy": strategy.ravel(),
                 "because_idx": because.ravel().astype(np.int32),
                 "because_type": because_type.ravel().astype(np.int32),

@@ -40,8 +40,10 @@ def with_withdrawn(rows: DataFrame, standing: DataFrame) -> DataFrame:
 
 def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
     """The users of ``rows`` whose items or their order differ from the standing list, or who had none."""
-    return _orders(rows, "new").join(_orders(standing, "old"), "user_id", how="left").where(
-        ~F.col("new").eqNullSafe(F.col("old"))
+    return (
+        _orders(rows, "new")
+        .join(_orders(standing, "old"), "user_id", how="left")
+        .where(~F.col("new").eqNullSafe(F.col("old")))
     )
 
 

@@ -124,14 +124,14 @@ class Warehouse:
         """
         self.create(table)
         condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
-        values = {column: f"new.{column}" for column in schemas.columns(table)}
+        values: dict[str, Any] = {column: f"new.{column}" for column in schemas.columns(table)}
         with self.locked(table), self._noted(note):
             delta = self._delta(table)
             merge = delta.alias("old").merge(frame.alias("new"), condition)
             if delete_when is not None:
                 merge = merge.whenMatchedDelete(condition=delete_when)
             merge = merge.whenMatchedUpdate(condition=update_when, set=values)
-            merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()
+            merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()  # type: ignore[arg-type]
             metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
         return {
             "inserted": int(metrics.get("numTargetRowsInserted", 0)),

@@ -33,7 +33,9 @@ def connect(config: Config) -> MlflowClient:
         try:
             socket.create_connection((address.hostname or "", port), timeout=config.mlflow.timeout_seconds).close()
         except OSError as error:
-            raise TrackingError(f"MLflow at {uri} cannot be reached ({error.strerror or error}); check mlflow.tracking_uri") from None
+            raise TrackingError(
+                f"MLflow at {uri} cannot be reached ({error.strerror or error}); check mlflow.tracking_uri"
+            ) from None
     with asking(uri):
         import logging
 

@@ -93,14 +93,14 @@ class Registry:
 
     def history(self, version: int) -> dict[str, list[tuple[int, float]]]:
         """Curves of a version's run: metric → (epoch, value) pairs."""
-        run_id = self.version(version).run_id
+        run_id = str(self.version(version).run_id)
         with asking(self.uri):
             metrics = self.client.get_run(run_id).data.metrics
             return {name: [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)] for name in metrics}
 
     def log_metrics(self, version: int, metrics: dict[str, float]) -> None:
         """Add metrics to a version's run."""
-        run_id = self.version(version).run_id
+        run_id = str(self.version(version).run_id)
         with asking(self.uri):
             for name, value in metrics.items():
                 self.client.log_metric(run_id, name, value)
@@ -110,7 +110,7 @@ class Registry:
         if source.scheme in ("", "file"):
             shutil.copytree(source.path, into / "model")
         else:
-            self.client.download_artifacts(version.run_id, "model", str(into))
+            self.client.download_artifacts(str(version.run_id), "model", str(into))
 
 
 def work_folder(config: Config) -> Path:

@@ -34,17 +34,30 @@ def log_training(
 
     client, name = registry.client, registry.name
     with asking(registry.uri):
-        run = client.create_run(_experiment(registry, config), run_name=f"{stage}-{facts['kind']}", tags={
-            "mlflow.source.name": f"jobs/{stage}.py", "mlflow.source.git.commit": facts["code_revision"], "stage": stage})
+        run = client.create_run(
+            _experiment(registry, config),
+            run_name=f"{stage}-{facts['kind']}",
+            tags={
+                "mlflow.source.name": f"jobs/{stage}.py",
+                "mlflow.source.git.commit": facts["code_revision"],
+                "stage": stage,
+            },
+        )
         run_id = run.info.run_id
         now = int(time.time() * 1000)
         params = [Param(key, str(value)[:500]) for key, value in _flat(config.dump()).items()]
         metrics = [
             Metric(key, float(value), now, int(entry["epoch"]))
-            for entry in history for key, value in entry.items() if key != "epoch"
+            for entry in history
+            for key, value in entry.items()
+            if key != "epoch"
         ]
-        client.log_batch(run_id, metrics=metrics[:900], params=params[:100],
-                         tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()])
+        client.log_batch(
+            run_id,
+            metrics=metrics[:900],
+            params=params[:100],
+            tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()],
+        )
         _log_datasets(client, run_id, config, facts)
         with tempfile.TemporaryDirectory() as scratch:
             _draw(history, Path(scratch) / "loss.png")
@@ -93,14 +106,14 @@ def environment() -> str:
 def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write the model card: what the model is, what it has seen, how it did, what it does not know."""
     last = history[-1] if history else {}
-    text = f"""# {facts['kind']}, {facts['n_items']} items
+    text = f"""# {facts["kind"]}, {facts["n_items"]} items
 
-- Trained on `sequences` version {facts['sequences_version']}: {facts['sequences']} sequences, events before {facts['train_until']}.
-- Protocol {facts['protocol']}; what lies after that moment validates and tests.
-- Best epoch {facts['best_epoch']} of {len(history)}; last loss {last.get('loss', float('nan')):.4f}.
-- Seed {facts['seed']}, code revision {facts['code_revision']}.
+- Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, events before {facts["train_until"]}.
+- Protocol {facts["protocol"]}; what lies after that moment validates and tests.
+- Best epoch {facts["best_epoch"]} of {len(history)}; last loss {last.get("loss", float("nan")):.4f}.
+- Seed {facts["seed"]}, code revision {facts["code_revision"]}.
 
-Items newer than index {facts['n_items']} are unknown to it; they reach lists by the popularity fallback until the next training.
+Items newer than index {facts["n_items"]} are unknown to it; they reach lists by the popularity fallback until the next training.
 Weights are plain tensors; `manifest.sha256` holds their digests.
 """
     (model / "README.md").write_text(text)
@@ -114,7 +127,7 @@ def signature(facts: dict[str, Any]) -> ModelSignature:
     history = (-1, int(facts["max_length"]))
     inputs = [TensorSpec(np.dtype("int64"), history, name) for name in ("items", "types")]
     scores = TensorSpec(np.dtype("float32"), (-1, int(facts["n_items"]) + 1), "scores")
-    return ModelSignature(Schema(inputs), Schema([scores]))
+    return ModelSignature(Schema([*inputs]), Schema([scores]))
 
 
 def _describe(model: Path, run_id: str, facts: dict[str, Any]) -> None:
@@ -159,7 +172,9 @@ def _draw(history: list[dict[str, float]], path: Path) -> None:
     axes.set_ylabel("loss")
     if history and "validation_ndcg_10" in history[0]:
         right = axes.twinx()
-        right.plot(epochs, [entry["validation_ndcg_10"] for entry in history], color="#d1495b", label="validation NDCG@10")
+        right.plot(
+            epochs, [entry["validation_ndcg_10"] for entry in history], color="#d1495b", label="validation NDCG@10"
+        )
         right.set_ylabel("validation NDCG@10")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -1,9 +1,9 @@
 """A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
 
-    weights.safetensors      the model's tensors
-    transitions.safetensors  hybrids only: item transitions as a CSR matrix
-    spec.json                shape of the model and facts of its training
-    manifest.sha256          digest of each file
+weights.safetensors      the model's tensors
+transitions.safetensors  hybrids only: item transitions as a CSR matrix
+spec.json                shape of the model and facts of its training
+manifest.sha256          digest of each file
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ WEIGHTS, TRANSITIONS, SPEC, MANIFEST = "weights.safetensors", "transitions.safet
 
 
 def save(
-    folder: Path, weights: dict[str, Tensor], spec: ModelSpec, facts: dict[str, Any], transitions: Transitions | None = None
+    folder: Path,
+    weights: dict[str, Tensor],
+    spec: ModelSpec,
+    facts: dict[str, Any],
+    transitions: Transitions | None = None,
 ) -> None:
     """Write a model folder; ``facts`` must be plain JSON."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,8 @@ def verify(folder: Path) -> None:
     """Raises ModelError naming the file that is missing or not as it was written."""
     if not (folder / MANIFEST).is_file():
         raise ModelError(f"model {folder} has no {MANIFEST}")
-    listed = dict(reversed(line.split("  ", 1)) for line in (folder / MANIFEST).read_text().splitlines())
+    lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())
+    listed = {name: expected for expected, _, name in lines}
     if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, TRANSITIONS, SPEC}:
         raise ModelError(f"model {folder}: {MANIFEST} lists {sorted(listed)}")
     for name, expected in listed.items():

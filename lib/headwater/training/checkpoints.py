@@ -26,7 +26,9 @@ def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str,
     """Write the checkpoint of an epoch, keep the newest ``KEEP``. Power may fail at any instant."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:05d}.safetensors"
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(state)})
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(state)}
+    )
     write_whole(path, content)
     write_whole(path.with_suffix(".sha256"), digest(path).encode())
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEEP]:

@@ -15,8 +15,14 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
     """The model that a config asks for, for a catalogue of ``n_items``."""
     model = config.model
     return ModelSpec(
-        kind=model.kind, n_items=n_items, max_length=config.sequence.max_length, dim=model.dim, layers=model.layers,
-        heads=model.heads, dropout=model.dropout, mask_probability=model.mask_probability,
+        kind=model.kind,
+        n_items=n_items,
+        max_length=config.sequence.max_length,
+        dim=model.dim,
+        layers=model.layers,
+        heads=model.heads,
+        dropout=model.dropout,
+        mask_probability=model.mask_probability,
     )
 
 

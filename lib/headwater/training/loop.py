@@ -71,7 +71,13 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
     )
-    state: dict[str, Any] = {"fingerprint": settings.fingerprint, "epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
+    state: dict[str, Any] = {
+        "fingerprint": settings.fingerprint,
+        "epoch": 0,
+        "best": -1.0,
+        "best_epoch": 0,
+        "history": [],
+    }
     best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     if resume and (found := checkpoints.read_newest(folder, settings.fingerprint)):
         tensors, state = found
@@ -116,7 +122,9 @@ def run_epoch(
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     for batch in batches:
-        items, types, weights = (torch.from_numpy(batch[name]).to(device, non_blocking=True) for name in ("item", "type", "weight"))
+        items, types, weights = (
+            torch.from_numpy(batch[name]).to(device, non_blocking=True) for name in ("item", "type", "weight")
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision and device.type == "cuda"):
             loss, weight = wrapped(items, types, weights, settings.negatives, draws)
         whole = group.total(torch.stack([loss.detach().double(), weight.double()]))

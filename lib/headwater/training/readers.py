@@ -28,7 +28,10 @@ class Reader(Protocol):
 
 def read_pyarrow(path: str) -> Batch:
     table = parquet.read_table(path, columns=list(SCHEMA))
-    return {name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind) for name, kind in KINDS.items()}
+    return {
+        name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind)
+        for name, kind in KINDS.items()
+    }
 
 
 def read_petastorm(path: str) -> Batch:

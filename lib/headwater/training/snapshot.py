@@ -39,7 +39,9 @@ class Snapshot:
         for entry in manifest["files"]:
             path = directory / entry["path"]
             if not path.exists() or digest(path) != entry["sha256"]:
-                raise HeadwaterError(f"training snapshot file {path} is missing or not as it was written; delete {directory}")
+                raise HeadwaterError(
+                    f"training snapshot file {path} is missing or not as it was written; delete {directory}"
+                )
         return cls(directory, manifest)
 
     @property
@@ -56,16 +58,20 @@ def training_rows(
     ``leave_out`` events of each user are dropped. Sequences with fewer than two events left are no rows. A column
     ``rewards`` (map of event id to number), where there is one, adds to the weight 1 of an event.
     """
-    fits = lambda step: (step["item_idx"] <= n_items) & (  # noqa: E731
-        F.lit(True) if before is None else step["event_time"] < F.lit(before)
-    )
+
+    def fits(step: Column) -> Column:
+        in_time = F.lit(True) if before is None else step["event_time"] < F.lit(before)
+        return (step["item_idx"] <= n_items) & in_time
+
     length = max_length + 1
     steps = F.filter(F.arrays_zip("item_idx", "event_type", "event_time", "event_id"), fits)
     rewards = F.col("rewards") if "rewards" in sequences.columns else F.lit(None).cast("map<string,double>")
     known = sequences.select("user_id", steps.alias("steps"), rewards.alias("rewards"))
     left = F.greatest(F.size("steps") - leave_out, F.lit(0))
     known = known.withColumn("steps", F.slice("steps", F.lit(1), left)).where(F.size("steps") >= 2)
-    known = known.withColumn("steps", F.slice("steps", F.greatest(F.size("steps") - length + 1, F.lit(1)), F.lit(length)))
+    known = known.withColumn(
+        "steps", F.slice("steps", F.greatest(F.size("steps") - length + 1, F.lit(1)), F.lit(length))
+    )
     names = F.array(*(F.lit(name) for name in EVENT_TYPES))
     return known.select(
         "user_id",
@@ -75,9 +81,7 @@ def training_rows(
     )
 
 
-def export(
-    rows: DataFrame, directory: Path, facts: dict[str, Any], processes: int, seed: int
-) -> Snapshot:
+def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: int, seed: int) -> Snapshot:
     """Write a snapshot of ``training_rows`` and its manifest; a finished one of the same facts is used as it is.
 
     Rows are ordered by a hash of the user and dealt out to the files in turn; where they do not divide, rows from the
@@ -90,7 +94,9 @@ def export(
     places = rows.select("user_id", (F.row_number().over(order) - 1).alias("place")).persist()
     count = places.count()
     if count == 0:
-        raise HeadwaterError("no sequence has two events to train on; ingest more, or check evaluate.protocol and its cuts")
+        raise HeadwaterError(
+            "no sequence has two events to train on; ingest more, or check evaluate.protocol and its cuts"
+        )
     files = processes * max(1, -(-count // (processes * ROWS_PER_FILE)))
     missing = -count % files
     placed = rows.join(places, "user_id", how="inner").drop("user_id")
@@ -101,9 +107,9 @@ def export(
     temporary = directory.with_name(directory.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     dealt = whole.withColumn("file", F.pmod("place", F.lit(files)).cast("int"))
-    dealt.repartition(files, "file").sortWithinPartitions("file", "place").drop("place").write.partitionBy("file").parquet(
-        str(temporary / "parts")
-    )
+    dealt.repartition(files, "file").sortWithinPartitions("file", "place").drop("place").write.partitionBy(
+        "file"
+    ).parquet(str(temporary / "parts"))
     places.unpersist()
     entries = []
     for file in range(files):

@@ -39,7 +39,7 @@ def plan(
     Without ``resume`` what an earlier run left in the folder is removed.
     """
     use_gpu = torch.cuda.is_available() if train.use_gpu == "auto" else train.use_gpu
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": epochs or train.epochs,
         "learning_rate": learning_rate or train.learning_rate,
         "weight_decay": train.weight_decay,
@@ -92,12 +92,15 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
             answer = distributor.run(worker.work, json.dumps(planned))
     except Exception as error:
         raise ModelError(f"training failed: {_cause(str(error))}") from error
+    assert answer is not None, "a function that ran has an answer"
     return answer
 
 
 def _cause(text: str) -> str:
     """The last line of a rank's trace that names an error."""
     lines = [line.strip() for line in text.splitlines() if "Error" in line and "ChildFailedError" not in line]
-    named = [line for line in lines if line.startswith(("headwater.", "torch.", "RuntimeError", "ValueError", "OSError"))]
+    named = [
+        line for line in lines if line.startswith(("headwater.", "torch.", "RuntimeError", "ValueError", "OSError"))
+    ]
     chosen = (named or lines or text.strip().splitlines() or ["a rank ended without a word"])[-1]
     return chosen.removeprefix("headwater.errors.ModelError: ").removeprefix("headwater.errors.HeadwaterError: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -48,8 +49,9 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
-    wrapped = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None,
-                                      find_unused_parameters=world > 1)
+    wrapped = DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=world > 1
+    )
     settings = loop.Settings(**plan["settings"])
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.READERS[plan["reader"]]
@@ -66,8 +68,15 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         validate = lambda: mean_ndcg(model, cases, device)  # noqa: E731
     folder = Path(plan["folder"])
     fitted = loop.fit(
-        model, wrapped, lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
-        validate, settings, loop.Group(rank, world, total), device, folder / "checkpoints", plan["resume"],
+        model,
+        wrapped,
+        lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
+        validate,
+        settings,
+        loop.Group(rank, world, total),
+        device,
+        folder / "checkpoints",
+        plan["resume"],
         lambda: failpoint("train_model:after_checkpoint"),
     )
     weights = folder / "weights.safetensors"
@@ -79,7 +88,5 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
 
 def _die_with_parent() -> None:
     """Ask the kernel to end this rank when its launcher dies, so that a killed job leaves no rank behind (Linux only)."""
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        pass
