@@ -13,7 +13,7 @@ AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"
 
 def texts(spark, *values):
     rows = [(f"{i}", (0, i), value, None, value) for i, value in enumerate(values)]
-    schema = "source_file string, position struct<block: bigint, line: bigint>, raw string, reason string, text string"
+    schema = "source_file string, position struct<block: bigint, line: bigint>, raw string, reason string, line string"
     return spark.createDataFrame(rows, schema)
 
 
@@ -26,7 +26,7 @@ def test_lines_get_their_reasons_before_any_parser(spark, tmp_path):
     good = "\ufeffgood\r\n".encode()
     (tmp_path / name).write_bytes(good + b"\n \t\nb\xe9d\nx\0y\n" + b"z" * 50 + b"\nhead\nlast")
     frame = lines.with_text(lines.read(spark, str(tmp_path), [str(tmp_path / name)]), 40, "head")
-    assert taken(frame, "source_file", "reason", "text") == [
+    assert taken(frame, "source_file", "reason", "line") == [
         (name, None, "good"),
         (name, "empty_line", None),
         (name, "empty_line", None),

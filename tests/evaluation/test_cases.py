@@ -1,0 +1,80 @@
+"""Held-out cases: nothing from the future in a history, targets by the protocol."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.errors import HeadwaterError
+from headwater.evaluation import cases
+from headwater.evaluation.ranking import NEVER, rank
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def steps(spark, *rows):
+    full = [(user, START + timedelta(days=day), event, item, "view", None) for user, day, event, item in rows]
+    ddl = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
+    return spark.createDataFrame(full, ddl)
+
+
+def collected(frame):
+    held = cases.collect(frame, 100)
+    return {
+        user: (held.items[k].tolist(), held.seen[k].tolist(), held.targets[k].tolist(), int(held.events_before[k]))
+        for k, user in enumerate(held.users)
+    }
+
+
+ROWS = [
+    ("u", 1, "a", 1), ("u", 2, "b", 2), ("u", 5, "c", 1), ("u", 6, "d", 3), ("u", 9, "e", 4),
+    ("new", 6, "f", 2), ("past", 1, "g", 5), ("again", 1, "h", 7), ("again", 6, "i", 7),
+]  # fmt: skip
+
+
+def test_temporal_history_lies_before_the_cut_and_targets_in_the_window(spark):
+    cut, end = START + timedelta(days=4), START + timedelta(days=8)
+    found = collected(cases.temporal(steps(spark, *ROWS), cut, end, 10, exclude_seen=True))
+    assert found == {"u": ([1, 2], [1, 2], [3], 2), "new": ([], [], [2], 0)}
+
+
+def test_without_exclusion_a_repeated_item_is_a_target_and_nothing_is_left_out(spark):
+    cut = START + timedelta(days=4)
+    found = collected(cases.temporal(steps(spark, *ROWS), cut, None, 1, exclude_seen=False))
+    assert found["u"] == ([2], [], [1, 3, 4], 2)
+    assert found["again"] == ([7], [], [7], 1)
+
+
+def test_leave_one_out_takes_the_last_event_and_validates_on_the_one_before(spark):
+    assert collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, True))["u"] == ([1, 2, 1, 3], [1, 2, 3], [4], 4)
+    assert collected(cases.leave_one_out(steps(spark, *ROWS), 2, 10, True))["u"] == ([1, 2, 1], [1, 2], [3], 3)
+
+
+def test_cuts_are_exact_quantiles_of_time(spark):
+    frame = steps(spark, *[("u", day, f"e{day}", 1) for day in range(11)])
+    assert cases.cuts(frame, 0.1, 0.2) == (START + timedelta(days=7), START + timedelta(days=9))
+
+
+def test_events_of_one_instant_cannot_be_cut(spark):
+    with pytest.raises(HeadwaterError, match="span too little time"):
+        cases.cuts(steps(spark, ("u", 1, "a", 1), ("v", 1, "b", 2)), 0.1, 0.1)
+    with pytest.raises(HeadwaterError, match="no events with an item"):
+        cases.cuts(steps(spark, ("u", 1, "a", 1)).limit(0), 0.1, 0.1)
+
+
+def held(targets, seen=()):
+    def array(values):
+        return np.array(values, dtype=np.int64)
+
+    return cases.HeldOut(np.array(["u"]), [array([1])], [array([1])], [array(seen)], [array(targets)], np.array([1]))
+
+
+def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items():
+    scores = torch.tensor([[9.0, 5.0, 3.0, 3.0, 1.0]])
+    ranking = rank(lambda items, types: scores, held([2, 9]), 3)
+    assert ranking.ranks[0].tolist() == [3, NEVER]
+    assert ranking.lists.tolist() == [[1, 2, 3]]
+    ranking = rank(lambda items, types: scores, held([4], seen=[1, 2]), 4)
+    assert ranking.ranks[0].tolist() == [2]
+    assert ranking.lists.tolist() == [[3, 4, 0, 0]]

@@ -1,0 +1,211 @@
+"""The whole ingest job on hand-made landing folders, in one process; a fail-point raises where a kill would strike."""
+
+import gzip
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from headwater.config import Config
+from headwater.errors import HeadwaterError, UsageError
+from headwater.job import Job
+from headwater.privacy import pseudonym
+from headwater.tables import Warehouse
+
+JOB = Path(__file__).parents[2] / "jobs" / "ingest_events.py"
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"
+SOURCES = [
+    {"format": "json", "glob": "api/*"},
+    {"format": "csv", "glob": "pos/*", "fields": {"user_id": "who"}, "constants": {"event_type": "purchase"}},
+    {"format": "combined_log", "glob": "web/*"},
+    {"format": "catalog", "glob": "goods/*"},
+]
+RULES = [{"event_type": "view", "path": r"^/p/(?P<item_id>[^/?]+)"}]
+
+
+class Killed(BaseException):
+    """No handler of ours may catch it, as none catches SIGKILL."""
+
+
+class Shop:
+    """A landing folder and a warehouse under the session of the tests."""
+
+    def __init__(self, spark, root, **sections):
+        self.spark, self.root = spark, root
+        self.landing = root / "landing"
+        self.landing.mkdir()
+        self.sections = sections
+
+    def put(self, path, *lines):
+        file = self.landing / path
+        file.parent.mkdir(exist_ok=True)
+        data = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+        file.write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
+        return file
+
+    def ingest(self, kill_at=""):
+        paths = {"landing": str(self.landing), "warehouse": str(self.root / "warehouse")}
+        ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
+        job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
+        job.__dict__["spark"] = self.spark
+        module = runpy.run_path(str(JOB))
+
+        def failpoint(name):
+            if name == kill_at:
+                raise Killed(name)
+
+        module["take"].__globals__["failpoint"] = failpoint
+        return module["ingest"](job)
+
+    def rows(self, table, *columns):
+        frame = Warehouse(self.spark, str(self.root / "warehouse")).read(table).select(*columns)
+        return sorted((tuple(row) for row in frame.collect()), key=repr)
+
+    def reasons(self):
+        return [reason for (reason,) in self.rows("quarantine", "reason")]
+
+
+@pytest.fixture
+def shop(spark, tmp_path):
+    return lambda **sections: Shop(spark, tmp_path, **sections)
+
+
+def event(user, item, at=0, **more):
+    moment = f"2024-05-01T10:{at // 60:02d}:{at % 60:02d}Z"
+    return json.dumps({"user_id": user, "item_id": item, "event_type": "view", "timestamp": moment, **more})
+
+
+def request(target, status=200, agent=AGENT, address="10.0.0.1"):
+    return f'{address} - - [01/May/2024:10:05:03 +0000] "GET {target} HTTP/1.1" {status} 512 "-" "{agent}"'
+
+
+def fill(shop):
+    shop.put("api/a.json", event("u1", "a"), event("u1", "b", 5, event_id="x"), event("u2", "b", 9, event_id="x"),
+             "{broken", "", b"\xff\xfe", event("u1", "a"))  # fmt: skip
+    shop.put("pos/b.csv.gz", "who,item_id,timestamp,value", "u3,c,2024-05-01,2", "u3,c", "who,item_id,timestamp,value")
+    shop.put(
+        "web/c.log", request("/p/d"), request("/about"), request("/p/d", 404), request("/p/d", agent="Googlebot/2.1")
+    )
+    shop.put("goods/g.csv", "item_id,title,text,price", "a,Cup,Red,2.5", ",None,,", "z,Plate,,cheap")
+
+
+ALL = {
+    "rows_in": 14, "rows_events": 4, "rows_quarantined": 6, "rows_duplicate": 2, "rows_ignored": 2, "rows_catalog": 2,
+    "rows_catalog_quarantined": 1, "files": 4, "batches": 1,
+}  # fmt: skip
+REASONS = ["bot_agent", "empty_line", "malformed_csv", "malformed_json", "missing_item_id", "not_utf8"]
+
+
+def test_an_empty_landing_folder_makes_empty_tables(shop):
+    shop = shop()
+    assert set(shop.ingest().values()) == {0}
+    assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
+
+
+def test_every_line_of_every_format_is_accounted_for_and_taken_once(shop):
+    shop = shop()
+    fill(shop)
+    closing = shop.ingest()
+    assert closing == ALL
+    assert shop.reasons() == sorted([*REASONS, "repeated_header"])
+    assert shop.rows("events", "source", "item_id", "event_type", "value") == [
+        ("combined_log", "d", "view", None),
+        ("csv", "c", "purchase", 2.0),
+        ("json", "a", "view", None),
+        ("json", "b", "view", None),
+    ]
+    assert shop.rows("items", "item_id", "title", "text", "price") == [
+        ("a", "Cup", "Red", 2.5),
+        ("b", None, None, None),
+        ("c", None, None, None),
+        ("d", None, None, None),
+        ("z", "Plate", None, None),
+    ]
+    assert sorted(index for (index,) in shop.rows("items", "item_idx")) == [1, 2, 3, 4, 5]
+    before = {table: shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")}
+    assert set(shop.ingest().values()) == {0}
+    assert {table: shop.rows(table) for table in before} == before
+
+
+def test_an_event_comes_again_in_another_file(shop):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"), event("u1", "b", event_id="x"))
+    shop.ingest()
+    moved = json.dumps({**json.loads(event("u1", "b", event_id="x")), "timestamp": "2024-06-09T00:00:00Z"})
+    shop.put("api/again.json", event("u1", "a"), moved, event("u1", "c"))
+    closing = shop.ingest()
+    assert (closing["rows_events"], closing["rows_duplicate"]) == (1, 2)
+
+
+@pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])
+def test_a_killed_batch_is_ended_by_the_next_run(shop, instant):
+    shop = shop()
+    fill(shop)
+    with pytest.raises(Killed):
+        shop.ingest(kill_at=f"ingest_events:{instant}")
+    shop.put("api/late.json", event("u9", "n"))
+    closing = shop.ingest()
+    assert closing["rows_events"] == (1 if instant == "after_events" else 5)
+    assert closing["rows_in"] == (1 if instant == "after_events" else 15)
+    assert len(shop.rows("events")) == 5
+    assert shop.reasons() == sorted([*REASONS, "repeated_header"])
+    assert len(shop.rows("items")) == 6
+    assert [batch for (batch,) in shop.rows("ingest_files", "batch")] == [1, 1, 1, 1, 2]
+    assert len(set(shop.rows("events", "event_id"))) == 5
+
+
+def test_a_batch_without_a_single_event_ends_too(shop):
+    shop = shop()
+    shop.put("api/a.json", "{broken")
+    assert shop.ingest()["batches"] == 1
+    assert shop.ingest()["batches"] == 0
+
+
+def test_a_damaged_gzip_spoils_itself_only(shop):
+    shop = shop()
+    whole = shop.put("api/cut.json.gz", *(event(f"u{i}", f"i{i * 7919}", i % 3000) for i in range(3000)))
+    whole.write_bytes(whole.read_bytes()[:-2000])
+    (shop.landing / "api/none.json.gz").write_text("no gzip at all")
+    shop.put("pos/none.csv.gz").write_text("no gzip at all")
+    shop.put("api/good.json", event("good", "a"))
+    closing = shop.ingest()
+    assert shop.rows("quarantine", "reason", "raw") == [
+        ("unreadable_gzip", "api/cut.json.gz"),
+        ("unreadable_gzip", "api/none.json.gz"),
+        ("unreadable_gzip", "pos/none.csv.gz"),
+    ]
+    assert closing["rows_in"] == closing["rows_events"] + 3
+    assert ("good",) in shop.rows("events", "user_id")
+    assert 1 < closing["rows_events"] < 3001
+
+
+@pytest.mark.parametrize(
+    ("path", "lines", "error", "named"),
+    [
+        ("pos/x.csv", ["name,item_id", "u,a"], UsageError, "x.csv has no column 'who'"),
+        ("goods/x.csv", ["title", "Cup"], HeadwaterError, "x.csv has no column 'item_id'"),
+        ("goods/x.json", ['{"title": "Cup"}'], HeadwaterError, "x.json has no row with an item_id"),
+    ],
+)
+def test_a_file_that_cannot_be_of_its_source_stops_the_run_before_any_write(shop, path, lines, error, named):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put(path, *lines)
+    with pytest.raises(error, match=named):
+        shop.ingest()
+    assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
+
+
+def test_with_a_key_no_table_shows_a_person(shop, tmp_path):
+    (tmp_path / "key").write_text("secret\n")
+    shop = shop(privacy={"key_file": str(tmp_path / "key")})
+    shop.put("api/a.json", event("anna", "a", session_id="anna-1"), '{"user_id": "anna", "broken"')
+    shop.put("web/c.log", request("/p/d"))
+    shop.ingest()
+    known = [pseudonym("anna", b"secret"), pseudonym(f"10.0.0.1\x1f{AGENT}", b"secret")]
+    assert sorted(user for (user,) in shop.rows("events", "user_id")) == sorted(known)
+    tables = repr([shop.rows(table) for table in ("events", "quarantine", "items")])
+    assert "anna" not in tables
+    assert "10.0.0.1" not in tables
+    assert shop.rows("quarantine", "raw")[0][0].startswith("[redacted] ")

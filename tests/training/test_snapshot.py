@@ -1,0 +1,104 @@
+"""The snapshot: fixed-length rows, equal files, digests; two readers that give the same batches."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from headwater import schemas
+from headwater.errors import HeadwaterError
+from headwater.training import readers, snapshot
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def sequences(spark, lists):
+    rows = []
+    for user, items in lists.items():
+        times = [START + timedelta(days=k) for k in range(len(items))]
+        ids = [f"{user}{k}" for k in range(len(items))]
+        rows.append((user, items, ["view"] * len(items), times, ids, [None] * len(items), items, times[-1], START))
+    frame = spark.createDataFrame(rows, schemas.ddl("sequences"))
+    return frame
+
+
+def arrays(frame):
+    return {row["user_id"]: (row["item"], row["type"], row["weight"]) for row in frame.collect()}
+
+
+def test_rows_are_left_padded_and_capped_and_too_short_ones_are_left_out(spark):
+    frame = sequences(spark, {"a": [1, 2], "b": [1, 2, 3, 4, 5], "c": [1]})
+    found = arrays(snapshot.training_rows(frame, n_items=9, max_length=3))
+    assert found == {
+        "a": ([0, 0, 1, 2], [0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0]),
+        "b": ([2, 3, 4, 5], [1, 1, 1, 1], [1.0, 1.0, 1.0, 1.0]),
+    }
+
+
+def test_held_out_and_unknown_events_are_left_out(spark):
+    frame = sequences(spark, {"a": [1, 2, 3, 9], "b": [1, 2, 3, 4]})
+    before = snapshot.training_rows(frame, 8, 3, before=START + timedelta(days=3))
+    assert {user: row[0] for user, row in arrays(before).items()} == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+    last_two = snapshot.training_rows(frame, 8, 3, leave_out=2)
+    assert {user: row[0] for user, row in arrays(last_two).items()} == {"b": [0, 0, 1, 2]}
+
+
+def test_a_reward_adds_to_the_weight_of_its_event(spark):
+    from pyspark.sql import functions as F
+
+    rewards = F.create_map(F.lit("a1"), F.lit(2.0))
+    frame = sequences(spark, {"a": [1, 2]}).withColumn("rewards", rewards)
+    assert arrays(snapshot.training_rows(frame, 9, 1))["a"][2] == [1.0, 3.0]
+
+
+@pytest.fixture
+def written(spark, tmp_path):
+    lists = {f"u{k}": list(range(1, 3 + k % 4)) for k in range(7)}
+    rows = snapshot.training_rows(sequences(spark, lists), 9, 4)
+    return snapshot.export(rows, tmp_path / "snapshot", {"n_items": 9}, processes=2, seed=1)
+
+
+def test_files_have_equal_rows_and_what_fills_them_up_weighs_nothing(written):
+    assert [entry["rows"] for entry in written.manifest["files"]] == [4, 4]
+    every = readers.read_all(written.files)
+    assert every["item"].shape == (8, 5)
+    assert (every["weight"].sum(axis=1) > 0).sum() == 7
+
+
+def test_both_readers_give_the_same_batches_rank_by_rank(written):
+    for rank in (0, 1):
+        ours, theirs = (
+            list(readers.epoch(written.files, read, 3, seed=5, number=2, rank=rank, world=2))
+            for read in (readers.read_petastorm, readers.read_pyarrow)
+        )
+        assert len(ours) == len(theirs) == 2
+        for one, other in zip(ours, theirs, strict=True):
+            for name in readers.KINDS:
+                np.testing.assert_array_equal(one[name], other[name])
+                assert one[name].dtype == other[name].dtype
+
+
+def test_epochs_differ_in_order_and_ranks_share_all_rows(written):
+    def rows(number, world):
+        return [
+            tuple(row)
+            for rank in range(world)
+            for batch in readers.epoch(written.files, readers.read_pyarrow, 2, 5, number, rank, world)
+            for row in np.pad(batch["item"], ((0, 0), (5 - batch["item"].shape[1], 0))).tolist()
+        ]
+
+    assert sorted(rows(1, 1)) == sorted(rows(1, 2)) == sorted(rows(2, 2))
+    assert rows(1, 1) != rows(2, 1)
+
+
+def test_a_damaged_file_is_named(written):
+    path = written.directory / written.manifest["files"][0]["path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(HeadwaterError, match=r"rows-00000\.parquet is missing or not as it was written"):
+        snapshot.Snapshot.open(written.directory)
+
+
+def test_nothing_to_train_on_is_one_line(spark, tmp_path):
+    rows = snapshot.training_rows(sequences(spark, {"a": [1]}), 9, 4)
+    with pytest.raises(HeadwaterError, match="no sequence has two events"):
+        snapshot.export(rows, tmp_path / "snapshot", {}, 1, 1)

@@ -1,0 +1,134 @@
+"""Training through TorchDistributor, with real ranks: same seed same loss, one rank and two agree, resume, artifacts."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.config import Train
+from headwater.errors import ModelError
+from headwater.models import ModelSpec, build
+from headwater.training import artifact, checkpoints, grow, snapshot, train
+from headwater.training.snapshot import Snapshot
+
+SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, dropout=0.1)
+
+
+def write_snapshot(folder, files):
+    """A cycle of twelve items, 48 rows, as a snapshot with so many files."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    folder.mkdir(parents=True)
+    items = ((np.arange(48)[:, None] + np.arange(7)) % 12 + 1).astype(np.int32)
+    entries = []
+    for k in range(files):
+        part = items[k::files]
+        kinds = {"item": pa.int32(), "type": pa.int32(), "weight": pa.float32()}
+        values = {"item": part, "type": np.ones_like(part), "weight": np.ones_like(part)}
+        table = pa.table({name: pa.array(values[name].tolist(), pa.list_(kind)) for name, kind in kinds.items()})
+        parquet.write_table(table, folder / f"rows-{k}.parquet")
+        digest = snapshot.digest(folder / f"rows-{k}.parquet")
+        entries.append({"path": f"rows-{k}.parquet", "rows": len(part), "sha256": digest})
+    (folder / "manifest.json").write_text(json.dumps({"files": entries}))
+    return Snapshot.open(folder)
+
+
+def trained(tmp_path, name, processes=1, resume=False, epochs=3, **settings):
+    folder = tmp_path / f"snapshot{processes}"
+    data = Snapshot.open(folder) if folder.exists() else write_snapshot(folder, processes)
+    config = Train(processes=processes, epochs=epochs, batch_size=16, use_gpu=False, timeout_seconds=60, **settings)
+    answer = train.run(train.plan(data, SPEC, config, tmp_path / name, resume=resume), config)
+    return answer, artifact.read_weights(answer["weights"])
+
+
+def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_path):
+    whole, weights = trained(tmp_path, "whole")
+    again, same = trained(tmp_path, "again")
+    assert [entry["loss"] for entry in whole["history"]] == [entry["loss"] for entry in again["history"]]
+    assert whole["history"][-1]["loss"] < whole["history"][0]["loss"]
+    newest = sorted((tmp_path / "again/checkpoints").glob("epoch-*"))[-2:]
+    for path in newest:
+        path.unlink()  # as if it had been killed before the last epoch was saved
+    _, resumed = trained(tmp_path, "again", resume=True)
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, same[name]), name
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path):
+    """Batches hold other rows and dropout falls otherwise, so the runs agree, they are not equal."""
+    one, _ = trained(tmp_path, "one", epochs=4)
+    two, _ = trained(tmp_path, "two", processes=2, epochs=4)
+    assert two["history"][0]["sequences"] == one["history"][0]["sequences"] == 48
+    assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
+
+
+def test_a_loss_that_explodes_ends_in_one_line(spark, tmp_path):
+    with pytest.raises(ModelError, match=r"the loss is no longer finite in epoch \d+; lower train.learning_rate"):
+        trained(tmp_path, "exploding", learning_rate=1e30, clip_norm=1e30)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_never_to_none(tmp_path):
+    for epoch in (1, 2):
+        checkpoints.write(
+            tmp_path, epoch, {"model.a": torch.full((2,), float(epoch))}, {"fingerprint": "f", "epoch": epoch}
+        )
+    newest = tmp_path / "epoch-00002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    tensors, state = checkpoints.read_newest(tmp_path, "f")
+    assert (tensors["model.a"].tolist(), state["epoch"]) == ([1.0, 1.0], 1)
+    with pytest.raises(ModelError, match="belongs to another configuration"):
+        checkpoints.read_newest(tmp_path, "g")
+    (tmp_path / "epoch-00001.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="are damaged"):
+        checkpoints.read_newest(tmp_path, "f")
+
+
+def saved(folder):
+    model = build(SPEC)
+    artifact.save(folder, model.state_dict(), SPEC, {"seed": 1})
+    return model
+
+
+def test_a_model_folder_comes_back_as_it_was_written(tmp_path):
+    model = saved(tmp_path / "m")
+    loaded, facts = artifact.load(tmp_path / "m")
+    assert facts == {"seed": 1}
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [artifact.WEIGHTS, artifact.SPEC])
+def test_one_flipped_byte_is_named(tmp_path, name):
+    saved(tmp_path / "m")
+    path = tmp_path / "m" / name
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelError, match=f"{name} is missing or damaged"):
+        artifact.load(tmp_path / "m")
+
+
+def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path):
+    model = saved(tmp_path / "m")
+    weights = {**model.state_dict(), "item.weight": torch.zeros(3, 16)}
+    artifact.save(tmp_path / "shape", weights, SPEC, {})
+    with pytest.raises(ModelError, match="cannot be opened"):
+        artifact.load(tmp_path / "shape")
+    weights = {**model.state_dict(), "item.weight": torch.full_like(model.item.weight, float("nan"))}
+    artifact.save(tmp_path / "nan", weights, SPEC, {})
+    with pytest.raises(ModelError, match=r"tensor item\.weight holds values that are not finite"):
+        artifact.load(tmp_path / "nan")
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
+def test_a_grown_model_keeps_its_items_and_loads(kind):
+    spec = ModelSpec(kind, n_items=12, max_length=6, dim=16, layers=1, heads=1)
+    model = build(spec)
+    weights, grown = grow.grow(model.state_dict(), spec, 15, seed=1)
+    larger = build(grown)
+    larger.load_state_dict(weights)
+    assert torch.equal(larger.item_matrix()[:13], model.item_matrix())
+    assert torch.equal(larger.item.weight[-1], model.item.weight[-1]) is (kind == "bert4rec")
+    assert grow.grow(weights, grown, 15, seed=1)[1] is grown
