@@ -42,6 +42,11 @@ def promote(j: Job) -> dict[str, Any]:
         raise ModelError(f"model {registry.name} has no challenger; run jobs/train_model.py first")
     if challenger == champion:
         return {"promoted": False, "reason": f"version {champion} is the champion already", "model_version": champion}
+    if "rolled_back" in registry.version(challenger).tags:
+        reason = f"refused: version {challenger} was rolled back; train or fine-tune a new challenger"
+        record(j, "promote", challenger, champion, False, reason, {})
+        j.log.info(reason, challenger=challenger, champion=champion)
+        return {"promoted": False, "reason": reason, "model_version": champion}
     rankers = {version: Ranker.open(registry.download(version)) for version in (challenger, champion) if version}
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
@@ -72,6 +77,8 @@ def roll_back(j: Job) -> dict[str, Any]:
         raise ModelError(f"model {registry.name} has no previous champion to go back to")
     reason = f"rolled back from version {champion} to {previous}"
     record(j, "rollback", previous, champion, True, reason, {})
+    if champion is not None:  # it may still be the challenger, and would be promoted again on the same evidence
+        registry.set_tag(champion, "rolled_back", j.now.isoformat())
     registry.set_alias(CHAMPION, previous)
     return {"promoted": True, "reason": reason, "model_version": previous}
 

@@ -78,3 +78,12 @@ def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items
     ranking = rank(lambda items, types: scores, held([4], seen=[1, 2]), 4)
     assert ranking.ranks[0].tolist() == [2]
     assert ranking.lists.tolist() == [[3, 4, 0, 0]]
+
+
+def test_a_model_whose_scores_are_not_numbers_never_hits():
+    """A comparison with NaN is false, so counting would rank such a target before the first place."""
+    ranking = rank(lambda items, types: torch.full((1, 5), torch.nan), held([2]), 3)
+    assert ranking.ranks[0].tolist() == [NEVER]
+    assert ranking.lists.tolist() == [[0, 0, 0]]
+    ranking = rank(lambda items, types: torch.tensor([[0.0, 1.0, -torch.inf, 2.0, 3.0]]), held([2]), 3)
+    assert ranking.ranks[0].tolist() == [NEVER]

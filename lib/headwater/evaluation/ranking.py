@@ -19,7 +19,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Ranking:
-    """``ranks``: for each user the ranks, from 1, of its targets (NEVER: the model does not know the item);
+    """``ranks``: for each user the ranks, from 1, of its targets (NEVER: the model does not know the item, or has no score for it);
     ``lists``: the first ``width`` items, int64 ``[users, width]``, 0 where there are fewer."""
 
     ranks: list[np.ndarray]
@@ -32,6 +32,7 @@ def rank(scores: Scores, held: HeldOut, width: int, batch: int = 256) -> Ranking
     for start in range(0, len(held), batch):
         stop = min(start + batch, len(held))
         rows = scores(held.items[start:stop], held.types[start:stop]).clone()
+        rows[rows.isnan()] = -torch.inf  # a comparison with NaN is false, which would rank it first
         rows[:, 0] = -torch.inf
         for row, user in enumerate(range(start, stop)):
             seen = held.seen[user]
@@ -40,7 +41,8 @@ def rank(scores: Scores, held: HeldOut, width: int, batch: int = 256) -> Ranking
             found = np.full(len(target), NEVER)
             known = target < rows.shape[1]
             wanted = rows[row, torch.from_numpy(target[known])]
-            found[known] = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1).numpy()
+            places = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)
+            found[known] = places.masked_fill(wanted == -torch.inf, NEVER).numpy()
             ranks.append(np.sort(found))
         values, items = rows.topk(min(width, rows.shape[1]), dim=1)
         lists[start:stop, : items.shape[1]] = items.masked_fill(values == -torch.inf, 0).numpy()

@@ -32,7 +32,7 @@ class Ranker:
         self.max_length: int = model.spec.max_length
         self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
         with torch.inference_mode():
-            self.item_vectors: Tensor = model.item_matrix().float()
+            self.item_vectors: Tensor = model.item_matrix().detach().float()
 
     @classmethod
     def open(cls, folder: Path) -> Ranker:

@@ -17,34 +17,30 @@ TONES = ("a", "b", "c", "d", "e")
 def bars(
     rows: Sequence[tuple[str, float]], labels: Sequence[str], strong: Sequence[int] = (0,), limit: float = 0
 ) -> str:
-    """Horizontal bars, one a row: the name above its bar, the label at its end. ``strong`` rows take the accent.
+    """Horizontal bars, one a row: the name and its label above the bar. ``strong`` rows take the accent.
 
-    ``limit`` is the value of a full bar; by default the largest of the rows.
+    ``limit`` is the value of a full bar; by default the largest of the rows. The text is HTML, so that it wraps.
     """
     most = limit or max((value for _, value in rows), default=0) or 1
-    step, room = 38, WIDTH - LEFT - RIGHT
     parts = []
     for place, ((name, value), label) in enumerate(zip(rows, labels, strict=True)):
-        y = place * step
         tone = "bar strong" if place in strong else "bar"
-        length = max(2.0, room * max(0.0, value) / most)
+        length = max(0.4, 100 * max(0.0, value) / most)
         parts.append(
-            f'<text x="{LEFT}" y="{y + 15}">{esc(_short(name, 46))}</text>'
-            f'<text class="value" x="{WIDTH - RIGHT}" y="{y + 15}" text-anchor="end">{esc(label)}</text>'
-            f'<rect class="track" x="{LEFT}" y="{y + 22}" width="{room}" height="7" rx="3.5"/>'
-            f'<rect class="{tone}" x="{LEFT}" y="{y + 22}" width="{length:.1f}" height="7" rx="3.5">'
-            f"<title>{esc(name)}: {esc(label)}</title></rect>"
+            f"<li><span>{esc(name)}</span><b>{esc(label)}</b>"
+            '<svg viewBox="0 0 100 7" preserveAspectRatio="none" aria-hidden="true">'
+            f'<rect class="track" width="100" height="7"/><rect class="{tone}" width="{length:.2f}" height="7"/></svg></li>'
         )
-    return _svg(len(rows) * step, "".join(parts))
+    return f'<ul class="bars">{"".join(parts)}</ul>'
 
 
 def columns(rows: Sequence[tuple[str, float]], labels: Sequence[str], height: int = 150) -> str:
-    """Upright columns over their names, each with its label on top."""
+    """Upright columns over their names, each with its label on top; a name breaks at its first blank."""
     most = max((value for _, value in rows), default=0) or 1
     step = (WIDTH - LEFT - RIGHT) / max(1, len(rows))
     wide = min(44.0, step * 0.72)
     base = TOP + height
-    every = -(-len(rows) // 12)
+    every = -(-len(rows) // 10)
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>']
     for place, ((name, value), label) in enumerate(zip(rows, labels, strict=True)):
         middle = LEFT + step * (place + 0.5)
@@ -54,8 +50,10 @@ def columns(rows: Sequence[tuple[str, float]], labels: Sequence[str], height: in
             f'height="{tall:.1f}" rx="2"><title>{esc(name)}: {esc(label)}</title></rect>'
         )
         if place % every == 0:
-            parts.append(_centred("value", middle, base - tall - 6, label) + _centred("tick", middle, base + 17, name))
-    return _svg(base + 24, "".join(parts))
+            first, _, second = name.partition(" ")
+            parts.append(_centred("value", middle, base - tall - 7, label) + _centred("tick", middle, base + 18, first))
+            parts.append(_centred("tick", middle, base + 34, second))
+    return _svg(base + (40 if any(" " in name for name, _ in rows) else 24), "".join(parts))
 
 
 def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], unit: str, height: int = 170) -> str:
@@ -92,6 +90,8 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], unit: str
 
 
 def _centred(kind: str, x: float, y: float, text: str) -> str:
+    if not text:
+        return ""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{esc(text)}</text>'
 
 
@@ -99,10 +99,6 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     """The range of some values, never empty."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _svg(height: float, body: str) -> str:

@@ -18,8 +18,8 @@ from headwater.tables.readers import UPKEEP
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 AGES = (
-    (MINUTE, "< 1 min"), (10 * MINUTE, "1–10 min"), (HOUR, "10–60 min"), (6 * HOUR, "1–6 h"), (DAY, "6–24 h"),
-    (7 * DAY, "1–7 d"), (30 * DAY, "7–30 d"), (float("inf"), "> 30 d"),
+    (MINUTE, "0–1 min"), (10 * MINUTE, "1–10 min"), (HOUR, "10–60 min"), (6 * HOUR, "1–6 hours"), (DAY, "6–24 hours"),
+    (7 * DAY, "1–7 days"), (30 * DAY, "7–30 days"), (float("inf"), "30+ days"),
 )  # fmt: skip
 """Upper bounds in seconds and their labels; a list is as old as the newest event it knew of when it was made."""
 INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")

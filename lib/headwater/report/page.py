@@ -154,15 +154,16 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
         return missing("Nothing to show yet: there are no tables; jobs/ingest_events.py makes the first.")
     rows = [
         (
-            f"<code>{esc(s.name)}</code>", whole(s.rows), whole(s.version),
-            f'{duration(max(0.0, now - s.changed_at))} ago' if s.changed_at else "–",
-            esc(s.job or ("not made yet" if s.rows is None else "–")),
+            f"<code>{esc(state.name)}</code><small>{esc(_last_job(state))}</small>",
+            whole(state.rows),
+            whole(state.version),
+            _ago(now, state.changed_at),
         )
-        for s in states
-    ]  # fmt: skip
+        for state in states
+    ]
     parts = [
-        "<p>Every table, its rows and versions, and the job that changed it last.</p>",
-        table(("Table", "Rows", "Version", "Changed", "By"), rows, text=(0, 4)),
+        "<p>Every table, the job that changed it last, its rows and its version.</p>",
+        table(("Table", "Rows", "Version", "Changed"), rows),
     ]
     counts = Asked.of(data.ingested, warehouse).value
     if counts and counts["rows_in"]:
@@ -178,6 +179,14 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
     return "".join(parts) + pair(*shown)
 
 
+def _last_job(state: TableState) -> str:
+    return "not made yet" if state.rows is None else state.job or "–"
+
+
+def _ago(now: float, moment: float | None) -> str:
+    return "–" if moment is None else f"{duration(round(max(0.0, now - moment)))} ago"
+
+
 def _ingest_sentence(counts: dict[str, int]) -> str:
     read, taken, refused, doubled, ignored = (counts[name] for name in data.INGEST_COUNTS)
     return esc(
@@ -190,7 +199,7 @@ def freshness(found: Freshness, now: float) -> str:
     """How old lists are, and who did something that their list does not know of."""
     if not found.newest_list:
         return missing("Nothing to show yet: topn has no lists; run jobs/score_topn.py.")
-    parts = [f"<p>The newest list was made {esc(duration(max(0.0, now - found.newest_list)))} ago."]
+    parts = [f"<p>The newest list was made {esc(_ago(now, found.newest_list))}."]
     if found.wait_median is not None:
         parts.append(
             f" From a change in someone’s history to the list made of it, half waited at most "
@@ -233,7 +242,7 @@ def quality(rows: list[dict[str, Any]], version: int | None, runs: Runs) -> str:
     return f"<p>{esc(lead)}</p>" + pair(
         figure(f"NDCG@{k} of model {about} and the baselines", _against_baselines(theirs, about)),
         figure(f"NDCG@{k} by how much is known of a person", _by_segment(theirs, about)),
-    ) + "<h3>All measurements</h3>" + _all_versions(rows, versions, k, runs)  # fmt: skip
+    ) + "<h3>All measurements</h3>" + _measurements(rows, about, versions, runs)  # fmt: skip
 
 
 def _contenders(about: int) -> list[tuple[str, str]]:
@@ -260,21 +269,25 @@ def _by_segment(rows: list[dict[str, Any]], about: int) -> str:
     return table(("", "Model", "Transitions", "Recent", "Popular"), cells)
 
 
-def _all_versions(rows: list[dict[str, Any]], versions: list[int], k: int, runs: Runs) -> str:
+def _measurements(rows: list[dict[str, Any]], about: int, versions: list[int], runs: Runs) -> str:
+    """The model with its baselines, then the other versions, each measured on what was held out from it."""
+    wanted = [(about, model, name) for model, name in _contenders(about)]
+    wanted += [(version, "", f"Model {version}") for version in versions if version != about]
     lines: list[tuple[str, ...]] = []
-    strong = []
-    for version in versions:
-        for model, name in _contenders(version):
-            values = [_value(rows, version, model, metric) for metric in METRICS]
-            if any(value is not None for value in values):
-                if not model:
-                    strong.append(len(lines))
-                    kind = next((r["model"] for r in rows if r["version"] == version and r["model"] not in NAMES), "")
-                    tags = "".join(f"<small>{esc(tag)}</small>" for tag in (kind, runs.role(version)) if tag)
-                    name = f"{esc(name)}{tags}"
-                digits = [2 if metric == "novelty" else 4 for metric in METRICS]
-                lines.append((name, *map(decimal, values, digits)))
-    return table(("", *(HEADS.get(metric, metric.capitalize()) for metric in METRICS)), lines, strong=strong)
+    for version, model, name in wanted:
+        values = [_value(rows, version, model, metric) for metric in METRICS]
+        if any(value is not None for value in values):
+            digits = [2 if metric == "novelty" else 3 for metric in METRICS]
+            lines.append((_contender(rows, version, model, name, runs), *map(decimal, values, digits)))
+    return table(("", *(HEADS.get(metric, metric.capitalize()) for metric in METRICS)), lines, strong=(0,))
+
+
+def _contender(rows: list[dict[str, Any]], version: int, model: str, name: str, runs: Runs) -> str:
+    if model:
+        return esc(name)
+    kind = next((row["model"] for row in rows if row["version"] == version and row["model"] not in NAMES), "")
+    tags = " · ".join(tag for tag in (_plain(kind), runs.role(version)) if tag)
+    return f"{esc(name)}<small>{esc(tags)}</small>"
 
 
 def training(runs: Runs) -> str:

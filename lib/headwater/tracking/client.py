@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
+import re
+import sqlite3
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, TrackingError
@@ -18,36 +22,36 @@ from headwater.errors import HeadwaterError, TrackingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+FIRST_START_SECONDS = 120
+"""How long a job waits for another one that is creating the tables of a SQLite store."""
+
 
 def connect(config: Config) -> MlflowClient:
-    """A client of ``config.tracking_uri``; raises TrackingError when nobody listens there."""
+    """A client of ``config.tracking_uri``; raises TrackingError when it does not answer in ``mlflow.timeout_seconds``."""
+    timeout = config.mlflow.timeout_seconds
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(config.mlflow.timeout_seconds)
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     uri = config.tracking_uri
-    address = urlparse(uri)
-    if address.scheme in ("http", "https"):
-        port = address.port or (443 if address.scheme == "https" else 80)
-        try:
-            socket.create_connection((address.hostname or "", port), timeout=config.mlflow.timeout_seconds).close()
-        except OSError as error:
-            raise TrackingError(
-                f"MLflow at {uri} cannot be reached ({error.strerror or error}); check mlflow.tracking_uri"
-            ) from None
+    scheme = urlparse(uri).scheme
+    if scheme in ("http", "https"):
+        _knock(uri, timeout)
     with asking(uri):
         import logging
 
         import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        # what goes wrong is raised too, and told in one line; MLflow would print its stack trace beside that
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        if address.scheme != "sqlite":
+        if scheme != "sqlite":
             return mlflow.MlflowClient(uri, uri)
         path = Path(uri.removeprefix("sqlite:///"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=300):  # two first starts would both create the tables
+        with _first_start(path):  # two first starts would both create the tables
+            _need_writable(path, timeout)
             client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
@@ -62,4 +66,50 @@ def asking(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TrackingError(f"MLflow at {uri} failed: {first[:300]}") from error
+        raise TrackingError(f"MLflow at {without_password(uri)} failed: {without_password(first[:300])}") from error
+
+
+def without_password(text: str) -> str:
+    """Text with the password of any ``scheme://user:password@host`` in it blotted out."""
+    return re.sub(r"(://[^/@\s:]*):[^/@\s]+@", r"\1:***@", text)
+
+
+def _knock(uri: str, timeout: float) -> None:
+    """Any HTTP answer, an error page too, shows that somebody is there; a server that hangs does not give one."""
+    address = urlparse(uri)
+    bare = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+    try:
+        urllib.request.urlopen(bare.rstrip("/") + "/health", timeout=timeout).close()
+    except (urllib.error.HTTPError, ssl.SSLError):
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, ssl.SSLError):
+            return  # reached; whether its certificate is good is for MLflow's own settings to say
+        told = f"no answer in {timeout:g} s" if isinstance(reason, TimeoutError) else str(reason)
+        raise TrackingError(
+            f"MLflow at {without_password(uri)} cannot be reached ({told}); check mlflow.tracking_uri"
+        ) from None
+
+
+@contextmanager
+def _first_start(path: Path) -> Iterator[None]:
+    try:
+        with FileLock(f"{path}.lock", timeout=FIRST_START_SECONDS):
+            yield
+    except Timeout:
+        raise TrackingError(
+            f"MLflow at sqlite:///{path} has been busy for {FIRST_START_SECONDS} s; try again later"
+        ) from None
+
+
+def _need_writable(path: Path, timeout: float) -> None:
+    """MLflow itself would wait 20 s for a locked SQLite file, whatever ``mlflow.timeout_seconds`` says."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as store:
+            store.execute("BEGIN IMMEDIATE")
+            store.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise TrackingError(f"MLflow at sqlite:///{path} cannot be used: {error}") from None

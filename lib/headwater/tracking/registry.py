@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,10 @@ class Registry:
         with asking(self.uri):
             self.client.set_registered_model_alias(self.name, alias, str(version))
 
+    def set_tag(self, version: int, tag: str, value: str) -> None:
+        with asking(self.uri):
+            self.client.set_model_version_tag(self.name, str(version), tag, value)
+
     def version(self, version: int) -> ModelVersion:
         """What the registry knows of a version; raises ModelError for one that it does not know."""
         from mlflow.exceptions import MlflowException
@@ -65,14 +70,17 @@ class Registry:
                 raise
 
     def download(self, version: int) -> Path:
-        """The model folder of a version, verified; fetched once and kept in the work folder."""
+        """The model folder of a version, verified; fetched once and kept in the work folder.
+
+        The folder's name holds the run too: version 3 of another store is another model.
+        """
         from headwater.training import artifact
 
-        folder = work_folder(self.config) / "models" / self.name / str(version)
+        known = self.version(version)
+        folder = work_folder(self.config) / "models" / self.name / f"{version}-{str(known.run_id)[:8]}"
         if folder.is_dir():
             artifact.verify(folder)
             return folder
-        known = self.version(version)
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         try:
@@ -100,10 +108,11 @@ class Registry:
 
     def log_metrics(self, version: int, metrics: dict[str, float]) -> None:
         """Add metrics to a version's run."""
-        run_id = str(self.version(version).run_id)
+        from mlflow.entities import Metric
+
+        run_id, now = str(self.version(version).run_id), int(time.time() * 1000)
         with asking(self.uri):
-            for name, value in metrics.items():
-                self.client.log_metric(run_id, name, value)
+            self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
     def _fetch(self, version: ModelVersion, into: Path) -> None:
         source = urlparse(version.source or "")

@@ -6,6 +6,8 @@ import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headwater.config import Config
-from headwater.tracking.client import asking
+from headwater.tracking.client import asking, without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 
 if TYPE_CHECKING:
@@ -44,24 +46,25 @@ def log_training(
             },
         )
         run_id = run.info.run_id
+    with _failing(registry, run_id), asking(registry.uri):
         now = int(time.time() * 1000)
-        params = [Param(key, str(value)[:500]) for key, value in _flat(config.dump()).items()]
+        settings = json.loads(without_password(json.dumps(config.dump())))
+        params = [Param(key, str(value)[:6000]) for key, value in _flat(settings).items()]
         metrics = [
             Metric(key, float(value), now, int(entry["epoch"]))
             for entry in history
             for key, value in entry.items()
             if key != "epoch"
         ]
-        client.log_batch(
-            run_id,
-            metrics=metrics[:900],
-            params=params[:100],
-            tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()],
-        )
+        client.log_batch(run_id, tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()])
+        for start in range(0, len(params), 100):  # as many as a server takes at once
+            client.log_batch(run_id, params=params[start : start + 100])
+        for start in range(0, len(metrics), 1000):
+            client.log_batch(run_id, metrics=metrics[start : start + 1000])
         _log_datasets(client, run_id, config, facts)
         with tempfile.TemporaryDirectory() as scratch:
             _draw(history, Path(scratch) / "loss.png")
-            (Path(scratch) / "config.json").write_text(json.dumps(config.dump(), indent=1))
+            (Path(scratch) / "config.json").write_text(json.dumps(settings, indent=1))
             (Path(scratch) / "environment.txt").write_text(environment())
             client.log_artifacts(run_id, scratch)
         card(model, facts, history)
@@ -76,6 +79,17 @@ def log_training(
         registry.set_alias(CHAMPION, version)
     registry.set_alias(CHALLENGER, version)
     return version
+
+
+@contextmanager
+def _failing(registry: Registry, run_id: str) -> Iterator[None]:
+    """Close the run as failed when it cannot be logged to its end."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            registry.client.set_terminated(run_id, "FAILED")
+        raise
 
 
 def code_revision() -> str:

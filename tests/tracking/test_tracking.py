@@ -1,0 +1,211 @@
+"""Runs and the registry against a real MLflow store: what is logged, what comes back, and what a dead store costs."""
+
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+import torch
+import yaml
+
+from headwater.config import Config
+from headwater.errors import ModelError, TrackingError
+from headwater.models import ModelSpec, build
+from headwater.tracking import Registry, runs
+from headwater.tracking.registry import CHALLENGER, CHAMPION
+from headwater.training import artifact
+
+SPEC = ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)
+FACTS = {
+    "kind": "sasrec", "n_items": 6, "max_length": 4, "protocol": "temporal", "seed": 1, "code_revision": "abc123",
+    "sequences_version": 3, "events_version": 5, "sequences": 40, "best_epoch": 2,
+    "train_until": "2025-01-01T00:00:00+00:00", "validation_until": "2025-01-02T00:00:00+00:00",
+}  # fmt: skip
+HISTORY = [{"epoch": 1, "loss": 2.0, "validation_ndcg_10": 0.1}, {"epoch": 2, "loss": 1.5, "validation_ndcg_10": 0.2}]
+
+
+def a_config(folder, uri="", **mlflow):
+    return Config(
+        paths={"warehouse": str(folder / "warehouse")}, mlflow={"tracking_uri": uri, "timeout_seconds": 2, **mlflow}
+    )
+
+
+def registered(config, folder, seed=1, history=HISTORY):
+    """The version of a model with weights of ``seed``."""
+    torch.manual_seed(seed)
+    artifact.save(folder / f"model{seed}", build(SPEC).state_dict(), SPEC, FACTS)
+    return runs.log_training(Registry(config), config, folder / f"model{seed}", FACTS, history, "train_model")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A config whose store holds two versions, logged from an empty working directory."""
+    folder = tmp_path_factory.mktemp("store")
+    config = a_config(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        (folder / "cwd").mkdir()
+        patch.chdir(folder / "cwd")
+        assert [registered(config, folder, seed) for seed in (1, 2)] == [1, 2]
+    return folder, config
+
+
+def test_the_first_version_is_champion_and_the_newest_challenger(store):
+    registry = Registry(store[1])
+    assert (registry.alias(CHAMPION), registry.alias(CHALLENGER), registry.alias("previous_champion")) == (1, 2, None)
+
+
+def test_nothing_is_left_in_the_working_directory(store):
+    assert list((store[0] / "cwd").iterdir()) == []
+
+
+def test_a_run_holds_settings_curves_data_versions_and_environment(store):
+    registry = Registry(store[1])
+    run = registry.client.get_run(registry.version(2).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.epochs"] == "30"
+    assert run.data.params["mlflow.model_name"] == "headwater"
+    assert run.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert registry.history(2)["loss"] == [(1, 2.0), (2, 1.5)]
+    inputs = {entry.dataset.name: entry.dataset for entry in run.inputs.dataset_inputs}
+    assert {name: dataset.digest for name, dataset in inputs.items()} == {"sequences": "v3", "events": "v5"}
+    assert {dataset.source_type for dataset in inputs.values()} == {"delta_table"}
+    logged = {entry.path for entry in registry.client.list_artifacts(run.info.run_id)}
+    assert logged == {"loss.png", "config.json", "environment.txt", "model"}
+
+
+def test_the_model_has_a_signature_and_nothing_that_mlflow_would_execute(store):
+    described = yaml.safe_load((Registry(store[1]).download(2) / "MLmodel").read_text())
+    assert set(described["flavors"]) == {"headwater"}
+    assert '"items"' in described["signature"]["inputs"]
+    assert "[-1, 4]" in described["signature"]["inputs"]
+    assert "[-1, 7]" in described["signature"]["outputs"]
+
+
+def test_the_card_says_what_the_model_has_seen(store):
+    card = (Registry(store[1]).download(1) / "README.md").read_text()
+    assert "`sequences` version 3: 40 sequences, events before 2025-01-01" in card
+    assert "Best epoch 2 of 2" in card
+
+
+def test_a_version_comes_back_with_its_facts_and_its_own_weights(store):
+    registry = Registry(store[1])
+    assert registry.facts(1) == FACTS
+    torch.manual_seed(2)
+    wanted = build(SPEC).state_dict()
+    model, _ = artifact.load(registry.download(2))
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_fetched_model_that_was_damaged_is_refused_by_name(store):
+    registry = Registry(store[1])
+    weights = registry.download(1) / artifact.WEIGHTS
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ModelError, match=r"weights\.safetensors is missing or damaged"):
+        registry.download(1)
+    weights.write_bytes(good)
+
+
+def test_the_same_version_number_of_another_store_is_another_model(store):
+    folder, config = store
+    first = Registry(config).download(1)
+    other = a_config(folder, uri=f"sqlite:///{folder}/other.db")
+    assert registered(other, folder, seed=3) == 1
+    assert Registry(other).download(1) != first
+
+
+def test_an_unknown_version_is_one_line(store):
+    with pytest.raises(ModelError, match="model headwater has no version 9"):
+        Registry(store[1]).download(9)
+
+
+def test_no_champion_says_which_job_to_run(store):
+    config = a_config(store[0], model_name="another")
+    with pytest.raises(ModelError, match=r"another has no champion yet; run jobs/train_model\.py first"):
+        Registry(config).need_champion()
+
+
+def test_measured_values_join_the_run_of_their_version(store):
+    registry = Registry(store[1])
+    registry.log_metrics(1, {"test_ndcg_10": 0.25})
+    assert registry.history(1)["test_ndcg_10"] == [(0, 0.25)]
+
+
+def test_a_long_training_keeps_every_epoch(store):
+    folder, config = store
+    config = a_config(folder, model_name="long")
+    history = [{"epoch": k, "loss": 1 / k, "validation_ndcg_10": 0.1} for k in range(1, 601)]
+    version = registered(config, folder, seed=4, history=history)
+    assert len(Registry(config).history(version)["loss"]) == 600
+
+
+def test_a_training_that_cannot_be_logged_leaves_a_failed_run_and_no_version(store, monkeypatch):
+    folder, _ = store
+    config = a_config(folder, model_name="never", experiment="never")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(runs, "_draw", full)
+    with pytest.raises(TrackingError, match="No space left on device"):
+        registered(config, folder, seed=5)
+    registry = Registry(config)
+    assert registry.alias(CHALLENGER) is None
+    experiment = registry.client.get_experiment_by_name("never").experiment_id
+    assert [run.info.status for run in registry.client.search_runs([experiment])] == ["FAILED"]
+
+
+def seconds_until_refused(config, line):
+    start = time.monotonic()
+    with pytest.raises(TrackingError, match=line) as refused:
+        Registry(config).alias(CHAMPION)
+    assert "\n" not in str(refused.value)
+    return time.monotonic() - start
+
+
+def test_a_closed_port_is_one_line_with_the_address_and_without_the_password(tmp_path):
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        config = a_config(tmp_path, f"http://ann:s3cret@127.0.0.1:{taken.getsockname()[1]}")
+        line = r"MLflow at http://ann:\*\*\*@127\.0\.0\.1:\d+ cannot be reached .*; check mlflow\.tracking_uri"
+        assert seconds_until_refused(config, line) < 5
+
+
+def test_a_server_that_accepts_and_never_answers_costs_the_timeout_and_no_more(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        config = a_config(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert seconds_until_refused(config, "no answer in 2 s") < 6
+
+
+def test_a_locked_store_costs_the_timeout_and_no_more(tmp_path):
+    config = a_config(tmp_path)
+    Registry(config).alias(CHAMPION)
+    with closing(sqlite3.connect(tmp_path / "warehouse/mlflow.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert seconds_until_refused(config, r"mlflow\.db cannot be used: database is locked") < 15
+        holder.execute("ROLLBACK")
+    assert Registry(config).alias(CHAMPION) is None
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "notes.db").write_text("not a database, but long enough to be read as the header of one" * 20)
+    seconds_until_refused(
+        a_config(tmp_path, f"sqlite:///{tmp_path}/notes.db"), r"notes\.db cannot be used: file is not"
+    )
+
+
+def test_two_jobs_may_be_the_first_at_once(tmp_path):
+    ask = (
+        "from headwater.config import Config; from headwater.tracking import Registry; "
+        f"print(Registry(Config(paths={{'warehouse': {str(tmp_path)!r}}})).alias('champion'))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert (process.returncode, out.strip()) == (0, "None"), err
