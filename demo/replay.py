@@ -312,8 +312,9 @@ def act(
     """Let users act after ``since``, when all lists stood, and before ``until``.
 
     A real future interaction with a film of the user's list is taken from the list. Besides, a share ``visits`` of the
-    users looks at the list, and clicks at a rank with probability 0.12 / log2(rank + 1), whatever stands there: the
-    simulation knows no taste, so it cannot flatter the model.
+    users looks at the list and clicks at a rank with probability 0.12 / log2(rank + 1), whatever stands there. Such
+    clicks are enough to drive the loop, but they say nothing of taste, and all of them are films that the champion
+    chose: no quality may be claimed from them.
     """
     stamped = stamp(future, since, until, seed=3)
     places = {(user, place.film) for user, places in lists.items() for place in places}

@@ -256,7 +256,8 @@ def summary(demo: Demo, total: float) -> list[str]:
             f"{demo.clicks['simulated']} clicks are simulated)"
         )
 
-    lines += ["Quality: NDCG@10, temporal split, full catalogue, held-out test events", *quality()]
+    tuned = {answer.get("model_version", 0) for job, answer in demo.answers if job == "finetune_model"}
+    lines += ["Quality: NDCG@10, temporal split, full catalogue, held-out test events", *quality(tuned)]
     if demo.waits:
         lines.append("Freshness, from a user's last event to the list that knows it (nearline)")
         lines.append(f"  {median(demo.waits):7.1f} s median, {max(demo.waits):.1f} s at most, {len(demo.waits)} lists")
@@ -268,8 +269,8 @@ def summary(demo: Demo, total: float) -> list[str]:
     return lines
 
 
-def quality() -> list[str]:
-    """NDCG@10 of each version and, beside it, of the baselines on the same users."""
+def quality(tuned: set[int]) -> list[str]:
+    """NDCG@10 of each version and, beside it, of the baselines on the same users; ``tuned`` are fine-tuned versions."""
     names = ["model_version", "model", "split", "segment", "metric", "k", "value", "users", "beside_version"]
     rows = [
         row
@@ -281,7 +282,9 @@ def quality() -> list[str]:
         own = [row for row in rows if row["model_version"] == version][-1]
         beside = {r["model"]: r["value"] for r in rows if not r["model_version"] and r["beside_version"] == version}
         others = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(beside.items()))
-        lines.append(f"  {own['value']:8.4f}  version {version} ({own['users']} users); {others}")
+        # the newest feedback is mostly clicks on the champion's own lists, which favours it over any baseline
+        note = " [on held-out feedback, mostly simulated clicks: no proof]" if version in tuned else ""
+        lines.append(f"  {own['value']:8.4f}  version {version}, {own['users']} users; {others}{note}")
     return lines + [f"            {line}" for line in _decisions()]
 
 

@@ -171,13 +171,13 @@ def test_a_closed_port_is_one_line_with_the_address_and_without_the_password(tmp
         taken.bind(("127.0.0.1", 0))
         config = a_config(tmp_path, f"http://ann:s3cret@127.0.0.1:{taken.getsockname()[1]}")
         line = r"MLflow at http://ann:\*\*\*@127\.0\.0\.1:\d+ cannot be reached .*; check mlflow\.tracking_uri"
-        assert seconds_until_refused(config, line) < 5
+        assert seconds_until_refused(config, line) < 10
 
 
 def test_a_server_that_accepts_and_never_answers_costs_the_timeout_and_no_more(tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         config = a_config(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert seconds_until_refused(config, "no answer in 2 s") < 6
+        assert seconds_until_refused(config, "no answer in 2 s") < 10
 
 
 def test_a_locked_store_costs_the_timeout_and_no_more(tmp_path):

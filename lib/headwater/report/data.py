@@ -6,6 +6,7 @@ table raises TableError, whose sentence names the job to run.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,8 @@ class Person:
 
 def table_states(warehouse: Warehouse) -> list[TableState]:
     """Every table of the contract: rows, version, last change of rows, and the job that made it."""
-    return [_state(warehouse, table) for table in schemas.TABLES]
+    with ThreadPoolExecutor(4) as pool:  # each waits for some small Spark jobs, one after the other
+        return list(pool.map(lambda table: _state(warehouse, table), schemas.TABLES))
 
 
 def _state(warehouse: Warehouse, table: str) -> TableState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -61,20 +62,22 @@ def missing(sentence: str) -> str:
 
 def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
     """The whole page. A missing table costs its section only."""
-    head = data.headline(warehouse)
-    fresh = Asked.of(data.freshness, warehouse)
-    measured = Asked.of(data.quality, warehouse)
-    version = _champion(runs, head, measured)
     states = data.table_states(warehouse)
+    questions = (data.freshness, data.quality, data.promotions, _feedback, data.variety, data.people)
+    with ThreadPoolExecutor(4) as pool:
+        asked = pool.map(lambda question: Asked.of(question, warehouse), questions)
+        head = data.headline(warehouse)
+        fresh, measured, decided, acted, varied, known = asked
+    version = _champion(runs, head, measured)
     sections = [
         ("loop", "The loop", loop(states, warehouse, now.timestamp())),
         ("freshness", "Freshness", fresh.show(lambda found: freshness(found, now.timestamp()))),
         ("quality", "Quality", measured.show(lambda rows: quality(rows, version, runs))),
         ("training", "Training", training(runs)),
-        ("gate", "The gate", Asked.of(data.promotions, warehouse).show(gate)),
-        ("feedback", "Feedback", Asked.of(_feedback, warehouse).show(lambda found: feedback(*found))),
-        ("variety", "Variety", Asked.of(data.variety, warehouse).show(variety)),
-        ("people", "A few people", Asked.of(data.people, warehouse).show(people)),
+        ("gate", "The gate", decided.show(gate)),
+        ("feedback", "Feedback", acted.show(lambda found: feedback(*found))),
+        ("variety", "Variety", varied.show(variety)),
+        ("people", "A few people", known.show(people)),
     ]
     here = resources.files("headwater.report")
     html = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
