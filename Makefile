@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint bench package clean help
+.PHONY: env demo test test-faults lint bench package clean help
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,8 +18,11 @@ $(READY): requirements.lock setup.cfg pyproject.toml tools/setup_env.sh tools/fe
 demo: env  ## the whole loop on MovieLens, in some minutes, into demo-out/
 	@$(BIN)/python demo/run.py
 
-test: env  ## every test: real Spark, Delta, MLflow, Petastorm, Airflow
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+test: env  ## rooms and transforms on real Spark, Delta, Petastorm and ranks
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not fault"
+
+test-faults: env  ## whole jobs: the loop, kills, races, Airflow; half an hour on two cores
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m fault
 
 lint: env  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import shop
 
+pytestmark = pytest.mark.fault  # whole jobs as processes of their own
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # In a process of its own: the DAG file reads HEADWATER_CONFIG when it is imported, and Airflow takes over the logging.

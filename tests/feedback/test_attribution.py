@@ -44,7 +44,9 @@ def test_an_action_answers_the_newest_list_that_stood_there(spark):
     shown = lists(spark, ("u", 0, "abc", 1), ("u", 10, "bca", 2), ("u", 30, "cab", 3))
     happened = events(spark, ("e1", "u", "b", "click", 5), ("e2", "u", "b", "click", 20), ("e3", "u", "b", "click", 40))
     assert found(spark, happened, shown) == [
-        ("e1", 2, 1, at(0), None), ("e2", 1, 2, at(10), 0.25), ("e3", 3, 3, at(30), None)
+        ("e1", 2, 1, at(0), None),
+        ("e2", 1, 2, at(10), 0.25),
+        ("e3", 3, 3, at(30), None),
     ]
 
 

@@ -7,6 +7,8 @@ import pytest
 from headwater import schemas
 from headwater.tables import Warehouse
 
+pytestmark = pytest.mark.fault  # whole jobs as processes of their own
+
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 

@@ -189,6 +189,7 @@ def test_hostile_log_lines_take_no_long_time_and_no_deep_stack(spark):
     assert reasons == [("malformed_log",), ("malformed_log",), ("line_too_long",), (None,)]
 
 
+@pytest.mark.filterwarnings("ignore:Possible set intersection:FutureWarning")
 @pytest.mark.parametrize(
     ("python", "text"),
     [

@@ -85,6 +85,8 @@ def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, 
     for ours in of_source(source):
         theirs = found(source.fields.get(ours, ours))
         constant = source.constants.get(ours)
+        if isinstance(constant, float) and constant.is_integer():
+            constant = int(constant)  # the config reads 42 as 42.0; as an id it is 42
         fallback = F.lit(None if constant is None else str(constant)).cast("string")
         columns[ours] = fallback if theirs is None else F.coalesce(blank_as_null(theirs), fallback)
     return columns

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -98,9 +99,7 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
 
 def _cause(text: str) -> str:
     """The last line of a rank's trace that names an error."""
-    lines = [line.strip() for line in text.splitlines() if "Error" in line and "ChildFailedError" not in line]
-    named = [
-        line for line in lines if line.startswith(("headwater.", "torch.", "RuntimeError", "ValueError", "OSError"))
-    ]
-    chosen = (named or lines or text.strip().splitlines() or ["a rank ended without a word"])[-1]
-    return chosen.removeprefix("headwater.errors.ModelError: ").removeprefix("headwater.errors.HeadwaterError: ")
+    said = [re.sub(r"^\[rank\d+\]: ", "", line.strip()) for line in text.splitlines()]
+    errors = [line for line in said if re.match(r"[\w.]+(Error|Exception): ", line) and "ChildFailedError" not in line]
+    chosen = (errors or [line for line in said if line] or ["a rank ended without a word"])[-1]
+    return re.sub(r"^headwater\.errors\.\w+: ", "", chosen)

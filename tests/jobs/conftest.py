@@ -1,0 +1,13 @@
+"""Whole jobs as processes of their own take minutes: `make test-faults` runs them."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.fault)
