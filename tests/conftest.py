@@ -14,6 +14,7 @@ import yaml
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads would only wait for each other
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).parent))  # for shop, the data that whole-job tests share
 SHARED = ROOT.parent / "shared" / "data"
 
 

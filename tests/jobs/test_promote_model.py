@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def shop(spark, tmp_path_factory):
     warehouse.append(spark.createDataFrame(rows, schemas.ddl("events")), "events", {"job": "test"})
     goods = [(f"i{k}", k, None, None, None, None, True, START) for k in range(1, ITEMS + 1)]
     warehouse.append(spark.createDataFrame(goods, schemas.ddl("items")), "items", {"job": "test"})
+    Registry(Config(paths={"warehouse": warehouse.root})).alias(CHAMPION)  # an empty store, made once for all tests
     return root
 
 
@@ -69,6 +71,7 @@ def a_job(shop, tmp_path):
             warehouse.mkdir()
             for table in ("events", "items"):
                 (warehouse / table).symlink_to(shop / "warehouse" / table)
+            shutil.copy(shop / "warehouse" / "mlflow.db", warehouse)
         settings = {"min_users": 20, "bootstrap_samples": 200, **gate}
         return Job("promote_model", Config(paths={"warehouse": str(warehouse)}, gate=settings))
 
