@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +90,25 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
     # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
     spark_gpus = planned["use_gpu"] and not train.local_mode
     distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)
+    said = _Said()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(said):
             answer = distributor.run(worker.work, json.dumps(planned))
     except Exception as error:
-        raise ModelError(f"training failed: {_cause(str(error))}") from error
+        raise ModelError(f"training failed: {_cause(''.join(said.lines) or str(error))}") from error
     assert answer is not None, "a function that ran has an answer"
     return answer
+
+
+class _Said(io.TextIOBase):
+    """Passes what ranks print on to standard error and keeps the end of it: their errors are told nowhere else."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=400)
+
+    def write(self, text: str) -> int:
+        self.lines.append(text)
+        return sys.stderr.write(text)
 
 
 def _cause(text: str) -> str:
