@@ -95,7 +95,8 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
         with contextlib.redirect_stdout(said):
             answer = distributor.run(worker.work, json.dumps(planned))
     except Exception as error:
-        raise ModelError(f"training failed: {_cause(''.join(said.lines) or str(error))}") from error
+        cause = _cause("".join(said.lines) or str(error))
+        raise ModelError(f"training failed: {cause}") from error
     assert answer is not None, "a function that ran has an answer"
     return answer
 
