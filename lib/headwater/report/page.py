@@ -118,7 +118,7 @@ def summary(
         return "No lists have been published yet. What stands below says which jobs are still to run."
     said = [f"{plural(head['users'], 'person holds', 'people hold')} a list of {whole(head['list_length'])}."]
     if fresh and fresh.users:
-        said.append(f"{percent(fresh.up_to_date, fresh.users)} of the lists know what their user did last.")
+        said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that knows what they did last.")
     model, recent = _value(rows, version, "", "ndcg"), _value(rows, version, "recent_popularity", "ndcg")
     if model is not None and recent:
         times = f"{model / recent:.1f} times as well as recent popularity"
@@ -140,7 +140,7 @@ def tiles(head: dict[str, Any], fresh: Freshness | None, rows: list[dict[str, An
             f"model {version}; recent popularity {decimal(recent, 3)}" if model is not None else "not measured yet",
         ),
         (
-            "Lists up to date",
+            "People up to date",
             percent(fresh.up_to_date, fresh.users) if fresh else "–",
             f"newest {moment(fresh.newest_list)} UTC" if fresh and fresh.newest_list else "no lists yet",
         ),

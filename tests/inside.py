@@ -1,0 +1,37 @@
+"""A site whose jobs run inside the test's own process and session: quick, for tests of what a job leaves behind."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import yaml
+
+from headwater.config import Config, load
+from headwater.job import Job
+from headwater.tables import Warehouse
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "jobs"))
+
+
+class Inside:
+    """A landing folder, a warehouse, a config; ``call`` runs a job's body and returns its counts, or raises."""
+
+    def __init__(self, spark, root: Path, settings: dict) -> None:
+        self.landing, self.root = root / "landing", root / "warehouse"
+        self.landing.mkdir(parents=True)
+        paths = {"landing": str(self.landing), "warehouse": str(self.root)}
+        file = root / "site.yaml"
+        file.write_text(yaml.safe_dump({"paths": paths, "spark": {"spark.sql.shuffle.partitions": "2"}, **settings}))
+        self.config: Config = load([file])
+        self.tables = Warehouse(spark, str(self.root), 60)
+
+    def call(self, job: str, body: str, *args, **settings) -> dict:
+        """Run function ``body`` of ``jobs/<job>.py``; ``settings`` replace whole sections of the config."""
+        config = self.config.model_copy(update=settings)
+        return getattr(importlib.import_module(job), body)(Job(job, config), *args)
+
+    def rows(self, table: str, *columns: str) -> list[tuple]:
+        frame = self.tables.read(table)
+        return sorted((tuple(row) for row in frame.select(*(columns or frame.columns)).collect()), key=repr)

@@ -1,0 +1,69 @@
+"""Pieces of the page: nothing from data is read as HTML, numbers read well, charts keep their proportions."""
+
+import re
+
+import pytest
+
+from headwater.errors import UsageError
+from headwater.report import charts, markup, output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ('a "b" & c', "a &quot;b&quot; &amp; c"),
+        ("bell\x07 line\nend", "bell  line end"),
+        ("see http://x.org", "see http:&#47;&#47;x.org"),
+    ],
+)
+def test_text_from_data_is_shown_and_never_obeyed(text, shown):
+    assert markup.esc(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("part", "total", "shown"),
+    [(1, 4, "25.0 %"), (4, 4, "100 %"), (9_999, 10_000, "> 99.9 %"), (0, 3, "0.0 %"), (0, 0, "–")],
+)
+def test_a_share_is_whole_only_when_it_is(part, total, shown):
+    assert markup.percent(part, total) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "–"), (2.25, "2.2 s"), (59, "59 s"), (90, "1.5 min"), (7_200, "2 h"), (172_800, "2 d")],
+)
+def test_a_length_of_time_has_the_unit_that_reads_best(seconds, shown):
+    assert markup.duration(seconds) == shown
+
+
+def test_bars_are_as_long_as_their_values():
+    drawn = charts.bars([("a", 4), ("b", 1), ("none", 0)], ["4", "1", "0"])
+    assert re.findall(r'class="bar[^"]*" width="([\d.]+)"', drawn) == ["100.00", "25.00", "0.40"]
+
+
+def test_columns_are_as_tall_as_their_values_and_survive_zeros():
+    drawn = charts.columns([("1", 10.0), ("2", 5.0), ("3", 0.0)], ["10", "5", "0"], height=100)
+    assert re.findall(r'<rect[^>]* height="([\d.]+)"', drawn) == ["100.0", "50.0", "0.0"]
+    assert "nan" not in charts.columns([("1", 0.0)], [""])
+
+
+def test_a_curve_of_equal_values_is_a_level_line():
+    drawn = charts.lines([("loss", [(1, 2.0), (2, 2.0)])], "epoch")
+    heights = {point.split(",")[1] for point in re.search(r'points="([^"]+)"', drawn).group(1).split()}
+    assert len(heights) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path):
+    with pytest.raises(UsageError, match="is a folder"):
+        output.check_writable(tmp_path)
+    with pytest.raises(UsageError, match="nowhere"):
+        output.check_writable(tmp_path / "nowhere" / "report.html")
+
+
+def test_the_page_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
+    page = tmp_path / "report.html"
+    output.write_atomically("old", page)
+    output.write_atomically("new", page)
+    assert page.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

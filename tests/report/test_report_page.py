@@ -1,0 +1,160 @@
+"""The whole page from a small warehouse, from an empty one, and without MLflow."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import pytest
+
+from headwater import report, schemas
+from headwater.config import Config
+from headwater.report import data
+from headwater.report.runs import Runs, read_runs
+from headwater.tables import Warehouse
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+MADE = NOW - timedelta(minutes=30)
+EVIL = '<script src="https://x.org/a.js"></script>'
+
+
+@pytest.fixture(scope="module")
+def full(spark, tmp_path_factory):
+    """Three users, one of them behind and one without a list; two items in lists; feedback, metrics, decisions."""
+    warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("report") / "warehouse"), 60)
+
+    def put(table, *rows, **note):
+        frame = spark.createDataFrame(list(rows), schemas.ddl(table))
+        warehouse.append(frame, table, {"job": "tests", **note})
+
+    def at(hours):
+        return MADE - timedelta(hours=hours)
+
+    put("items", *[(f"i{k}", k, title, "c", None, None, True, NOW) for k, title in ((1, "Dune"), (2, EVIL), (3, None))])
+    put("events", *[
+        (f"e{k}", "ann", "i1", "view", NOW, None, None, None, "s", "f", NOW, NOW.date()) for k in range(4)
+    ], rows_in=10, rows_events=4, rows_quarantined=3, rows_duplicate=2, rows_ignored=1)  # fmt: skip
+    put("quarantine", *[("raw", reason, "s", "f", NOW) for reason in ("bad_json", "bad_json", "bot_agent")])
+    put("sequences", *[
+        (user, [1, 2, 3], ["view", "click", "purchase"], [at(5), at(4), at(last)], ["a", "b", "c"], [None] * 3, [1],
+         at(last), MADE - timedelta(seconds=90))
+        for user, last in (("ann", 2), ("bob", 2), ("cat", 2))
+    ])  # fmt: skip
+    lists = [
+        (user, rank, item, 1.0, f"because of {EVIL}", "model", 3, known, MADE, None)
+        for user, known in (("ann", at(2)), ("bob", at(30)))
+        for rank, item in ((1, "i1"), (2, "i2"))
+    ]
+    put("topn", *lists)
+    put("topn_history", *lists)
+    put("feedback", ("e1", "ann", "i1", "click", NOW, 1, 3, None, 1.0, MADE),
+        ("e2", "ann", "i1", "purchase", NOW, 1, 3, None, 4.0, MADE))  # fmt: skip
+    put("model_metrics", *[
+        (version, model, "temporal", "test", "all", "ndcg", k, value, 40, beside, when)
+        for version, model, beside, value, when in (
+            (3, "sasrec", 3, 0.111, at(9)), (3, "sasrec", 3, 0.2, at(1)), (0, "recent_popularity", 3, 0.1, at(1)),
+            (0, "popularity", 3, 0.05, at(1)), (2, "sasrec", 2, 0.15, at(20)),
+        )
+        for k in (5, 10)
+    ])  # fmt: skip
+    put("promotions", (at(1), "promote", 3, 2, "promoted", "ndcg@10 is better", "{}"))
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def page(full):
+    curves = {3: {"loss": [(1, 3.0), (2, 2.0)], "ndcg": [(1, 0.1), (2, 0.2)]}}
+    return report.build(full, Runs(champion=3, challenger=3, curves=curves), NOW)
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(page):
+    parser = Tags()
+    parser.feed(page.html)
+    return parser.seen, re.sub(r"\s+", " ", " ".join(parser.text))
+
+
+def test_the_page_holds_every_section_and_needs_nothing_but_itself(page):
+    tags, text = parsed(page)
+    assert page.missing == []
+    for title in ("The loop", "Freshness", "Quality", "Training", "The gate", "Feedback", "Variety", "A few people"):
+        assert title in text
+    assert "http://" not in page.html
+    assert "https://" not in page.html
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in tags}
+    assert all(value.startswith("#") for _, attrs in tags for name, value in attrs.items() if name in ("href", "src"))
+
+
+def test_what_stands_in_the_data_is_escaped(page):
+    assert EVIL not in page.html
+    assert "&lt;script src=&quot;https:&#47;&#47;x.org" in page.html
+
+
+def test_the_numbers_of_the_page_are_those_of_the_tables(page):
+    _, text = parsed(page)
+    assert "2 people hold a list of 2." in text
+    assert "Model 3 ranks what people did next 2.0 times as well as recent popularity." in text
+    assert "Of 10 lines read, 4 became events, 3 are in quarantine (30.0 %), 2 were there already, and 1" in text
+    assert "The lists show 2 of 3 items (66.7 %)." in text
+    assert "2 actions on shown items, worth a reward of 5.0" in text
+
+
+def test_freshness_tells_who_is_behind_and_who_has_no_list(full):
+    fresh = data.freshness(full)
+    assert (fresh.users, fresh.up_to_date, fresh.behind, fresh.without) == (3, 1, 1, 1)
+    assert fresh.newest_list == MADE.timestamp()
+    assert [label for label, count in fresh.ages if count] == ["1–6 hours", "1–7 days"]
+    assert (fresh.wait_median, fresh.wait_most) == (90, 90)
+
+
+def test_of_two_evaluations_the_newest_counts_and_k_is_ten(full):
+    rows = [(r["version"], r["model"], r["k"], r["value"]) for r in data.quality(full)]
+    assert sorted(rows) == [
+        (2, "sasrec", 10, 0.15), (3, "popularity", 10, 0.05), (3, "recent_popularity", 10, 0.1), (3, "sasrec", 10, 0.2)
+    ]  # fmt: skip
+
+
+def test_two_actions_on_one_row_are_one_row_acted_on(full):
+    rows = data.feedback_by_rank(full)
+    assert [(r["rank"], r["shown"], r["actions"], r["rows_acted_on"], r["reward"]) for r in rows] == [
+        (1, 2, 2, 1, 5.0), (2, 2, 0, 0, 0.0)
+    ]  # fmt: skip
+
+
+def test_people_are_shown_with_titles_their_last_event_first(full):
+    found = {person.user: person for person in data.people(full, events=2)}
+    assert set(found) == {"ann", "bob"}
+    assert [event["title"] for event in found["ann"].events] == ["i3", EVIL]
+    assert [row["title"] for row in found["ann"].items] == ["Dune", EVIL]
+
+
+def test_without_tables_each_section_names_the_job_to_run(spark, tmp_path):
+    empty = report.build(Warehouse(spark, str(tmp_path / "none"), 60), Runs(problem="No run yet."), NOW)
+    _, text = parsed(empty)
+    assert len(empty.missing) == 8
+    for job in ("ingest_events", "score_topn", "evaluate_model", "promote_model"):
+        assert f"jobs/{job}.py" in text
+
+
+def test_tables_without_rows_are_no_error(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "bare"), 60)
+    for table in schemas.TABLES:
+        warehouse.create(table)
+    assert "The loop" not in report.build(warehouse, Runs(), NOW).missing
+
+
+def test_an_mlflow_that_does_not_answer_is_a_sentence(tmp_path):
+    for uri in (f"sqlite:///{tmp_path}/none.db", "http://127.0.0.1:9"):
+        runs = read_runs(Config(mlflow={"tracking_uri": uri, "timeout_seconds": 2}))
+        assert runs.curves == {}
+        assert runs.problem.endswith(".")
