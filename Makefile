@@ -11,7 +11,7 @@ help:  ## what there is
 
 env: $(READY)  ## build .venv from requirements.lock, with Delta's jars beside Spark's
 
-$(READY): requirements.lock setup.cfg pyproject.toml tools/setup_env.sh tools/fetch_jars.py
+$(READY): requirements.lock setup.cfg pyproject.toml $(wildcard tools/*)
 	@PYTHON="$(PYTHON)" bash tools/setup_env.sh $(VENV)
 	@touch $@
 

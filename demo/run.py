@@ -2,9 +2,10 @@
 
     make demo            (or .venv/bin/python demo/run.py)
 
-Writes the traffic of a film site (``replay``) to ``demo-out/landing`` and starts the jobs on it as a user would, each
-as a process of its own: two nights, two nearline rounds, one round of feedback, the report. Ends with a table of what
-was measured; every number is read from the jobs' closing lines or the tables. ``demo-out`` is made anew each time.
+Writes the traffic of a film site (``replay``) to ``demo-out/landing`` and starts the jobs on it with the flags that a
+user would give, in one warm Spark session (``warm``): two nights, two nearline rounds, one round of feedback, the
+report. Ends with a table of what was measured; every number is read from the jobs' closing lines or the tables.
+``demo-out`` is made anew each time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -44,6 +46,7 @@ class Demo:
     """One run: the bar, what each job answered, and what was noticed on the way."""
 
     bar: tqdm
+    worker: subprocess.Popen | None = None
     answers: list[tuple[str, dict]] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     peak_gib: float = 0.0
@@ -59,28 +62,21 @@ class Demo:
 
     def run(self, job: str, *args: str) -> dict:
         """Start one job, wait, show its answer. Raises DemoError with the job's own line where it fails."""
-        command = [sys.executable, f"jobs/{job}.py", "--config", CONFIG, *args]
-        shown = " ".join(["python", *command[1:]])
+        command = [f"jobs/{job}.py", "--config", CONFIG, *args]
+        shown = " ".join(["python", *command])
         if not self.bar.disable:
             self.say(f"$ {shown}")
         began = time.monotonic()
-        with LOG.open("a+", encoding="utf-8", errors="replace") as log, ANSWER.open("w+", encoding="utf-8") as answers:
+        with LOG.open("a", encoding="utf-8", errors="replace") as log:
             log.write(f"\n$ {shown}\n")
             log.flush()
             start = log.tell()
-            child = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=answers, stderr=log, start_new_session=True
-            )
-            try:
-                self._watch(child, job, start, began)
-            except BaseException:
-                processes.stop(child)
-                raise
+            code = self._send(command, job, start, began)
             took = time.monotonic() - began
             out = ANSWER.read_text(encoding="utf-8", errors="replace")
             log.write(out)
-        if child.returncode:
-            raise DemoError(f"{_last_line(start, job) or f'{job}: exit code {child.returncode}'}  (more in {LOG})")
+        if code:
+            raise DemoError(f"{_last_line(start, job) or f'{job}: exit code {code}'}  (more in {LOG})")
         answer = _closing_line(out, job)
         self.answers.append((job, answer))
         self.seconds[job].append(took)
@@ -90,19 +86,41 @@ class Demo:
         self.bar.update()
         return answer
 
-    def _watch(self, child: subprocess.Popen, job: str, start: int, began: float) -> None:
-        """Draw while the child works: a spinner, and a second bar once its output says ``epoch 3/15: …``."""
+    def stop(self) -> None:
+        """End the worker and all that it started."""
+        if self.worker is not None:
+            processes.stop(self.worker)
+
+    def _send(self, command: list[str], job: str, start: int, began: float) -> int:
+        """Have the worker run one job; its exit code, or the worker's own where that died."""
+        if self.worker is None:
+            ANSWER.write_text("")
+            program = [sys.executable, str(Path(__file__).with_name("warm.py")), str(ANSWER)]
+            with LOG.open("a") as log:
+                self.worker = subprocess.Popen(
+                    program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                    start_new_session=True,
+                )  # fmt: skip
+        assert self.worker.stdin is not None
+        assert self.worker.stdout is not None
+        self.worker.stdin.write(json.dumps(command) + "\n")
+        self.worker.stdin.flush()
+        self._watch(self.worker, job, start, began)
+        line = self.worker.stdout.readline()
+        return int(line) if line else self.worker.wait()
+
+    def _watch(self, worker: subprocess.Popen, job: str, start: int, began: float) -> None:
+        """Draw while the worker works: a spinner, and a second bar once its output says ``epoch 3/15: …``."""
         turn, measured = 0, 0.0
         epochs: tqdm | None = None
         with LOG.open(encoding="utf-8", errors="replace") as log, ANSWER.open(errors="replace") as answers:
             log.seek(start)
-            while child.poll() is None:
-                time.sleep(0.1)
+            while not select.select([worker.stdout], [], [], 0.1)[0]:
                 turn += 1
                 elapsed = time.monotonic() - began
                 if elapsed - measured > 1.0:
                     measured = elapsed
-                    self.peak_gib = max(self.peak_gib, processes.memory_gib(child.pid))
+                    self.peak_gib = max(self.peak_gib, processes.memory_gib(worker.pid))
                 if self.bar.disable:
                     continue
                 self.bar.set_description_str(f"{SPINNER[turn % len(SPINNER)]} {job} {elapsed:4.0f} s")
@@ -291,7 +309,7 @@ def quality(tuned: set[int]) -> list[str]:
 def _decisions() -> list[str]:
     rows = tables.read(WAREHOUSE / "promotions", ["decided_at", "decision", "challenger_version", "reason"])
     return [
-        f"version {row['challenger_version']} {row['decision']}: {row['reason']}"
+        f"version {row['challenger_version']}: {row['reason']}"
         for row in sorted(rows, key=lambda row: row["decided_at"])
     ]
 
@@ -317,7 +335,10 @@ def main() -> int:
             total=STEPS, disable=not sys.stderr.isatty(), bar_format=shape, dynamic_ncols=True, leave=False
         ) as bar:
             demo = Demo(bar)
-            loop(demo)
+            try:
+                loop(demo)
+            finally:
+                demo.stop()
         print("\n".join(summary(demo, time.monotonic() - began)))
     except KeyboardInterrupt:
         print("\ndemo: stopped; `make demo` starts it anew", file=sys.stderr)

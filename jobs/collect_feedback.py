@@ -86,7 +86,7 @@ def answers(j: Job, actions: DataFrame) -> DataFrame:
         return j.spark.createDataFrame([], schemas.ddl("feedback"))
     oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
     lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
-    rows = feedback.attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale)
+    rows = feedback.attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, j.now)
     return rows.join(tables.read("feedback").select("event_id"), "event_id", how="left_anti")
 
 

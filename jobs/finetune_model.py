@@ -10,6 +10,7 @@ items that came since grow the item table. The newest part of the feedback is he
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -35,11 +36,11 @@ def tune(j: Job) -> dict[str, Any]:
     registry = Registry(config)
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
-    learned = learned_version(registry, champion)
+    learned = learned_until(registry, champion)
     gathered = tables.read("feedback", versions["feedback"])
-    new = gathered if learned < 0 else gathered.join(tables.read("feedback", learned), "event_id", how="left_anti")
+    new = gathered.where(F.col("collected_at") > F.lit(learned)) if learned else gathered
     new = new.persist()
-    rows_new = new.count()
+    rows_new, newest = new.agg(F.count("*"), F.max(F.unix_micros("collected_at"))).first()  # type: ignore[misc]
     if rows_new < max(settings.min_feedback, 1):
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
     until = feedback.holdout_cut(new, settings.holdout_fraction)
@@ -76,6 +77,7 @@ def tune(j: Job) -> dict[str, Any]:
         runs.code_revision(),
         parent_version=champion,
         feedback_rows=rows_new,
+        feedback_until=datetime.fromtimestamp(newest / 1e6, UTC).isoformat(),
         sequences=data.manifest["sequences"],
         best_epoch=answer["best_epoch"],
         protocol="temporal",
@@ -103,14 +105,14 @@ def tune(j: Job) -> dict[str, Any]:
     }
 
 
-def learned_version(registry: Registry, champion: int) -> int:
-    """The version of `feedback` that the champion or the standing challenger has learned from; -1 for none.
+def learned_until(registry: Registry, champion: int) -> datetime | None:
+    """When the newest feedback was collected that the champion or the standing challenger has learned from.
 
     A challenger that the gate refused has had its try with that feedback: the next one waits for more.
     """
     challenger = registry.alias(CHALLENGER)
-    versions = {champion, challenger or champion}
-    return max(registry.facts(version).get("feedback_version", -1) for version in versions)
+    marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]
+    return max((datetime.fromisoformat(mark) for mark in marks if mark), default=None)
 
 
 if __name__ == "__main__":

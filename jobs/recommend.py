@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from pyspark.sql import functions as F
 
-from headwater import job, privacy
+from headwater import job, popularity, privacy
 from headwater.errors import HeadwaterError, UsageError
 from headwater.job import Job
 from headwater.models.ranker import Ranker
@@ -41,7 +41,10 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
     events = adhoc.parse(history) if history.strip() else []
     registry = Registry(j.config)
     version = registry.need_champion()
-    ranker = Ranker.open(registry.download(version))
+    popular = popularity.of_items(
+        j.warehouse.read("events"), j.warehouse.read("items"), j.config.topn.popular_half_life_days
+    )
+    ranker = Ranker.open(registry.download(version)).with_recency(popular)
     if user:
         events = stored_history(j, user)
     catalog = j.warehouse.read("items").select("item_id", "item_idx", "title", "available").toPandas()

@@ -62,11 +62,11 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
         counts = {"users_scored": users, "users_changed": 0, "model_version": version, "mode": mode}
         if users == 0 and nearline:
             return counts
-        popular = popularity.recent(tables.read("events"), items, topn.popular_days)
-        bundle = lists.ship(j.spark, model, *catalog.state(items, popular), Path(scratch))
+        popular = popularity.of_items(tables.read("events"), items, topn.popular_half_life_days)
+        bundle = lists.ship(j.spark, model, catalog.available(items), popular, Path(scratch))
         rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users, topn.tile_items)
         scored = lists.with_titles(lists.recommend(wanted, bundle, rules), items)
-        rows = publish.topn_rows(scored, wanted, version, topn.popular_days, j.now).persist()
+        rows = publish.topn_rows(scored, wanted, version, j.now).persist()
         if bad := publish.unfit(rows).count():
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
         standing = tables.read("topn")

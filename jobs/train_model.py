@@ -15,10 +15,11 @@ from typing import Any
 import typer
 from pyspark.sql import functions as F
 
-from headwater import job, sequences
+from headwater import job, popularity, sequences
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.job import Job
+from headwater.models.ranker import recency_scores
 from headwater.models.transitions import count
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
@@ -60,9 +61,11 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             steps, config.evaluate.test_fraction, config.evaluate.validation_fraction
         )
         held = cases.temporal(steps, train_until, validation_until, length, exclude)
+        learned = steps.where(F.col("event_time") < F.lit(train_until))
         rows = snapshot.training_rows(stored, n_items, length, before=train_until)
     else:
         held = cases.leave_one_out(steps, 2, length, exclude)
+        learned = cases.without_last(steps, 2)
         rows = snapshot.training_rows(stored, n_items, length, leave_out=2)
     spec = facts.spec_of(config, n_items)
     known = facts.gather(config, spec, versions, train_until, validation_until, runs.code_revision())
@@ -70,6 +73,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
     validation = cases.collect(held, VALIDATION_USERS).arrays(length, VALIDATION_USERS)
+    popular = popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days)
     steps.unpersist()
     planned = train.plan(data, spec, config.train, folder / "run", validation, resume=resume)
     answer = train.run(planned, config.train)
@@ -80,7 +84,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     artifact.save(model, weights, spec, known)
     if config.model.hybrid:
         counted = count(readers.read_all(data.files)["item"], n_items)
-        known["blend"] = hybrid.best_weight(artifact.load(model)[0], counted, validation)
+        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, recency_scores(popular), validation)
         artifact.save(model, weights, spec, known, counted)
     failpoint("train_model:before_register")
     version = runs.log_training(registry, config, model, known, answer["history"], j.name)

@@ -1,31 +1,33 @@
-"""Recent popularity: whole days before the newest event, every available item in a fixed order."""
+"""Decayed popularity: an event counts half as much after each half-life."""
 
-from datetime import date
+from datetime import datetime, timedelta
 
-from headwater import popularity
+import pytest
 
+from headwater import popularity, schemas
 
-def test_recent_events_count_and_the_rest_follows_in_order(spark):
-    events = spark.createDataFrame(
-        [
-            ("a", "view", date(2025, 1, 1)),
-            ("b", "click", date(2025, 1, 9)),
-            ("b", "view", date(2025, 1, 8)),
-            ("c", "view", date(2025, 1, 9)),
-            ("c", "impression", date(2025, 1, 9)),
-            (None, "search", date(2025, 1, 9)),
-        ],
-        "item_id string, event_type string, event_date date",
-    )
-    items = spark.createDataFrame(
-        [("a", 1, True), ("b", 2, True), ("c", 3, True), ("d", 4, True), ("sold out", 5, False)],
-        "item_id string, item_idx int, available boolean",
-    )
-    ranked = [tuple(row) for row in popularity.recent(events, items, 7).collect()]
-    assert ranked == [(2, 2), (3, 1), (1, 0), (4, 0)]
+NOW = datetime(2025, 1, 31, 12)
 
 
-def test_without_events_all_items_have_zero(spark):
-    events = spark.createDataFrame([], "item_id string, event_type string, event_date date")
-    items = spark.createDataFrame([("a", 1, True)], "item_id string, item_idx int, available boolean")
-    assert [tuple(row) for row in popularity.recent(events, items, 7).collect()] == [(1, 0)]
+def steps(spark, *rows):
+    """(item_idx, days ago)"""
+    full = [(item, NOW - timedelta(days=days)) for item, days in rows]
+    return spark.createDataFrame(full, "item_idx int, event_time timestamp")
+
+
+def test_an_event_counts_half_after_each_half_life_and_nothing_when_it_is_old(spark):
+    happened = steps(spark, (1, 0), (1, 7), (2, 14), (3, 7 * popularity.HALF_LIVES), (9, 0))
+    counts = popularity.decayed_counts(happened, 4, 7)
+    assert counts.tolist() == pytest.approx([0, 1 + 1 / 2, 1 / 4, 0, 0])
+
+
+def test_without_events_every_item_counts_nothing(spark):
+    assert popularity.decayed_counts(steps(spark), 2, 7).tolist() == [0, 0, 0]
+
+
+def test_only_the_days_that_still_count_are_read(spark):
+    days = [NOW - timedelta(days=days) for days in (0, 8, 9)]
+    rows = [(str(day), "u", "a", "view", day, *[None] * 3, "", "", NOW, day.date()) for day in days]
+    events = spark.createDataFrame(rows, schemas.ddl("events"))
+    assert popularity.newest_days(events, 1).count() == 2
+    assert popularity.newest_days(events.limit(0), 1).count() == 0

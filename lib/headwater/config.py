@@ -195,7 +195,7 @@ class Topn(Section):
     exclude_seen: bool = True
     batch_users: Positive = 1_024
     tile_items: Positive = 65_536
-    popular_days: Positive = 7
+    popular_half_life_days: Positive = 7
 
 
 class Feedback(Section):

@@ -1,23 +1,46 @@
-"""How often each item was acted on lately: the fallback of every list and the baseline a model must beat."""
+"""How popular each item is lately: the fallback of every list, what a hybrid blends in, and what a newcomer is shown.
+
+An event counts 1 when it is new and half of that after each half-life, so that nothing drops out of a window over night.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+HALF_LIVES = 8
+"""How many half-lives back events are read; what is older would count less than 1/256."""
 
-def recent(events: DataFrame, items: DataFrame, days: int) -> DataFrame:
-    """All available items, those with most events in the ``days`` before the newest event first.
 
-    Days are whole, so that only the newest partitions are read. Impressions do not count. Returns item_idx and events,
-    in the order (events descending, item_idx); an item without a recent event has 0.
-    """
-    newest = events.agg(F.max("event_date").alias("newest"))
-    window = events.join(F.broadcast(newest), how="cross").where(
-        (F.col("event_date") > F.date_sub("newest", days)) & (F.col("event_type") != "impression")
-    )
-    counts = window.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.count("*").alias("events"))
-    ranked = items.where("available").join(counts, "item_id", how="left")
-    return ranked.select("item_idx", F.coalesce("events", F.lit(0)).alias("events")).orderBy(
-        F.desc("events"), "item_idx"
-    )
+def newest_days(events: DataFrame, half_life_days: int) -> DataFrame:
+    """The partitions of ``events`` that still count, found by their dates alone."""
+    newest = events.agg(F.max("event_date").alias("newest")).first()
+    if newest is None or newest["newest"] is None:
+        return events
+    return events.where(F.col("event_date") >= newest["newest"] - timedelta(days=HALF_LIVES * half_life_days))
+
+
+def of_items(events: DataFrame, items: DataFrame, half_life_days: int) -> np.ndarray:
+    """Decayed events of each item of the catalogue as of the newest event, impressions left out."""
+    known = items.select("item_id", "item_idx")
+    happened = newest_days(events, half_life_days).where(F.col("event_type") != "impression")
+    last = items.agg(F.max("item_idx").alias("last")).first()
+    steps = happened.join(known, "item_id", how="inner")
+    return decayed_counts(steps, (last and last["last"]) or 0, half_life_days)
+
+
+def decayed_counts(steps: DataFrame, n_items: int, half_life_days: int) -> np.ndarray:
+    """Decayed events of each item, float64 ``[n_items + 1]``, as of the newest of ``steps`` (item_idx, event_time)."""
+    counts = np.zeros(n_items + 1)
+    second = F.unix_micros("event_time") / F.lit(1e6)
+    newest = steps.agg(F.max(second).alias("newest")).first()
+    if newest is None or newest["newest"] is None:
+        return counts
+    age = (F.lit(newest["newest"]) - second) / F.lit(86_400.0 * half_life_days)
+    fresh = steps.where((age < HALF_LIVES) & (F.col("item_idx") <= n_items))
+    for row in fresh.groupBy("item_idx").agg(F.sum(F.pow(F.lit(0.5), age)).alias("count")).collect():
+        counts[row["item_idx"]] = row["count"]
+    return counts

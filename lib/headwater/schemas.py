@@ -102,6 +102,7 @@ TABLES: dict[str, dict[str, str]] = {
         "propensity": "double",
         "reward": "double",
         "served_at": "timestamp",
+        "collected_at": "timestamp",
     },
     "model_metrics": {
         "model_version": "int",

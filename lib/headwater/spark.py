@@ -41,6 +41,14 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
 }
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
+"""Java options of a local session: the optimising compiler takes half of a short job's CPU and never earns it back.
+
+Alone, the other compiler would get a code cache that a long session fills, hence its size. These come before
+``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back for long computations.
+"""
+CLASS_ARCHIVE = "headwater-classes.jsa"
+"""The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
 
 def session(config: Config, name: str) -> SparkSession:
@@ -56,7 +64,7 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
-        for key, value in LOCAL.items():
+        for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": _java_options()}.items():
             builder = builder.config(key, value)
         if not _delta_beside_spark():
             builder = builder.config("spark.jars.packages", DELTA)
@@ -77,10 +85,19 @@ def session(config: Config, name: str) -> SparkSession:
     return spark
 
 
-def _delta_beside_spark() -> bool:
+def spark_home() -> Path:
+    """Where Spark's ``jars`` folder is: ``SPARK_HOME``, or inside pyspark."""
     spec = find_spec("pyspark")
-    home = Path(os.environ.get("SPARK_HOME") or Path(spec.origin).parent)  # type: ignore[union-attr, arg-type]
-    return any((home / "jars").glob("delta-spark_*.jar"))
+    return Path(os.environ.get("SPARK_HOME") or Path(spec.origin).parent)  # type: ignore[union-attr, arg-type]
+
+
+def _delta_beside_spark() -> bool:
+    return any((spark_home() / "jars").glob("delta-spark_*.jar"))
+
+
+def _java_options() -> str:
+    archive = spark_home() / CLASS_ARCHIVE
+    return f"{QUICK_START} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else QUICK_START
 
 
 def _quiet_log4j() -> None:

@@ -33,7 +33,9 @@ def demo(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run, "LOG", tmp_path / "jobs.log")
     monkeypatch.setattr(run, "ANSWER", tmp_path / "answer.log")
-    return run.Demo(tqdm(total=3, disable=True))
+    demo = run.Demo(tqdm(total=3, disable=True))
+    yield demo
+    demo.stop()
 
 
 def test_a_step_is_one_line_with_its_counts_when_nobody_watches(demo, capsys):
@@ -43,6 +45,14 @@ def test_a_step_is_one_line_with_its_counts_when_nobody_watches(demo, capsys):
     assert line.startswith("[ 1/26] good")
     assert line.endswith("status ok, rows_in 3")
     assert "$ python jobs/good.py --config conf/demo.yaml --mode full" in run.LOG.read_text()
+
+
+def test_jobs_share_a_process_and_none_sees_what_another_printed(demo):
+    assert demo.run("good") == demo.run("good")
+    assert run.ANSWER.read_text().count("noise") == 1
+    with pytest.raises(DemoError, match="bad"):
+        demo.run("bad")
+    assert demo.worker.poll() is None
 
 
 def test_a_failing_job_ends_the_demo_with_its_own_line(demo):

@@ -34,7 +34,7 @@ def events(spark, *rows):
 
 
 def found(spark, happened, shown, hours=1.0):
-    rows = feedback.attribute(happened, shown, hours, REWARDS, 5.0)
+    rows = feedback.attribute(happened, shown, hours, REWARDS, 5.0, NOON)
     assert rows.columns == schemas.columns("feedback")
     wanted = ("event_id", "rank", "model_version", "served_at", "propensity")
     return sorted(tuple(row[name] for name in wanted) for row in rows.collect())

@@ -33,7 +33,7 @@ def publish(warehouse, users):
     read = {"sequences_version": warehouse.version("sequences"), "model_version": 1}
     warehouse.append(frame, "topn", {"job": "score_topn", "mode": "full", **read})
     warehouse.append(frame, "topn_history", {"job": "score_topn", "topn_version": warehouse.version("topn")})
-    rows = [(f"f{k}", user, "a", "click", WHEN, 1, 1, None, 1.0, WHEN) for k, user in enumerate(users)]
+    rows = [(f"f{k}", user, "a", "click", WHEN, 1, 1, None, 1.0, WHEN, WHEN) for k, user in enumerate(users)]
     note = {"job": "collect_feedback", "events_version": warehouse.version("events")}
     warehouse.append(spark.createDataFrame(rows, schemas.ddl("feedback")), "feedback", note)
 

@@ -84,7 +84,8 @@ def register(job, folder, knows):
     torch.manual_seed(3 if knows else 4)
     facts = {
         "kind": "gru", "n_items": ITEMS, "max_length": LENGTH, "protocol": "temporal", "seed": 1, "best_epoch": 1,
-        "code_revision": "abc", "sequences_version": 0, "events_version": 0, "sequences": USERS, "blend": 100.0,
+        "code_revision": "abc", "sequences_version": 0, "events_version": 0, "sequences": USERS,
+        "blend": {"transitions": 100.0, "recency": 0.0},
         "train_until": (CUT - timedelta(days=1)).isoformat(), "validation_until": CUT.isoformat(),
     }  # fmt: skip
     walked = np.array([[item(user, day) for day in range(6)] for user in range(USERS)])

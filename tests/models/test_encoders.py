@@ -96,6 +96,33 @@ def test_a_weight_scales_what_a_target_costs():
 def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
     model, items = built("sasrec"), torch.randint(1, 21, (6, 7), generator=torch.Generator().manual_seed(1))
     whole, _ = model.loss(items, types_of(items))
-    monkeypatch.setattr(models.base.losses, "TILE", 5)
+    whole.backward()
+    expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    monkeypatch.setattr(models.base.losses, "TILE_LOGITS", 1)  # the smallest tile: 16 of 36 positions
     tiled, _ = model.loss(items, types_of(items))
+    tiled.backward()
     torch.testing.assert_close(whole, tiled)
+    torch.testing.assert_close({name: weight.grad for name, weight in model.named_parameters()}, expected)
+
+
+def test_the_loss_and_its_gradient_are_those_of_cross_entropy():
+    draws = torch.Generator().manual_seed(2)
+    states = torch.randn(9, 4, generator=draws, requires_grad=True)
+    matrix = torch.randn(8, 4, generator=draws, requires_grad=True)
+    targets, weights = torch.randint(1, 8, (9,), generator=draws), torch.rand(9, generator=draws)
+    plain = torch.nn.functional.cross_entropy(states @ matrix[1:].T, targets - 1, reduction="none") @ weights
+    expected = torch.autograd.grad(3 * plain, [states, matrix])
+    total, weight = models.base.losses.next_item(states, targets, weights, matrix)
+    torch.testing.assert_close((total, weight), (plain, weights.sum()))
+    torch.testing.assert_close(torch.autograd.grad(3 * total, [states, matrix]), expected)
+
+
+def test_the_loss_of_a_large_catalogue_holds_one_tile_of_logits():
+    """2,000 positions × 20,000 items are 160 MB of logits; what stays for the backward pass is two small gradients."""
+    kept = []
+    states, matrix = torch.randn(2_000, 8, requires_grad=True), torch.randn(20_001, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        total, _ = models.base.losses.next_item(states, torch.ones(2_000).long(), torch.ones(2_000), matrix)
+        total.backward()
+    assert sum(kept) <= states.numel() + matrix.numel()

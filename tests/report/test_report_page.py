@@ -46,8 +46,8 @@ def full(spark, tmp_path_factory):
     ]
     put("topn", *lists)
     put("topn_history", *lists)
-    put("feedback", ("e1", "ann", "i1", "click", NOW, 1, 3, None, 1.0, MADE),
-        ("e2", "ann", "i1", "purchase", NOW, 1, 3, None, 4.0, MADE))  # fmt: skip
+    put("feedback", ("e1", "ann", "i1", "click", NOW, 1, 3, None, 1.0, MADE, NOW),
+        ("e2", "ann", "i1", "purchase", NOW, 1, 3, None, 4.0, MADE, NOW))  # fmt: skip
     put("model_metrics", *[
         (version, model, "temporal", "test", "all", "ndcg", k, value, 40, beside, when)
         for version, model, beside, value, when in (

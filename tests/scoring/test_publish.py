@@ -70,9 +70,9 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
     # type 2 is "search", which no history holds: the sentence falls back rather than say something odd
     first, second = (
-        publish.topn_rows(lists.replace(2, 3, ["because_type"]), sequences, 7, 30, NOW).orderBy("rank").collect()
+        publish.topn_rows(lists.replace(2, 3, ["because_type"]), sequences, 7, NOW).orderBy("rank").collect()
     )
     assert first["reason"] == "because you clicked Lamp"
-    assert second["reason"] == "popular in the last 30 days"
+    assert second["reason"] == "popular lately"
     assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, datetime(2025, 5, 5), NOW)
     assert list(first.asDict()) == schemas.columns("topn")

@@ -8,7 +8,7 @@ import pytest
 
 from headwater import schemas
 from headwater.errors import TableError
-from headwater.tables import locks
+from headwater.tables import locks, log
 
 NOW = datetime(2026, 1, 1)
 
@@ -28,6 +28,21 @@ def test_a_commit_says_what_it_has_read(spark, warehouse):
     warehouse.append(items(spark, ("b", 2, "B")), "items", {"job": "other", "batch": 9})
     assert warehouse.last_note("items", "ingest_events") == {"job": "ingest_events", "batch": 1}
     assert warehouse.last_note("items", "nobody") is None
+
+
+def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch):
+    monkeypatch.setattr(log, "PORTION", 1)
+    for batch, item in enumerate("abc"):
+        warehouse.append(items(spark, (item, batch + 1, item)), "items", {"job": "ingest_events", "batch": batch})
+    warehouse.append(items(spark), "items", {"job": "ingest_events", "by": "another"})
+    frame = items(spark, ("d", 4, "D"))
+    frame.write.format("delta").mode("append").option("userMetadata", "no note").save(warehouse.path("items"))
+    read, asked = list(warehouse.commits("items")), list(log.remote(warehouse._delta("items")))
+    assert [commit.version for commit in read] == [5, 4, 3, 2, 1, 0]
+    assert [commit.by for commit in read] == [None, "another", *["ingest_events"] * 3, None]
+    for name in ("version", "operation", "note", "metrics"):
+        assert [getattr(commit, name) for commit in read] == [getattr(commit, name) for commit in asked]
+    assert all(abs(one.at - other.at) < 5 for one, other in zip(read, asked, strict=True))
 
 
 def test_a_merge_updates_inserts_and_deletes_and_counts_each(spark, warehouse):

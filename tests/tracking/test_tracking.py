@@ -24,7 +24,7 @@ FACTS = {
     "sequences_version": 3, "events_version": 5, "sequences": 40, "best_epoch": 2,
     "train_until": "2025-01-01T00:00:00+00:00", "validation_until": "2025-01-02T00:00:00+00:00",
 }  # fmt: skip
-HISTORY = [{"epoch": 1, "loss": 2.0, "validation_ndcg_10": 0.1}, {"epoch": 2, "loss": 1.5, "validation_ndcg_10": 0.2}]
+HISTORY = [{"epoch": 1, "loss": 2.0, "epoch_ndcg_10": 0.1}, {"epoch": 2, "loss": 1.5, "epoch_ndcg_10": 0.2}]
 
 
 def a_config(folder, uri="", **mlflow):
@@ -137,7 +137,7 @@ def test_measured_values_join_the_run_of_their_version(store):
 def test_a_long_training_keeps_every_epoch(store):
     folder, config = store
     config = a_config(folder, model_name="long")
-    history = [{"epoch": k, "loss": 1 / k, "validation_ndcg_10": 0.1} for k in range(1, 601)]
+    history = [{"epoch": k, "loss": 1 / k, "epoch_ndcg_10": 0.1} for k in range(1, 601)]
     version = registered(config, folder, seed=4, history=history)
     assert len(Registry(config).history(version)["loss"]) == 600
 

@@ -45,16 +45,16 @@ class HeldOut:
                 yield name, mask
 
     def arrays(self, max_length: int, limit: int) -> Cases:
-        """The first ``limit`` users as the arrays that training validates on."""
-        count = min(limit, len(self))
-        items, types = np.zeros((2, count, max_length), dtype=np.int64)
-        for user in range(count):
+        """The first ``limit`` users with a history, as the arrays that training validates on; to others a model has
+        nothing to say."""
+        users = [user for user in range(len(self)) if len(self.items[user])][:limit]
+        items, types = np.zeros((2, len(users), max_length), dtype=np.int64)
+        for row, user in enumerate(users):
             history = self.items[user][-max_length:]
-            if len(history):
-                items[user, -len(history) :], types[user, -len(history) :] = history, self.types[user][-max_length:]
-        starts = [np.cumsum([0, *(len(part[user]) for user in range(count))]) for part in (self.seen, self.targets)]
-        seen, targets = (_joined(part[:count]) for part in (self.seen, self.targets))
-        return Cases(items, types, starts[0], seen, starts[1], targets)
+            items[row, -len(history) :], types[row, -len(history) :] = history, self.types[user][-max_length:]
+        seen, targets = ([part[user] for user in users] for part in (self.seen, self.targets))
+        starts = [np.cumsum([0, *map(len, part)]) for part in (seen, targets)]
+        return Cases(items, types, starts[0], _joined(seen), starts[1], _joined(targets))
 
 
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:

@@ -10,6 +10,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headwater import popularity
 from headwater.config import Config
 from headwater.evaluation import baselines, cases
 from headwater.evaluation.cases import HeldOut
@@ -46,6 +47,9 @@ class Evaluation:
         self.counts = baselines.event_counts(self.before, n_items)
 
     def model(self, ranker: Ranker) -> Measured:
+        """A version, told what was popular up to the split, as the scorer would tell it."""
+        ranker.with_recency(self._decayed())
+
         def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, types))
 
@@ -59,6 +63,9 @@ class Evaluation:
             "item_transitions": lambda: baselines.by_transitions(self._transitions(), self.counts),
         }
         return self._measure(made[name](), None)
+
+    def _decayed(self) -> np.ndarray:
+        return popularity.decayed_counts(self.before, self.n_items, self.config.topn.popular_half_life_days)
 
     def _recent_counts(self) -> np.ndarray:
         newest = self.before.agg(F.max("event_time").alias("newest")).first()

@@ -7,6 +7,7 @@ nobody's; the same holds for an action that came before the first list.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -38,12 +39,17 @@ def with_served_list(actions: DataFrame, history: DataFrame) -> DataFrame:
 
 
 def attribute(
-    events: DataFrame, history: DataFrame, window_hours: float, rewards: Mapping[str, float], rating_scale: float
+    events: DataFrame,
+    history: DataFrame,
+    window_hours: float,
+    rewards: Mapping[str, float],
+    rating_scale: float,
+    now: datetime,
 ) -> DataFrame:
     """The rows of ``feedback`` for those of ``events`` that answer a list of ``history`` (rows of ``topn_history``).
 
     A list answers for ``window_hours`` after it was made, both ends included. Rank, model version and propensity are
-    those of the list's row with the item.
+    those of the list's row with the item; ``collected_at`` is ``now``.
     """
     columns = ("event_id", "user_id", "item_id", "event_type", "event_time", "value")
     actions = filter_actions(events, rewards).select(*columns)
@@ -55,4 +61,5 @@ def attribute(
     )
     found = served.join(shown, ["user_id", "item_id", "served_at"], how="inner")
     worth = reward(F.col("event_type"), F.col("value"), rewards, rating_scale)
-    return found.withColumn("reward", worth).select(schemas.columns("feedback"))
+    rows = found.withColumns({"reward": worth, "collected_at": F.lit(now)})
+    return rows.select(schemas.columns("feedback"))

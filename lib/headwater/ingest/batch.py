@@ -111,19 +111,15 @@ def read(
 
     Raises UsageError or HeadwaterError when a file cannot be a file of its source.
     """
-    damaged: set[str] = set()
-    for thorough in (False, True):
-        try:
-            return _judge(spark, root, batch, config, rules, key, stored, damaged)
-        except Exception as error:
-            # Spark says only that some file failed: try them one by one, gzip first and without Spark
-            if not _is_read_failure(error):
-                raise
-            found = reading.unreadable(spark, batch.files, thorough) - damaged
-            if thorough and not found:
-                raise
-            damaged |= found
-    return _judge(spark, root, batch, config, rules, key, stored, damaged)
+    damaged = reading.damaged_gzip(batch.files)
+    try:
+        return _judge(spark, root, batch, config, rules, key, stored, damaged)
+    except Exception as error:
+        # Spark says only that some file failed: try them one by one
+        found = reading.unreadable(spark, batch.files) - damaged if _is_read_failure(error) else None
+        if not found:
+            raise
+    return _judge(spark, root, batch, config, rules, key, stored, damaged | found)
 
 
 def aware(moment: datetime) -> datetime:

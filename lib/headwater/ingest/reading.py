@@ -129,18 +129,14 @@ def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
     return frame.select("raw", "reason", "source", "source_file", F.lit(moment).alias("ingested_at"))
 
 
-def unreadable(spark: SparkSession, files: list[LandingFile], thorough: bool) -> set[str]:
-    """The compressed files that cannot be read to their end, each tried on its own.
+def damaged_gzip(files: list[LandingFile]) -> set[str]:
+    """The local gzip files that cannot be read to their end. Unpacking costs little beside what Spark does to a line."""
+    return {file.path for file in files if file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri)}
 
-    Local gzip is tried without Spark; ``thorough`` tries all files and formats with it.
-    """
-    bad = set()
-    for file in files:
-        if thorough:
-            bad |= set() if _spark_reads(spark, file) else {file.path}
-        elif file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri):
-            bad.add(file.path)
-    return bad
+
+def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
+    """The files of any kind that Spark cannot read to their end, each tried on its own."""
+    return {file.path for file in files if not _spark_reads(spark, file)}
 
 
 def _parsed(spark: SparkSession, root: str, group: Group, config: Config, rules: list[access_log.Rule]) -> DataFrame:

@@ -18,10 +18,10 @@ from headwater.models.transitions import Transitions
 
 
 class Ranker:
-    """A sequence model, blended with item transitions where the version is a hybrid.
+    """A sequence model, blended with item transitions and recent popularity where the version is a hybrid.
 
-    A hybrid's score is the model's logits, standardised over the catalogue for each user, plus ``blend`` times the
-    transition score of the last few events.
+    What is popular lately changes from day to day and is no part of a version: whoever ranks gives it (``recency``).
+    Users without a history are ranked by it alone.
     """
 
     def __init__(self, model: Any, facts: dict[str, Any], transitions: Transitions | None = None) -> None:
@@ -31,6 +31,7 @@ class Ranker:
         self.n_items: int = model.spec.n_items
         self.max_length: int = model.spec.max_length
         self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
+        self.recency = torch.zeros(self.n_items + 1)
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
 
@@ -41,6 +42,13 @@ class Ranker:
 
         model, facts = artifact.load(folder)
         return cls(model, facts, artifact.load_transitions(folder))
+
+    def with_recency(self, counts: np.ndarray) -> Ranker:
+        """The same ranker, told how popular items are lately (``popularity.decayed_counts``, of any length)."""
+        known = np.zeros(self.n_items + 1)
+        known[: len(counts)] = counts[: len(known)]
+        self.recency = recency_scores(known)
+        return self
 
     def pad(self, items: Iterable[Any], types: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
@@ -62,10 +70,17 @@ class Ranker:
     def tile_scores(self, items: Tensor, types: Tensor) -> Callable[[int, int], Tensor]:
         """A function that gives ``[batch, stop - start]`` scores of the items ``start … stop - 1``."""
         users = self.model.user_vectors(items, types).float()  # [batch, dim]
-        if self.transitions is None:
-            return lambda start, stop: users @ self.item_vectors[start:stop].T
-        scores = blend(users @ self.item_vectors.T, self.transitions.scores(items), self.facts["blend"])
-        return lambda start, stop: scores[:, start:stop].clone()
+        cold = items[:, -1:] == 0
+        if self.transitions is not None:
+            logits = standardised(users @ self.item_vectors.T)
+            scores = blend(logits, self.transitions.scores(items), self.recency, self.facts["blend"])
+            scores = torch.where(cold, self.recency, scores)
+            return lambda start, stop: scores[:, start:stop].clone()
+
+        def tile(start: int, stop: int) -> Tensor:
+            return torch.where(cold, self.recency[start:stop], users @ self.item_vectors[start:stop].T)
+
+        return tile
 
     def scores(self, items: Tensor, types: Tensor) -> Tensor:
         """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
@@ -73,7 +88,19 @@ class Ranker:
             return self.tile_scores(items, types)(0, self.n_items + 1)
 
 
-def blend(logits: Tensor, transitions: Tensor, weight: float) -> Tensor:
-    """Standardised logits plus weighted transition scores, both ``[batch, n_items + 1]``."""
-    mean, spread = logits[:, 1:].mean(1, keepdim=True), logits[:, 1:].std(1, keepdim=True)
-    return (logits - mean) / (spread + 1e-6) + weight * transitions
+def recency_scores(counts: np.ndarray) -> Tensor:
+    """Decayed counts ``[items + 1]`` as standardised logarithms; of equal counts the lower index is a trifle ahead."""
+    logs = np.log(counts + 0.1) - np.arange(len(counts)) / len(counts) * 1e-4
+    return standardised(torch.from_numpy(logs).float()[None])[0]
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Scores ``[batch, items + 1]`` with mean 0 and spread 1 over the items of each row, padding left out."""
+    real = scores[:, 1:]
+    spread = real.std(1, keepdim=True, correction=0)
+    return (scores - real.mean(1, keepdim=True)) / (spread + 1e-6)
+
+
+def blend(logits: Tensor, transitions: Tensor, recency: Tensor, weights: dict[str, float]) -> Tensor:
+    """Standardised logits and recency, transitions as they are: one weighted sum ``[batch, n_items + 1]``."""
+    return logits + weights["transitions"] * transitions + weights["recency"] * recency

@@ -6,8 +6,10 @@ table raises TableError, whose sentence names the job to run.
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
@@ -72,14 +74,17 @@ def table_states(warehouse: Warehouse) -> list[TableState]:
 def _state(warehouse: Warehouse, table: str) -> TableState:
     if not warehouse.exists(table):
         return TableState(table, None, None, None, None)
-    commits = warehouse.commits(table, limit=20)
-    made = next((row for row in commits if row["operation"] not in UPKEEP), commits[0])
-    return TableState(table, warehouse.read(table).count(), commits[0]["version"], made["at"], made["by"])
+    newest, *older = islice(warehouse.commits(table), 20)
+    made = next((commit for commit in (newest, *older) if commit.operation not in UPKEEP), newest)
+    return TableState(table, warehouse.read(table).count(), newest.version, made.at, made.by)
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
     """Lines taken over all batches and where they went, summed from the notes of ingest."""
-    return {name: int(total or 0) for name, total in warehouse.note_sums("events", INGEST_COUNTS).items()}
+    total: Counter[str] = Counter(dict.fromkeys(INGEST_COUNTS, 0))
+    for commit in warehouse.commits("events"):
+        total.update({name: int(commit.note.get(name, 0)) for name in INGEST_COUNTS})
+    return dict(total)
 
 
 def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> list[tuple[str, int]]:

@@ -121,9 +121,17 @@ def summary(
         said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that knows what they did last.")
     model, recent = _value(rows, version, "", "ndcg"), _value(rows, version, "recent_popularity", "ndcg")
     if model is not None and recent:
-        times = f"{model / recent:.1f} times as well as recent popularity"
-        said.append(f"Model {version} ranks what people did next {times}.")
+        said.append(f"Model {version} ranks what people did next {_compared(model / recent)} recent popularity.")
     return esc(" ".join(said))
+
+
+def _compared(ratio: float) -> str:
+    """A ratio in words, to stand before what was compared with."""
+    if ratio >= 1.5:
+        return f"{ratio:.1f} times as well as"
+    if round(abs(ratio - 1) * 100) == 0:
+        return "as well as"
+    return f"{abs(ratio - 1):.0%} {'better' if ratio > 1 else 'worse'} than"
 
 
 def tiles(head: dict[str, Any], fresh: Freshness | None, rows: list[dict[str, Any]] | None, version: int | None) -> str:

@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 from headwater import schemas
 
 
-def state(items: DataFrame, popular: DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """``available`` bool ``[max item_idx + 1]`` and ``popular`` int ``[items]``, most popular first."""
+def available(items: DataFrame) -> np.ndarray:
+    """Which items may be shown, bool ``[max item_idx + 1]``."""
     known = items.select("item_idx", F.coalesce("available", F.lit(True)).alias("available")).toPandas()
-    available = np.zeros(int(known["item_idx"].max() or 0) + 1 if len(known) else 1, dtype=bool)
-    available[known["item_idx"]] = known["available"]
-    return available, popular.toPandas()["item_idx"].to_numpy()
+    shown = np.zeros(int(known["item_idx"].max() or 0) + 1 if len(known) else 1, dtype=bool)
+    shown[known["item_idx"]] = known["available"]
+    return shown
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:

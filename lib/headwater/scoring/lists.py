@@ -37,13 +37,13 @@ class Rules:
 def ship(spark: SparkSession, model: Path, available: np.ndarray, popular: np.ndarray, scratch: Path) -> str:
     """Send a model directory and the catalogue's state to the executors; returns the name to open it by there.
 
-    ``available`` is bool ``[max item_idx + 1]``, ``popular`` int ``[items]``, most popular first. ``scratch`` must live
-    as long as the session.
+    ``available`` (bool) and ``popular`` (float, decayed counts) are ``[max item_idx + 1]``. ``scratch`` must live as
+    long as the session.
     """
     name = f"headwater-{uuid4().hex}"
     bundle = scratch / name
     shutil.copytree(model, bundle / "model")
-    np.savez(bundle / "catalog.npz", available=available, popular=popular.astype(np.int64))
+    np.savez(bundle / "catalog.npz", available=available, popular=popular)
     archive = shutil.make_archive(str(bundle), "zip", bundle)
     shutil.rmtree(bundle)
     spark.sparkContext.addArchive(f"{archive}#{name}")
@@ -82,12 +82,13 @@ class Scorer:
         from headwater.models.ranker import Ranker
 
         torch.set_num_threads(1)  # Spark runs a worker per core
-        self.ranker = Ranker.open(model)
+        self.ranker = Ranker.open(model).with_recency(popular)
         self.allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
         known = min(len(available), len(self.allowed))
         self.allowed[:known] = torch.from_numpy(available[:known])
         self.allowed[0] = False
-        self.popular = popular
+        order = np.argsort(-popular, kind="stable")
+        self.popular = order[available[order]]
 
     def lists(self, users: pd.DataFrame, rules: Rules) -> pd.DataFrame:
         """The lists of some users: a frame with the columns of ``LISTS``."""

@@ -14,15 +14,13 @@ PUBLISHED = ("insert", "update_postimage")
 """Change types of the feed that show a row to somebody."""
 
 
-def topn_rows(
-    lists: DataFrame, sequences: DataFrame, model_version: int, popular_days: int, now: datetime
-) -> DataFrame:
+def topn_rows(lists: DataFrame, sequences: DataFrame, model_version: int, now: datetime) -> DataFrame:
     """Lists with titles as rows of ``topn``, in its column order; ``history_time`` is the last event they know of."""
     known = sequences.select("user_id", F.col("last_event_time").alias("history_time"))
     return (
         lists.join(known, "user_id", how="inner")
         .withColumn("because", reasons.type_name(F.col("because_type")))
-        .withColumn("reason", reasons.reason(F.col("because"), F.col("because_title"), popular_days))
+        .withColumn("reason", reasons.reason(F.col("because"), F.col("because_title")))
         .withColumn("model_version", F.lit(model_version))
         .withColumn("generated_at", F.lit(now))
         .withColumn("propensity", F.lit(None).cast("double"))

@@ -32,11 +32,11 @@ def closest_events(items: Tensor, history: Tensor, vectors: Tensor) -> Tensor:
     return history.shape[1] - 1 - latest_first.argmax(dim=2)
 
 
-def reason(because_type: Column, because_title: Column, popular_days: int) -> Column:
+def reason(because_type: Column, because_title: Column) -> Column:
     """One short sentence a row; without a past event behind it, the row is a popular one."""
     verb = F.create_map(*(F.lit(part) for pair in VERBS.items() for part in pair))
     because = F.concat(F.lit("because you "), F.try_element_at(verb, because_type), F.lit(" "), because_title)
-    return F.coalesce(because, F.lit(f"popular in the last {popular_days} days"))
+    return F.coalesce(because, F.lit("popular lately"))
 
 
 def type_name(because_type: Column) -> Column:

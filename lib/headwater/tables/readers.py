@@ -7,10 +7,10 @@ the notes past its own commits, whose change files it is about to remove.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from pyspark.sql import Row
+from itertools import takewhile
 
 from headwater import schemas
+from headwater.tables.log import Commit
 from headwater.tables.warehouse import Warehouse
 
 UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES")
@@ -37,7 +37,7 @@ HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_wh
 READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 
-def unread(warehouse: Warehouse, reader: Reader) -> list[Row]:
+def unread(warehouse: Warehouse, reader: Reader) -> list[Commit]:
     """The commits to its source, newest first, whose rows a reader has yet to see.
 
     Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither counts.
@@ -47,8 +47,9 @@ def unread(warehouse: Warehouse, reader: Reader) -> list[Row]:
     note = warehouse.last_note(reader.output, reader.job)
     if note is None and reader.starts_whole:
         return []
-    commits = warehouse.commits(reader.source, note[reader.key] if note else 0)
-    return [row for row in commits if row["operation"] not in UPKEEP and row["by"] != MAINTAINER]
+    after = note[reader.key] if note else 0
+    newer = takewhile(lambda commit: commit.version > after, warehouse.commits(reader.source))
+    return [commit for commit in newer if commit.operation not in UPKEEP and commit.by != MAINTAINER]
 
 
 def advance(warehouse: Warehouse, reader: Reader) -> None:

@@ -27,4 +27,4 @@ def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tup
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:
     """The jobs that have yet to read a commit made before ``oldest`` (epoch seconds), whose change files would go."""
     following = [reader for reader in readers.READERS if reader.source == table]
-    return [r.job for r in following if any(row["at"] <= oldest for row in readers.unread(warehouse, r))]
+    return [r.job for r in following if any(commit.at <= oldest for commit in readers.unread(warehouse, r))]

@@ -15,12 +15,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from headwater import schemas
 from headwater.errors import TableError
-from headwater.tables import locks
+from headwater.tables import locks, log
+from headwater.tables.log import Commit
 
 WRITER = {
     "events": "ingest_events",
@@ -63,7 +63,7 @@ class Warehouse:
 
     def version(self, table: str) -> int:
         """The newest version of a table, from 0."""
-        return int(self._delta(table).history(1).select("version").first()["version"])  # type: ignore[index]
+        return next(self.commits(table)).version
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """A table's contract columns, in order, now or as of ``version``.
@@ -132,7 +132,7 @@ class Warehouse:
                 merge = merge.whenMatchedDelete(condition=delete_when)
             merge = merge.whenMatchedUpdate(condition=update_when, set=values)
             merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()  # type: ignore[arg-type]
-            metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
+            metrics = next(self.commits(table)).metrics
         return {
             "inserted": int(metrics.get("numTargetRowsInserted", 0)),
             "updated": int(metrics.get("numTargetRowsUpdated", 0)),
@@ -148,7 +148,7 @@ class Warehouse:
         with self.locked(table), self._noted(note):
             delta = self._delta(table)
             delta.alias("old").merge(given.alias("given"), condition).whenMatchedDelete().execute()
-            metrics = delta.history(1).select("operationMetrics").first()["operationMetrics"]  # type: ignore[index]
+            metrics = next(self.commits(table)).metrics
         return int(metrics.get("numTargetRowsDeleted", 0))
 
     def optimize(self, table: str) -> None:
@@ -165,34 +165,21 @@ class Warehouse:
                 self._delta(table).vacuum(retention_hours)
             finally:
                 self.spark.conf.unset(check)
-            last = self._delta(table).history(1).select("operation", "operationMetrics").first()
-        if last is None or last["operation"] != "VACUUM END":
+            last = next(self.commits(table))
+        if last.operation != "VACUUM END":
             return 0  # a store on which Delta does not log its vacuums
-        return int(last["operationMetrics"].get("numDeletedFiles", 0))
+        return int(last.metrics.get("numDeletedFiles", 0))
 
-    def commits(self, table: str, after: int = -1, limit: int | None = None) -> list[Row]:
-        """Commits later than a version, newest first, or only those among the ``limit`` newest.
-
-        version, ``at`` (epoch seconds), operation, and from the note ``job`` and ``by``: who wrote it, the job itself
-        unless another wrote in its name.
-        """
-        history = self._delta(table).history(limit).where(F.col("version") > after).orderBy(F.desc("version"))
-        at, job = F.unix_timestamp("timestamp").alias("at"), F.get_json_object("userMetadata", "$.job")
-        by = F.coalesce(F.get_json_object("userMetadata", "$.by"), job)
-        return history.select("version", at, "operation", job.alias("job"), by.alias("by")).collect()
-
-    def note_sums(self, table: str, keys: tuple[str, ...]) -> dict[str, float | None]:
-        """The sums of some numbers in the notes of a table's commits; None where no note has one."""
-        numbers = [F.sum(F.get_json_object("userMetadata", f"$.{key}").cast("double")).alias(key) for key in keys]
-        return self._delta(table).history().agg(*numbers).first().asDict()  # type: ignore[union-attr]
+    def commits(self, table: str) -> Iterator[Commit]:
+        """The commits of a table, newest first, read as they are asked for. Raises TableError where it is missing."""
+        self._need(table)
+        return log.local(Path(self.path(table))) if self.is_local else log.remote(self._delta(table))
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
         """The note of the newest commit that ``job`` made to a table, or None."""
         if not self.exists(table):
             return None
-        history = self._delta(table).history().where(F.get_json_object("userMetadata", "$.job") == job)
-        newest = history.orderBy(F.desc("version")).select("userMetadata").first()
-        return json.loads(newest["userMetadata"]) if newest else None
+        return next((commit.note for commit in self.commits(table) if commit.job == job), None)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""

@@ -184,11 +184,9 @@ def _draw(history: list[dict[str, float]], path: Path) -> None:
     axes.plot(epochs, [entry["loss"] for entry in history], color="#1f6f8b", label="training loss")
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
-    if history and "validation_ndcg_10" in history[0]:
+    if history and "epoch_ndcg_10" in history[0]:
         right = axes.twinx()
-        right.plot(
-            epochs, [entry["validation_ndcg_10"] for entry in history], color="#d1495b", label="validation NDCG@10"
-        )
+        right.plot(epochs, [entry["epoch_ndcg_10"] for entry in history], color="#d1495b", label="validation NDCG@10")
         right.set_ylabel("validation NDCG@10")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -83,6 +83,9 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
         stored = json.loads((folder / SPEC).read_text())
         model = models.build(ModelSpec(**stored["spec"]))
         weights = load_file(folder / WEIGHTS)
+        kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        if wrong := [name for name, tensor in weights.items() if tensor.dtype != kinds.get(name, tensor.dtype)]:
+            raise ValueError(f"tensor {wrong[0]} is {weights[wrong[0]].dtype}, not {kinds[wrong[0]]}")
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelError(f"model {folder} cannot be opened: {str(error).splitlines()[0]}") from None

@@ -91,11 +91,11 @@ def fit(
         score = torch.zeros(1, dtype=torch.float64)
         if validate is not None:
             score += validate() if group.rank == 0 else 0.0
-            entry["validation_ndcg_10"] = float(group.total(score.to(device)))
+            entry["epoch_ndcg_10"] = float(group.total(score.to(device)))
         state["epoch"] = epoch
         state["history"].append(entry)
-        if validate is None or entry["validation_ndcg_10"] > state["best"]:
-            state["best"], state["best_epoch"] = entry.get("validation_ndcg_10", -1.0), epoch
+        if validate is None or entry["epoch_ndcg_10"] > state["best"]:
+            state["best"], state["best_epoch"] = entry.get("epoch_ndcg_10", -1.0), epoch
             best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if group.rank == 0:
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -133,7 +133,9 @@ def run_epoch(
         optimizer.zero_grad(set_to_none=True)
         # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over all ranks' targets.
         (loss * group.world / whole[1].clamp(min=1e-6).float()).backward()
-        nn.utils.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+        # the gradient is the same on all ranks by now, so all of them stop here or none does
+        if not math.isfinite(nn.utils.clip_grad_norm_(wrapped.parameters(), settings.clip_norm).item()):
+            raise ModelError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
         optimizer.step()
         sums += torch.cat([whole, group.total(torch.tensor([len(items)], dtype=torch.float64, device=device))])
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])

@@ -35,11 +35,14 @@ def read_pyarrow(path: str) -> Batch:
 
 
 def read_petastorm(path: str) -> Batch:
-    """One worker and no shuffling keep the rows in file order; the manifest's own files are read, never a folder."""
+    """One worker and no shuffling keep the rows in file order; the manifest's own files are read, never a folder.
+
+    Petastorm takes a url's path as it stands, so a blank in it must not be percent-encoded.
+    """
     from petastorm import make_batch_reader
 
     options = {"reader_pool_type": "thread", "workers_count": 1, "num_epochs": 1, "shuffle_row_groups": False}
-    with make_batch_reader([Path(path).as_uri()], schema_fields=list(SCHEMA), **options) as reader:
+    with make_batch_reader([f"file://{Path(path).resolve()}"], schema_fields=list(SCHEMA), **options) as reader:
         groups = [{name: np.asarray(getattr(group, name)) for name in KINDS} for group in reader]
     return {name: np.concatenate([group[name] for group in groups]).astype(kind) for name, kind in KINDS.items()}
 

@@ -18,7 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from headwater.errors import HeadwaterError
+from headwater.errors import TableError
 from headwater.schemas import EVENT_TYPES
 
 ROWS_PER_FILE = 65_536
@@ -34,12 +34,17 @@ class Snapshot:
 
     @classmethod
     def open(cls, directory: Path) -> Snapshot:
-        """Open a snapshot and check every file's digest; raises HeadwaterError naming the file that is not as written."""
-        manifest = json.loads((directory / "manifest.json").read_text())
+        """Open a snapshot and check every file's digest; raises TableError naming the file that is not as written."""
+        try:
+            manifest = json.loads((directory / "manifest.json").read_text())
+        except (OSError, ValueError):
+            raise TableError(
+                f"training snapshot {directory} has no readable manifest.json; delete the folder"
+            ) from None
         for entry in manifest["files"]:
             path = directory / entry["path"]
             if not path.exists() or digest(path) != entry["sha256"]:
-                raise HeadwaterError(
+                raise TableError(
                     f"training snapshot file {path} is missing or not as it was written; delete {directory}"
                 )
         return cls(directory, manifest)
@@ -82,26 +87,30 @@ def training_rows(
 
 
 def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: int, seed: int) -> Snapshot:
-    """Write a snapshot of ``training_rows`` and its manifest; a finished one of the same facts is used as it is.
+    """Write a snapshot of ``training_rows`` and its manifest; a finished one of the same facts is used as it is, one of
+    other facts is never overwritten.
 
     Rows are ordered by a hash of the user and dealt out to the files in turn; where they do not divide, rows from the
-    front fill up with weight 0, so that none is lost and none counts twice.
-    Raises HeadwaterError when there is no row at all.
+    front fill up with weight 0, as often as needed, so that none is lost and none counts twice.
+    Raises TableError when there is no row at all, or when the folder holds another snapshot.
     """
+    facts = json.loads(json.dumps({**facts, "processes": processes}, default=str))
     if (directory / "manifest.json").exists():
-        return Snapshot.open(directory)
+        found = Snapshot.open(directory)
+        if differing := [name for name, value in facts.items() if found.manifest.get(name) != value]:
+            raise TableError(f"{directory} holds a training snapshot with another {differing[0]}; delete the folder")
+        return found
     order = Window.orderBy(F.xxhash64("user_id", F.lit(seed)), "user_id")
     places = rows.select("user_id", (F.row_number().over(order) - 1).alias("place")).persist()
     count = places.count()
     if count == 0:
-        raise HeadwaterError(
-            "no sequence has two events to train on; ingest more, or check evaluate.protocol and its cuts"
-        )
+        raise TableError("no sequence has two events to train on; ingest more, or check evaluate.protocol and its cuts")
     files = processes * max(1, -(-count // (processes * ROWS_PER_FILE)))
     missing = -count % files
     placed = rows.join(places, "user_id", how="inner").drop("user_id")
+    copies = F.sequence(F.col("place") + count, F.lit(count + missing - 1), F.lit(count))
     extra = placed.where(F.col("place") < missing).select(
-        "item", "type", F.transform("weight", lambda w: w * 0).alias("weight"), (F.col("place") + count).alias("place")
+        "item", "type", F.transform("weight", lambda w: w * 0).alias("weight"), F.explode(copies).alias("place")
     )
     whole = placed.select("item", "type", "weight", "place").unionByName(extra) if missing else placed
     temporary = directory.with_name(directory.name + ".writing")
@@ -119,7 +128,7 @@ def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: i
         entries.append({"path": path.name, "rows": (count + missing) // files, "sha256": digest(path)})
     shutil.rmtree(temporary / "parts")
     manifest = {**facts, "schema": SCHEMA, "sequences": count, "filled_up": missing, "files": entries}
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
+    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
     shutil.rmtree(directory, ignore_errors=True)
     temporary.rename(directory)
     return Snapshot(directory, manifest)

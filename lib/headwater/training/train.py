@@ -10,19 +10,20 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
 
-import headwater
 from headwater.config import Train
-from headwater.errors import ModelError
+from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.training import worker
-from headwater.training.snapshot import Snapshot
+from headwater.training.snapshot import Snapshot, digest
 from headwater.training.validation import Cases
 
 
@@ -53,7 +54,13 @@ def plan(
         "mixed_precision": train.mixed_precision,
     }
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
-    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files]
+    if len(files) % train.processes:
+        raise ModelError(f"snapshot {snapshot.directory} has {len(files)} files, train.processes is {train.processes}")
+    start = digest(Path(initial_weights)) if initial_weights else ""
+    cases = hashlib.sha256()
+    for name in validation.__dataclass_fields__ if validation is not None else ():
+        cases.update(getattr(validation, name).tobytes())
+    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest()]
     settings["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,10 +88,9 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
 
     What ranks print goes to standard error. Raises ModelError, in one line, when any of them fails.
     """
-    package = str(Path(headwater.__file__).resolve().parent.parent)
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
+    worker.share_environment()
+    if not train.local_mode:
+        _need_slots(train.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(planned["threads"]))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if train.local_mode and sys.platform == "linux" else None
     # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
@@ -93,12 +99,28 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
     said = _Said()
     try:
         with contextlib.redirect_stdout(said):
-            answer = distributor.run(worker.work, json.dumps(planned))
+            answer = distributor.run(worker.Shipped(), json.dumps(planned))
     except Exception as error:
         cause = _cause("".join(said.lines) or str(error))
         raise ModelError(f"training failed: {cause}") from error
     assert answer is not None, "a function that ran has an answer"
     return answer
+
+
+def _need_slots(processes: int, patience: float = 30.0) -> None:
+    """Ranks on executors start together or not at all, and Spark itself waits ten minutes before it says so.
+
+    Raises HeadwaterError where the cluster has too few task slots, executors that are still coming up included.
+    """
+    context = SparkSession.builder.getOrCreate().sparkContext._jsc.sc()  # type: ignore[union-attr]
+    profile = context.resourceProfileManager().defaultResourceProfile()
+    until = time.monotonic() + patience
+    while (slots := context.maxNumConcurrentTasks(profile)) < processes:
+        if time.monotonic() > until:
+            raise HeadwaterError(
+                f"train.processes {processes} needs as many task slots on executors, there are {slots}"
+            )
+        time.sleep(0.5)
 
 
 class _Said(io.TextIOBase):

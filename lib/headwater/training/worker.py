@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,40 @@ import torch.distributed as distributed
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
 
+import headwater
 from headwater import models
 from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
 from headwater.training import loop, readers
 from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
+
+
+class Shipped:
+    """``work``, to be sent to executors: where it is unpickled, the ranks started there can import this package.
+
+    Spark puts ``--py-files`` on the path of its own Python workers only; a rank is a process below one of these.
+    """
+
+    def __call__(self, plan_json: str) -> dict[str, Any]:
+        return work(plan_json)
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return arrive, ()
+
+
+def arrive() -> Callable[[str], dict[str, Any]]:
+    """Set what a rank below this process inherits, and give the work to do."""
+    share_environment()
+    return work
+
+
+def share_environment() -> None:
+    """Let processes started from here import this package and print any character."""
+    package = str(Path(headwater.__file__).resolve().parent.parent)
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ["PYTHONIOENCODING"] = "utf-8:backslashreplace"
 
 
 def work(plan_json: str) -> dict[str, Any]:
