@@ -20,6 +20,7 @@ from headwater.evaluation import gate
 from headwater.evaluation.protocol import Evaluation
 from headwater.job import Job
 from headwater.models.ranker import Ranker
+from headwater.tables import failpoint
 from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 
@@ -61,6 +62,7 @@ def promote(j: Job) -> dict[str, Any]:
     standing = values[champion] if champion else None
     decision = gate.decide(values[challenger], standing, recent, j.config.gate, j.config.train.seed)
     record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
+    failpoint("promote_model:before_alias")
     if decision.promote:
         if champion is not None:
             registry.set_alias(PREVIOUS, champion)
@@ -86,10 +88,16 @@ def roll_back(j: Job) -> dict[str, Any]:
 def record(
     j: Job, action: str, challenger: int, champion: int | None, promoted: bool, reason: str, details: dict[str, Any]
 ) -> None:
-    """Keep the decision, before the alias moves: an alias never moves without a row that says why."""
+    """Keep the decision, before the alias moves: an alias never moves without a row that says why.
+
+    A run that was killed in between and runs again comes to the same decision, which is kept already.
+    """
+    note = {"job": j.name, "action": action, "challenger": challenger, "champion": champion, "reason": reason}
+    if j.warehouse.last_note("promotions", j.name) == note:
+        return
     row = (j.now, action, challenger, champion, "promoted" if promoted else "refused", reason, json.dumps(details))
     frame = j.spark.createDataFrame([row], schemas.ddl("promotions"))
-    j.warehouse.append(frame, "promotions", {"job": j.name, "challenger": challenger})
+    j.warehouse.append(frame, "promotions", note)
 
 
 if __name__ == "__main__":

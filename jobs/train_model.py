@@ -10,6 +10,7 @@ champion where there is none.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -73,7 +74,9 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
     validation = cases.collect(held, VALIDATION_USERS).arrays(length, VALIDATION_USERS)
-    popular = popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days)
+    if config.model.hybrid:
+        popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
+        validation = replace(validation, prior=popular.numpy())
     steps.unpersist()
     planned = train.plan(data, spec, config.train, folder / "run", validation, resume=resume)
     answer = train.run(planned, config.train)
@@ -84,7 +87,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     artifact.save(model, weights, spec, known)
     if config.model.hybrid:
         counted = count(readers.read_all(data.files)["item"], n_items)
-        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, recency_scores(popular), validation)
+        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, popular, validation)
         artifact.save(model, weights, spec, known, counted)
     failpoint("train_model:before_register")
     version = runs.log_training(registry, config, model, known, answer["history"], j.name)

@@ -27,4 +27,4 @@ echo "make env: installing the locked packages (a few GB the first time) …" >&
 "${uv[@]}" pip sync -q --python "$venv/bin/python" requirements.lock
 "${uv[@]}" pip install -q --python "$venv/bin/python" --no-deps -e .
 "$venv/bin/python" tools/fetch_jars.py
-"$venv/bin/python" tools/archive_classes.py
+"$venv/bin/python" tools/archive_classes.py || echo "make env: no archive of Java classes; jobs start some seconds later" >&2

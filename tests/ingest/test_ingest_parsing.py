@@ -80,8 +80,9 @@ def test_constants_fill_what_the_source_lacks(spark):
 def test_csv_is_rfc_4180_and_counts_its_columns(spark):
     source = Source(format="csv", glob="*", delimiter=";", fields={"user_id": "u"})
     frame = texts(
-        spark, '1;"a ""b"";c";x', "1;2", "1;2;3;4", ' 1 ;"";', '1;"open;x', '1;2;"open', ";" * 30_000, '1;5" pipe;x'
-    )
+        spark, '1;"a ""b"";c";x', "1;2", "1;2;3;4", ' 1 ;"";', '1;"open;x', '1;2;"open', ";" * 30_000, '1;5" pipe;x',
+        'end of an open one";2;x', '1;2;end"',
+    )  # fmt: skip
     assert taken(fields.csv_fields(frame, source, ("u", "item_id", "other")), "user_id", "item_id", "reason") == [
         ("1", 'a "b";c', None),
         ("1", "2", "malformed_csv"),
@@ -91,6 +92,8 @@ def test_csv_is_rfc_4180_and_counts_its_columns(spark):
         (None, None, "malformed_csv"),
         (None, None, "malformed_csv"),
         ("1", '5" pipe', None),
+        (None, None, "malformed_csv"),
+        (None, None, "malformed_csv"),
     ]
 
 

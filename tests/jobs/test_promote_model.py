@@ -100,16 +100,28 @@ def aliases(job):
     return tuple(registry.alias(name) for name in (CHALLENGER, CHAMPION, PREVIOUS))
 
 
+def end_here(name):
+    assert name == "promote_model:before_alias"
+    raise KeyboardInterrupt
+
+
 def audit(job):
     rows = job.warehouse.read("promotions").orderBy("decided_at").collect()
     return [(row["action"], row["challenger_version"], row["champion_version"], row["decision"]) for row in rows]
 
 
-def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_back_for_good(a_job, tmp_path):
+def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_back_for_good(
+    a_job, tmp_path, monkeypatch
+):
     job = a_job()
     register(job, tmp_path / "bad", knows=False)
     register(job, tmp_path / "good", knows=True)
     assert aliases(job) == (2, 1, None)
+    with monkeypatch.context() as killed:
+        killed.setattr(promote_model, "failpoint", end_here)
+        with pytest.raises(KeyboardInterrupt):
+            promote_model.promote(job)
+    assert aliases(job) == (2, 1, None)  # decided, kept, not done: the next run does it and keeps no second row
 
     closing = promote_model.promote(job)
     assert (closing["promoted"], closing["model_version"], closing["users"]) == (True, 2, USERS)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.scoring import kernel
 from headwater.scoring.kernel import top_n
 
 NONE = torch.empty(0, dtype=torch.int64)
@@ -40,6 +41,22 @@ def test_it_equals_a_plain_sort_ties_and_all(data, allowed, pairs, n, tile):
     items = torch.tensor([item for _, item in blocked], dtype=torch.int64)
     _, found = top_n(tiles(scores), mask, rows, items, n, tile)
     assert found.tolist() == plain(scores, mask.tolist(), set(blocked), n)
+
+
+@pytest.mark.parametrize("values", [3, 40, 1_000_000])
+@pytest.mark.parametrize(("width", "n", "block"), [(500, 5, 8), (1_000, 10, 50), (203, 1, 64), (640, 10, 32)])
+def test_by_way_of_blocks_it_equals_a_plain_sort_ties_and_all(monkeypatch, values, width, n, block):
+    monkeypatch.setattr(kernel, "BLOCK", block)
+    draws = torch.Generator().manual_seed(width + values)
+    scores = torch.randint(values, (40, width), generator=draws).float()
+    mask = torch.rand(width, generator=draws) < 0.9
+    pairs = {(row, item) for row in range(0, 40, 3) for item in scores[row].topk(3).indices.tolist()}
+    rows, items = (torch.tensor(part) for part in zip(*sorted(pairs), strict=True))
+    expected = plain(scores, mask.tolist(), pairs, n)
+    for tile in (width, width // 2 + 1):
+        best, found = top_n(tiles(scores), mask, rows, items, n, tile)
+        assert found.tolist() == expected
+        assert torch.equal(best, scores.gather(1, found))
 
 
 @pytest.mark.parametrize("tile", [1, 2, 100])

@@ -67,7 +67,8 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
     }  # fmt: skip
     count = F.length(text) - F.length(F.replace(text, F.lit(source.delimiter), F.lit("")))
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
-    quoted = F.startswith(text, F.lit('"')) | F.contains(text, F.lit(source.delimiter + '"'))
+    opened = F.startswith(text, F.lit('"')) | F.contains(text, F.lit(source.delimiter + '"'))
+    quoted = opened | F.endswith(text, F.lit('"')) | F.contains(text, F.lit('"' + source.delimiter))
     sound = (count < MAX_DELIMITERS) & ~((quotes % 2 == 1) & quoted)
     parsed = frame.withColumn("csv", F.when(sound, F.from_csv(text, schema, options)))
 

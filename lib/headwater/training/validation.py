@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from headwater.models import SequenceModel
+from headwater.models.ranker import standardised
+
+PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0)
+"""Weights of the prior that are tried, for the best of them to count."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class Cases:
     """Users to rank for: ``item`` and ``type`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
 
     ``seen_start``/``target_start`` are int64 ``[users + 1]``; user u's targets are
-    ``target[target_start[u] : target_start[u + 1]]``.
+    ``target[target_start[u] : target_start[u + 1]]``. ``prior``: for a model that will be blended, what it is blended
+    with, a standardised ``[items + 1]``; empty where it will rank alone.
     """
 
     item: np.ndarray
@@ -26,6 +31,7 @@ class Cases:
     seen: np.ndarray
     target_start: np.ndarray
     target: np.ndarray
+    prior: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.item)
@@ -63,9 +69,14 @@ def ndcg(scores: Tensor, cases: Cases, rows: np.ndarray, k: int = 10) -> np.ndar
 
 
 def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: int = 512) -> float:
-    """Mean NDCG@10 of a model over the cases; leaves the model in evaluation mode."""
+    """Mean NDCG@10 of a model over the cases; leaves the model in evaluation mode.
+
+    With a prior, of the model and the prior together: what a model learns beside popularity counts, and not that it
+    learns popularity first.
+    """
     model.eval()
-    total = 0.0
+    weights = PRIOR_WEIGHTS if len(cases.prior) else PRIOR_WEIGHTS[:1]
+    totals = np.zeros(len(weights))
     with torch.inference_mode():
         matrix = model.item_matrix()
         for start in range(0, len(cases), batch):
@@ -73,5 +84,9 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: i
             items = torch.from_numpy(cases.item[rows]).to(device)
             types = torch.from_numpy(cases.type[rows]).to(device)
             scores = (model.user_vectors(items, types) @ matrix.T).float().cpu()
-            total += float(ndcg(scores, cases, rows).sum())
-    return total / len(cases)
+            if len(cases.prior):
+                scores = standardised(scores)
+            for place, weight in enumerate(weights):
+                blended = scores + weight * torch.from_numpy(cases.prior) if weight else scores.clone()
+                totals[place] += ndcg(blended, cases, rows).sum()
+    return float(totals.max()) / len(cases)

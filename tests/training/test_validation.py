@@ -1,0 +1,45 @@
+"""The number that stops training early: NDCG by arithmetic, and what a prior does to it."""
+
+from dataclasses import replace
+from math import log2
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.models import ModelSpec, build
+from headwater.training.validation import Cases, mean_ndcg, ndcg
+
+CASES = Cases(
+    item=np.array([[0, 1, 2], [0, 0, 3]]),
+    type=np.array([[0, 1, 1], [0, 0, 1]]),
+    seen_start=np.array([0, 2, 3]),
+    seen=np.array([1, 2, 3]),
+    target_start=np.array([0, 1, 3]),
+    target=np.array([4, 5, 6]),
+)
+
+
+def test_gains_are_discounted_by_rank_with_seen_items_left_out_and_ties_against_us():
+    scores = torch.tensor([[9.0, 9, 9, 3, 2, 1, 0], [9.0, 1, 1, 9, 1, 5, 1]])
+    first = (1 / log2(1 + 2)) / 1  # items 1 and 2 are seen, item 3 is ahead
+    second = (1 / log2(1 + 1) + 1 / log2(1 + 5)) / (1 / log2(1 + 1) + 1 / log2(1 + 2))  # items 1, 2, 4 tie with item 6
+    assert ndcg(scores, CASES, np.array([0, 1])).tolist() == pytest.approx([first, second])
+
+
+def test_with_a_prior_the_best_blend_counts():
+    torch.manual_seed(1)
+    model = build(ModelSpec("gru", n_items=6, max_length=3, dim=8, layers=1, heads=1))
+    alone = mean_ndcg(model, CASES, torch.device("cpu"))
+    told = np.array([0, 0, 0, 0, 300, 200, 100], dtype=np.float32)  # the first user's target, then the second's two
+    second = (1 / log2(1 + 2) + 1 / log2(1 + 3)) / (1 / log2(1 + 1) + 1 / log2(1 + 2))
+    assert mean_ndcg(model, replace(CASES, prior=told), torch.device("cpu")) == pytest.approx((1 + second) / 2)
+    assert mean_ndcg(model, replace(CASES, prior=np.zeros(7, np.float32)), torch.device("cpu")) == pytest.approx(alone)
+    assert mean_ndcg(model, replace(CASES, prior=-told), torch.device("cpu")) == pytest.approx(alone)  # weight 0
+
+
+def test_cases_come_back_from_their_file_as_they_were(tmp_path):
+    CASES.save(tmp_path / "cases.npz")
+    back = Cases.load(tmp_path / "cases.npz")
+    for name in Cases.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(back, name), getattr(CASES, name))
