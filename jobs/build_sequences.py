@@ -29,8 +29,8 @@ def build(j: Job) -> dict[str, int]:
     items = tables.read("items")
     with tables.locked("sequences"):
         tables.create("sequences")
-        last = tables.last_note("sequences", j.name)
-        rebuild = last is None or last["max_length"] != length
+        last = tables.last_note("sequences", j.name) or {"max_length": None}
+        rebuild = last["max_length"] != length
         version = tables.version("events")
         note = {"job": j.name, "events_version": version, "max_length": length}
         if not rebuild and last["events_version"] >= version:

@@ -47,7 +47,7 @@ def tune(j: Job) -> dict[str, Any]:
     parent = registry.download(champion)
     model, known = artifact.load(parent)
     items = tables.read("items", versions["items"])
-    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]
+    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]  # type: ignore[index]
     weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed)
     chosen = feedback.with_replay(
         tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed

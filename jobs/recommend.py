@@ -56,7 +56,7 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
 
 def stored_history(j: Job, user: str) -> list[tuple[str, str]]:
     """The (event type, item id) pairs of a stored sequence, oldest first."""
-    pseudonym = privacy.pseudonym(user, key) if (key := privacy.read_key(j.config)) else user
+    pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
     row = j.warehouse.read("sequences").where(F.col("user_id") == pseudonym).first()
     if row is None:
         raise HeadwaterError(f"user {user!r} has no sequence")

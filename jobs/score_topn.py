@@ -51,15 +51,20 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
         tables.create("topn")
         publish_history(j)
         sequences_version = tables.version("sequences")
-        last = tables.last_note("topn", j.name)
-        nearline = mode == "nearline" and last is not None
+        last = tables.last_note("topn", j.name) if mode == "nearline" else None
+        nearline = last is not None
         wanted = tables.read("sequences", sequences_version)
-        if nearline:
+        if last is not None:
             wanted = changed_sequences(j, wanted, last["sequences_version"], sequences_version)
         items = tables.read("items").persist()
         wanted = wanted.persist()
         users = wanted.count()
-        counts = {"users_scored": users, "users_changed": 0, "model_version": version, "mode": mode}
+        counts: dict[str, int | str] = {
+            "users_scored": users,
+            "users_changed": 0,
+            "model_version": version,
+            "mode": mode,
+        }
         if users == 0 and nearline:
             return counts
         popular = popularity.of_items(tables.read("events"), items, topn.popular_half_life_days)

@@ -47,7 +47,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     versions = {table: tables.version(table) for table in ("sequences", "events", "items")}
     stored = tables.read("sequences", versions["sequences"])
     items = tables.read("items", versions["items"])
-    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]
+    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]  # type: ignore[index]
     if n_items is None or stored.limit(1).count() == 0:
         raise HeadwaterError(
             "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"

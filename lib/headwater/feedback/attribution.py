@@ -13,10 +13,11 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
+from headwater.config import EventType
 from headwater.feedback.rewards import reward
 
 
-def filter_actions(events: DataFrame, rewards: Mapping[str, float]) -> DataFrame:
+def filter_actions(events: DataFrame, rewards: Mapping[EventType, float]) -> DataFrame:
     """Events that can answer a list: with an item, of a type that has a reward."""
     return events.where(F.col("item_id").isNotNull() & F.col("event_type").isin(*rewards))
 
@@ -42,7 +43,7 @@ def attribute(
     events: DataFrame,
     history: DataFrame,
     window_hours: float,
-    rewards: Mapping[str, float],
+    rewards: Mapping[EventType, float],
     rating_scale: float,
     now: datetime,
 ) -> DataFrame:

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from headwater.config import EventType
+
 UNVALUED_RATING = 0.5
 MOST_OF_A_PURCHASE = 2.0
 
 
-def reward(event_type: Column, value: Column, rewards: Mapping[str, float], rating_scale: float) -> Column:
+def reward(event_type: Column, value: Column, rewards: Mapping[EventType, float], rating_scale: float) -> Column:
     """The reward of an action, never null; 0 for a type without a weight."""
     weights = F.create_map(*(F.lit(part) for kind, weight in rewards.items() for part in (kind, float(weight))))
     weight = F.coalesce(F.try_element_at(weights, event_type), F.lit(0.0)) if rewards else F.lit(0.0)
