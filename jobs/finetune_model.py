@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from pyspark.sql import functions as F
 
-from headwater import feedback, job
+from headwater import feedback, job, sequences
 from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
@@ -47,7 +47,7 @@ def tune(j: Job) -> dict[str, Any]:
     parent = registry.download(champion)
     model, known = artifact.load(parent)
     items = tables.read("items", versions["items"])
-    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]  # type: ignore[index]
+    n_items = sequences.last_index(items)
     weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed)
     chosen = feedback.with_replay(
         tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed

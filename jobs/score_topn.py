@@ -52,7 +52,6 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
         publish_history(j)
         sequences_version = tables.version("sequences")
         last = tables.last_note("topn", j.name) if mode == "nearline" else None
-        nearline = last is not None
         wanted = tables.read("sequences", sequences_version)
         if last is not None:
             wanted = changed_sequences(j, wanted, last["sequences_version"], sequences_version)
@@ -65,7 +64,7 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
             "model_version": version,
             "mode": mode,
         }
-        if users == 0 and nearline:
+        if users == 0 and last is not None:
             return counts
         popular = popularity.of_items(tables.read("events"), items, topn.popular_half_life_days)
         bundle = lists.ship(j.spark, model, catalog.available(items), popular, Path(scratch))
@@ -79,7 +78,7 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
         write_embeddings(j, version, model, items)
         failpoint("score_topn:before_topn")
         note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
-        if nearline:
+        if last is not None:
             withdrawn = publish.with_withdrawn(rows, standing)
             live = "new.item_id IS NOT NULL"
             tables.merge(withdrawn, "topn", note, delete_when=f"NOT ({live})", insert_when=live)

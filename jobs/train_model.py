@@ -47,8 +47,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     versions = {table: tables.version(table) for table in ("sequences", "events", "items")}
     stored = tables.read("sequences", versions["sequences"])
     items = tables.read("items", versions["items"])
-    n_items = items.agg(F.max("item_idx").alias("last")).first()["last"]  # type: ignore[index]
-    if n_items is None or stored.limit(1).count() == 0:
+    n_items = sequences.last_index(items)
+    if n_items == 0 or stored.limit(1).count() == 0:
         raise HeadwaterError(
             "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"
         )
@@ -87,7 +87,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     artifact.save(model, weights, spec, known)
     if config.model.hybrid:
         counted = count(readers.read_all(data.files)["item"], n_items)
-        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, popular, validation)
+        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, validation)
         artifact.save(model, weights, spec, known, counted)
     failpoint("train_model:before_register")
     version = runs.log_training(registry, config, model, known, answer["history"], j.name)

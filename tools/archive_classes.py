@@ -7,11 +7,13 @@ lies beside Spark's jars and is good for this Java and these jars only; the JVM 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+import structlog
 from pyspark.sql import functions as F
 
 from headwater.config import Config
@@ -34,6 +36,7 @@ def main() -> None:
         return
     print("make env: archiving Java classes, a minute …", file=sys.stderr)
     archive.unlink(missing_ok=True)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     dump = {"spark.driver.extraJavaOptions": f"-XX:ArchiveClassesAtExit={archive} -Xlog:disable"}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -47,7 +50,6 @@ def walk(config: Config, landing: Path) -> None:
     import ingest_events
 
     job = Job("archive_classes", config)
-    job.log = type("Silent", (), {"info": lambda *_, **__: None, "warning": lambda *_, **__: None})()
     for folder in ("api", "catalog"):
         (landing / folder).mkdir(parents=True)
     (landing / "catalog/goods.csv").write_text(CATALOGUE)

@@ -11,6 +11,8 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headwater import sequences
+
 HALF_LIVES = 8
 """How many half-lives back events are read; what is older would count less than 1/256."""
 
@@ -27,9 +29,8 @@ def of_items(events: DataFrame, items: DataFrame, half_life_days: int) -> np.nda
     """Decayed events of each item of the catalogue as of the newest event, impressions left out."""
     known = items.select("item_id", "item_idx")
     happened = newest_days(events, half_life_days).where(F.col("event_type") != "impression")
-    last = items.agg(F.max("item_idx").alias("last")).first()
     steps = happened.join(known, "item_id", how="inner")
-    return decayed_counts(steps, (last and last["last"]) or 0, half_life_days)
+    return decayed_counts(steps, sequences.last_index(items), half_life_days)
 
 
 def decayed_counts(steps: DataFrame, n_items: int, half_life_days: int) -> np.ndarray:

@@ -17,6 +17,13 @@ STEP = ("event_time", "event_id", "item_idx", "event_type", "value")
 """One event of a sequence; arrays of these structs sort by time, then event id."""
 
 
+def last_index(items: DataFrame) -> int:
+    """The highest item index of a catalogue, which is also how many items it has; 0 where it is empty."""
+    row = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("last")).first()
+    assert row is not None, "an aggregate has one row"
+    return int(row["last"])
+
+
 def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
     """Events that belong in a sequence: with an item of the catalogue, impressions left out.
 

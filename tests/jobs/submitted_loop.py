@@ -4,8 +4,8 @@ spark-submit --py-files headwater.zip submitted_loop.py '[["jobs/ingest_events.p
 """
 
 import json
-import runpy
 import sys
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -16,13 +16,12 @@ def where(_: int) -> str:
     return headwater.__file__
 
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))
+import warm  # noqa: E402
+
 for program, *flags in json.loads(sys.argv[1]):
-    sys.argv = [program, *flags]
-    try:
-        runpy.run_path(program, run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
+    if code := warm.run(program, flags):
+        sys.exit(code)
 context = SparkSession.getActiveSession().sparkContext
 found = set(context.parallelize(range(4), 4).map(where).collect())
 print(json.dumps({"executors_import": sorted(found)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Evaluation:
 
     def model(self, ranker: Ranker) -> Measured:
         """A version, told what was popular up to the split, as the scorer would tell it."""
-        ranker.with_recency(self._decayed())
+        ranker.with_recency(self.decayed)
 
         def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, types))
@@ -64,7 +65,9 @@ class Evaluation:
         }
         return self._measure(made[name](), None)
 
-    def _decayed(self) -> np.ndarray:
+    @cached_property
+    def decayed(self) -> np.ndarray:
+        """What was popular up to the split, the same for every version that is ranked."""
         return popularity.decayed_counts(self.before, self.n_items, self.config.topn.popular_half_life_days)
 
     def _recent_counts(self) -> np.ndarray:

@@ -115,8 +115,10 @@ def read(
     try:
         return _judge(spark, root, batch, config, rules, key, stored, damaged)
     except Exception as error:
+        if not _is_read_failure(error):
+            raise
         # Spark says only that some file failed: try them one by one
-        found = reading.unreadable(spark, batch.files) - damaged if _is_read_failure(error) else None
+        found = reading.unreadable(spark, batch.files) - damaged
         if not found:
             raise
     return _judge(spark, root, batch, config, rules, key, stored, damaged | found)

@@ -70,15 +70,17 @@ class Ranker:
     def tile_scores(self, items: Tensor, types: Tensor) -> Callable[[int, int], Tensor]:
         """A function that gives ``[batch, stop - start]`` scores of the items ``start … stop - 1``."""
         users = self.model.user_vectors(items, types).float()  # [batch, dim]
-        cold = items[:, -1:] == 0
+        cold = items[:, -1] == 0
         if self.transitions is not None:
             logits = standardised(users @ self.item_vectors.T)
-            scores = blend(logits, self.transitions.scores(items), self.recency, self.facts["blend"])
-            scores = torch.where(cold, self.recency, scores)
-            return lambda start, stop: scores[:, start:stop].clone()
+            blended = blend(logits, self.transitions.scores(items), self.recency, self.facts["blend"])
+            blended[cold] = self.recency
+            return lambda start, stop: blended[:, start:stop].clone()
 
         def tile(start: int, stop: int) -> Tensor:
-            return torch.where(cold, self.recency[start:stop], users @ self.item_vectors[start:stop].T)
+            scores = users @ self.item_vectors[start:stop].T
+            scores[cold] = self.recency[start:stop]
+            return scores
 
         return tile
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from headwater.models import SequenceModel
 from headwater.models.ranker import blend, standardised
@@ -17,18 +16,17 @@ USERS = 1_000
 """Validation users that the search looks at; a round ranks the catalogue for each of them fourteen times."""
 
 
-def best_blend(
-    model: SequenceModel, transitions: Transitions, recency: Tensor, cases: Cases | None
-) -> dict[str, float]:
+def best_blend(model: SequenceModel, transitions: Transitions, cases: Cases) -> dict[str, float]:
     """The ``blend`` with the highest validation NDCG@10, smaller weights where it is the same; found one weight after
     the other, ``ROUNDS`` times.
 
-    ``recency`` is a standardised ``[items + 1]`` (``ranker.recency_scores``). Without cases both weights are 1.
+    Recency is the prior of the cases. Without cases both weights are 1.
     """
-    if cases is None or not len(cases):
+    if not len(cases):
         return {"transitions": 1.0, "recency": 1.0}
     users = np.arange(min(len(cases), USERS))
     items, types = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.type[users])
+    recency = torch.from_numpy(cases.prior)
     with torch.inference_mode():
         logits = standardised(model.user_vectors(items, types) @ model.item_matrix().T)
         counted = transitions.scores(items)
