@@ -24,7 +24,8 @@ else
 fi
 echo "make env: installing the locked packages (a few GB the first time) …" >&2
 [ -x "$venv/bin/python" ] || "${uv[@]}" venv -q --python "$python" "$venv"
-"${uv[@]}" pip sync -q --python "$venv/bin/python" requirements.lock
+# bytecode now: where PYTHONDONTWRITEBYTECODE is set, or .venv is read-only, every process would compile torch and MLflow anew
+"${uv[@]}" pip sync -q --compile-bytecode --python "$venv/bin/python" requirements.lock
 "${uv[@]}" pip install -q --python "$venv/bin/python" --no-deps -e .
 "$venv/bin/python" tools/fetch_jars.py
 "$venv/bin/python" tools/archive_classes.py || echo "make env: no archive of Java classes; jobs start some seconds later" >&2
