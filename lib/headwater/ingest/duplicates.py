@@ -15,8 +15,10 @@ def with_copy(events: DataFrame) -> DataFrame:
 def with_stored(events: DataFrame, stored_ids: DataFrame) -> DataFrame:
     """Adds ``stored``: whether an ``event_id`` is in ``stored_ids``.
 
-    The stored ids are first cut to those of this batch: one column of one table is read, and nothing large moves.
+    The stored ids are first cut to those of this batch: one column of one table is read, and nothing large moves. The
+    few that are met are written down, for Spark plans anew, at each commit to a table, every cached frame that reads it.
     """
     met = stored_ids.select("event_id").join(events.select("event_id"), on="event_id", how="left_semi").distinct()
+    met = met.localCheckpoint()
     marked = events.join(met.withColumn("met", F.lit(True)), on="event_id", how="left")
     return marked.withColumn("stored", F.coalesce("met", F.lit(False))).drop("met")
