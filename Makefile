@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test test-faults lint bench package clean help
+.PHONY: env demo test quick lint bench package clean help
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,11 +18,11 @@ $(READY): requirements.lock setup.cfg pyproject.toml $(wildcard tools/*)
 demo: env  ## the whole loop on MovieLens, in some minutes, into demo-out/
 	@$(BIN)/python demo/run.py
 
-test: env  ## rooms and transforms on real Spark, Delta, Petastorm and ranks
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not fault"
+test: env  ## everything, on real Spark, Delta, Petastorm, MLflow, Airflow and ranks
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-faults: env  ## whole jobs: the loop, kills, races, Airflow; half an hour on two cores
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m fault
+quick: env  ## rooms and transforms alone: what needs no whole job
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile -m "not fault"
 
 lint: env  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

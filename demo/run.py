@@ -80,7 +80,9 @@ class Demo:
         answer = _closing_line(out, job)
         self.answers.append((job, answer))
         self.seconds[job].append(took)
-        counts = ", ".join(f"{k} {v}" for k, v in answer.items() if k != "job" and not isinstance(v, dict | list))
+        counts = ", ".join(
+            f"{k} {_short(v)}" for k, v in answer.items() if k != "job" and not isinstance(v, dict | list)
+        )
         number = f"[{len(self.answers):2}/{STEPS}] "
         self.say(f"{number if self.bar.disable else '  '}{job:16} {took:5.1f} s  {counts}")
         self.bar.update()
@@ -149,6 +151,10 @@ def _closing_line(out: str, job: str) -> dict:
         return json.loads(lines[-1])
     except (IndexError, ValueError):
         raise DemoError(f"{job} ended well but without its closing line; see {LOG}") from None
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _last_line(start: int, job: str) -> str:

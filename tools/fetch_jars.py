@@ -5,9 +5,12 @@ Spark resolves them by their Maven coordinates, as `spark.jars.packages` does on
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
@@ -25,11 +28,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
         try:
-            builder.config("spark.jars.packages", DELTA).config("spark.jars.ivy", cache).getOrCreate().stop()
+            with quietly():
+                builder.config("spark.jars.packages", DELTA).config("spark.jars.ivy", cache).getOrCreate().stop()
         except Exception:
             sys.exit(f"make env: Delta ({DELTA}) could not be resolved; is a Maven repository in reach?")
         for jar in Path(cache).glob("jars/io.delta_delta-*.jar"):
             shutil.copy(jar, JARS / jar.name.removeprefix("io.delta_"))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What Java tells the terminal about each jar goes nowhere."""
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        for place, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, place)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
-        for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": _java_options()}.items():
+        for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": java_options()}.items():
             builder = builder.config(key, value)
         if not _delta_beside_spark():
             builder = builder.config("spark.jars.packages", DELTA)
@@ -95,7 +95,8 @@ def _delta_beside_spark() -> bool:
     return any((spark_home() / "jars").glob("delta-spark_*.jar"))
 
 
-def _java_options() -> str:
+def java_options() -> str:
+    """Java options of a local session: those above, and the archive of classes where it is there."""
     archive = spark_home() / CLASS_ARCHIVE
     return f"{QUICK_START} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else QUICK_START
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import shop
 
+from headwater.spark import java_options
+
 pytestmark = pytest.mark.fault  # whole jobs as processes of their own
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,10 +35,12 @@ def test_the_nightly_dag_runs_from_landing_files_to_lists_and_report(airflow_hom
     store = site(shop.CONFIG)
     shop.write_first_day(store.landing)
     report = store.root / "report.html"
+    (store.root / "spark-defaults.conf").write_text(f"spark.driver.defaultJavaOptions {java_options()}\n")
     ended = subprocess.run(
         [sys.executable, "-c", RUN_DAG, str(ROOT / "airflow_dags")],
         capture_output=True, text=True, errors="replace", cwd=store.root, timeout=850, check=False,
-        env={**os.environ, "HEADWATER_CONFIG": str(store.config), "HEADWATER_REPORT": str(report)},
+        env={**os.environ, "HEADWATER_CONFIG": str(store.config), "HEADWATER_REPORT": str(report),
+             "SPARK_CONF_DIR": str(store.root)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     states = json.loads(ended.stdout.strip().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Whole jobs as processes of their own take minutes: `make test-faults` runs them."""
+"""Whole jobs take their time: `make quick` leaves them out."""
 
 from pathlib import Path
 

@@ -1,11 +1,6 @@
 """One clear line, the right exit code, and tables as they were."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import shop
 
 

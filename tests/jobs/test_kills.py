@@ -2,21 +2,16 @@
 
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import pytest
-import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import shop
+import yaml
+from sites import Site
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     """The same shop before each job, so that a test copies what it needs instead of running it again."""
-    from conftest import Site
-
     root = tmp_path_factory.mktemp("kills")
     site = Site(root / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
@@ -28,8 +23,6 @@ def stages(tmp_path_factory):
 
 def copy_of(stages, job, tmp_path):
     """A site as it was before ``job``, at a path of its own."""
-    from conftest import Site
-
     shutil.copytree(stages[0] / f"before_{job}", tmp_path / "site", symlinks=True)
     return Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
 
@@ -90,16 +83,14 @@ def test_two_nearline_writers_at_once_lose_nothing(stages, tmp_path, spark):
     from concurrent.futures import ThreadPoolExecutor
 
     shutil.copytree(stages[1].root, tmp_path / "site", symlinks=True)
-    from conftest import Site
-
     site = Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
     changed = shop.write_second_day(site.landing)
     with ThreadPoolExecutor(2) as pool:
-        closings = [call.result() for call in [pool.submit(site.run, "ingest_events") for _ in range(2)]]
+        closings = [call.result() for call in [pool.submit(site.run, "ingest_events", fresh=True) for _ in range(2)]]
         assert sorted(closing["rows_events"] for closing in closings) == [0, 14]
-        closings = [call.result() for call in [pool.submit(site.run, "build_sequences") for _ in range(2)]]
+        closings = [call.result() for call in [pool.submit(site.run, "build_sequences", fresh=True) for _ in range(2)]]
         assert sorted(closing["users_changed"] for closing in closings) == [0, len(changed)]
-        runs = [pool.submit(site.run, "score_topn", "--mode", "nearline") for _ in range(2)]
+        runs = [pool.submit(site.run, "score_topn", "--mode", "nearline", fresh=True) for _ in range(2)]
         assert sorted(call.result()["users_scored"] for call in runs) == [0, len(changed)]
     history = site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
     assert len(history) == len(set(history)) == 60 * 5 + len(changed) * 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import shop
 
-from headwater.spark import QUICK_START
+from headwater.spark import java_options
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -48,8 +48,9 @@ def submitted(store, archive, jobs):
     calls = [[str(ROOT / f"jobs/{job}.py"), "--config", str(store.config), *flags] for job, *flags in jobs]
     command = [
         str(BIN / "spark-submit"), "--master", "local-cluster[2,1,1024]", "--py-files", archive, "--driver-memory", "1g",
-        "--conf", "spark.ui.enabled=false", "--driver-java-options", QUICK_START,
-        "--conf", f"spark.executor.extraJavaOptions={QUICK_START}", str(ROOT / "tests/jobs/submitted_loop.py"), json.dumps(calls),
+        "--conf", "spark.ui.enabled=false", "--driver-java-options", java_options(),
+        "--conf", f"spark.executor.extraJavaOptions={java_options()}",
+        str(ROOT / "tests/jobs/submitted_loop.py"), json.dumps(calls),
     ]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = {**inherited, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}

@@ -1,13 +1,10 @@
 """The whole loop on a small shop, as a scheduler would run it, and then once more with nothing new."""
 
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import shop
+from sites import Site
 
 STABLE = {
     "events": ("event_id", "user_id", "item_id", "event_time"),
@@ -23,8 +20,6 @@ STABLE = {
 @pytest.fixture(scope="module")
 def night(tmp_path_factory):
     """A shop after its first night."""
-    from conftest import Site
-
     site = Site(tmp_path_factory.mktemp("loop") / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
     closing = {"ingest": site.run("ingest_events"), "build": site.run("build_sequences")}

@@ -7,7 +7,10 @@ rows are permuted within a file and grouped by length, so that no time goes to p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Protocol
 
@@ -42,9 +45,20 @@ def read_petastorm(path: str) -> Batch:
     from petastorm import make_batch_reader
 
     options = {"reader_pool_type": "thread", "workers_count": 1, "num_epochs": 1, "shuffle_row_groups": False}
-    with make_batch_reader([f"file://{Path(path).resolve()}"], schema_fields=list(SCHEMA), **options) as reader:
+    with (
+        _quietly(),
+        make_batch_reader([f"file://{Path(path).resolve()}"], schema_fields=list(SCHEMA), **options) as reader,
+    ):
         groups = [{name: np.asarray(getattr(group, name)) for name in KINDS} for group in reader]
     return {name: np.concatenate([group[name] for group in groups]).astype(kind) for name, kind in KINDS.items()}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Petastorm warns a dozen times a file of what pyarrow will drop after the release that is pinned, and prints a line."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}

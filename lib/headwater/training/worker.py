@@ -78,9 +78,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
-    wrapped = DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=world > 1
-    )
+    wrapped = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
     settings = loop.Settings(**plan["settings"])
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.READERS[plan["reader"]]
