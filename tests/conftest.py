@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads would only wait for each other
-sys.path.insert(0, str(Path(__file__).parent))  # for shop, sites, inside: what whole-job tests share
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "demo")]  # for shop, sites, inside and warm: what whole-job tests share
 
 
 def pytest_collection_modifyitems(items):

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
+import io
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import tempfile
-from functools import cache
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import yaml
 
+import warm
+
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 420
 """Seconds that one job may take before it hangs for sure."""
-
-
-class Worker:
-    """A process with one Spark session that runs jobs one after the other: ``demo/warm.py``."""
-
-    def __init__(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="headwater-worker-"))
-        self.answer, self.said = folder / "answer", folder / "said"
-        with self.said.open("w") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "demo" / "warm.py"), str(self.answer)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-                start_new_session=True,
-                cwd=folder,
-            )
-        atexit.register(self.kill)
-
-    def run(self, command: list[str]) -> subprocess.CompletedProcess:
-        start = self.said.stat().st_size
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        try:
-            answered = select.select([self.process.stdout], [], [], LONGEST)[0]
-            code = int(self.process.stdout.readline() or -1) if answered else -1
-        except BaseException:
-            self.kill()
-            raise
-        if code == -1:
-            self.kill()
-        err = self.said.read_bytes()[start:].decode(errors="replace")
-        return subprocess.CompletedProcess(command, code, self.answer.read_text(errors="replace"), err)
-
-    def kill(self) -> None:
-        worker.cache_clear()
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@cache
-def worker() -> Worker:
-    return Worker()
 
 
 class Site:
@@ -100,11 +55,18 @@ class Site:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, job: str, *args: str, fresh: bool = False) -> dict:
-        """The closing line of a job that must succeed; in a process of its own where that matters."""
-        program = [str(ROOT / "jobs" / f"{job}.py"), "--config", str(self.config), *args]
-        ended = self.start(job, *args) if fresh else worker().run(program)
+        """The closing line of a job that must succeed, in the tests' own session, or in a process of its own."""
+        ended = self.start(job, *args) if fresh else self.run_here(job, *args)
         assert ended.returncode == 0, f"{job} {args}: {ended.stderr[-3000:]}"
         return json.loads(ended.stdout.strip().splitlines()[-1])
+
+    def run_here(self, job: str, *args: str) -> subprocess.CompletedProcess:
+        """What a job says and returns, run in this process and its Spark session as the demo runs it."""
+        out, err = io.StringIO(), io.StringIO()
+        command = [str(ROOT / "jobs" / f"{job}.py"), "--config", str(self.config), *args]
+        with redirect_stdout(out), redirect_stderr(err):
+            code = warm.run(command[0], command[1:])
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
     def rows(self, spark, table: str, *columns: str) -> list[tuple]:
         """A table's rows, sorted by their text, for comparison."""

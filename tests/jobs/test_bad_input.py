@@ -4,8 +4,8 @@ import pytest
 import shop
 
 
-def refused(site, job, *args, code, line, **environment):
-    ended = site.start(job, *args, **environment)
+def refused(site, job, *args, code, line, start="start"):
+    ended = getattr(site, start)(job, *args)
     assert ended.returncode == code, ended.stderr
     last = ended.stderr.strip().splitlines()[-1]
     assert line in ended.stderr, ended.stderr
@@ -31,8 +31,8 @@ def test_an_empty_landing_folder_is_fine_and_nothing_follows_from_it(site):
     empty = site(shop.CONFIG)
     assert empty.run("ingest_events")["rows_in"] == 0
     assert empty.run("build_sequences")["users_changed"] == 0
-    refused(empty, "score_topn", "--mode", "full", code=1, line="champion")
-    refused(empty, "train_model", code=1, line="sequence")
+    refused(empty, "score_topn", "--mode", "full", code=1, line="champion", start="run_here")
+    refused(empty, "train_model", code=1, line="sequence", start="run_here")
 
 
 def test_a_landing_folder_that_is_not_there_is_named(site):

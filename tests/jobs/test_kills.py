@@ -21,10 +21,10 @@ def stages(tmp_path_factory):
     return root, site
 
 
-def copy_of(stages, job, tmp_path):
+def copy_of(stages, job, tmp_path, name="site"):
     """A site as it was before ``job``, at a path of its own."""
-    shutil.copytree(stages[0] / f"before_{job}", tmp_path / "site", symlinks=True)
-    return Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
+    shutil.copytree(stages[0] / f"before_{job}", tmp_path / name, symlinks=True)
+    return Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
 
 
 def killed(site, job, failpoint, *args):
@@ -32,36 +32,41 @@ def killed(site, job, failpoint, *args):
     assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
 
 
-@pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])
-def test_a_killed_ingest_loses_and_doubles_nothing(stages, tmp_path, spark, instant):
+def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_path, spark):
     site = copy_of(stages, "ingest_events", tmp_path)
-    killed(site, "ingest_events", f"ingest_events:{instant}")
+    for instant in ("after_plan", "after_quarantine", "after_items"):
+        killed(site, "ingest_events", f"ingest_events:{instant}")
+    again = copy_of(stages, "ingest_events", tmp_path, "again")
+    shutil.copytree(site.warehouse, again.warehouse)
     closing = site.run("ingest_events")
-    if instant != "after_events":
-        assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
+    assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
+    killed(again, "ingest_events", "ingest_events:after_events")
+    assert again.run("ingest_events")["rows_in"] == 0
     for table, columns in (
         ("events", ("event_id", "user_id", "item_id", "event_time", "source_file")),
         ("quarantine", ("raw", "reason", "source_file")),
         ("items", ("item_id", "item_idx", "title")),
         ("ingest_files", ("path", "batch")),
     ):
-        assert site.rows(spark, table, *columns) == stages[1].rows(spark, table, *columns), table
+        clean = stages[1].rows(spark, table, *columns)
+        assert site.rows(spark, table, *columns) == clean, table
+        assert again.rows(spark, table, *columns) == clean, table
 
 
-@pytest.mark.parametrize("instant", ["before_merge", "after_merge"])
-def test_a_killed_build_gives_the_same_sequences(stages, tmp_path, spark, instant):
+def test_a_build_killed_again_and_again_gives_the_same_sequences(stages, tmp_path, spark):
     site = copy_of(stages, "build_sequences", tmp_path)
-    killed(site, "build_sequences", f"build_sequences:{instant}")
-    site.run("build_sequences")
+    for instant in ("before_merge", "after_merge"):
+        killed(site, "build_sequences", f"build_sequences:{instant}")
+    assert site.run("build_sequences")["users_changed"] == 0
     columns = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
     assert site.rows(spark, "sequences", *columns) == stages[1].rows(spark, "sequences", *columns)
 
 
-@pytest.mark.parametrize("instant", ["before_topn", "after_topn", "after_history"])
-def test_a_killed_scoring_publishes_each_list_once(stages, tmp_path, spark, instant):
+def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_path, spark):
     site = copy_of(stages, "score_topn", tmp_path)
-    killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
-    site.run("score_topn", "--mode", "nearline")
+    for instant in ("before_topn", "after_topn", "after_history"):
+        killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
+    assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
     columns = ("user_id", "rank", "item_id", "score", "reason")
     assert site.rows(spark, "topn", *columns) == stages[1].rows(spark, "topn", *columns)
     assert site.rows(spark, "topn_history", *columns) == stages[1].rows(spark, "topn_history", *columns)
