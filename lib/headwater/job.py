@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import structlog
 import typer
+from typer.exceptions import TyperException
 
 from headwater import clock
 from headwater import config as configuration
 from headwater.config import Config
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.tables.failpoints import GROUP
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def run(
 
 def start(app: typer.Typer) -> None:
     """Parse the command line; a wrong flag is one line and exit code 2."""
-    app(standalone_mode=True)
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        line = error.format_message().rstrip(".")
+        _fail(Path(sys.argv[0]).stem, f"{line} (--help shows the flags)", UsageError.exit_code)
 
 
 def _fail(name: str, line: str, code: int) -> NoReturn:

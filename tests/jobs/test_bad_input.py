@@ -8,7 +8,8 @@ def refused(site, job, *args, code, line, start="start"):
     ended = getattr(site, start)(job, *args)
     assert ended.returncode == code, ended.stderr
     last = ended.stderr.strip().splitlines()[-1]
-    assert line in ended.stderr, ended.stderr
+    assert last.startswith(f"{job}: "), ended.stderr
+    assert line in last, ended.stderr
     assert "Traceback" not in ended.stderr
     return last
 
@@ -20,6 +21,7 @@ def refused(site, job, *args, code, line, start="start"):
         ("build_sequences", ["--set", "no.such.key=1"], "no is not a known config key"),
         ("train_model", ["--set", "train.epochs=-1"], "train.epochs"),
         ("score_topn", ["--mode", "sideways"], "sideways"),
+        ("ingest_events", ["--nope"], "No such option: --nope"),
         ("recommend", ["--history", "look:A"], "'look:A' is not TYPE:ITEM"),
     ],
 )
