@@ -51,7 +51,7 @@ def submitted(store, calls, archive):
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = {**inherited, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
     ended = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", cwd=store.root, env=environment, timeout=540,
+        command, capture_output=True, text=True, errors="replace", cwd=store.root, env=environment, timeout=900,
         check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-4000:]
