@@ -72,10 +72,9 @@ def take(j: Job, root: str, one: batch.Batch, rules: list[access_log.Rule], key:
         failpoint("ingest_events:after_quarantine")
         if read.counts["rows_events"] or read.counts["rows_catalog"]:
             goods = catalogue.latest(read.catalogue)
-            rows = catalogue.merged(tables.read("items"), goods, read.events, one.taken_at).persist()
+            rows = catalogue.merged(tables.read("items"), goods, read.events, one.taken_at).localCheckpoint()
             if rows.count():
                 tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
-            rows.unpersist()
         failpoint("ingest_events:after_items")
         tables.append(batch.event_rows(read.events, one.taken_at), "events", {**note, **read.counts})
         failpoint("ingest_events:after_events")
