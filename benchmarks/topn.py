@@ -60,11 +60,9 @@ def ours(spark: SparkSession, folder: str, out: str) -> None:
     def score(frames):
         torch.set_num_threads(1)
         matrix = torch.from_numpy(np.load(f"{folder}/items.npy", mmap_mode="c"))
-        none = torch.empty(0, dtype=torch.int64)
-        allowed = torch.ones(len(matrix), dtype=torch.bool)
         for frame in frames:
             vectors = torch.from_numpy(np.stack(frame["features"].to_numpy()))
-            scores, best = top_n(lambda a, b, v=vectors: v @ matrix[a:b].T, allowed, none, none, N)
+            scores, best = top_n(vectors, matrix, N)
             yield pd.DataFrame(
                 {
                     "user": np.repeat(frame["id"].to_numpy(), N),

@@ -68,7 +68,7 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
             return counts
         popular = popularity.of_items(tables.read("events"), items, topn.popular_half_life_days)
         bundle = lists.ship(j.spark, model, catalog.available(items), popular, Path(scratch))
-        rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users, topn.tile_items)
+        rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users)
         scored = lists.with_titles(lists.recommend(wanted, bundle, rules), items)
         rows = publish.topn_rows(scored, wanted, version, j.now).persist()
         if bad := publish.unfit(rows).count():

@@ -194,7 +194,6 @@ class Topn(Section):
     n: Positive = 10
     exclude_seen: bool = True
     batch_users: Positive = 1_024
-    tile_items: Positive = 65_536
     popular_half_life_days: Positive = 7
 
 

@@ -1,4 +1,4 @@
-"""A trained model opened for ranking: histories in, scores of the whole catalogue out, tile by tile.
+"""A trained model opened for ranking: histories in, what scores the whole catalogue out.
 
 Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
 served. Pure torch on the CPU; the model directory is checked as it is opened (``training.artifact``).
@@ -6,15 +6,29 @@ served. Pure torch on the CPU; the model directory is checked as it is opened (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from headwater.models.transitions import Transitions
+
+
+@dataclass(frozen=True)
+class Query:
+    """How the catalogue scores for some users: ``users @ matrix.T + cells``, and ``shift`` for all items of a row.
+
+    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, n_items + 1]``, ``shift`` ``[batch]``.
+    """
+
+    users: Tensor
+    shift: Tensor
+    cells: sparse.csr_matrix | None
 
 
 class Ranker:
@@ -31,9 +45,12 @@ class Ranker:
         self.n_items: int = model.spec.n_items
         self.max_length: int = model.spec.max_length
         self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
-        self.recency = torch.zeros(self.n_items + 1)
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
+            real = self.item_vectors[1:].double()
+            self.mean, self.second = real.mean(0), real.T @ real / len(real)
+        self.matrix = torch.nn.functional.pad(self.item_vectors, (0, 1))
+        """Item vectors, and in the last column how popular each item is lately: ``[n_items + 1, dim + 1]``."""
 
     @classmethod
     def open(cls, folder: Path) -> Ranker:
@@ -47,7 +64,7 @@ class Ranker:
         """The same ranker, told how popular items are lately (``popularity.decayed_counts``, of any length)."""
         known = np.zeros(self.n_items + 1)
         known[: len(counts)] = counts[: len(known)]
-        self.recency = recency_scores(known)
+        self.matrix[:, -1] = recency_scores(known)
         return self
 
     def pad(self, items: Iterable[Any], types: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -67,27 +84,33 @@ class Ranker:
                 padded[1, row, -len(item) :] = kind
         return torch.from_numpy(padded[0]), torch.from_numpy(padded[1])
 
-    def tile_scores(self, items: Tensor, types: Tensor) -> Callable[[int, int], Tensor]:
-        """A function that gives ``[batch, stop - start]`` scores of the items ``start … stop - 1``."""
+    @torch.inference_mode()
+    def query(self, items: Tensor, types: Tensor) -> Query:
+        """What ranks the catalogue for some histories (``pad``): one product with ``matrix`` and a few cells more.
+
+        Standardising a row takes the mean and the spread of its products, which follow from the first two moments of
+        the item vectors: (u·v - u·m) / √(uᵀSu - (u·m)²). So the whole row is never needed.
+        """
         users = self.model.user_vectors(items, types).float()  # [batch, dim]
         cold = items[:, -1] == 0
+        weight, shift, cells = torch.zeros(len(users)), torch.zeros(len(users)), None
         if self.transitions is not None:
-            logits = standardised(users @ self.item_vectors.T)
-            blended = blend(logits, self.transitions.scores(items), self.recency, self.facts["blend"])
-            blended[cold] = self.recency
-            return lambda start, stop: blended[:, start:stop].clone()
+            blended = self.facts["blend"]
+            precise = users.double()
+            mean = precise @ self.mean
+            spread = ((precise @ self.second * precise).sum(1) - mean**2).clamp(min=0).sqrt() + 1e-6
+            users, shift = (precise / spread.unsqueeze(1)).float(), (-mean / spread).float()
+            weight += blended["recency"]
+            cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
+        users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
+        return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
 
-        def tile(start: int, stop: int) -> Tensor:
-            scores = users @ self.item_vectors[start:stop].T
-            scores[cold] = self.recency[start:stop]
-            return scores
-
-        return tile
-
+    @torch.inference_mode()
     def scores(self, items: Tensor, types: Tensor) -> Tensor:
         """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
-        with torch.inference_mode():
-            return self.tile_scores(items, types)(0, self.n_items + 1)
+        query = self.query(items, types)
+        scores = query.users @ self.matrix.T + query.shift.unsqueeze(1)
+        return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())
 
 
 def recency_scores(counts: np.ndarray) -> Tensor:

@@ -25,12 +25,16 @@ class Transitions:
 
     def scores(self, items: Tensor) -> Tensor:
         """Scores ``[batch, n_items + 1]`` of histories int64 ``[batch, seq]`` (left-padded, newest last)."""
+        return torch.from_numpy(self.sparse_scores(items).toarray())
+
+    def sparse_scores(self, items: Tensor) -> sparse.csr_matrix:
+        """The same, only what is not zero: a row has as many as followed the last few items."""
         recent = items[:, -WINDOW:].numpy()
         age = np.arange(recent.shape[1] - 1, -1, -1)
         weights = np.where(recent > 0, DECAY**age, 0.0).astype(np.float32)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
         picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
-        return torch.from_numpy((picked @ self.matrix).toarray())
+        return picked @ self.matrix
 
     def grown(self, n_items: int) -> Transitions:
         """The same transitions for a catalogue that has grown to ``n_items``; new items have none yet."""

@@ -12,7 +12,7 @@ import torch
 from headwater.errors import UsageError
 from headwater.models.ranker import Ranker
 from headwater.schemas import EVENT_TYPES
-from headwater.scoring.kernel import top_n
+from headwater.scoring.candidates import Candidates
 from headwater.scoring.reasons import VERBS, closest_events
 
 
@@ -57,7 +57,7 @@ def recommend(
     )
     seen = torch.tensor(sorted({index[item] for _, item in known}) if exclude_seen else [], dtype=torch.int64)
     with torch.inference_mode():
-        scores, best = top_n(ranker.tile_scores(items, types), allowed, torch.zeros_like(seen), seen, n)
+        scores, best = Candidates(ranker, allowed).best(items, types, (torch.zeros_like(seen), seen), n)
         places = closest_events(best, items, ranker.item_vectors)
     listed = []
     found = zip(best[0].tolist(), scores[0].tolist(), places[0].tolist(), strict=True)

@@ -31,7 +31,6 @@ class Rules:
     n: int
     exclude_seen: bool
     batch_users: int
-    tile_items: int
 
 
 def ship(spark: SparkSession, model: Path, available: np.ndarray, popular: np.ndarray, scratch: Path) -> str:
@@ -80,13 +79,14 @@ class Scorer:
         import torch
 
         from headwater.models.ranker import Ranker
+        from headwater.scoring.candidates import Candidates
 
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.ranker = Ranker.open(model).with_recency(popular)
-        self.allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
-        known = min(len(available), len(self.allowed))
-        self.allowed[:known] = torch.from_numpy(available[:known])
-        self.allowed[0] = False
+        allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
+        known = min(len(available), len(allowed))
+        allowed[:known] = torch.from_numpy(available[:known])
+        self.candidates = Candidates(self.ranker, allowed)
         order = np.argsort(-popular, kind="stable")
         self.popular = order[available[order]]
 
@@ -94,7 +94,6 @@ class Scorer:
         """The lists of some users: a frame with the columns of ``LISTS``."""
         import torch
 
-        from headwater.scoring.kernel import top_n
         from headwater.scoring.reasons import closest_events
 
         types = [[EVENT_TYPES.index(name) + 1 for name in names] for names in users["event_type"]]
@@ -105,16 +104,9 @@ class Scorer:
         ]
         rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
         blocked = np.concatenate(seen) if seen else np.empty(0, np.int64)
-        known = blocked <= self.ranker.n_items
         with torch.inference_mode():
-            scores, items = top_n(
-                self.ranker.tile_scores(history, kinds),
-                self.allowed,
-                torch.from_numpy(rows[known]),
-                torch.from_numpy(blocked[known]),
-                rules.n,
-                rules.tile_items,
-            )
+            pairs = torch.from_numpy(rows), torch.from_numpy(blocked)
+            scores, items = self.candidates.best(history, kinds, pairs, rules.n)
             place = closest_events(items, history, self.ranker.item_vectors)
         cold = (history[:, -1] == 0).unsqueeze(1)  # nothing in the history that the model knows
         ranked = items.masked_fill(cold, 0).numpy()

@@ -1,0 +1,76 @@
+"""A ranker scores the whole catalogue by one product, and that is the blend it was chosen as."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.models import ModelSpec, build
+from headwater.models.ranker import Ranker, blend, recency_scores, standardised
+from headwater.models.transitions import count
+from headwater.scoring.candidates import Candidates
+
+SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6]])
+WEIGHTS = {"transitions": 2.0, "recency": 0.5}
+COUNTS = np.array([0.0, 5, 1, 7, 0, 2, 3, 0, 0, 1])
+
+
+def ranker(hybrid):
+    torch.manual_seed(1)
+    model = build(
+        ModelSpec("sasrec", n_items=9, max_length=4, dim=8, layers=1, heads=1, dropout=0.1, mask_probability=0.2)
+    )
+    made = Ranker(model, {"blend": WEIGHTS}, count(SEQUENCES, 9) if hybrid else None)
+    return made.with_recency(COUNTS)
+
+
+def histories(made):
+    return made.pad([[1, 2, 3], [5], [], [77]], [[1, 1, 5], [2], [], [1]])  # the last one: an item of tomorrow
+
+
+def test_a_hybrid_is_the_blend_of_standardised_logits_transitions_and_recency():
+    made = ranker(hybrid=True)
+    items, types = histories(made)
+    with torch.inference_mode():
+        logits = standardised(made.model.user_vectors(items, types) @ made.item_vectors.T)
+        expected = blend(logits, made.transitions.scores(items), recency_scores(COUNTS), WEIGHTS)
+    assert torch.allclose(made.scores(items, types)[:2, 1:], expected[:2, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_without_a_known_history_recency_ranks_alone(hybrid):
+    made = ranker(hybrid)
+    scores = made.scores(*histories(made))[2:, 1:]
+    assert torch.allclose(scores, recency_scores(COUNTS)[1:].expand(2, -1))
+
+
+def test_a_model_alone_scores_by_the_product_of_its_vectors():
+    made = ranker(hybrid=False)
+    items, types = histories(made)
+    with torch.inference_mode():
+        expected = made.model.user_vectors(items, types) @ made.item_vectors.T
+    assert torch.allclose(made.scores(items, types)[:2], expected[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
+    made = ranker(hybrid)
+    items, types = histories(made)
+    allowed = torch.ones(10, dtype=torch.bool)
+    allowed[[3, 4]] = False
+    blocked = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 8, 4, 500])
+    scores, best = Candidates(made, allowed).best(items, types, blocked, 8)
+    expected = made.scores(items, types).clone()
+    expected[:, [0, 3, 4]] = -torch.inf
+    expected[0, [1, 8]] = -torch.inf
+    order = expected.sort(dim=1, descending=True, stable=True)
+    reached = order.values[:, :8] > -torch.inf
+    assert torch.equal(best, torch.where(reached, order.indices[:, :8], 0))
+    assert torch.allclose(scores, order.values[:, :8], atol=1e-5)
+
+
+def test_with_nothing_allowed_there_are_no_candidates():
+    made = ranker(hybrid=True)
+    items, types = histories(made)
+    none = torch.empty(0, dtype=torch.int64)
+    _, best = Candidates(made, torch.zeros(10, dtype=torch.bool)).best(items, types, (none, none), 3)
+    assert best.tolist() == [[0, 0, 0]] * 4
