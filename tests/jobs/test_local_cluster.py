@@ -22,6 +22,7 @@ def test_the_loop_runs_on_executors_that_get_the_library_as_a_zip(site, spark, t
         ("ingest_events",), ("build_sequences",), ("train_model",), ("evaluate_model",), ("score_topn",),
         ("act",), ("ingest_events",), ("build_sequences",), ("score_topn", "--mode", "nearline"), ("collect_feedback",),
         ("finetune_model",), ("promote_model",), ("recommend", "--user", "u1", "--json"),
+        ("build_report", "--output", str(tmp_path / "report.html")),
     ]  # fmt: skip
     calls = [[str(ROOT / f"jobs/{job}.py"), "--config", str(store.config), *flags] for job, *flags in jobs]
     act = [str(ROOT / "tests/jobs/act_on_lists.py"), str(store.warehouse), str(store.landing / "api/liked.json")]
@@ -38,6 +39,7 @@ def test_the_loop_runs_on_executors_that_get_the_library_as_a_zip(site, spark, t
     assert said["collect_feedback"]["rows_feedback"] == 2 * 60
     assert said["finetune_model"]["model_version"] == 2
     assert len(said["recommend"]["items"]) == 5
+    assert (tmp_path / "report.html").stat().st_size > 5_000
 
 
 def submitted(store, calls, archive):
