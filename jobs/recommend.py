@@ -32,23 +32,22 @@ def main(
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
-    job.run("recommend", lambda j: recommend(j, history, user, as_json, n or j.config.topn.n), config, set_)
+    job.run("recommend", lambda j: recommend(j, history, user, as_json, n), config, set_)
 
 
 def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[str, Any]:
     if bool(history.strip()) == bool(user):
         raise UsageError('give either --history "view:A click:B" or --user ID')
+    topn = j.config.topn.model_copy(update={"n": n or j.config.topn.n})
     events = adhoc.parse(history) if history.strip() else []
     registry = Registry(j.config)
     version = registry.need_champion()
-    popular = popularity.of_items(
-        j.warehouse.read("events"), j.warehouse.read("items"), j.config.topn.popular_half_life_days
-    )
+    popular = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
     ranker = Ranker.open(registry.download(version)).with_recency(popular)
     if user:
         events = stored_history(j, user)
     catalog = j.warehouse.read("items").select("item_id", "item_idx", "title", "available").toPandas()
-    answer = adhoc.recommend(ranker, catalog, events, n, j.config.topn.exclude_seen)
+    answer = adhoc.recommend(ranker, catalog, events, topn)
     if not as_json:
         print(adhoc.table(answer))
     return {"model_version": version, "items": answer.items, "unknown": answer.unknown}

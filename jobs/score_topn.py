@@ -3,8 +3,9 @@
     python jobs/score_topn.py --mode full
     python jobs/score_topn.py --mode nearline
 
-The lists are replaced in one commit; what was published is then taken from that commit's change feed into
-`topn_history`, so that a run that is killed in between is completed by the next one.
+Further lists of each user (`topn.sections`) are replaced first, in `sections`, and then the Top-N, each in one commit; what
+was published is then taken from the change feed of `topn` into `topn_history`, so that a run that is killed in between
+is completed by the next one.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from __future__ import annotations
 import tempfile
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import typer
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import job, popularity
+from headwater import job, popularity, schemas
 from headwater.errors import HeadwaterError
 from headwater.job import Job
-from headwater.scoring import catalog, lists, publish
+from headwater.scoring import items as goods
+from headwater.scoring import lists, publish
 from headwater.tables import failpoint
 from headwater.tracking import Registry
 
@@ -47,7 +50,7 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
     registry = Registry(j.config)
     version = registry.need_champion()
     model = registry.download(version)
-    with tables.locked("topn", "topn_history", "item_embeddings"), tempfile.TemporaryDirectory() as scratch:
+    with tables.locked("topn", "topn_history", "sections", "item_embeddings"), tempfile.TemporaryDirectory() as scratch:
         tables.create("topn")
         publish_history(j)
         sequences_version = tables.version("sequences")
@@ -67,26 +70,33 @@ def score(j: Job, mode: str) -> dict[str, int | str]:
         if users == 0 and last is not None:
             return counts
         popular = popularity.of_items(tables.read("events"), items, topn.popular_half_life_days)
-        bundle = lists.ship(j.spark, model, catalog.available(items), popular, Path(scratch))
-        rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users)
-        scored = lists.with_titles(lists.recommend(wanted, bundle, rules), items)
-        rows = publish.topn_rows(scored, wanted, version, j.now).persist()
-        if bad := publish.unfit(rows).count():
+        bundle = lists.ship(j.spark, model, goods.catalogue(items, popular), Path(scratch))
+        scored = goods.with_titles(lists.recommend(wanted, bundle, topn), items)
+        scored = publish.with_reasons(scored).persist()
+        if bad := publish.unfit(scored).count():
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
-        standing = tables.read("topn")
-        counts["users_changed"] = publish.changed_users(rows, standing).count()
+        rows = publish.topn_rows(scored, wanted, version, j.now)
+        counts["users_changed"] = publish.changed_users(rows, tables.read("topn")).count()
         write_embeddings(j, version, model, items)
-        failpoint("score_topn:before_topn")
         note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
-        if last is not None:
-            withdrawn = publish.with_withdrawn(rows, standing)
-            live = "new.item_id IS NOT NULL"
-            tables.merge(withdrawn, "topn", note, delete_when=f"NOT ({live})", insert_when=live)
-        else:
-            tables.overwrite(rows, "topn", note)
+        if topn.sections or tables.exists("sections"):
+            replace(j, "sections", publish.section_rows(scored, version, j.now), wanted, last is not None, note)
+        failpoint("score_topn:before_topn")
+        replace(j, "topn", rows, wanted, last is not None, note)
         failpoint("score_topn:after_topn")
         publish_history(j)
         return counts
+
+
+def replace(j: Job, table: str, rows: DataFrame, users: DataFrame, only_theirs: bool, note: dict[str, Any]) -> None:
+    """Let ``rows`` take the place of all rows of a table, or of those of ``users`` only, in one commit."""
+    if not only_theirs:
+        j.warehouse.overwrite(rows, table, note)
+        return
+    j.warehouse.create(table)
+    key, live = schemas.KEYS[table], "new.item_id IS NOT NULL"
+    withdrawn = publish.with_withdrawn(rows, j.warehouse.read(table), users, key)
+    j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
 
 
 def changed_sequences(j: Job, sequences: DataFrame, after: int, until: int) -> DataFrame:
@@ -119,7 +129,7 @@ def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> Non
     tables = j.warehouse
     tables.create("item_embeddings")
     if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
-        rows = catalog.embeddings(j.spark, model, items, version)
+        rows = goods.embeddings(j.spark, model, items, version)
         tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
 
 

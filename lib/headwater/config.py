@@ -190,10 +190,23 @@ class Finetune(Section):
     holdout_fraction: Fraction = 0.2
 
 
+class Shelf(Section):
+    """One kind of further list beside a user's Top-N."""
+
+    kind: Literal["because", "new", "category"]
+    n: Positive = 10
+    count: Positive = 1
+    days: Positive = 30
+
+
 class Topn(Section):
     n: Positive = 10
     exclude_seen: bool = True
     batch_users: Positive = 1_024
+    variety: Literal["mmr", "dpp"] = "mmr"
+    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    candidates: Positive = 100
+    sections: tuple[Shelf, ...] = ()
     popular_half_life_days: Positive = 7
 
 

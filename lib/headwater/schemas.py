@@ -9,6 +9,15 @@ from __future__ import annotations
 EVENT_TYPES = ("view", "search", "click", "add_to_cart", "purchase", "rating", "impression")
 """Order is part of every trained model: an event type's index is its place here plus one; 0 is padding."""
 
+VERBS = {
+    "view": "viewed",
+    "click": "clicked",
+    "add_to_cart": "put in your cart",
+    "purchase": "bought",
+    "rating": "rated",
+}
+"""What a person did, by event type, to stand after "because you"."""
+
 TABLES: dict[str, dict[str, str]] = {
     "events": {
         "event_id": "string",
@@ -91,6 +100,18 @@ TABLES: dict[str, dict[str, str]] = {
         "generated_at": "timestamp",
         "propensity": "double",
     },
+    "sections": {
+        "user_id": "string",
+        "section": "int",
+        "rank": "int",
+        "heading": "string",
+        "item_id": "string",
+        "score": "double",
+        "reason": "string",
+        "strategy": "string",
+        "model_version": "int",
+        "generated_at": "timestamp",
+    },
     "feedback": {
         "event_id": "string",
         "user_id": "string",
@@ -136,6 +157,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "item_embeddings": ("model_version", "item_idx"),
     "topn": ("user_id", "rank"),
     "topn_history": ("user_id", "rank", "generated_at"),
+    "sections": ("user_id", "section", "rank"),
     "feedback": ("event_id",),
 }
 
@@ -144,7 +166,7 @@ PARTITIONS: dict[str, tuple[str, ...]] = {"events": ("event_date",)}
 CHANGE_FEED = ("events", "sequences", "topn")
 """Tables whose changes a later job follows, by version."""
 
-PERSONAL = ("events", "sequences", "topn", "topn_history", "feedback")
+PERSONAL = ("events", "sequences", "topn", "topn_history", "sections", "feedback")
 """Tables with a ``user_id``; ``quarantine`` holds raw lines and is searched as text."""
 
 NAMES_A_PERSON = ("user_id", "session_id", "raw", "query")

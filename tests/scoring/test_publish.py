@@ -3,9 +3,11 @@
 from datetime import datetime
 
 import pytest
+from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.scoring import publish
+from headwater.scoring.lists import LISTS
 
 NOW = datetime(2026, 1, 1)
 
@@ -22,7 +24,7 @@ def pairs(frame):
 def test_a_shorter_list_withdraws_its_last_ranks_and_nobody_elses(spark):
     standing = rows(spark, ("u", 1, "a", 2.0), ("u", 2, "b", 1.0), ("v", 1, "c", 1.0), ("v", 2, "d", 0.5))
     new = rows(spark, ("u", 1, "b", 3.0))
-    withdrawn = publish.with_withdrawn(new, standing).collect()
+    withdrawn = publish.with_withdrawn(new, standing, new.select("user_id").distinct(), schemas.KEYS["topn"]).collect()
     assert sorted((row["user_id"], row["rank"], row["item_id"] or "") for row in withdrawn) == [
         ("u", 1, "b"),
         ("u", 2, ""),
@@ -58,21 +60,46 @@ def test_a_user_changed_when_items_or_their_order_did(spark):
 )
 def test_a_list_that_is_not_fit_is_found(spark, bad):
     good = [("v", 1, "a", 2.0), ("v", 2, "b", 1.0)]
-    assert [row["user_id"] for row in publish.unfit(rows(spark, *good, *bad)).collect()] == ["u"]
+    assert [
+        row["user_id"] for row in publish.unfit(rows(spark, *good, *bad).withColumn("section", F.lit(0))).collect()
+    ] == ["u"]
 
 
 def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     lists = spark.createDataFrame(
-        [("u", 1, 5, 2.0, "sasrec", 3, 2, "i5", "Lamp"), ("u", 2, 6, 1.0, "recent_popular", 0, 0, "i6", None)],
-        "user_id string, rank int, item_idx int, score double, strategy string, because_idx int, because_type int, "
-        "item_id string, because_title string",
+        [
+            ("u", 0, 1, 5, 2.0, "sasrec", 3, 3, "", "i5", "Lamp"),
+            ("u", 0, 2, 6, 1.0, "recent_popular", 0, 0, "popular lately", "i6", None),
+            ("u", 0, 3, 7, 0.5, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
+            ("u", 1, 1, 8, 0.5, "because", 3, 1, "", "i8", "Lamp"),
+        ],
+        f"{LISTS}, item_id string, because_title string",
     )
     sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
-    # type 2 is "search", which no history holds: the sentence falls back rather than say something odd
-    first, second = (
-        publish.topn_rows(lists.replace(2, 3, ["because_type"]), sequences, 7, NOW).orderBy("rank").collect()
-    )
+    first, second, third = publish.topn_rows(publish.with_reasons(lists), sequences, 7, NOW).orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
+    assert third["reason"] == "popular lately"  # type 2 is a search, which no history holds
     assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, datetime(2025, 5, 5), NOW)
     assert list(first.asDict()) == schemas.columns("topn")
+
+
+def test_sections_are_numbered_without_gaps_and_headed_by_what_they_are(spark):
+    lists = spark.createDataFrame(
+        [
+            ("u", 0, 1, 4, 2.0, "sasrec", 3, 3, "", "i4", "Lamp"),
+            ("u", 2, 1, 5, 2.0, "because", 3, 1, "", "i5", "Lamp"),
+            ("u", 3, 1, 6, 1.0, "new", 0, 0, "new in the catalogue", "i6", None),
+            ("u", 5, 1, 7, 0.5, "category_popular", 0, 0, "popular in écrans", "i7", None),
+            ("v", 3, 1, 6, 1.0, "new", 0, 0, "new in the catalogue", "i6", None),
+        ],
+        f"{LISTS}, item_id string, because_title string",
+    )
+    found = publish.section_rows(publish.with_reasons(lists), 7, NOW)
+    assert found.columns == schemas.columns("sections")
+    assert sorted((row["user_id"], row["section"], row["heading"], row["item_id"]) for row in found.collect()) == [
+        ("u", 1, "Because you viewed Lamp", "i5"),
+        ("u", 2, "New for you", "i6"),
+        ("u", 3, "Popular in écrans", "i7"),
+        ("v", 1, "New for you", "i6"),
+    ]

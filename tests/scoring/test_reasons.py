@@ -1,20 +1,58 @@
-"""The event behind a row is the one whose item is most like it."""
+"""A reason is an event without which the item scores lower."""
 
+import numpy as np
+import pytest
 import torch
 
-from headwater.scoring.reasons import closest_events
+from headwater.models import ModelSpec, build
+from headwater.models.ranker import Ranker
+from headwater.models.transitions import count
+from headwater.scoring.reasons import decisive_events
 
-VECTORS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [2.0, 0.1], [0.1, 3.0]])
-
-
-def test_the_most_alike_event_is_the_reason():
-    history = torch.tensor([[0, 1, 2]])
-    assert closest_events(torch.tensor([[3, 4]]), history, VECTORS).tolist() == [[1, 2]]
+SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6], [7, 9, 7, 9]])
 
 
-def test_of_equal_events_the_latest_is_the_reason():
-    assert closest_events(torch.tensor([[3]]), torch.tensor([[1, 1, 2]]), VECTORS).tolist() == [[1]]
+@pytest.fixture(params=[True, False], ids=["hybrid", "alone"])
+def ranker(request):
+    torch.manual_seed(1)
+    model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
+    blend = {"blend": {"transitions": 4.0, "recency": 0.5}}
+    made = Ranker(model, blend, count(SEQUENCES, 9) if request.param else None)
+    return made.with_recency(np.arange(10.0))
 
 
-def test_without_a_history_the_place_is_padding():
-    assert closest_events(torch.tensor([[3]]), torch.tensor([[0, 0, 0]]), VECTORS).tolist() == [[2]]
+def test_without_the_reason_the_item_scores_lower_and_without_no_other_event_lower_still(ranker):
+    histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1, 5, 6]]
+    items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
+    listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
+    places = decisive_events(ranker, listed, items, types)
+    assert (places >= 0).any()
+    for row, history in enumerate(histories):
+        losses = []
+        for left_out in range(len(history)):
+            rest = history[:left_out] + history[left_out + 1 :]
+            with torch.inference_mode():
+                before = ranker.scores(*ranker.pad([history], [[1] * len(history)]))[0, listed[row]]
+                after = ranker.scores(*ranker.pad([rest], [[1] * len(rest)]))[0, listed[row]]
+            losses.append(before - after)
+        most, which = torch.stack(losses).max(dim=0)
+        offset = items.shape[1] - len(history)
+        assert places[row].tolist() == torch.where(most > 0, which + offset, -1).tolist()
+
+
+def test_the_only_event_is_the_reason_for_everything(ranker):
+    items, types = ranker.pad([[3]], [[1]])
+    assert decisive_events(ranker, torch.tensor([[4, 9]]), items, types).tolist() == [[4, 4]]
+
+
+def test_in_a_hybrid_what_followed_an_event_is_there_because_of_it():
+    torch.manual_seed(1)
+    model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
+    made = Ranker(model, {"blend": {"transitions": 50.0, "recency": 0.0}}, count(SEQUENCES, 9))
+    items, types = made.pad([[7, 8, 4]], [[1, 1, 1]])
+    assert decisive_events(made, torch.tensor([[9, 5]]), items, types).tolist() == [[2, 4]]
+
+
+def test_without_a_history_there_is_no_reason(ranker):
+    items, types = ranker.pad([[], [1]], [[], [1]])
+    assert decisive_events(ranker, torch.tensor([[4], [4]]), items, types).tolist() == [[-1], [4]]

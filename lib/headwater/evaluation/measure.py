@@ -10,7 +10,7 @@ import numpy as np
 
 from headwater.evaluation import metrics
 from headwater.evaluation.cases import HeldOut
-from headwater.evaluation.ranking import Scores, rank
+from headwater.evaluation.ranking import Pick, Scores, rank
 
 BESIDE = 0
 """``model_version`` of the baselines' rows."""
@@ -28,17 +28,26 @@ class Measured:
         return float(self.per_user[metric, k].mean()) if len(self.held) else 0.0
 
 
-def measure(scores: Scores, held: HeldOut, ks: list[int], counts: np.ndarray, vectors: np.ndarray | None) -> Measured:
-    """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut, ``vectors`` ``[items + 1, dim]`` give diversity."""
-    ranking = rank(scores, held, max(ks))
+def measure(
+    scores: Scores,
+    held: HeldOut,
+    ks: list[int],
+    counts: np.ndarray,
+    unit: np.ndarray | None = None,
+    pick: Pick | None = None,
+    candidates: int = 0,
+) -> Measured:
+    """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut; ``unit`` ``[items + 1, dim]``, item vectors
+    of length 1, give diversity."""
+    ranking = rank(scores, held, max(ks), pick, candidates)
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     overall = {}
     for k in ks:
         lists = ranking.lists[:, :k]
         overall["coverage", k] = metrics.coverage(lists, len(counts) - 1)
         overall["novelty", k] = metrics.novelty(lists, counts)
-        if vectors is not None:
-            overall["diversity", k] = metrics.diversity(np.where(lists < len(vectors), lists, 0), vectors)
+        if unit is not None:
+            overall["diversity", k] = metrics.diversity(np.where(lists < len(unit), lists, 0), unit)
     return Measured(held, per_user, overall)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from headwater.evaluation.measure import Measured, measure
 from headwater.evaluation.ranking import Scores
 from headwater.models import transitions
 from headwater.models.ranker import Ranker
+from headwater.models.variety import Variety
 
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions")
@@ -48,13 +49,15 @@ class Evaluation:
         self.counts = baselines.event_counts(self.before, n_items)
 
     def model(self, ranker: Ranker) -> Measured:
-        """A version, told what was popular up to the split, as the scorer would tell it."""
+        """A version as it is served: told what was popular up to the split, its lists picked for variety."""
         ranker.with_recency(self.decayed)
 
         def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, types))
 
-        return self._measure(scores, ranker.item_vectors.numpy())
+        variety = Variety.of(self.config.topn)
+        pick = partial(variety.pick, unit=ranker.unit) if variety.weight else None
+        return self._measure(scores, ranker.unit.numpy(), pick, variety.width(max(self.config.evaluate.k)))
 
     def baseline(self, name: str) -> Measured:
         """One of ``BASELINES``, from the events before the split."""
@@ -63,7 +66,7 @@ class Evaluation:
             "recent_popularity": lambda: baselines.by_count(self._recent_counts()),
             "item_transitions": lambda: baselines.by_transitions(self._transitions(), self.counts),
         }
-        return self._measure(made[name](), None)
+        return self._measure(made[name]())
 
     @cached_property
     def decayed(self) -> np.ndarray:
@@ -86,8 +89,8 @@ class Evaluation:
                 padded[row, -len(items) :] = items
         return transitions.count(padded, self.n_items)
 
-    def _measure(self, scores: Scores, vectors: np.ndarray | None) -> Measured:
-        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, vectors)
+    def _measure(self, scores: Scores, *picking: Any) -> Measured:
+        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, *picking)
 
 
 def _moment(text: str) -> datetime:

@@ -14,6 +14,9 @@ from headwater.evaluation.cases import HeldOut
 Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
 """Histories (items, types; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
 
+Pick = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""Scores and items of the best ``[batch, width]``, best first, and a length → scores and items of the lists."""
+
 NEVER = np.iinfo(np.int64).max
 
 
@@ -26,8 +29,13 @@ class Ranking:
     lists: np.ndarray
 
 
-def rank(scores: Scores, held: HeldOut, width: int, batch: int = 256) -> Ranking:
-    """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score."""
+def rank(
+    scores: Scores, held: HeldOut, width: int, pick: Pick | None = None, candidates: int = 0, batch: int = 256
+) -> Ranking:
+    """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score.
+
+    With ``pick`` lists are picked out of the best ``candidates``, and a target that is not in one stands behind it.
+    """
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
         stop = min(start + batch, len(held))
@@ -44,6 +52,21 @@ def rank(scores: Scores, held: HeldOut, width: int, batch: int = 256) -> Ranking
             places = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)
             found[known] = places.masked_fill(wanted == -torch.inf, NEVER).numpy()
             ranks.append(np.sort(found))
-        values, items = rows.topk(min(width, rows.shape[1]), dim=1)
-        lists[start:stop, : items.shape[1]] = items.masked_fill(values == -torch.inf, 0).numpy()
+        values, items = rows.topk(min(max(width, candidates), rows.shape[1]), dim=1)
+        if pick is not None:
+            values, items = pick(values, items, min(width, items.shape[1]))
+        items = items.masked_fill(values == -torch.inf, 0)[:, :width]
+        lists[start:stop, : items.shape[1]] = items.numpy()
+        if pick is not None:
+            for user in range(start, stop):
+                ranks[user] = _ranks_in(lists[user], held.targets[user], ranks[user])
     return Ranking(ranks, lists)
+
+
+def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Ranks of targets, given the ``ranks`` that they had before the list was picked."""
+    places = {int(item): place for place, item in enumerate(listed, 1) if item}
+    inside = [places[int(item)] for item in targets if int(item) in places]
+    beyond = np.maximum(ranks, len(listed) + 1)
+    # which target had which rank is no matter: those in the list take the best of them
+    return np.sort(np.concatenate([np.array(inside, dtype=np.int64), beyond[len(inside) :]]))

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from headwater.models.transitions import Transitions
 
+ENCODED_TOGETHER = 256
+"""Histories that pass through the encoder at once."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -47,6 +50,7 @@ class Ranker:
         self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
+            self.unit = torch.nn.functional.normalize(self.item_vectors, dim=1)
             real = self.item_vectors[1:].double()
             self.mean, self.second = real.mean(0), real.T @ real / len(real)
         self.matrix = torch.nn.functional.pad(self.item_vectors, (0, 1))
@@ -91,7 +95,7 @@ class Ranker:
         Standardising a row takes the mean and the spread of its products, which follow from the first two moments of
         the item vectors: (u·v - u·m) / √(uᵀSu - (u·m)²). So the whole row is never needed.
         """
-        users = self.model.user_vectors(items, types).float()  # [batch, dim]
+        users = self._encode(items, types)  # [batch, dim]
         cold = items[:, -1] == 0
         weight, shift, cells = torch.zeros(len(users)), torch.zeros(len(users)), None
         if self.transitions is not None:
@@ -104,6 +108,26 @@ class Ranker:
             cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
         users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
+
+    def _encode(self, items: Tensor, types: Tensor) -> Tensor:
+        """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
+        lengths = (items > 0).sum(dim=1)
+        users = torch.zeros(len(items), self.item_vectors.shape[1])
+        for some in lengths.argsort().split(ENCODED_TOGETHER):
+            longest = max(1, int(lengths[some].max()))
+            users[some] = self.model.user_vectors(items[some, -longest:], types[some, -longest:]).float()
+        return users
+
+    @torch.inference_mode()
+    def scores_of(self, wanted: Tensor, items: Tensor, types: Tensor) -> Tensor:
+        """Scores ``[batch, n]`` of a few ``wanted`` items of each history, int64 ``[batch, n]``."""
+        query = self.query(items, types)
+        scores = (self.matrix[wanted] @ query.users.unsqueeze(2)).squeeze(2) + query.shift.unsqueeze(1)
+        if query.cells is None:
+            return scores
+        rows = np.arange(len(wanted)).repeat(wanted.shape[1])
+        cells = np.asarray(query.cells[rows, wanted.flatten().numpy().copy()], dtype=np.float32)
+        return scores + torch.from_numpy(cells.reshape(wanted.shape))
 
     @torch.inference_mode()
     def scores(self, items: Tensor, types: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headwater.config import Topn
 from headwater.errors import UsageError
 from headwater.models.ranker import Ranker
-from headwater.schemas import EVENT_TYPES
+from headwater.models.variety import Variety
+from headwater.schemas import EVENT_TYPES, VERBS
 from headwater.scoring.candidates import Candidates
-from headwater.scoring.reasons import VERBS, closest_events
+from headwater.scoring.reasons import decisive_events
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,8 @@ def parse(history: str) -> list[tuple[str, str]]:
     return events
 
 
-def recommend(
-    ranker: Ranker, catalog: pd.DataFrame, events: list[tuple[str, str]], n: int, exclude_seen: bool
-) -> Answer:
-    """The ``n`` best available items for a history, with scores and reasons.
+def recommend(ranker: Ranker, catalog: pd.DataFrame, events: list[tuple[str, str]], topn: Topn) -> Answer:
+    """A list of available items for a history, with scores and reasons.
 
     ``catalog`` has item_id, item_idx, title, available. An item counts as unknown where the catalogue lacks it or the
     model has not been trained on it; without any known item the list is empty.
@@ -55,23 +55,28 @@ def recommend(
     items, types = ranker.pad(
         [[index[item] for _, item in known]], [[EVENT_TYPES.index(kind) + 1 for kind, _ in known]]
     )
-    seen = torch.tensor(sorted({index[item] for _, item in known}) if exclude_seen else [], dtype=torch.int64)
+    seen = torch.tensor(sorted({index[item] for _, item in known}) if topn.exclude_seen else [], dtype=torch.int64)
     with torch.inference_mode():
-        scores, best = Candidates(ranker, allowed).best(items, types, (torch.zeros_like(seen), seen), n)
-        places = closest_events(best, items, ranker.item_vectors)
+        scores, best = Candidates(ranker, allowed).lists(
+            items, types, (torch.zeros_like(seen), seen), topn.n, Variety.of(topn)
+        )
+        places = decisive_events(ranker, best, items, types)
     listed = []
     found = zip(best[0].tolist(), scores[0].tolist(), places[0].tolist(), strict=True)
     for rank, (item, score, place) in enumerate(found, 1):
         if item == 0:
             break
-        verb = VERBS[EVENT_TYPES[int(types[0, place]) - 1]]
+        reason = "fits what you did" if ranker.transitions is None else "popular lately"
+        if place >= 0:
+            verb, title = VERBS[EVENT_TYPES[int(types[0, place]) - 1]], _title(by_index, int(items[0, place]))
+            reason = f"because you {verb} {title}"
         listed.append(
             {
                 "rank": rank,
                 "item_id": by_index.at[item, "item_id"],
                 "title": _title(by_index, item),
                 "score": round(score, 4),
-                "reason": f"because you {verb} {_title(by_index, int(items[0, place]))}",
+                "reason": reason,
             }
         )
     return Answer(listed, unknown)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headwater.models.ranker import Ranker
+from headwater.models.variety import Variety
 from headwater.scoring.kernel import Pairs, top_n
 
 
@@ -20,6 +21,14 @@ class Candidates:
         self.matrix = ranker.matrix[self.live]  # [live, dim + 1]
         self.place = torch.full((ranker.n_items + 1,), -1, dtype=torch.int64)
         self.place[self.live] = torch.arange(len(self.live))
+
+    @torch.inference_mode()
+    def lists(
+        self, history: Tensor, types: Tensor, blocked: tuple[Tensor, Tensor], n: int, variety: Variety
+    ) -> tuple[Tensor, Tensor]:
+        """As ``best``, picked for variety out of a wider set; scores are then those of ``variety``."""
+        scores, items = self.best(history, types, blocked, variety.width(n))
+        return variety.pick(scores, items, n, self.ranker.unit)
 
     @torch.inference_mode()
     def best(self, history: Tensor, types: Tensor, blocked: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:

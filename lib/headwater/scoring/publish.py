@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
-from headwater.scoring import reasons
 
 PUBLISHED = ("insert", "update_postimage")
 """Change types of the feed that show a row to somebody."""
 
 
+def with_reasons(lists: DataFrame) -> DataFrame:
+    """Adds ``reason``, one short sentence: the event behind a row of ``lists.LISTS``, or what is said where there is none."""
+    types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
+    done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
+    verbs = F.create_map(*(F.lit(part) for pair in schemas.VERBS.items() for part in pair))
+    because = F.concat(F.lit("because you "), F.try_element_at(verbs, done), F.lit(" "), F.col("because_title"))
+    return lists.withColumn("reason", F.coalesce(because, F.col("otherwise")))
+
+
 def topn_rows(lists: DataFrame, sequences: DataFrame, model_version: int, now: datetime) -> DataFrame:
-    """Lists with titles as rows of ``topn``, in its column order; ``history_time`` is the last event they know of."""
+    """Lists with titles and reasons as rows of ``topn``; ``history_time`` is the last event they know of."""
     known = sequences.select("user_id", F.col("last_event_time").alias("history_time"))
     return (
-        lists.join(known, "user_id", how="inner")
-        .withColumn("because", reasons.type_name(F.col("because_type")))
-        .withColumn("reason", reasons.reason(F.col("because"), F.col("because_title")))
+        lists.where(F.col("section") == 0)
+        .join(known, "user_id", how="inner")
         .withColumn("model_version", F.lit(model_version))
         .withColumn("generated_at", F.lit(now))
         .withColumn("propensity", F.lit(None).cast("double"))
@@ -28,10 +35,25 @@ def topn_rows(lists: DataFrame, sequences: DataFrame, model_version: int, now: d
     )
 
 
-def with_withdrawn(rows: DataFrame, standing: DataFrame) -> DataFrame:
-    """Adds, for lists that got shorter, the ranks to delete: rows without an item."""
-    gone = standing.join(rows.select("user_id").distinct(), "user_id", how="left_semi").join(
-        rows.select("user_id", "rank"), ["user_id", "rank"], how="left_anti"
+def section_rows(lists: DataFrame, model_version: int, now: datetime) -> DataFrame:
+    """Lists with titles and reasons as rows of ``sections``, numbered from 1 for each user, with a heading each."""
+    several = lists.where(F.col("section") > 0)
+    first = F.concat(F.upper(F.substring("reason", 1, 1)), F.expr("substring(reason, 2)"))
+    heading = F.when(F.col("strategy") == "new", F.lit("New for you")).otherwise(first)
+    place = F.dense_rank().over(Window.partitionBy("user_id").orderBy("section"))
+    return (
+        several.withColumn("heading", heading)
+        .withColumn("section", place)
+        .withColumn("model_version", F.lit(model_version))
+        .withColumn("generated_at", F.lit(now))
+        .select(schemas.columns("sections"))
+    )
+
+
+def with_withdrawn(rows: DataFrame, standing: DataFrame, users: DataFrame, key: tuple[str, ...]) -> DataFrame:
+    """Adds what to delete, rows without an item: what of the standing rows of ``users`` has no successor by ``key``."""
+    gone = standing.join(users.select("user_id"), "user_id", how="left_semi").join(
+        rows.select(*key), list(key), how="left_anti"
     )
     return rows.unionByName(gone.withColumn("item_id", F.lit(None).cast("string")))
 
@@ -50,9 +72,9 @@ def _orders(rows: DataFrame, name: str) -> DataFrame:
     return rows.groupBy("user_id").agg(ordered.alias(name))
 
 
-def unfit(rows: DataFrame) -> DataFrame:
-    """Rows that must never be published: no item, no finite score, an item or a rank twice, a gap in the ranks."""
-    lists = rows.groupBy("user_id").agg(
+def unfit(lists: DataFrame) -> DataFrame:
+    """Lists that must never be published: no item, no finite score, an item or a rank twice, a gap in the ranks."""
+    each = lists.groupBy("user_id", "section").agg(
         F.count("*").alias("rows"),
         F.countDistinct("item_id").alias("items"),
         F.countDistinct("rank").alias("ranks"),
@@ -60,4 +82,4 @@ def unfit(rows: DataFrame) -> DataFrame:
         F.count_if(F.col("score").isNull() | F.isnan("score") | (F.abs("score") == float("inf"))).alias("not_finite"),
     )
     whole = (F.col("rows") == F.col("items")) & (F.col("rows") == F.col("ranks")) & (F.col("rows") == F.col("last"))
-    return lists.where(~whole | (F.col("not_finite") > 0))
+    return each.where(~whole | (F.col("not_finite") > 0))

@@ -31,6 +31,7 @@ WRITER = {
     "item_embeddings": "score_topn",
     "topn": "score_topn",
     "topn_history": "score_topn",
+    "sections": "score_topn",
     "feedback": "collect_feedback",
     "model_metrics": "evaluate_model",
     "promotions": "promote_model",

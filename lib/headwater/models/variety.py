@@ -1,0 +1,122 @@
+"""Lists that are not ten times the same: greedy re-ranking of a wider set of candidates. Pure torch.
+
+Both rules take from a candidate's score what the list already has of it, and pick one item after the other, so that the
+first k of a long list are the list of k. ``mmr``: maximal marginal relevance (Carbonell and Goldstein, 1998), what is
+most alike counts. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou, 2018, algorithm 1),
+all items of the list count together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headwater.config import Topn
+
+Rule = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
+
+
+def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor, Tensor]:
+    """The ``n`` picked candidates in their new order: what their scores have become, and their places, ``[batch, n]``.
+
+    ``scores`` ``[batch, candidates]`` best first, ``-inf`` where there is none; ``vectors`` ``[batch, candidates, dim]``
+    of length 1. A score falls by strength · span · its highest cosine with a pick before it, 0 at least: span is the
+    distance from the best to the worst candidate of the row, strength is weight / (1 - weight). New scores never rise
+    from one pick to the next; the better candidate wins a tie; weight 0 keeps the order.
+    """
+    strength = _span(scores) * weight / (1 - weight)
+    alike = torch.zeros_like(scores)
+    picks = _Picks(scores, n)
+    for _ in range(n):
+        here = picks.take(scores - strength * alike)
+        alike = torch.maximum(alike, _cosines(vectors, here))
+    return picks.values, picks.places
+
+
+def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor, Tensor]:
+    """The same, by the greedy maximum of log det L with L = diag(q) · S · diag(q), S = (1 + cosine) / 2.
+
+    q² = exp(score / (strength · span)), so that what a pick adds to the logarithm is, in the units of scores, its score
+    and strength · span times the logarithm of what the picks before it do not span.
+    """
+    strength = _span(scores) * weight / (1 - weight)
+    rest = torch.ones_like(scores)  # d² of the paper, without q
+    spanned = scores.new_zeros(len(scores), n, scores.shape[1])
+    picks = _Picks(scores, n)
+    for step in range(n):
+        here = picks.take(scores + strength * rest.clamp(min=1e-9).log())
+        alike = (1 + _cosines(vectors, here)) / 2
+        own = spanned[:, :step].gather(2, here.unsqueeze(1).expand(-1, step, 1))  # [batch, step, 1]
+        length = rest.gather(1, here)  # [batch, 1]; 0 once the picks span everything
+        new = (alike - (own * spanned[:, :step]).sum(dim=1)) * torch.where(length > 1e-6, length, torch.inf).rsqrt()
+        spanned[:, step] = new
+        rest = rest - new**2
+    return picks.values, picks.places
+
+
+RULES: dict[str, Rule] = {"mmr": mmr, "dpp": dpp}
+
+
+@dataclass(frozen=True)
+class Variety:
+    """A rule, its weight from 0 (none) to below 1, and from how many candidates a list is picked."""
+
+    rule: str = "mmr"
+    weight: float = 0.0
+    candidates: int = 100
+
+    @classmethod
+    def of(cls, topn: Topn) -> Variety:
+        return cls(topn.variety, topn.variety_weight, topn.candidates)
+
+    def width(self, n: int) -> int:
+        """How many candidates a list of ``n`` needs."""
+        return max(n, self.candidates) if self.weight else n
+
+    def pick(self, scores: Tensor, items: Tensor, n: int, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first.
+
+        ``unit`` ``[items, dim]`` are item vectors of length 1; items index it.
+        """
+        if not self.weight:
+            return scores[:, :n], items[:, :n]
+        values, places = RULES[self.rule](scores, unit[items], n, self.weight)
+        return values, items.gather(1, places)
+
+
+class _Picks:
+    """What has been picked so far, ``values`` and ``places`` ``[batch, n]``."""
+
+    def __init__(self, scores: Tensor, n: int) -> None:
+        self.real = scores > -torch.inf
+        self.taken = torch.zeros_like(self.real)
+        self.values = scores.new_full((len(scores), n), -torch.inf)
+        self.places = torch.zeros(len(scores), n, dtype=torch.int64, device=scores.device)
+        self.step = 0
+
+    def take(self, values: Tensor) -> Tensor:
+        """Pick the best of each row, its place ``[batch, 1]``; places without an item last, in their order."""
+        values = torch.where(self.real, values, -torch.inf)
+        # a number below every other, yet above what is taken, so that a row runs through all its places
+        order = torch.where(self.real, values, torch.finfo(values.dtype).min).masked_fill(self.taken, -torch.inf)
+        here = order.argmax(dim=1, keepdim=True)
+        self.values[:, self.step : self.step + 1] = values.gather(1, here)
+        self.places[:, self.step : self.step + 1] = here
+        self.taken.scatter_(1, here, value=True)
+        self.step += 1
+        return here
+
+
+def _span(scores: Tensor) -> Tensor:
+    """From the best to the worst candidate of each row, ``[batch, 1]``; 0 where there is none."""
+    lowest = torch.where(scores > -torch.inf, scores, torch.inf).amin(dim=1, keepdim=True)
+    return torch.where(lowest < torch.inf, scores[:, :1] - lowest, 0.0)
+
+
+def _cosines(vectors: Tensor, place: Tensor) -> Tensor:
+    """Cosines ``[batch, candidates]`` of all candidates with the one at ``place`` ``[batch, 1]``."""
+    one = vectors.gather(1, place.unsqueeze(2).expand(-1, 1, vectors.shape[2]))  # [batch, 1, dim]
+    return (vectors @ one.transpose(1, 2)).squeeze(2)

@@ -1,0 +1,135 @@
+"""Further lists of a user beside the Top-N: "Because you viewed …", "New for you", "Popular in …".
+
+Sections are numbered in the order of the config; what stands in one, or in the Top-N, stands in none after it. A section
+with fewer than ``FEWEST`` items is left out: two goods are no shelf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from headwater.config import Shelf
+from headwater.models.ranker import Ranker
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.kernel import Pairs, top_n
+from headwater.scoring.users import Users
+
+FEWEST = 3
+FOLLOWED = 10.0
+"""How much what followed an item counts beside what is like it: a tenth of all that followed weighs as a cosine of 1."""
+
+
+class Sections:
+    """Makes the sections of users by the shelves of the config."""
+
+    def __init__(self, ranker: Ranker, catalogue: Catalogue, shelves: tuple[Shelf, ...]) -> None:
+        self.ranker, self.catalogue, self.shelves = ranker, catalogue, shelves
+        if shelves:
+            self.vectors = self._with_newcomers()
+            self.live = torch.from_numpy(np.flatnonzero(catalogue.available))
+
+    def lists(self, users: Users) -> Iterator[pd.DataFrame]:
+        """The sections of users who have their Top-N behind them (``users.seen``), each with the columns of ``LISTS``."""
+        number = 0
+        for shelf in self.shelves:
+            for turn in range(shelf.count):
+                number += 1
+                make = {"because": self._because, "new": self._new, "category": self._category}[shelf.kind]
+                frame, items = make(users, number, shelf, turn)
+                full = (items > 0).sum(axis=1) >= FEWEST
+                users = users.having_seen(items * full[:, None])
+                yield frame[(frame["item_idx"] > 0) & np.repeat(full, shelf.n)]
+
+    def _because(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """What followed the item of an event, and what is most like it: the newest event first, then the one before."""
+        place = _newest_different(users.history, turn)
+        anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
+        bonus = None
+        if self.ranker.transitions is not None:
+            cells = (self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED)).tocoo()
+            bonus = torch.from_numpy(cells.row).long(), torch.from_numpy(cells.col).long(), torch.from_numpy(cells.data)
+        scores, items = self._best(self.vectors[anchor.flatten()], self.live, users, shelf.n, bonus)
+        items = items * (anchor > 0)
+        frame = users.rows(number, items, scores)
+        frame["strategy"] = "because"
+        frame["because_idx"], frame["because_type"] = users.events_at(place.expand(-1, shelf.n))
+        frame["otherwise"] = ""
+        return frame, items.numpy()
+
+    def _new(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """What came to the catalogue lately, by how like it is to what the user did; the newest event counts most."""
+        fresh = self.live[torch.from_numpy(self.catalogue.newcomers(shelf.days))[self.live]]
+        ages = torch.arange(users.history.shape[1] - 1, -1, -1)
+        taste = (self.vectors[users.history] * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]; padding is zero
+        scores, items = self._best(normalize(taste, dim=1), fresh, users, shelf.n)
+        frame = users.rows(number, items, scores)
+        return frame.assign(
+            strategy="new", because_idx=0, because_type=0, otherwise="new in the catalogue"
+        ), items.numpy()
+
+    def _category(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """What is popular in the category that a user comes back to most, then in the next."""
+        items = np.zeros((len(users), shelf.n), dtype=np.int64)
+        said = np.full(len(users), "", dtype=object)
+        for user, steps in enumerate(users.steps):
+            favourites = self.catalogue.categories_of(steps)
+            if len(favourites) > turn:
+                popular = self.catalogue.popular_in[code := favourites[turn]]
+                fit = popular[~np.isin(popular, users.seen[user])][: shelf.n]
+                items[user, : len(fit)] = fit
+                said[user] = f"popular in {self.catalogue.names[code]}"
+        scores = self.catalogue.popular[items]
+        frame = users.rows(number, torch.from_numpy(items), torch.from_numpy(scores))
+        frame = frame.assign(strategy="category_popular", because_idx=0, because_type=0, otherwise=said.repeat(shelf.n))
+        return frame, items
+
+    def _best(
+        self,
+        vectors: Tensor,
+        among: Tensor,
+        users: Users,
+        n: int,
+        bonus: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The ``n`` items of ``among``, ascending, whose vectors have the highest cosine with one vector a user."""
+        place = torch.full((len(self.vectors),), -1, dtype=torch.int64)
+        place[among] = torch.arange(len(among))
+        if not len(among):
+            return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
+        rows, items = users.blocked()
+        keep = place[items] >= 0
+        blocked, cells = Pairs(rows[keep], place[items[keep]]), None
+        if bonus is not None:
+            keep = place[bonus[1]] >= 0
+            cells = Pairs(bonus[0][keep], place[bonus[1][keep]], bonus[2][keep])
+        scores, found = top_n(vectors, self.vectors[among], n, blocked, cells)
+        return scores, torch.where(found < 0, 0, among[found])
+
+    def _with_newcomers(self) -> Tensor:
+        """Unit vectors of the whole catalogue ``[max item_idx + 1, dim]``: what the model was not trained on stands in the
+        middle of its category, or at zero where that is unknown too."""
+        size = max(len(self.catalogue.available), self.ranker.n_items + 1)
+        vectors = torch.zeros(size, self.ranker.unit.shape[1])
+        vectors[: self.ranker.n_items + 1] = self.ranker.unit
+        category = torch.zeros(size, dtype=torch.int64)
+        category[: len(self.catalogue.category)] = torch.from_numpy(self.catalogue.category).long()
+        trained = category[: self.ranker.n_items + 1]
+        middles = torch.zeros(len(self.catalogue.names), vectors.shape[1]).index_add(0, trained, self.ranker.unit)
+        middles[0] = 0
+        vectors[self.ranker.n_items + 1 :] = middles[category[self.ranker.n_items + 1 :]]
+        return normalize(vectors, dim=1)
+
+
+def _newest_different(history: Tensor, turn: int) -> Tensor:
+    """Where each user's ``turn``-th newest item, from 0, stands last in the history, ``[users, 1]``; -1 where there is none."""
+    again = (history.unsqueeze(2) == history.unsqueeze(1)).triu(diagonal=1).any(dim=2)  # the same item comes later
+    different = (history > 0) & ~again
+    newest = different.flip(1).cumsum(dim=1).flip(1)  # how many different ones from here to the newest
+    wanted = different & (newest == turn + 1)
+    return torch.where(wanted.any(dim=1), wanted.long().argmax(dim=1), -1).unsqueeze(1)

@@ -1,0 +1,74 @@
+"""Re-ranking for variety, against the definitions written out."""
+
+import pytest
+import torch
+
+from headwater.models.variety import dpp, mmr
+
+SCORES = torch.tensor([[4.0, 3.0, 2.0, 0.0], [9.0, 8.9, 8.8, -torch.inf]])
+NORTH, EAST = [0.0, 1.0], [1.0, 0.0]
+VECTORS = torch.tensor([[NORTH, NORTH, EAST, EAST], [NORTH, NORTH, EAST, EAST]])
+
+
+def made_up(users, candidates, dim, seed=2):
+    draws = torch.Generator().manual_seed(seed)
+    scores = torch.rand(users, candidates, generator=draws, dtype=torch.float64).sort(descending=True).values
+    vectors = torch.randn(users, candidates, dim, generator=draws, dtype=torch.float64)
+    return scores, torch.nn.functional.normalize(vectors, dim=2)
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+def test_without_weight_order_and_scores_stay(rule):
+    values, places = rule(SCORES, VECTORS, 3, 0.0)
+    assert places.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert torch.equal(values, SCORES[:, :3])
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+def test_what_is_like_the_first_waits_for_what_is_not(rule):
+    assert rule(SCORES, VECTORS, 3, 0.5)[1][0].tolist() == [0, 2, 1]
+
+
+def test_a_score_falls_by_the_likeness_to_what_stands_before_it():
+    values, _ = mmr(SCORES, VECTORS, 3, 0.5)
+    assert values[0].tolist() == [4.0, 2.0, 3.0 - (4.0 - 0.0) * 1.0]
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+def test_a_place_without_an_item_comes_last(rule):
+    values, places = rule(SCORES, VECTORS, 4, 0.9)
+    assert places[1, 3] == 3
+    assert values[1, 3] == -torch.inf
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+def test_without_a_single_candidate_the_places_stay(rule):
+    values, places = rule(torch.full((1, 3), -torch.inf), VECTORS[:1, :3], 2, 0.5)
+    assert places.tolist() == [[0, 1]]
+    assert values.tolist() == [[-torch.inf, -torch.inf]]
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+@pytest.mark.parametrize("dim", [3, 8, 40])
+def test_the_first_of_a_longer_list_are_the_shorter_list_and_scores_never_rise(rule, dim):
+    scores, vectors = made_up(20, 30, dim)
+    values, places = rule(scores, vectors, 30, 0.4)
+    for n in (1, 5, 12):
+        assert torch.equal(rule(scores, vectors, n, 0.4)[1], places[:, :n])
+    assert all(sorted(row) == list(range(30)) for row in places.tolist())
+    assert (values.diff(dim=1) <= 1e-9).all()
+
+
+def test_the_greedy_maximum_is_that_of_the_determinant():
+    weight = 0.3
+    scores, vectors = made_up(5, 9, 16)
+    _, found = dpp(scores, vectors, 4, weight)
+    strength = (scores[:, :1] - scores[:, -1:]) * weight / (1 - weight)
+    quality = torch.exp(scores / strength / 2)
+    kernel = quality.unsqueeze(2) * (1 + vectors @ vectors.transpose(1, 2)) / 2 * quality.unsqueeze(1)
+    for row in range(5):
+        picked = []
+        for _ in range(4):
+            rest = [i for i in range(9) if i not in picked]
+            picked.append(max(rest, key=lambda i: torch.det(kernel[row][[*picked, i]][:, [*picked, i]]).item()))
+        assert found[row].tolist() == picked

@@ -1,0 +1,127 @@
+"""From users to lists: the ladder, what must not be shown, and the sections beside a Top-N."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from headwater.config import Shelf, Topn
+from headwater.models import ModelSpec, build
+from headwater.models.transitions import count
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.lists import LISTS
+from headwater.scoring.scorer import Scorer
+from headwater.training import artifact
+
+ITEMS, DAY = 30, 86_400.0
+WALK = np.array([[(start + step) % ITEMS + 1 for step in range(6)] for start in range(ITEMS)])
+SHELVES = (Shelf(kind="because", n=4, count=2), Shelf(kind="new", n=3, days=7), Shelf(kind="category", n=4))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A hybrid over 30 items, each mostly followed by the next one; the catalogue has grown to 34 since."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("model") / "model"
+    spec = ModelSpec("sasrec", n_items=ITEMS, max_length=6, dim=8, layers=1, heads=1)
+    facts = {"blend": {"transitions": 20.0, "recency": 0.1}}
+    weights = {name: tensor.clone() for name, tensor in build(spec).state_dict().items()}
+    artifact.save(folder, weights, spec, facts, count(WALK, ITEMS))
+    return folder
+
+
+def catalogue(sold_out=()):
+    size = ITEMS + 5
+    available = np.arange(size) > 0
+    available[list(sold_out)] = False
+    category = np.arange(size, dtype=np.int32) % 2 + 1
+    category[0] = 0
+    first_seen = np.where(np.arange(size) > ITEMS - 2, 30 * DAY, 0.0)
+    popular = np.where(np.arange(size) > 0, np.arange(size, 0, -1.0), 0.0)
+    return Catalogue(available, popular, category, first_seen, np.array(["", "even", "odd"]))
+
+
+def users(*histories):
+    return pd.DataFrame(
+        {
+            "user_id": [f"u{k}" for k in range(len(histories))],
+            "item_idx": [np.array(history, dtype=np.int32) for history in histories],
+            "event_type": [np.array(["view"] * len(history), dtype=object) for history in histories],
+            "seen_items": [np.unique(np.array(history, dtype=np.int32)) for history in histories],
+        }
+    )
+
+
+def listed(frame, user, section=0):
+    rows = frame[(frame["user_id"] == user) & (frame["section"] == section)]
+    assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+    return rows
+
+
+def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(model):
+    rows = listed(Scorer(model, catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    assert list(rows.columns) == [part.split()[0] for part in LISTS.split(", ")]
+    assert rows["item_idx"].iloc[0] == 7
+    assert set(rows["strategy"]) == {"sasrec+transitions"}
+    assert rows["because_idx"].iloc[0] == 6
+    assert rows["score"].is_monotonic_decreasing
+    assert not set(rows["item_idx"]) & {4, 5, 6}
+
+
+def test_what_is_sold_out_or_seen_stands_in_no_list(model):
+    scorer = Scorer(model, catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=SHELVES))
+    frame = scorer.lists(users([4, 5, 6], [33], []))
+    assert not set(frame["item_idx"]) & {7, 8, 1, 2, 3}
+    assert not set(frame.loc[frame["user_id"] == "u0", "item_idx"]) & {4, 5, 6}
+
+
+def test_seen_items_come_again_where_a_shop_wants_it(model):
+    again = Scorer(model, catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
+    assert set(again["item_idx"]) >= {4, 5, 6}
+
+
+def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(model):
+    rows = listed(Scorer(model, catalogue(), Topn(n=20)).lists(users([31])), "u0")
+    odd = [item for item in range(1, ITEMS + 5) if item % 2 and item != 31]
+    assert rows["item_idx"].tolist()[: len(odd)] == odd
+    assert set(rows["strategy"][: len(odd)]) == {"category_popular"}
+    assert set(rows["otherwise"][: len(odd)]) == {"popular in odd"}
+    assert set(rows["strategy"][len(odd) :]) == {"recent_popular"}
+    assert rows["score"].is_monotonic_decreasing
+    assert rows["item_idx"].is_unique
+
+
+def test_without_any_history_the_list_is_what_is_popular(model):
+    rows = listed(Scorer(model, catalogue(), Topn(n=3)).lists(users([])), "u0")
+    assert rows["item_idx"].tolist() == [1, 2, 3]
+    assert set(rows["otherwise"]) == {"popular lately"}
+
+
+def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
+    rows = listed(Scorer(model, catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
+    assert sorted(rows["item_idx"]) == [item for item in range(1, ITEMS + 5) if item not in (4, 5, 6)]
+
+
+def test_sections_have_their_kind_their_order_and_no_item_twice(model):
+    frame = Scorer(model, catalogue(), Topn(n=5, sections=SHELVES)).lists(users([4, 5, 11], [12], []))
+    first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)
+    assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
+    assert set(listed(frame, "u0", 3)["item_idx"]) <= {29, 30, 31, 32, 33, 34}
+    assert set(listed(frame, "u0", 4)["otherwise"]) == {"popular in odd"}
+    assert listed(frame, "u1", 2).empty  # one event, one anchor
+    assert set(frame.loc[frame["user_id"] == "u2", "section"]) <= {0, 3}  # without a history only what is new
+    for _, rows in frame.groupby("user_id"):
+        assert rows["item_idx"].is_unique
+
+
+def test_a_section_of_two_is_left_out(model):
+    shelves = (Shelf(kind="new", n=2, days=7),)
+    assert set(Scorer(model, catalogue(), Topn(n=5, sections=shelves)).lists(users([4, 5]))["section"]) == {0}
+
+
+def test_lists_do_not_depend_on_who_is_scored_beside(model):
+    scorer = Scorer(model, catalogue(), Topn(n=5, sections=SHELVES, variety_weight=0.3))
+    together = scorer.lists(users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33]))
+    alone = scorer.lists(users([4, 5, 6]))
+    beside = together[together["user_id"] == "u0"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(beside, alone.reset_index(drop=True), rtol=1e-5)
