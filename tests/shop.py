@@ -29,7 +29,7 @@ CONFIG = {
     "sequence": {"max_length": 12},
     "model": {"dim": 16, "layers": 1, "heads": 1},
     "train": {"epochs": 2, "processes": 1},
-    "topn": {"n": 5},
+    "topn": {"n": 5, "sections": [{"kind": "because", "n": 4}, {"kind": "category", "n": 4}]},
     "gate": {"bootstrap_samples": 200, "min_users": 5},
     "finetune": {"min_feedback": 5, "epochs": 1},
 }

@@ -203,9 +203,9 @@ class Topn(Section):
     n: Positive = 10
     exclude_seen: bool = True
     batch_users: Positive = 1_024
-    variety: Literal["mmr", "dpp"] = "mmr"
-    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    candidates: Positive = 100
+    variety: Literal["mmr", "dpp"] = "dpp"
+    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    candidates: Positive = 40
     sections: tuple[Shelf, ...] = ()
     popular_half_life_days: Positive = 7
 

@@ -11,6 +11,7 @@ STABLE = {
     "items": ("item_id", "item_idx"),
     "sequences": ("user_id", "item_idx", "event_time", "updated_at"),
     "topn": ("user_id", "rank", "item_id", "score", "generated_at"),
+    "sections": ("user_id", "section", "rank", "item_id", "heading", "generated_at"),
     "topn_history": ("user_id", "rank", "item_id", "generated_at"),
     "feedback": ("event_id", "rank"),
     "quarantine": ("raw", "reason"),
@@ -38,19 +39,27 @@ def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spar
     assert closing["score"]["users_scored"] == 60
     lists = site.rows(spark, "topn", "user_id", "rank", "item_id")
     assert len(lists) == 60 * 5
+    beside = site.rows(spark, "sections", "user_id", "item_id", "heading")
+    assert {user for user, _, _ in beside} == {f"u{k}" for k in range(60)}
+    shown = [(user, item) for user, _, item in lists] + [(user, item) for user, item, _ in beside]
+    assert len(shown) == len(set(shown))
+    assert {heading.split(" Thing")[0] for _, _, heading in beside} >= {"Because you bought", "Because you viewed"}
     bought = {(user, item) for user, item, _ in shop.steps(1, range(0, 20), shop.START)}
     assert not bought & {(user, item) for user, _, item in lists}
 
 
 def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(night, spark):
     site, _ = night
-    before = site.rows(spark, "topn")
+    before, further = site.rows(spark, "topn"), site.rows(spark, "sections")
     changed = shop.write_second_day(site.landing)
     assert site.run("ingest_events")["rows_events"] == 14
     assert site.run("build_sequences")["users_changed"] == len(changed)
     nearline = site.run("score_topn", "--mode", "nearline")
     assert nearline["users_scored"] == len(changed)
     after = site.rows(spark, "topn")
+    beside = site.rows(spark, "sections")
+    assert [row for row in beside if row[0] not in changed] == [row for row in further if row[0] not in changed]
+    assert "new user" in {row[0] for row in beside}
     assert [row for row in after if row[0] not in changed] == [row for row in before if row[0] not in changed]
     assert {row[0] for row in after} == {row[0] for row in before} | {"new user"}
     history = site.rows(spark, "topn_history", "user_id", "rank", "generated_at")

@@ -33,6 +33,8 @@ def publish(warehouse, users):
     read = {"sequences_version": warehouse.version("sequences"), "model_version": 1}
     warehouse.append(frame, "topn", {"job": "score_topn", "mode": "full", **read})
     warehouse.append(frame, "topn_history", {"job": "score_topn", "topn_version": warehouse.version("topn")})
+    further = [(user, 1, 1, "New for you", "b", 1.0, "", "new", 1, WHEN) for user in users]
+    warehouse.append(spark.createDataFrame(further, schemas.ddl("sections")), "sections", {"job": "score_topn"})
     rows = [(f"f{k}", user, "a", "click", WHEN, 1, 1, None, 1.0, WHEN, WHEN) for k, user in enumerate(users)]
     note = {"job": "collect_feedback", "events_version": warehouse.version("events")}
     warehouse.append(spark.createDataFrame(rows, schemas.ddl("feedback")), "feedback", note)
@@ -85,8 +87,8 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
     tables = shop.tables
     assert files_that_hold(shop.root, "OR 1=1")
     closing = forget(shop, NASTY)
-    # three events, a row in each of sequences, topn, topn_history and feedback, a rejected line
-    assert (closing["rows_deleted"], closing["tables"]) == (3 + 4 + 1, 6)
+    # three events, a row in each of sequences, topn, topn_history, sections and feedback, a rejected line
+    assert (closing["rows_deleted"], closing["tables"]) == (3 + 5 + 1, 7)
     for table in schemas.PERSONAL:
         assert people(tables, table) == {"ann", "bob"}
     assert shop.rows("quarantine", "raw") == [('{"user_id": "ann", "item_id": ',)]
@@ -111,7 +113,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
 def test_unread_events_and_forgetting_together_lose_nothing(shop):
     write(shop, "day2.json", ("ann", "d", 9), ("bob", "d", 9), (NASTY, "d", 9))
     ingest(shop)
-    assert forget(shop, NASTY)["rows_deleted"] == 4 + 4 + 1
+    assert forget(shop, NASTY)["rows_deleted"] == 4 + 5 + 1
     build(shop)
     assert [(user, len(items)) for user, items in shop.rows("sequences", "user_id", "item_idx")] == [
         ("ann", 4),

@@ -63,6 +63,8 @@ class Person:
     user: str
     events: list[dict[str, Any]]
     items: list[dict[str, Any]]
+    sections: list[tuple[str, list[str]]]
+    """Headings and the titles below them, in the order they are shown."""
 
 
 def table_states(warehouse: Warehouse) -> list[TableState]:
@@ -241,14 +243,31 @@ def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person
         rows = rows.join(titles.drop("item_idx"), "item_id", how="left").orderBy("user_id", "rank").limit(20 * count)
         rows = rows.select("user_id", "rank", F.coalesce("title", "item_id").alias("title"), "reason", "strategy")
         shown = [row.asDict() for row in rows.collect()]
+        beside = _sections(warehouse, chosen, titles) if warehouse.exists("sections") else {}
     finally:
         chosen.unpersist()
     return [
         Person(
-            user, [row for row in happened if row["user_id"] == user], [row for row in shown if row["user_id"] == user]
+            user,
+            [row for row in happened if row["user_id"] == user],
+            [row for row in shown if row["user_id"] == user],
+            beside.get(user, []),
         )
         for user in order
     ]
+
+
+def _sections(
+    warehouse: Warehouse, chosen: DataFrame, titles: DataFrame, most: int = 5
+) -> dict[str, list[tuple[str, list[str]]]]:
+    """The first items of each section of a few users."""
+    rows = warehouse.read("sections").where(F.col("rank") <= most)
+    rows = rows.join(F.broadcast(chosen.select("user_id")), "user_id", how="left_semi")
+    rows = rows.join(titles.drop("item_idx"), "item_id", how="left").orderBy("user_id", "section", "rank")
+    found: dict[str, dict[tuple[int, str], list[str]]] = {}
+    for row in rows.select("user_id", "section", "heading", F.coalesce("title", "item_id").alias("title")).collect():
+        found.setdefault(row["user_id"], {}).setdefault((row["section"], row["heading"]), []).append(row["title"])
+    return {user: [(heading, below) for (_, heading), below in each.items()] for user, each in found.items()}
 
 
 def _last_steps(sequences: DataFrame, count: int) -> DataFrame:

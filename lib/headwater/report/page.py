@@ -421,10 +421,13 @@ def _person(person: Person) -> str:
         f"<i>{esc(_plain(row['strategy']))}</i></span></li>"
         for row in person.items
     )
+    beside = "".join(
+        f"<dt>{esc(heading)}</dt><dd>{esc(' · '.join(titles))}</dd>" for heading, titles in person.sections
+    )
     return (
         f'<article><h3>{esc(_brief(person.user))}</h3><div class="pair">'
         f'<div><h4>Did</h4><ul class="did">{did}</ul></div><div><h4>Is shown</h4><ol class="gets">{gets}</ol></div>'
-        "</div></article>"
+        "</div>" + (f'<dl class="sections">{beside}</dl>' if beside else "") + "</article>"
     )
 
 

@@ -1,0 +1,48 @@
+"""The weights of a blend, on data whose right answer is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.models import ModelSpec, build
+from headwater.models.ranker import recency_scores
+from headwater.models.transitions import count
+from headwater.training.hybrid import best_blend
+from headwater.training.validation import Cases
+
+ITEMS = 12
+
+
+def cases(targets, popular):
+    """User k last saw item k + 1 and takes ``targets[k]``."""
+    users = len(targets)
+    items = np.zeros((users, 3), dtype=np.int64)
+    items[:, -1] = np.arange(users) + 1
+    starts = np.arange(users + 1)
+    return Cases(items, items * 0 + 1, starts, items[:, -1], starts, np.array(targets), recency_scores(popular).numpy())
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(3)
+    return build(ModelSpec("sasrec", n_items=ITEMS, max_length=3, dim=4, layers=1, heads=1))
+
+
+def test_where_each_takes_what_follows_transitions_lead(model):
+    follows = np.array([[k, k + 1] for k in range(1, 10)])
+    weights = best_blend(model, count(follows, ITEMS), cases(range(2, 11), np.zeros(ITEMS + 1)))
+    assert weights["transitions"] >= 2
+    assert weights["recency"] == 0
+
+
+def test_where_all_take_what_is_popular_recency_leads(model):
+    popular = np.zeros(ITEMS + 1)
+    popular[12] = 100
+    weights = best_blend(model, count(np.array([[1, 2]]), ITEMS), cases([12] * 9, popular))
+    assert weights["recency"] > 0
+    assert weights["transitions"] == 0
+
+
+def test_without_anybody_to_ask_both_weigh_one(model):
+    nobody = cases([], np.zeros(ITEMS + 1))
+    assert best_blend(model, count(np.array([[1, 2]]), ITEMS), nobody) == {"transitions": 1.0, "recency": 1.0}
