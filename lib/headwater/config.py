@@ -190,7 +190,7 @@ class Finetune(Section):
     holdout_fraction: Fraction = 0.2
 
 
-class Shelf(Section):
+class FurtherList(Section):
     """One kind of further list beside a user's Top-N."""
 
     kind: Literal["because", "new", "category"]
@@ -206,7 +206,7 @@ class Topn(Section):
     variety: Literal["mmr", "dpp"] = "dpp"
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.4
     candidates: Positive = 40
-    sections: tuple[Shelf, ...] = ()
+    sections: tuple[FurtherList, ...] = ()
     popular_half_life_days: Positive = 7
 
 

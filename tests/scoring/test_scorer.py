@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from headwater.config import Shelf, Topn
+from headwater.config import FurtherList, Topn
 from headwater.models import ModelSpec, build
 from headwater.models.transitions import count
 from headwater.scoring.catalogue import Catalogue
@@ -15,7 +15,11 @@ from headwater.training import artifact
 
 ITEMS, DAY = 30, 86_400.0
 WALK = np.array([[(start + step) % ITEMS + 1 for step in range(6)] for start in range(ITEMS)])
-SHELVES = (Shelf(kind="because", n=4, count=2), Shelf(kind="new", n=3, days=7), Shelf(kind="category", n=4))
+FURTHER = (
+    FurtherList(kind="because", n=4, count=2),
+    FurtherList(kind="new", n=3, days=7),
+    FurtherList(kind="category", n=4),
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(
 
 
 def test_what_is_sold_out_or_seen_stands_in_no_list(model):
-    scorer = Scorer(model, catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=SHELVES))
+    scorer = Scorer(model, catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
     frame = scorer.lists(users([4, 5, 6], [33], []))
     assert not set(frame["item_idx"]) & {7, 8, 1, 2, 3}
     assert not set(frame.loc[frame["user_id"] == "u0", "item_idx"]) & {4, 5, 6}
@@ -103,7 +107,7 @@ def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
 
 
 def test_sections_have_their_kind_their_order_and_no_item_twice(model):
-    frame = Scorer(model, catalogue(), Topn(n=5, sections=SHELVES)).lists(users([4, 5, 11], [12], []))
+    frame = Scorer(model, catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
     first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)
     assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
     assert set(listed(frame, "u0", 3)["item_idx"]) <= {29, 30, 31, 32, 33, 34}
@@ -115,12 +119,12 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
 
 
 def test_a_section_of_two_is_left_out(model):
-    shelves = (Shelf(kind="new", n=2, days=7),)
-    assert set(Scorer(model, catalogue(), Topn(n=5, sections=shelves)).lists(users([4, 5]))["section"]) == {0}
+    further = (FurtherList(kind="new", n=2, days=7),)
+    assert set(Scorer(model, catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]) == {0}
 
 
 def test_lists_do_not_depend_on_who_is_scored_beside(model):
-    scorer = Scorer(model, catalogue(), Topn(n=5, sections=SHELVES, variety_weight=0.3))
+    scorer = Scorer(model, catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
     together = scorer.lists(users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33]))
     alone = scorer.lists(users([4, 5, 6]))
     beside = together[together["user_id"] == "u0"].reset_index(drop=True)

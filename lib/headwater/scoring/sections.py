@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from headwater.config import Shelf
+from headwater.config import FurtherList
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.kernel import Pairs, top_n
@@ -26,27 +26,27 @@ FOLLOWED = 10.0
 
 
 class Sections:
-    """Makes the sections of users by the shelves of the config."""
+    """Makes the sections of users that the config asks for."""
 
-    def __init__(self, ranker: Ranker, catalogue: Catalogue, shelves: tuple[Shelf, ...]) -> None:
-        self.ranker, self.catalogue, self.shelves = ranker, catalogue, shelves
-        if shelves:
+    def __init__(self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...]) -> None:
+        self.ranker, self.catalogue, self.further = ranker, catalogue, further
+        if further:
             self.vectors = self._with_newcomers()
             self.live = torch.from_numpy(np.flatnonzero(catalogue.available))
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
         """The sections of users who have their Top-N behind them (``users.seen``), each with the columns of ``LISTS``."""
         number = 0
-        for shelf in self.shelves:
-            for turn in range(shelf.count):
+        for kind in self.further:
+            for turn in range(kind.count):
                 number += 1
-                make = {"because": self._because, "new": self._new, "category": self._category}[shelf.kind]
-                frame, items = make(users, number, shelf, turn)
+                make = {"because": self._because, "new": self._new, "category": self._category}[kind.kind]
+                frame, items = make(users, number, kind, turn)
                 full = (items > 0).sum(axis=1) >= FEWEST
                 users = users.having_seen(items * full[:, None])
-                yield frame[(frame["item_idx"] > 0) & np.repeat(full, shelf.n)]
+                yield frame[(frame["item_idx"] > 0) & np.repeat(full, kind.n)]
 
-    def _because(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+    def _because(self, users: Users, number: int, kind: FurtherList, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
         """What followed the item of an event, and what is most like it: the newest event first, then the one before."""
         place = _newest_different(users.history, turn)
         anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
@@ -54,39 +54,39 @@ class Sections:
         if self.ranker.transitions is not None:
             cells = (self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED)).tocoo()
             bonus = torch.from_numpy(cells.row).long(), torch.from_numpy(cells.col).long(), torch.from_numpy(cells.data)
-        scores, items = self._best(self.vectors[anchor.flatten()], self.live, users, shelf.n, bonus)
+        scores, items = self._best(self.vectors[anchor.flatten()], self.live, users, kind.n, bonus)
         items = items * (anchor > 0)
         frame = users.rows(number, items, scores)
         frame["strategy"] = "because"
-        frame["because_idx"], frame["because_type"] = users.events_at(place.expand(-1, shelf.n))
+        frame["because_idx"], frame["because_type"] = users.events_at(place.expand(-1, kind.n))
         frame["otherwise"] = ""
         return frame, items.numpy()
 
-    def _new(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+    def _new(self, users: Users, number: int, kind: FurtherList, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
         """What came to the catalogue lately, by how like it is to what the user did; the newest event counts most."""
-        fresh = self.live[torch.from_numpy(self.catalogue.newcomers(shelf.days))[self.live]]
+        fresh = self.live[torch.from_numpy(self.catalogue.newcomers(kind.days))[self.live]]
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
         taste = (self.vectors[users.history] * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]; padding is zero
-        scores, items = self._best(normalize(taste, dim=1), fresh, users, shelf.n)
+        scores, items = self._best(normalize(taste, dim=1), fresh, users, kind.n)
         frame = users.rows(number, items, scores)
         return frame.assign(
             strategy="new", because_idx=0, because_type=0, otherwise="new in the catalogue"
         ), items.numpy()
 
-    def _category(self, users: Users, number: int, shelf: Shelf, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
+    def _category(self, users: Users, number: int, kind: FurtherList, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
         """What is popular in the category that a user comes back to most, then in the next."""
-        items = np.zeros((len(users), shelf.n), dtype=np.int64)
+        items = np.zeros((len(users), kind.n), dtype=np.int64)
         said = np.full(len(users), "", dtype=object)
         for user, steps in enumerate(users.steps):
             favourites = self.catalogue.categories_of(steps)
             if len(favourites) > turn:
                 popular = self.catalogue.popular_in[code := favourites[turn]]
-                fit = popular[~np.isin(popular, users.seen[user])][: shelf.n]
+                fit = popular[~np.isin(popular, users.seen[user])][: kind.n]
                 items[user, : len(fit)] = fit
                 said[user] = f"popular in {self.catalogue.names[code]}"
         scores = self.catalogue.popular[items]
         frame = users.rows(number, torch.from_numpy(items), torch.from_numpy(scores))
-        frame = frame.assign(strategy="category_popular", because_idx=0, because_type=0, otherwise=said.repeat(shelf.n))
+        frame = frame.assign(strategy="category_popular", because_idx=0, because_type=0, otherwise=said.repeat(kind.n))
         return frame, items
 
     def _best(
