@@ -1,0 +1,87 @@
+"""Do reasons hold? Leaves the event of each reason out of the history and scores the item again; writes nothing.
+
+    python benchmarks/reasons.py --config conf/site.yaml
+
+Beside it the same for an event drawn at random, and what finding reasons costs beside finding the lists (one thread).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import typer
+from pyspark.sql import functions as F
+from torch import Tensor
+
+from headwater import job, popularity
+from headwater.job import Job
+from headwater.models.ranker import Ranker
+from headwater.models.variety import Variety
+from headwater.schemas import EVENT_TYPES
+from headwater.scoring.candidates import Candidates
+from headwater.scoring.reasons import decisive_events
+from headwater.tracking import Registry
+
+USERS, BATCH = 2_000, 500
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(help=__doc__)
+def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
+    job.run("reasons", measure, config, set_)
+
+
+def measure(j: Job) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    registry, topn = Registry(j.config), j.config.topn
+    popular = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
+    ranker = Ranker.open(registry.download(registry.need_champion())).with_recency(popular)
+    candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
+    rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
+    frame = rows.select("item_idx", "event_type", "seen_items").toPandas()
+    types = [[EVENT_TYPES.index(name) + 1 for name in names] for names in frame["event_type"]]
+    draws = torch.Generator().manual_seed(1)
+    held = held_random = with_event = places = 0
+    seconds = {"lists": 0.0, "reasons": 0.0}
+    for start in range(0, len(frame), BATCH):
+        part = slice(start, start + BATCH)
+        history, kinds = ranker.pad(frame["item_idx"][part], types[part])
+        seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in frame["seen_items"][part]]
+        users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
+        begun = time.perf_counter()
+        _, items = candidates.lists(history, kinds, (users, torch.cat(seen)), topn.n, Variety.of(topn))
+        listed = time.perf_counter()
+        place = decisive_events(ranker, items, history, kinds)
+        seconds["lists"] += listed - begun
+        seconds["reasons"] += time.perf_counter() - listed
+        length = (history > 0).sum(1, keepdim=True)
+        by_chance = history.shape[1] - 1 - (torch.rand(place.shape, generator=draws) * length).long()
+        places += place.numel()
+        with_event += int((place >= 0).sum())
+        held += int((falls(ranker, items, history, kinds, place) & (place >= 0)).sum())
+        held_random += int(falls(ranker, items, history, kinds, by_chance).sum())
+    print(f"{places} places: {with_event / places:.1%} have an event as their reason")
+    print(
+        f"of these {held / with_event:.1%} score lower without it; of all, {held_random / places:.1%} without a random event"
+    )
+    print(f"finding reasons takes {seconds['reasons'] / seconds['lists']:.2f} of the time of finding lists")
+    return {"users": len(frame)}
+
+
+def falls(ranker: Ranker, items: Tensor, history: Tensor, types: Tensor, place: Tensor) -> Tensor:
+    """Whether an item scores lower once the event at a place is gone, bool ``[batch, n]``; one scoring a place."""
+    before, lower = ranker.scores_of(items, history, types), []
+    for rank in range(items.shape[1]):
+        gone = torch.arange(history.shape[1]) == place[:, rank : rank + 1]
+        shorter = ranker.pad(
+            *([row[~cut].tolist() for row, cut in zip(part, gone, strict=True)] for part in (history, types))
+        )
+        lower.append(ranker.scores_of(items[:, rank : rank + 1], *shorter) < before[:, rank : rank + 1])
+    return torch.cat(lower, dim=1)
+
+
+if __name__ == "__main__":
+    job.start(app)
