@@ -1,7 +1,8 @@
 """Lists on Spark executors: the one place beside the training export where Spark and torch meet.
 
 The model travels as a file, an archive that Spark unpacks once on each executor, and is opened there from tensors with
-checked digests; nothing is pickled into the closure but the archive's name and a few numbers.
+checked digests. The catalogue's state, which changes more often than the model, travels beside it as a broadcast: what
+is popular, and what may be shown.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from pyspark import SparkFiles
+from pyspark import Broadcast, SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headwater.schemas import EVENT_TYPES
+
+if TYPE_CHECKING:
+    from headwater.models.ranker import Ranker
 
 LISTS = "user_id string, rank int, item_idx int, score double, strategy string, because_idx int, because_type int"
 
@@ -34,30 +39,39 @@ class Rules:
     tile_items: int
 
 
-def ship(spark: SparkSession, model: Path, available: np.ndarray, popular: np.ndarray, scratch: Path) -> str:
-    """Send a model directory and the catalogue's state to the executors; returns the name to open it by there.
+@dataclass(frozen=True)
+class Shipped:
+    """What executors need: the name of a model's archive, and the catalogue's state.
 
-    ``available`` (bool) and ``popular`` (float, decayed counts) are ``[max item_idx + 1]``. ``scratch`` must live as
-    long as the session.
+    ``catalogue`` holds ``available`` (bool) and ``popular`` (float, decayed counts), both ``[max item_idx + 1]``.
+    """
+
+    model: str
+    catalogue: Broadcast[tuple[np.ndarray, np.ndarray]]
+
+
+def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
+    """Send a model directory to the executors; returns the name to open it by there.
+
+    ``scratch`` must live as long as the session: an executor that starts later asks for every archive.
     """
     name = f"headwater-{uuid4().hex}"
     bundle = scratch / name
     shutil.copytree(model, bundle / "model")
-    np.savez(bundle / "catalog.npz", available=available, popular=popular)
     archive = shutil.make_archive(str(bundle), "zip", bundle)
     shutil.rmtree(bundle)
     spark.sparkContext.addArchive(f"{archive}#{name}")
     return name
 
 
-def recommend(sequences: DataFrame, bundle: str, rules: Rules) -> DataFrame:
+def recommend(sequences: DataFrame, shipped: Shipped, rules: Rules) -> DataFrame:
     """A list for every row of ``sequences`` (user_id, item_idx, event_type, seen_items): the columns of ``LISTS``.
 
     Ranks run from 1 without gaps; a list is shorter than ``n`` only where nothing else may be shown.
     """
 
     def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        scorer = _open(bundle)
+        scorer = Scorer(_open(shipped.model), *shipped.catalogue.value)
         for frame in frames:
             for start in range(0, len(frame), rules.batch_users):
                 yield scorer.lists(frame.iloc[start : start + rules.batch_users], rules)
@@ -67,22 +81,20 @@ def recommend(sequences: DataFrame, bundle: str, rules: Rules) -> DataFrame:
 
 
 @lru_cache(maxsize=1)
-def _open(bundle: str) -> Scorer:
-    folder = Path(SparkFiles.get(bundle))
-    with np.load(folder / "catalog.npz") as catalog:
-        return Scorer(folder / "model", catalog["available"], catalog["popular"])
+def _open(name: str) -> Ranker:
+    from headwater.models.ranker import Ranker
+
+    return Ranker.open(Path(SparkFiles.get(name)) / "model")
 
 
 class Scorer:
     """A model opened for scoring, with the catalogue's state beside it."""
 
-    def __init__(self, model: Path, available: np.ndarray, popular: np.ndarray) -> None:
+    def __init__(self, ranker: Ranker, available: np.ndarray, popular: np.ndarray) -> None:
         import torch
 
-        from headwater.models.ranker import Ranker
-
         torch.set_num_threads(1)  # Spark runs a worker per core
-        self.ranker = Ranker.open(model).with_recency(popular)
+        self.ranker = ranker.with_recency(popular)
         self.allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
         known = min(len(available), len(self.allowed))
         self.allowed[:known] = torch.from_numpy(available[:known])

@@ -1,0 +1,180 @@
+"""Changed sequences into `topn` and `topn_history`: the body of `score_topn`.
+
+The lists are replaced in one commit; what was published is then taken from that commit's change feed into
+`topn_history`, so that a run that is killed in between is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headwater import popularity, schemas, sequences
+from headwater.errors import HeadwaterError
+from headwater.job import Job
+from headwater.scoring import catalog, lists, publish
+from headwater.tables import failpoint, readers
+from headwater.tracking import Registry
+
+
+class Shelf:
+    """What scoring needs beside the sequences, kept from one run to the next in the same session.
+
+    The model is sent to executors once a version; the catalogue is read again when `items` has a new version; what is
+    popular is counted again when ``popular_seconds`` have gone by.
+    """
+
+    def __init__(self, j: Job, popular_seconds: float = 0) -> None:
+        self.job = j
+        self.popular_seconds = popular_seconds
+        self._models: dict[int, str] = {}
+        self._items: tuple[int, DataFrame, np.ndarray] | None = None
+        self._popular: tuple[float, np.ndarray] | None = None
+        self._state: tuple[Any, Any] | None = None
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.job.config)
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="headwater-")
+
+    def items(self) -> DataFrame:
+        """The catalogue, cached."""
+        return self._catalogue()[1]
+
+    def shipped(self, version: int, model: Path) -> lists.Shipped:
+        """A model version and the catalogue's present state, on the executors."""
+        spark = self.job.spark
+        if version not in self._models:
+            self._models[version] = lists.ship(spark, model, Path(self._scratch.name))
+        items_version, items, available = self._catalogue()
+        if self._popular is None or time.monotonic() - self._popular[0] >= self.popular_seconds:
+            days = self.job.config.topn.popular_half_life_days
+            events = self.job.warehouse.read("events")
+            self._popular = (time.monotonic(), popularity.of_items(events, items, days))
+        counted, popular = self._popular
+        key = (items_version, counted)
+        if self._state is None or self._state[0] != key:
+            if self._state is not None:
+                self._state[1].unpersist()
+            grown = np.zeros(max(len(available), len(popular)))
+            grown[: len(popular)] = popular
+            self._state = (key, spark.sparkContext.broadcast((available, grown[: len(available)])))
+        return lists.Shipped(self._models[version], self._state[1])
+
+    def close(self) -> None:
+        """Free what the session and the disk hold."""
+        self._forget_items()
+        self._scratch.cleanup()
+
+    def _forget_items(self) -> None:
+        if self._items is not None:
+            self._items[1].unpersist()
+            self._items = None
+
+    def _catalogue(self) -> tuple[int, DataFrame, np.ndarray]:
+        version = self.job.warehouse.version("items")
+        if self._items is None or self._items[0] != version:
+            self._forget_items()
+            items = self.job.warehouse.read("items", version).persist()
+            self._items = (version, items, catalog.available(items))
+        return self._items
+
+
+def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]:
+    """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
+    if shelf is None:
+        with closing(Shelf(j)) as own:
+            return score(j, mode, own)
+    tables, topn = j.warehouse, j.config.topn
+    tables.read("sequences")
+    version = shelf.registry.need_champion()
+    counts: dict[str, int | str] = {"users_scored": 0, "users_changed": 0, "model_version": version, "mode": mode}
+    with tables.locked("topn", "topn_history", "item_embeddings"), ExitStack() as stack:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            stack.callback(frame.unpersist)
+            return frame.persist()
+
+        tables.create("topn")
+        publish_history(j)
+        sequences_version = tables.version("sequences")
+        last = tables.last_note("topn", j.name) if mode == "nearline" else None
+        if last is not None and not readers.unread(tables, readers.LISTS):
+            return counts
+        note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
+        wanted = keep(wanted_sequences(j, last["sequences_version"] if last else None, sequences_version))
+        counts["users_scored"] = wanted.count()
+        if not counts["users_scored"] and last is not None:
+            tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
+            return counts
+        model = shelf.registry.download(version)
+        shipped = shelf.shipped(version, model)
+        items = shelf.items()
+        rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users, topn.tile_items)
+        scored = lists.with_titles(lists.recommend(wanted, shipped, rules), items)
+        rows = keep(publish.topn_rows(scored, wanted, version, j.now))
+        if bad := publish.unfit(rows).count():
+            raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
+        standing = tables.read("topn")
+        counts["users_changed"] = publish.changed_users(rows, standing).count()
+        write_embeddings(j, version, model, items)
+        failpoint("score_topn:before_topn")
+        if last is not None:
+            withdrawn = publish.with_withdrawn(rows, standing)
+            live = "new.item_id IS NOT NULL"
+            tables.merge(withdrawn, "topn", note, delete_when=f"NOT ({live})", insert_when=live)
+        else:
+            tables.overwrite(rows, "topn", note)
+        failpoint("score_topn:after_topn")
+        publish_history(j)
+        return counts
+
+
+def wanted_sequences(j: Job, after: int | None, until: int) -> DataFrame:
+    """All sequences at version ``until``, or those of users who changed in the versions after one."""
+    every = j.warehouse.read("sequences", until)
+    if after is None:
+        return every
+    changed = sequences.newest(j.warehouse.changes("sequences", after, until))
+    try:
+        changed.count()
+    except Exception:
+        j.log.warning("the change feed of sequences was vacuumed; all users are scored", after=after, until=until)
+        return every
+    return changed
+
+
+def publish_history(j: Job) -> None:
+    """Append to `topn_history` what `topn` has published since the last time."""
+    tables = j.warehouse
+    tables.create("topn_history")
+    last = tables.last_note("topn_history", j.name)
+    until = tables.version("topn")
+    after = last["topn_version"] if last else 0
+    if after < until:
+        feed = tables.changes("topn", after, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
+        tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})
+        failpoint("score_topn:after_history")
+
+
+def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:
+    """Write a model version's item vectors, once."""
+    tables = j.warehouse
+    tables.create("item_embeddings")
+    last = tables.last_note("item_embeddings", j.name)
+    if last is not None and last["model_version"] == version:
+        return
+    if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
+        rows = catalog.embeddings(j.spark, model, items, version)
+        tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
