@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import popularity, schemas, sequences
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, TrackingError
 from headwater.job import Job
 from headwater.scoring import catalog, lists, publish
 from headwater.tables import failpoint, readers
@@ -35,28 +35,41 @@ class Shelf:
     def __init__(self, j: Job, popular_seconds: float = 0) -> None:
         self.job = j
         self.popular_seconds = popular_seconds
-        self._models: dict[int, str] = {}
+        self._champion: int | None = None
+        self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame, np.ndarray] | None = None
         self._popular: tuple[float, np.ndarray] | None = None
         self._state: tuple[Any, Any] | None = None
 
     @cached_property
-    def registry(self) -> Registry:
+    def _registry(self) -> Registry:
         return Registry(self.job.config)
 
     @cached_property
     def _scratch(self) -> tempfile.TemporaryDirectory:
         return tempfile.TemporaryDirectory(prefix="headwater-")
 
+    def champion(self) -> int:
+        """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
+        try:
+            self._champion = self._registry.need_champion()
+        except TrackingError as error:
+            if self._champion is None:
+                raise
+            self.job.log.warning("the last champion stays", model_version=self._champion, why=str(error))
+        return self._champion
+
+    def model(self, version: int) -> Path:
+        """The verified folder of a version."""
+        return self._model(version)[0]
+
     def items(self) -> DataFrame:
         """The catalogue, cached."""
         return self._catalogue()[1]
 
-    def shipped(self, version: int, model: Path) -> lists.Shipped:
+    def shipped(self, version: int) -> lists.Shipped:
         """A model version and the catalogue's present state, on the executors."""
         spark = self.job.spark
-        if version not in self._models:
-            self._models[version] = lists.ship(spark, model, Path(self._scratch.name))
         items_version, items, available = self._catalogue()
         if self._popular is None or time.monotonic() - self._popular[0] >= self.popular_seconds:
             days = self.job.config.topn.popular_half_life_days
@@ -70,7 +83,7 @@ class Shelf:
             grown = np.zeros(max(len(available), len(popular)))
             grown[: len(popular)] = popular
             self._state = (key, spark.sparkContext.broadcast((available, grown[: len(available)])))
-        return lists.Shipped(self._models[version], self._state[1])
+        return lists.Shipped(self._model(version)[1], self._state[1])
 
     def close(self) -> None:
         """Free what the session and the disk hold."""
@@ -81,6 +94,12 @@ class Shelf:
         if self._items is not None:
             self._items[1].unpersist()
             self._items = None
+
+    def _model(self, version: int) -> tuple[Path, str]:
+        if version not in self._models:
+            folder = self._registry.download(version)
+            self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
+        return self._models[version]
 
     def _catalogue(self) -> tuple[int, DataFrame, np.ndarray]:
         version = self.job.warehouse.version("items")
@@ -98,7 +117,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
             return score(j, mode, own)
     tables, topn = j.warehouse, j.config.topn
     tables.read("sequences")
-    version = shelf.registry.need_champion()
+    version = shelf.champion()
     counts: dict[str, int | str] = {"users_scored": 0, "users_changed": 0, "model_version": version, "mode": mode}
     with tables.locked("topn", "topn_history", "item_embeddings"), ExitStack() as stack:
 
@@ -118,9 +137,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
         if not counts["users_scored"] and last is not None:
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
-        model = shelf.registry.download(version)
-        shipped = shelf.shipped(version, model)
-        items = shelf.items()
+        shipped, items = shelf.shipped(version), shelf.items()
         rules = lists.Rules(topn.n, topn.exclude_seen, topn.batch_users, topn.tile_items)
         scored = lists.with_titles(lists.recommend(wanted, shipped, rules), items)
         rows = keep(publish.topn_rows(scored, wanted, version, j.now))
@@ -128,7 +145,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
         standing = tables.read("topn")
         counts["users_changed"] = publish.changed_users(rows, standing).count()
-        write_embeddings(j, version, model, items)
+        write_embeddings(j, version, shelf.model(version), items)
         failpoint("score_topn:before_topn")
         if last is not None:
             withdrawn = publish.with_withdrawn(rows, standing)
