@@ -2,18 +2,16 @@
 
     python jobs/build_sequences.py --config conf/site.yaml
 
-Reads the change feed of `events` from the version that the last commit to `sequences` notes; touches only users with
-new events. A changed `sequence.max_length` rebuilds all of them.
+Incremental: only users with new events are touched. The body stands in `headwater.nearline.sequences`: the warm stream
+runs it too.
 """
 
 from __future__ import annotations
 
 import typer
-from pyspark.sql import functions as F
 
-from headwater import job, sequences
-from headwater.job import Job
-from headwater.tables import failpoint
+from headwater import job
+from headwater.nearline.sequences import build
 
 app = typer.Typer(add_completion=False)
 
@@ -21,39 +19,6 @@ app = typer.Typer(add_completion=False)
 @app.command(help=__doc__)
 def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
     job.run("build_sequences", build, config, set_)
-
-
-def build(j: Job) -> dict[str, int]:
-    tables, length = j.warehouse, j.config.sequence.max_length
-    events = tables.read("events")
-    items = tables.read("items")
-    with tables.locked("sequences"):
-        tables.create("sequences")
-        last = tables.last_note("sequences", j.name) or {"max_length": None}
-        rebuild = last["max_length"] != length
-        version = tables.version("events")
-        note = {"job": j.name, "events_version": version, "max_length": length}
-        if not rebuild and last["events_version"] >= version:
-            return {"users_changed": 0, "events_new": 0, "events_version": version}
-        if rebuild:
-            new = tables.read("events", version)
-        else:
-            feed = tables.changes("events", last["events_version"], version)
-            new = feed.where(F.col("_change_type") == "insert").select(events.columns)
-        steps = sequences.filter_steps(new, items).persist()
-        stored = tables.read("sequences")
-        rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length, j.now)
-        failpoint("build_sequences:before_merge")
-        if rebuild:
-            tables.overwrite(rows, "sequences", note)
-            changed = tables.read("sequences").count()
-        else:
-            counts = tables.merge(rows, "sequences", note)
-            changed = counts["inserted"] + counts["updated"]
-        failpoint("build_sequences:after_merge")
-        counted = {"users_changed": changed, "events_new": steps.count(), "events_version": version}
-        steps.unpersist()
-        return counted
 
 
 if __name__ == "__main__":

@@ -42,6 +42,14 @@ def test_later_files_and_then_set_win(tmp_path):
         (["ingest.sources=[{format: csv, glob: x, fields: {item: a}}]"], "'item' is not a field of ours"),
         (["ingest.sources=[{format: csv, glob: x, time_zone: Mars}]"], "time zone 'Mars' is unknown"),
         (["ingest.sources=[{format: xml, glob: x}]"], "ingest.sources.0.format"),
+        (["ingest.sources=[{format: kafka, topic: t}]"], "format kafka needs brokers"),
+        (["ingest.sources=[{format: kafka, brokers: b, topic: t, glob: x}]"], "has a topic, and no glob"),
+        (["ingest.sources=[{format: kafka, brokers: b, topic: 'a/b'}]"], "ingest.sources.0.topic"),
+        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "brokers and topic are for format kafka"),
+        (
+            ["ingest.sources=[{format: kafka, brokers: b, topic: t}, {format: kafka, brokers: c, topic: t}]"],
+            "topic 't' is read by two sources",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_naming_the_key(overrides, line):

@@ -51,13 +51,28 @@ class Source(Section):
     time_format: str = ""
     header: bool | list[str] = True
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    brokers: str = ""
+    topic: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,249}$")
+    starting: Literal["earliest", "latest"] = "earliest"
+    max_messages: Positive = 100_000
+    client_file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where its lines come from, for messages to people."""
+        return f"topic {self.topic}" if self.format == "kafka" else self.glob
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Source:
         if self.format == "kafka":
-            raise ValueError("format kafka needs the streaming job, which this release does not have yet")
-        if not self.glob:
+            if missing := [key for key in ("brokers", "topic") if not getattr(self, key)]:
+                raise ValueError(f"format kafka needs {' and '.join(missing)}")
+            if self.glob:
+                raise ValueError("format kafka has a topic, and no glob")
+        elif not self.glob:
             raise ValueError("glob is missing")
+        elif self.brokers or self.topic:
+            raise ValueError(f"brokers and topic are for format kafka, not {self.format}")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:
             raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
         known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
@@ -124,6 +139,14 @@ class Ingest(Section):
     bot_agents: bool = True
     bot_events_per_minute: Positive = 120
     bot_regular_events: Positive = 60
+
+    @field_validator("sources")
+    @classmethod
+    def _read_a_topic_once(cls, value: list[Source]) -> list[Source]:
+        topics = [source.topic for source in value if source.format == "kafka"]
+        if twice := [topic for topic in topics if topics.count(topic) > 1]:
+            raise ValueError(f"topic {twice[0]!r} is read by two sources; what was taken is known by its topic's name")
+        return value
 
 
 class Sequence(Section):
@@ -210,6 +233,11 @@ class Topn(Section):
     popular_half_life_days: Positive = 7
 
 
+class Nearline(Section):
+    interval_seconds: Annotated[float, Field(gt=0)] = 1.0
+    popular_seconds: Annotated[float, Field(ge=0)] = 300.0
+
+
 class Feedback(Section):
     window_hours: Annotated[float, Field(gt=0)] = 168.0
     rewards: dict[EventType, float] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
@@ -241,6 +269,7 @@ class Config(Section):
     gate: Gate = Gate()
     finetune: Finetune = Finetune()
     topn: Topn = Topn()
+    nearline: Nearline = Nearline()
     feedback: Feedback = Feedback()
     privacy: Privacy = Privacy()
     maintain: Maintain = Maintain()

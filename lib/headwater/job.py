@@ -44,6 +44,12 @@ class Job:
         self.now = clock.now()
         self.log = structlog.get_logger(job=name)
 
+    def beside(self, name: str) -> Job:
+        """Another job at the present moment, of the same config, in the same session and with the same tables."""
+        other = Job(name, self.config)
+        other.__dict__.update(spark=self.spark, warehouse=self.warehouse)
+        return other
+
     @cached_property
     def spark(self) -> SparkSession:
         from headwater.spark import session

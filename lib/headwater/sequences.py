@@ -66,6 +66,18 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -
     )
 
 
+def newest(feed: DataFrame) -> DataFrame:
+    """The newest row of each user in a change feed of ``sequences``, without the users who were deleted since.
+
+    An overwrite deletes and inserts a user in one commit; there the insert is the newer.
+    """
+    columns = schemas.columns("sequences")
+    alive = F.col("_change_type").isin("insert", "update_postimage")
+    after = feed.where(alive | (F.col("_change_type") == "delete")).withColumn("alive", alive)
+    last = F.max_by(F.struct("alive", *columns), F.struct("_commit_version", "alive")).alias("row")
+    return after.groupBy("user_id").agg(last).where("row.alive").select(*(F.col(f"row.{name}") for name in columns))
+
+
 def _zip_steps() -> Column:
     return F.arrays_zip(*STEP)
 

@@ -2,6 +2,7 @@
 
 Delta comes from the class path where it is there already (``make env`` puts it beside Spark's own jars, clusters ship
 it, ``spark-submit --packages`` adds it); a plain ``python jobs/NAME.py`` without it resolves it by Maven coordinates.
+So it does with Kafka's connector, where a source is a topic.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from headwater.config import Config
 from headwater.errors import HeadwaterError
 
 DELTA = "io.delta:delta-spark_2.13:4.0.1"
+KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
+"""Kafka's connector, wanted only where a source of ``ingest.sources`` is a topic; there is none of 4.0.1."""
 
 SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -66,15 +69,17 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
         for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": java_options()}.items():
             builder = builder.config(key, value)
-        if not _delta_beside_spark():
-            builder = builder.config("spark.jars.packages", DELTA)
+        if packages := _packages(config):
+            builder = builder.config("spark.jars.packages", ",".join(packages))
         _quiet_log4j()
     for key, value in config.spark.items():
         builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
     except Exception as error:
-        raise HeadwaterError(f"Spark does not start ({str(error).splitlines()[0]}); is Java 17 installed?") from error
+        asked = f", and a Maven repository in reach for {', '.join(_packages(config))}" if _packages(config) else ""
+        told = str(error).splitlines()[0]
+        raise HeadwaterError(f"Spark does not start ({told}); is Java 17 installed{asked}?") from error
     # A failed task is told once, in the job's own line; HEADWATER_DEBUG=1 shows Spark's account of it too.
     spark.sparkContext.setLogLevel("ERROR" if os.environ.get("HEADWATER_DEBUG") else "OFF")
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
@@ -91,8 +96,12 @@ def spark_home() -> Path:
     return Path(os.environ.get("SPARK_HOME") or Path(spec.origin).parent)  # type: ignore[union-attr, arg-type]
 
 
-def _delta_beside_spark() -> bool:
-    return any((spark_home() / "jars").glob("delta-spark_*.jar"))
+def _packages(config: Config) -> list[str]:
+    """The Maven coordinates that a session of its own has to resolve."""
+    wanted = {DELTA: "delta-spark_*.jar"}
+    if any(source.format == "kafka" for source in config.ingest.sources):
+        wanted[KAFKA] = "spark-sql-kafka-0-10_*.jar"
+    return [package for package, jar in wanted.items() if not any((spark_home() / "jars").glob(jar))]
 
 
 def java_options() -> str:

@@ -2,18 +2,16 @@
 
 import gzip
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
 from headwater.job import Job
+from headwater.nearline import events
 from headwater.privacy import pseudonym
 from headwater.tables import Warehouse
 
-JOB = Path(__file__).parents[2] / "jobs" / "ingest_events.py"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"
 SOURCES = [
     {"format": "json", "glob": "api/*"},
@@ -49,14 +47,14 @@ class Shop:
         ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
         job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
         job.__dict__["spark"] = self.spark
-        module = runpy.run_path(str(JOB))
 
         def failpoint(name):
             if name == kill_at:
                 raise Killed(name)
 
-        module["take"].__globals__["failpoint"] = failpoint
-        return module["ingest"](job)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(events, "failpoint", failpoint)
+            return events.ingest(job)
 
     def rows(self, table, *columns):
         frame = Warehouse(self.spark, str(self.root / "warehouse")).read(table).select(*columns)

@@ -7,6 +7,7 @@ import torch
 
 from headwater.config import FurtherList, Topn
 from headwater.models import ModelSpec, build
+from headwater.models.ranker import Ranker
 from headwater.models.transitions import count
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.lists import LISTS
@@ -63,7 +64,7 @@ def listed(frame, user, section=0):
 
 
 def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(model):
-    rows = listed(Scorer(model, catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert list(rows.columns) == [part.split()[0] for part in LISTS.split(", ")]
     assert rows["item_idx"].iloc[0] == 7
     assert set(rows["strategy"]) == {"sasrec+transitions"}
@@ -73,19 +74,19 @@ def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(
 
 
 def test_what_is_sold_out_or_seen_stands_in_no_list(model):
-    scorer = Scorer(model, catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
+    scorer = Scorer(Ranker.open(model), catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
     frame = scorer.lists(users([4, 5, 6], [33], []))
     assert not set(frame["item_idx"]) & {7, 8, 1, 2, 3}
     assert not set(frame.loc[frame["user_id"] == "u0", "item_idx"]) & {4, 5, 6}
 
 
 def test_seen_items_come_again_where_a_shop_wants_it(model):
-    again = Scorer(model, catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
+    again = Scorer(Ranker.open(model), catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
     assert set(again["item_idx"]) >= {4, 5, 6}
 
 
 def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(model):
-    rows = listed(Scorer(model, catalogue(), Topn(n=20)).lists(users([31])), "u0")
+    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=20)).lists(users([31])), "u0")
     odd = [item for item in range(1, ITEMS + 5) if item % 2 and item != 31]
     assert rows["item_idx"].tolist()[: len(odd)] == odd
     assert set(rows["strategy"][: len(odd)]) == {"category_popular"}
@@ -96,18 +97,18 @@ def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(mo
 
 
 def test_without_any_history_the_list_is_what_is_popular(model):
-    rows = listed(Scorer(model, catalogue(), Topn(n=3)).lists(users([])), "u0")
+    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=3)).lists(users([])), "u0")
     assert rows["item_idx"].tolist() == [1, 2, 3]
     assert set(rows["otherwise"]) == {"popular lately"}
 
 
 def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
-    rows = listed(Scorer(model, catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
     assert sorted(rows["item_idx"]) == [item for item in range(1, ITEMS + 5) if item not in (4, 5, 6)]
 
 
 def test_sections_have_their_kind_their_order_and_no_item_twice(model):
-    frame = Scorer(model, catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
+    frame = Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
     first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)
     assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
     assert set(listed(frame, "u0", 3)["item_idx"]) <= {29, 30, 31, 32, 33, 34}
@@ -120,11 +121,13 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
 
 def test_a_section_of_two_is_left_out(model):
     further = (FurtherList(kind="new", n=2, days=7),)
-    assert set(Scorer(model, catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]) == {0}
+    assert set(
+        Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]
+    ) == {0}
 
 
 def test_lists_do_not_depend_on_who_is_scored_beside(model):
-    scorer = Scorer(model, catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
+    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
     together = scorer.lists(users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33]))
     alone = scorer.lists(users([4, 5, 6]))
     beside = together[together["user_id"] == "u0"].reset_index(drop=True)

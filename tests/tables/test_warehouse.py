@@ -108,3 +108,19 @@ def test_a_busy_table_is_named_after_the_timeout(tmp_path):
         other.join()
     with locks.locked(tmp_path, ("items",), 5):
         pass  # the kernel freed the dead writer's lock
+
+
+def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, warehouse):
+    for key, value in (("enabled", "true"), ("minNumFiles", "2")):
+        spark.conf.set(f"spark.databricks.delta.autoCompact.{key}", value)
+    try:
+        for batch, item in enumerate("abc", 1):
+            warehouse.append(items(spark, (item, batch, item)), "items", {"job": "ingest_events", "batch": batch})
+        counts = warehouse.merge(items(spark, ("d", 4, "D")), "items", {"job": "ingest_events", "batch": 4})
+    finally:
+        for key in ("enabled", "minNumFiles"):
+            spark.conf.unset(f"spark.databricks.delta.autoCompact.{key}")
+    assert "OPTIMIZE" in [commit.operation for commit in warehouse.commits("items")]
+    assert counts == {"inserted": 1, "updated": 0, "deleted": 0}
+    assert warehouse.last_note("items", "ingest_events")["batch"] == 4
+    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "b", "c", "d"]

@@ -19,6 +19,7 @@ from headwater.config import Config
 from headwater.errors import HeadwaterError
 from headwater.ingest import access_log, bots, duplicates, files, judging, reading
 from headwater.ingest.files import LandingFile
+from headwater.ingest.lines import place
 
 POSITION = "position struct<block: bigint, line: bigint>"
 EVENT_DDL = (
@@ -67,7 +68,7 @@ class Reading:
 
 
 def plan(
-    found: list[LandingFile], ledger: Iterable[Row], done: int, now: datetime, warn: Callable[..., Any]
+    found: list[LandingFile], ledger: Iterable[Any], done: int, now: datetime, warn: Callable[..., Any]
 ) -> list[Batch]:
     """The batches to take: the ledger's newest again if ``events`` ends before it (``done``), then what is new."""
     taken = {row["path"]: row for row in ledger}
@@ -81,25 +82,35 @@ def plan(
         again = [file for file in found if file.path in half]
         if gone := sorted(set(half) - {file.path for file in again}):
             warn("files of a half-taken batch have gone; their lines are lost", files=gone[:5], count=len(gone))
+        if short := [file.path for file in again if file.size_bytes is None and file.uri != file.path]:
+            warn("messages of a half-taken batch have aged out; they are lost", ranges=short[:5], count=len(short))
         batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
         batches.append(Batch(newest + 1, now, new))
     return batches
 
 
-def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
-    """What ``ingest_files`` says of a batch."""
+def ledger_entries(batch: Batch) -> list[dict[str, Any]]:
+    """What ``ingest_files`` says of a batch, a dict a file."""
     when = (batch.number, batch.taken_at)
     rows = [
         (file.path, files.source_name(file.source), file.source.format, file.size_bytes, file.modified_at, *when)
         for file in batch.files
     ]
+    return [dict(zip(schemas.columns("ingest_files"), row, strict=True)) for row in rows]
+
+
+def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
+    """The rows of ``ingest_files`` for a batch."""
+    rows = [tuple(entry.values()) for entry in ledger_entries(batch)]
     return spark.createDataFrame(rows, schemas.ddl("ingest_files"))
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
     """Rows for ``events``, one file a day."""
-    dated = new.withColumns({"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time")})
+    dated = new.withColumns(
+        {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
+    )
     return dated.select(schemas.columns("events")).repartition("event_date")
 
 

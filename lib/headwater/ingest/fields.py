@@ -101,5 +101,5 @@ def _json_path(source: Source, keys: list[str]) -> str:
         elif "'" not in key:
             path += f"['{key}']"
         else:
-            raise UsageError(f"ingest.sources: the JSON key {key!r} of {source.glob} holds both kinds of quotes")
+            raise UsageError(f"ingest.sources: the JSON key {key!r} of {source.place} holds both kinds of quotes")
     return path

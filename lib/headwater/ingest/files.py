@@ -23,11 +23,14 @@ from headwater.errors import UsageError
 
 @dataclass(frozen=True)
 class LandingFile:
-    """One file: ``path`` below the landing folder, ``uri`` for Spark, and the source that it belongs to."""
+    """One file: ``path`` below the landing folder, ``uri`` for Spark, and the source that it belongs to.
+
+    A range of a topic's messages is one too (``ingest.kafka``); its size in bytes is not known.
+    """
 
     path: str
     uri: str
-    size_bytes: int
+    size_bytes: int | None
     modified_at: datetime
     source: Source
 
@@ -58,7 +61,7 @@ def resolve(landing: str) -> str:
 
 def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[LandingFile], list[str]]:
     """All files that a source asks for, by path, and those that several ask for (the first gets them)."""
-    patterns = [(source, glob_pattern(source.glob)) for source in sources]
+    patterns = [(source, glob_pattern(source.glob)) for source in sources if source.glob]
     found, shared = [], []
     walk = _walk_local(root) if root.startswith("/") else _walk_hadoop(spark, root)
     for path, uri, size, modified in walk:
@@ -74,7 +77,8 @@ def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[La
 
 def changed(found: Iterable[LandingFile], ledger: dict[str, Any]) -> list[str]:
     """The paths of taken files that have another size or time by now; ``ledger`` maps path to (size, time)."""
-    return [f.path for f in found if f.path in ledger and ledger[f.path] != (f.size_bytes, f.modified_at)]
+    taken = [file for file in found if file.path in ledger and file.size_bytes is not None]
+    return [file.path for file in taken if ledger[file.path] != (file.size_bytes, file.modified_at)]
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:

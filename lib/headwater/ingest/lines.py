@@ -1,6 +1,7 @@
 """Files as lines of text, before any parser sees them; what no parser should see gets its reason here.
 
-Length is judged first, so that no pattern runs over a line of megabytes. A line is what stands between line feeds.
+Length is judged first, so that no pattern runs over a line of megabytes. A line is what stands between line feeds, or
+the value of one message.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
 """How much of a line quarantine keeps."""
+TOPIC = "kafka://"
+"""How the name of a topic's partition begins; the path of no file below a folder does."""
 
 
 def reader(spark: SparkSession, salvage: bool = False) -> DataFrameReader:
@@ -48,15 +51,23 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
     value = F.col("value")
     bare = F.rtrim(value, F.lit("\r"))
     bare = F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
-    reason: Column = F.when(F.octet_length(value) > max_line_bytes, "line_too_long")
+    reason: Column = F.when(value.isNull(), "tombstone")
+    reason = reason.when(F.octet_length(value) > max_line_bytes, "line_too_long")
     reason = reason.when(~F.is_valid_utf8(value), "not_utf8")
     reason = reason.when(F.contains(value, F.lit("\0")), "nul_byte")
     reason = reason.when(F.trim(F.translate(bare, "\t", " ")) == "", "empty_line")
     if header is not None:
         reason = reason.when(bare == header, "header")
     raw = F.replace(F.left(F.make_valid_utf8(value), F.lit(RAW_CHARACTERS)), F.lit("\0"), F.lit("\ufffd"))
+    raw = F.coalesce(raw, F.lit(""))
     framed = frame.select("source_file", "position", raw.alias("raw"), bare.alias("bare"), reason.alias("reason"))
     return framed.withColumn("line", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
+
+
+def place() -> Column:
+    """Where a line stands: its file below the landing folder, or its message's topic, partition and offset."""
+    is_message = F.startswith("source_file", F.lit(TOPIC))
+    return F.when(is_message, F.concat_ws("/", "source_file", "position.line")).otherwise(F.col("source_file"))
 
 
 def blank_as_null(column: Column) -> Column:

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from headwater import privacy
 from headwater.config import Config, Source
 from headwater.errors import HeadwaterError, UsageError
-from headwater.ingest import access_log, catalogue, fields, judging, lines, times
+from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
 from headwater.ingest.files import LandingFile, source_name
 
 EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
@@ -44,9 +44,9 @@ def check(spark: SparkSession, config: Config) -> None:
     """Raises UsageError for a source that cannot be read as configured."""
     for source in config.ingest.sources:
         if source.format == "csv" and source.header is False:
-            raise UsageError(f"ingest.sources: header of {source.glob} must be true or the list of its column names")
+            raise UsageError(f"ingest.sources: header of {source.place} must be true or the list of its column names")
         if isinstance(source.header, list):
-            _need_columns(source, tuple(source.header), f"the header of ingest.sources {source.glob}")
+            _need_columns(source, tuple(source.header), f"the header of ingest.sources {source.place}")
         times.check_format(spark, source)
 
 
@@ -126,7 +126,8 @@ def surplus_headers(frame: DataFrame) -> DataFrame:
 
 def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
     """Rows for ``quarantine`` out of lines that have a ``reason``."""
-    return frame.select("raw", "reason", "source", "source_file", F.lit(moment).alias("ingested_at"))
+    place = lines.place().alias("source_file")
+    return frame.select("raw", "reason", "source", place, F.lit(moment).alias("ingested_at"))
 
 
 def damaged_gzip(files: list[LandingFile]) -> set[str]:
@@ -142,7 +143,10 @@ def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
 def _parsed(spark: SparkSession, root: str, group: Group, config: Config, rules: list[access_log.Rule]) -> DataFrame:
     source = group.source
     limit = config.ingest.max_line_bytes
-    frame = lines.read(spark, root, [file.uri for file in group.files], group.salvage)
+    if source.format == "kafka":
+        frame = kafka.read(spark, source, group.files)
+    else:
+        frame = lines.read(spark, root, [file.uri for file in group.files], group.salvage)
     frame = lines.with_text(frame, limit, group.header).withColumn("source", F.lit(source_name(source)))
     nothing = F.lit(None).cast("string")
     if source.format == "combined_log":

@@ -1,11 +1,10 @@
-"""What the scorer knows of items beside the model, as arrays in one file."""
+"""What the scorer knows of items beside the model, as arrays."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -23,14 +22,6 @@ class Catalogue:
     category: np.ndarray
     first_seen: np.ndarray
     names: np.ndarray
-
-    def save(self, path: Path) -> None:
-        np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
-
-    @classmethod
-    def load(cls, path: Path) -> Catalogue:
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
     def by_popularity(self) -> np.ndarray:
         """The items that may be shown, the most popular first, equals by index."""

@@ -14,7 +14,7 @@ from headwater.scoring.catalogue import Catalogue
 
 
 def catalogue(items: DataFrame, popular: np.ndarray) -> Catalogue:
-    """The present state of ``items``, beside how popular they are lately ``[max item_idx + 1]``."""
+    """The present state of ``items``, beside how popular they were when that was counted, ``[max item_idx + 1]`` then."""
     known = items.select(
         "item_idx",
         F.coalesce("available", F.lit(True)).alias("available"),
@@ -24,10 +24,11 @@ def catalogue(items: DataFrame, popular: np.ndarray) -> Catalogue:
     names, codes = np.unique(["", *known["category"]], return_inverse=True)
     columns = {"available": known["available"], "category": codes[1:], "first_seen": known["first_seen"]}
     kinds = {"available": bool, "category": np.int32, "first_seen": np.float64}
-    arrays = {name: np.zeros(len(popular), dtype=kind) for name, kind in kinds.items()}
+    size = 1 + max(len(popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
+    arrays = {name: np.zeros(size, dtype=kind) for name, kind in kinds.items()}
     for name, array in arrays.items():
         array[known["item_idx"]] = columns[name]
-    return Catalogue(popular=popular, names=names, **arrays)
+    return Catalogue(popular=np.pad(popular, (0, size - len(popular))), names=names, **arrays)
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:

@@ -1,27 +1,28 @@
 """Lists on Spark executors: the one place beside the training export where Spark and torch meet.
 
 The model travels as a file, an archive that Spark unpacks once on each executor, and is opened there from tensors with
-checked digests; nothing is pickled into the closure but the archive's name and a few numbers.
+checked digests. The catalogue's state, which changes more often than the model, travels beside it as a broadcast.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pandas as pd
-from pyspark import SparkFiles
+from pyspark import Broadcast, SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 
 from headwater.config import Topn
 from headwater.scoring.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from headwater.scoring.scorer import Scorer
+    from headwater.models.ranker import Ranker
 
 LISTS = (
     "user_id string, section int, rank int, item_idx int, score double, strategy string, because_idx int, "
@@ -31,29 +32,38 @@ LISTS = (
 is said where there is none."""
 
 
-def ship(spark: SparkSession, model: Path, catalogue: Catalogue, scratch: Path) -> str:
-    """Send a model directory and the catalogue's state to the executors; returns the name to open it by there.
+@dataclass(frozen=True)
+class Shipped:
+    """What executors need: the name of a model's archive, and the catalogue's state."""
 
-    ``scratch`` must live as long as the session.
+    model: str
+    catalogue: Broadcast[Catalogue]
+
+
+def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
+    """Send a model directory to the executors; returns the name to open it by there.
+
+    ``scratch`` must live as long as the session: an executor that starts later asks for every archive.
     """
     name = f"headwater-{uuid4().hex}"
     bundle = scratch / name
     shutil.copytree(model, bundle / "model")
-    catalogue.save(bundle / "catalogue.npz")
     archive = shutil.make_archive(str(bundle), "zip", bundle)
     shutil.rmtree(bundle)
     spark.sparkContext.addArchive(f"{archive}#{name}")
     return name
 
 
-def recommend(sequences: DataFrame, bundle: str, topn: Topn) -> DataFrame:
+def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
     """The lists of every row of ``sequences`` (user_id, item_idx, event_type, seen_items): the columns of ``LISTS``.
 
     Ranks run from 1 without gaps; a Top-N is shorter than ``n`` only where nothing else may be shown.
     """
 
     def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        scorer = _open(bundle, topn)
+        from headwater.scoring.scorer import Scorer
+
+        scorer = Scorer(_open(shipped.model), shipped.catalogue.value, topn)
         for frame in frames:
             for start in range(0, len(frame), topn.batch_users):
                 yield scorer.lists(frame.iloc[start : start + topn.batch_users])
@@ -63,8 +73,7 @@ def recommend(sequences: DataFrame, bundle: str, topn: Topn) -> DataFrame:
 
 
 @lru_cache(maxsize=1)
-def _open(bundle: str, topn: Topn) -> Scorer:
-    from headwater.scoring.scorer import Scorer
+def _open(name: str) -> Ranker:
+    from headwater.models.ranker import Ranker
 
-    folder = Path(SparkFiles.get(bundle))
-    return Scorer(folder / "model", Catalogue.load(folder / "catalogue.npz"), topn)
+    return Ranker.open(Path(SparkFiles.get(name)) / "model")

@@ -7,7 +7,6 @@ with a history that it knows; what is popular in the categories of a history tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,12 +26,12 @@ LATELY = "popular lately"
 
 
 class Scorer:
-    """See above. Opened once by each worker."""
+    """See above. Made once by each task; what is popular is told to the ranker."""
 
-    def __init__(self, model: Path, catalogue: Catalogue, topn: Topn) -> None:
+    def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn) -> None:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
-        self.ranker = Ranker.open(model).with_recency(catalogue.popular)
+        self.ranker = ranker.with_recency(catalogue.popular)
         allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
         known = min(len(catalogue.available), len(allowed))
         allowed[:known] = torch.from_numpy(catalogue.available[:known])

@@ -133,7 +133,8 @@ class Warehouse:
                 merge = merge.whenMatchedDelete(condition=delete_when)
             merge = merge.whenMatchedUpdate(condition=update_when, set=values)
             merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()  # type: ignore[arg-type]
-            metrics = next(self.commits(table)).metrics
+            # with auto compaction, the commit after a merge packs its files
+            metrics = next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
         return {
             "inserted": int(metrics.get("numTargetRowsInserted", 0)),
             "updated": int(metrics.get("numTargetRowsUpdated", 0)),

@@ -1,0 +1,146 @@
+"""From an event's arrival to its user's new list: seconds, median and 95th percentile, through a real broker.
+
+    python benchmarks/freshness.py
+
+Makes a shop with a history, trains one epoch, starts `jobs/nearline.py` and a Kafka broker, and sends events of random
+users at a steady rate. A list counts from the moment of its commit to `topn`; each event waits for the first list of its
+user that knows of it. Sizes: HEADWATER_BENCH_USERS, _ITEMS, _RATE (events a second), _SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "demo")]
+
+from broker import Broker  # noqa: E402
+
+from headwater.config import Config  # noqa: E402
+from headwater.spark import session  # noqa: E402
+from headwater.tables import Warehouse  # noqa: E402
+
+USERS, ITEMS, RATE, SECONDS = (
+    int(os.environ.get(f"HEADWATER_BENCH_{name}", default))
+    for name, default in (("USERS", "10000"), ("ITEMS", "10000"), ("RATE", "100"), ("SECONDS", "120"))
+)
+HISTORY = 10
+TOPIC = "clicks"
+LONGEST = 600
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        broker = Broker(root)
+        broker.make(TOPIC)
+        config = prepare(root, broker)
+        stream = subprocess.Popen([sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(config)])
+        try:
+            wait_until_it_follows(root / "warehouse")
+            sent = send(broker)
+            time.sleep(30)
+        finally:
+            stream.send_signal(signal.SIGTERM)
+            stream.wait(LONGEST)
+            broker.close()
+        waited = waits(session(Config(), "bench"), root / "warehouse", sent)
+    lost = len(sent) - len(waited)
+    median, late = np.percentile(waited, [50, 95])
+    print(f"{USERS} users, {ITEMS} items, {RATE} events/s for {SECONDS} s: median {median:.1f} s, p95 {late:.1f} s, "
+          f"longest {max(waited):.1f} s, without a list {lost} of {len(sent)}")  # fmt: skip
+
+
+def prepare(root: Path, broker: Broker) -> Path:
+    """A shop with lists for everybody; its config follows the topic from its end."""
+    rng = random.Random(1)
+    (root / "landing").mkdir()
+    goods = [f"i{k},Thing {k}" for k in range(ITEMS)]
+    (root / "landing/goods.csv").write_text("\n".join(["item_id,title", *goods]) + "\n")
+    start = datetime.now(UTC) - timedelta(days=20)
+    with (root / "landing/history.json").open("w") as file:
+        for user in range(USERS):
+            for step in range(HISTORY):
+                at = start + timedelta(hours=step * 40, seconds=rng.randrange(100_000))
+                print(line(f"u{user}", f"i{rng.randrange(ITEMS)}", at), file=file)
+    topic = {"format": "kafka", "brokers": broker.address, "topic": TOPIC, "starting": "latest"}
+    files = [{"format": "json", "glob": "*.json"}, {"format": "catalog", "glob": "*.csv"}]
+    settings = {"paths": {"landing": str(root / "landing"), "warehouse": str(root / "warehouse")}}
+    before, after = root / "before.yaml", root / "after.yaml"
+    before.write_text(yaml.safe_dump({**settings, "ingest": {"sources": files}}))
+    after.write_text(yaml.safe_dump({**settings, "ingest": {"sources": [*files, topic]}}))
+    for job, *flags in (
+        ("ingest_events",),
+        ("build_sequences",),
+        ("train_model", "--set", "train.epochs=1"),
+        ("score_topn",),
+    ):
+        command = [sys.executable, str(ROOT / f"jobs/{job}.py"), "--config", str(before), *flags]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return after
+
+
+def wait_until_it_follows(warehouse: Path) -> None:
+    """The stream notes where it began to follow the topic: the second commit with rows to the ledger."""
+    until = time.monotonic() + LONGEST
+    while len(list((warehouse / "ingest_files/_delta_log").glob("*.json"))) < 3:
+        assert time.monotonic() < until, "the stream does not begin"
+        time.sleep(0.5)
+
+
+def send(broker: Broker) -> list[tuple[str, float]]:
+    """(user, moment) of each event sent, at a steady rate."""
+    rng, sent, begun = random.Random(2), [], time.time()
+    for tick in range(SECONDS * 10):
+        time.sleep(max(0.0, begun + tick / 10 - time.time()))
+        lines = []
+        for _ in range(RATE // 10):
+            user, moment = f"u{rng.randrange(USERS)}", time.time()
+            lines.append(line(user, f"i{rng.randrange(ITEMS)}", datetime.fromtimestamp(moment, UTC)))
+            sent.append((user, moment))
+        broker.send(TOPIC, lines, tick % 2)
+    return sent
+
+
+def waits(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -> list[float]:
+    """Seconds from each event to the commit of the first list that knows of it; without those that none knows of."""
+    tables = Warehouse(spark, str(warehouse))
+    commits = [c.at for c in tables.commits("topn") if c.operation == "MERGE" and c.note.get("mode") == "nearline"]
+    rows = tables.read("topn_history").selectExpr(
+        "user_id", "unix_micros(generated_at) / 1e6 AS made", "unix_micros(history_time) / 1e6 AS knows"
+    )
+    found = [tuple(row) for row in rows.distinct().collect()]
+    made = sorted({one[1] for one in found})[1:]  # the first is the full run
+    assert len(made) == len(commits), (len(made), len(commits))
+    published = dict(zip(made, sorted(commits), strict=True))
+    lists: dict[str, list[tuple[float, float]]] = {}
+    for user, at, knows in found:
+        if at in published:
+            lists.setdefault(user, []).append((published[at], knows))
+    waited = []
+    for user, moment in sent:
+        ready = [at for at, knows in lists.get(user, []) if knows >= moment - 1e-5]
+        if ready:
+            waited.append(min(ready) - moment)
+    return waited
+
+
+def line(user: str, item: str, at: datetime) -> str:
+    return json.dumps({"user_id": user, "item_id": item, "event_type": "click", "timestamp": at.isoformat()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Kafka topics as files: a range of one partition's messages is taken once, ever, under the name that the ledger keeps.
+
+``kafka://clicks/0/17-42`` is partition 0 of the topic ``clicks`` from offset 17 up to, not including, 42. Offsets live
+in ``ingest_files`` and nowhere else, no consumer group, no checkpoint: a batch that is taken again reads exactly the
+same messages, because its ranges were written down before it began. The rejected alternative, Spark's streaming source
+with a checkpoint, would be a second ledger to keep in step with the tables.
+
+Talks to the broker through the client that Spark's connector brings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headwater.config import Source
+from headwater.errors import HeadwaterError, UsageError
+from headwater.ingest.files import LandingFile
+from headwater.ingest.lines import TOPIC
+from headwater.spark import KAFKA
+
+TIMEOUT_SECONDS = 20
+"""A broker that does not answer fails a job after this long, not after minutes."""
+RANGE = re.compile(re.escape(TOPIC) + r"([^/]+)/(\d+)/(\d+)-(\d+)")
+
+
+@dataclass(frozen=True, order=True)
+class Range:
+    """The messages ``first … until - 1`` of one partition."""
+
+    topic: str
+    partition: int
+    first: int
+    until: int
+
+    @classmethod
+    def parse(cls, path: str) -> Range | None:
+        """The range that a path of the ledger names, None for a file's."""
+        found = RANGE.fullmatch(path)
+        return cls(found[1], *(int(part) for part in found.groups()[1:])) if found else None
+
+    @property
+    def path(self) -> str:
+        return f"{TOPIC}{self.topic}/{self.partition}/{self.first}-{self.until}"
+
+    @property
+    def size(self) -> int:
+        return self.until - self.first
+
+    def since(self, ends: dict[int, tuple[int, int]]) -> Range:
+        """What is left of it where its partition now begins later (``ends``: first offset, one after the last)."""
+        oldest = ends.get(self.partition, (0, 0))[0]
+        return replace(self, first=max(self.first, oldest), until=max(self.until, oldest))
+
+
+def partition_or_file(path: str) -> str:
+    """What a path of the ledger is a part of: a topic's partition, or the file itself."""
+    return path.rpartition("/")[0] if path.startswith(TOPIC) else path
+
+
+def last_taken(ledger: DataFrame) -> DataFrame:
+    """Rows of ``ingest_files``: files as they are, of each partition of a topic the newest range only."""
+    is_range = F.startswith("path", F.lit(TOPIC))
+    partition = F.when(is_range, F.substring_index("path", "/", 4)).otherwise(F.col("path"))
+    newest = F.max_by(F.struct(*ledger.columns), "batch").alias("row")
+    return ledger.groupBy(partition.alias("partition")).agg(newest).select("row.*")
+
+
+def find(
+    spark: SparkSession, sources: list[Source], ledger: Iterable[Any], now: datetime, warn: Callable[..., Any]
+) -> tuple[list[LandingFile], int]:
+    """What there is to take of all topics, and how many messages wait beyond ``max_messages``.
+
+    The ranges that ``ledger`` (``last_taken``) names come again, as a file that was taken is found again; their ``uri``
+    names what the topic still has of them. Raises UsageError for a topic that does not exist, HeadwaterError for brokers
+    that do not answer.
+    """
+    topics = [source for source in sources if source.format == "kafka"]
+    if not topics:
+        return [], 0
+    taken = [one for row in ledger if (one := Range.parse(row["path"]))]
+    need_connector(spark)
+    found, waiting = [], 0
+    for source in topics:
+        mine = [one for one in taken if one.topic == source.topic]
+        ends = offsets(spark, source)
+        ranges, left = plan(source, mine, ends, warn)
+        found += [LandingFile(one.path, one.since(ends).path, None, now, source) for one in (*mine, *ranges)]
+        waiting += left
+    return found, waiting
+
+
+def plan(
+    source: Source, taken: list[Range], ends: dict[int, tuple[int, int]], warn: Callable[..., Any]
+) -> tuple[list[Range], int]:
+    """The next range of each partition, at most ``max_messages`` in all, and how many messages wait beyond them.
+
+    ``ends`` has each partition's first offset and the one after its last. ``starting`` counts only for a topic of which
+    nothing was ever taken; where it is ``latest``, empty ranges note where it began. Raises HeadwaterError where a
+    partition ends before what was taken of it.
+    """
+    done = {one.partition: one.until for one in taken}
+    ranges, left = [], 0
+    share = max(1, source.max_messages // max(1, len(ends)))
+    for partition, (oldest, end) in sorted(ends.items()):
+        if not taken and source.starting == "latest":
+            ranges.append(Range(source.topic, partition, end, end))
+            continue
+        first = done.get(partition, oldest)
+        if first > end:
+            raise HeadwaterError(
+                f"partition {partition} of topic {source.topic} ends at offset {end}, but {first} were taken before: was the "
+                "topic made anew? Give it another name, or delete its rows from the table ingest_files"
+            )
+        if first < oldest:
+            warn("messages aged out before they were taken; they are lost", topic=source.topic, partition=partition,
+                 first=first, count=oldest - first)  # fmt: skip
+            first = oldest
+        until = min(end, first + share)
+        left += end - until
+        if until > first:
+            ranges.append(Range(source.topic, partition, first, until))
+    return ranges, left
+
+
+def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataFrame:
+    """The messages of some ranges: ``value`` (bytes as they are, null for a tombstone), ``source_file`` (the
+    partition), ``position`` (partition and offset)."""
+    ranges = [one for file in files if (one := Range.parse(file.uri)) and one.size]
+    shape = "value string, source_file string, position struct<block: bigint, line: bigint>"
+    if not ranges:
+        return spark.createDataFrame([], shape)
+    assign = {source.topic: [one.partition for one in ranges]}
+    starts = {source.topic: {str(one.partition): one.first for one in ranges}}
+    stops = {source.topic: {str(one.partition): one.until for one in ranges}}
+    reader = spark.read.format("kafka").option("failOnDataLoss", "true").option("assign", json.dumps(assign))
+    for key, value in settings(source).items():
+        reader = reader.option(f"kafka.{key}", value)
+    reader = reader.option("startingOffsets", json.dumps(starts)).option("endingOffsets", json.dumps(stops))
+    place = F.struct(F.col("partition").cast("bigint").alias("block"), F.col("offset").alias("line"))
+    return reader.load().select(
+        F.col("value").cast("string").alias("value"),
+        F.concat_ws("/", F.lit(f"{TOPIC}{source.topic}"), F.col("partition").cast("string")).alias("source_file"),
+        place.alias("position"),
+    )
+
+
+def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
+    """Of each partition of a topic the first offset and the one after the last. Asking makes no topic."""
+    jvm: Any = spark._jvm
+    patience = jvm.java.time.Duration.ofSeconds(TIMEOUT_SECONDS)
+    with asking(source):
+        consumer = _consumer(jvm, source)
+        try:
+            known = consumer.partitionsFor(source.topic, patience)
+            partitions = [
+                jvm.org.apache.kafka.common.TopicPartition(source.topic, one.partition()) for one in known or []
+            ]
+            if not partitions:
+                raise UsageError(
+                    f"topic {source.topic} does not exist at {source.brokers}; make it or set ingest.sources"
+                )
+            listed = jvm.java.util.ArrayList(partitions)
+            first, end = consumer.beginningOffsets(listed, patience), consumer.endOffsets(listed, patience)
+            return {one.partition(): (int(first[one]), int(end[one])) for one in partitions}
+        finally:
+            consumer.close(jvm.java.time.Duration.ZERO)
+
+
+def settings(source: Source) -> dict[str, str]:
+    """The client's settings: ours, then those of ``client_file`` (lines ``key=value``, as Kafka's own tools read them).
+
+    Raises UsageError where that file cannot be read.
+    """
+    own = {
+        "bootstrap.servers": source.brokers,
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": "false",
+        "request.timeout.ms": str(TIMEOUT_SECONDS * 1000),
+        "default.api.timeout.ms": str(TIMEOUT_SECONDS * 1000),
+    }
+    if not source.client_file:
+        return own
+    try:
+        lines = Path(source.client_file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"client_file {source.client_file} of topic {source.topic} cannot be read: {error}") from None
+    pairs = (line.partition("=") for line in map(str.strip, lines) if line and not line.startswith("#"))
+    return own | {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def need_connector(spark: SparkSession) -> None:
+    """Raises HeadwaterError where the session has no Kafka connector."""
+    jvm: Any = spark._jvm
+    try:
+        loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        loader.loadClass("org.apache.spark.sql.kafka010.KafkaSourceProvider")
+    except Exception:
+        raise HeadwaterError(
+            f"Kafka's connector is not on Spark's class path: spark-submit --packages {KAFKA} …"
+        ) from None
+
+
+@contextmanager
+def asking(source: Source) -> Iterator[None]:
+    """Turn whatever the client raises into one sentence that names the brokers."""
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        cause: Any = getattr(error, "java_exception", None)
+        if cause is None:
+            raise
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        told = (str(cause.getMessage() or cause).splitlines() or [""])[0]
+        if cause.getClass().getSimpleName() == "ConfigException":
+            raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
+        raise HeadwaterError(
+            f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({told}); start them or set ingest.sources"
+        ) from None
+
+
+def _consumer(jvm: Any, source: Source) -> Any:
+    properties = jvm.java.util.Properties()
+    decoder = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
+    ours = {"key.deserializer": decoder, "value.deserializer": decoder, "enable.auto.commit": "false"}
+    for key, value in {**settings(source), **ours}.items():
+        properties.setProperty(key, value)
+    return jvm.org.apache.kafka.clients.consumer.KafkaConsumer(properties)

@@ -1,0 +1,1 @@
+"""The three bodies of nearline work, each the body of one job, and the warm stream that runs them round after round."""

@@ -1,0 +1,115 @@
+"""Landing files and topics into `events`, `quarantine` and `items`: the body of `ingest_events`.
+
+The order of commits makes it safe to be killed at any instant. The plan in `ingest_files` fixes which files and ranges
+of messages a batch has and when it was taken; the commit to `events` ends it; the next look first ends a batch that has
+a plan only. What lies between is noted with the batch number and not repeated (`quarantine`), or the same when repeated
+(`items`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from headwater import privacy
+from headwater.ingest import access_log, batch, catalogue, files, judging, kafka, reading
+from headwater.job import Job
+from headwater.tables import failpoint
+
+TABLES = ("events", "quarantine", "items", "ingest_files")
+COUNTS = (
+    "rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored", "rows_catalog",
+    "rows_catalog_quarantined", "files", "batches",
+)  # fmt: skip
+
+
+def ingest(j: Job) -> dict[str, int]:
+    """Take all there is: look by look, until no topic holds more than one look takes."""
+    intake, total, waiting = Intake(j), Counter(dict.fromkeys(COUNTS, 0)), 1
+    while waiting:
+        counts, waiting = intake.take_new(j)
+        total.update(counts)
+    return {name: total[name] for name in COUNTS}
+
+
+class Ledger:
+    """What `ingest_files` says, kept from one look to the next; read again where another process wrote to it."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.rows: dict[str, Any] = {}
+
+    def read(self, j: Job) -> Iterable[Any]:
+        """Files taken, and of each partition of a topic the newest range. To be called under the table's lock."""
+        version = j.warehouse.version("ingest_files")
+        if version != self.version:
+            rows = kafka.last_taken(j.warehouse.read("ingest_files", version)).collect()
+            self.rows = {kafka.partition_or_file(row["path"]): row for row in rows}
+            self.version = version
+        return self.rows.values()
+
+    def add(self, one: batch.Batch) -> None:
+        """Note a batch that was the commit right after the version read."""
+        self.rows |= {kafka.partition_or_file(row["path"]): row for row in batch.ledger_entries(one)}
+        self.version += 1
+
+
+class Intake:
+    """What stays the same from look to look. Raises UsageError at once for what no look could read."""
+
+    def __init__(self, j: Job) -> None:
+        sources = j.config.ingest.sources
+        self.root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
+        self.key = privacy.load_key(j.config.privacy.key_file)
+        judging.limits(j.config.ingest, j.now)
+        reading.check(j.spark, j.config)
+        self.rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
+        self.ledger = Ledger()
+
+    def take_new(self, j: Job) -> tuple[Counter[str], int]:
+        """Take what one look finds; returns counts, and how many messages wait that were too many for it."""
+        total, sources = Counter[str](), j.config.ingest.sources
+        with j.warehouse.locked(*TABLES):
+            for table in TABLES:
+                j.warehouse.create(table)
+            found, shared = files.find(j.spark, self.root, sources) if self.root else ([], [])
+            if shared:
+                j.log.warning("several sources ask for a file; the first gets it", files=shared[:5], count=len(shared))
+            ledger = self.ledger.read(j)
+            messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
+            note = j.warehouse.last_note("events", j.name)
+            done = note["batch"] if note else 0
+            for one in batch.plan([*found, *messages], ledger, done, j.now, j.log.warning):
+                total.update(self._take(j, one))
+        return total, waiting
+
+    def _take(self, j: Job, one: batch.Batch) -> dict[str, int]:
+        """Commit one batch; whatever its files get wrong is raised before the first write."""
+        tables, note = j.warehouse, {"job": j.name, "batch": one.number}
+        j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
+        read = batch.read(j.spark, self.root, one, j.config, self.rules, self.key, tables.read("events"))
+        try:
+            if read.damaged:
+                j.log.warning("files cannot be read to their end; the lines before it are taken", files=read.damaged)
+            if not one.planned:
+                tables.append(batch.ledger_rows(j.spark, one), "ingest_files", note)
+                self.ledger.add(one)
+            failpoint("ingest_events:after_plan")
+            if read.has_rejects:
+                done = tables.last_note("quarantine", j.name) if one.planned else None
+                if done is None or done["batch"] < one.number:
+                    tables.append(read.quarantine, "quarantine", note)
+            failpoint("ingest_events:after_quarantine")
+            if read.counts["rows_events"] or read.counts["rows_catalog"]:
+                goods = catalogue.latest(read.catalogue)
+                rows = catalogue.merged(tables.read("items"), goods, read.events, one.taken_at).localCheckpoint()
+                if rows.count():
+                    tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
+            failpoint("ingest_events:after_items")
+            tables.append(batch.event_rows(read.events, one.taken_at), "events", {**note, **read.counts})
+            failpoint("ingest_events:after_events")
+        finally:
+            read.free()
+        j.log.info("batch done", batch=one.number, reasons=read.reasons, **read.counts)
+        return {**read.counts, "files": len(one.files), "batches": 1}

@@ -1,0 +1,202 @@
+"""Changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
+
+Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit; what was published is then taken
+from the change feed of `topn` into `topn_history`, so that a run that is killed in between is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headwater import popularity, schemas, sequences
+from headwater.errors import HeadwaterError, TrackingError
+from headwater.job import Job
+from headwater.scoring import items as goods
+from headwater.scoring import lists, publish
+from headwater.tables import failpoint, readers
+from headwater.tracking import Registry
+
+
+class Shelf:
+    """What scoring needs beside the sequences, kept from one run to the next in the same session.
+
+    The model is sent to executors once a version; the catalogue is read again when `items` has a new version; what is
+    popular is counted again when ``popular_seconds`` have gone by.
+    """
+
+    def __init__(self, j: Job, popular_seconds: float = 0) -> None:
+        self.job = j
+        self.popular_seconds = popular_seconds
+        self._champion: int | None = None
+        self._models: dict[int, tuple[Path, str]] = {}
+        self._items: tuple[int, DataFrame] | None = None
+        self._popular: tuple[float, np.ndarray] | None = None
+        self._state: tuple[Any, Any] | None = None
+
+    @cached_property
+    def _registry(self) -> Registry:
+        return Registry(self.job.config)
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="headwater-")
+
+    def champion(self) -> int:
+        """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
+        try:
+            self._champion = self._registry.need_champion()
+        except TrackingError as error:
+            if self._champion is None:
+                raise
+            self.job.log.warning("the last champion stays", model_version=self._champion, why=str(error))
+        return self._champion
+
+    def model(self, version: int) -> Path:
+        """The verified folder of a version."""
+        return self._model(version)[0]
+
+    def items(self) -> DataFrame:
+        """The catalogue, cached."""
+        return self._catalogue()[1]
+
+    def shipped(self, version: int) -> lists.Shipped:
+        """A model version and the catalogue's present state, on the executors."""
+        items_version, items = self._catalogue()
+        if self._popular is None or time.monotonic() - self._popular[0] >= self.popular_seconds:
+            days = self.job.config.topn.popular_half_life_days
+            events = self.job.warehouse.read("events")
+            self._popular = (time.monotonic(), popularity.of_items(events, items, days))
+        counted, popular = self._popular
+        key = (items_version, counted)
+        if self._state is None or self._state[0] != key:
+            if self._state is not None:
+                self._state[1].unpersist()
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, popular))
+            self._state = (key, state)
+        return lists.Shipped(self._model(version)[1], self._state[1])
+
+    def close(self) -> None:
+        """Free what the session and the disk hold."""
+        self._forget_items()
+        self._scratch.cleanup()
+
+    def _forget_items(self) -> None:
+        if self._items is not None:
+            self._items[1].unpersist()
+            self._items = None
+
+    def _model(self, version: int) -> tuple[Path, str]:
+        if version not in self._models:
+            folder = self._registry.download(version)
+            self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
+        return self._models[version]
+
+    def _catalogue(self) -> tuple[int, DataFrame]:
+        version = self.job.warehouse.version("items")
+        if self._items is None or self._items[0] != version:
+            self._forget_items()
+            self._items = (version, self.job.warehouse.read("items", version).persist())
+        return self._items
+
+
+def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]:
+    """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
+    if shelf is None:
+        with closing(Shelf(j)) as own:
+            return score(j, mode, own)
+    tables, topn = j.warehouse, j.config.topn
+    tables.read("sequences")
+    version = shelf.champion()
+    counts: dict[str, int | str] = {"users_scored": 0, "users_changed": 0, "model_version": version, "mode": mode}
+    with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            stack.callback(frame.unpersist)
+            return frame.persist()
+
+        tables.create("topn")
+        publish_history(j)
+        sequences_version = tables.version("sequences")
+        last = tables.last_note("topn", j.name) if mode == "nearline" else None
+        if last is not None and not readers.unread(tables, readers.LISTS):
+            return counts
+        note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
+        wanted = keep(wanted_sequences(j, last["sequences_version"] if last else None, sequences_version))
+        counts["users_scored"] = wanted.count()
+        if not counts["users_scored"] and last is not None:
+            tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
+            return counts
+        shipped, items = shelf.shipped(version), shelf.items()
+        scored = goods.with_titles(lists.recommend(wanted, shipped, topn), items)
+        scored = keep(publish.with_reasons(scored))
+        if bad := publish.unfit(scored).count():
+            raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
+        rows = publish.topn_rows(scored, wanted, version, j.now)
+        counts["users_changed"] = publish.changed_users(rows, tables.read("topn")).count()
+        write_embeddings(j, version, shelf.model(version), items)
+        if topn.sections or tables.exists("sections"):
+            replace(j, "sections", publish.section_rows(scored, version, j.now), wanted, last is not None, note)
+        failpoint("score_topn:before_topn")
+        replace(j, "topn", rows, wanted, last is not None, note)
+        failpoint("score_topn:after_topn")
+        publish_history(j)
+        return counts
+
+
+def replace(j: Job, table: str, rows: DataFrame, users: DataFrame, only_theirs: bool, note: dict[str, Any]) -> None:
+    """Let ``rows`` take the place of all rows of a table, or of those of ``users`` only, in one commit."""
+    if not only_theirs:
+        j.warehouse.overwrite(rows, table, note)
+        return
+    j.warehouse.create(table)
+    key, live = schemas.KEYS[table], "new.item_id IS NOT NULL"
+    withdrawn = publish.with_withdrawn(rows, j.warehouse.read(table), users, key)
+    j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
+
+
+def wanted_sequences(j: Job, after: int | None, until: int) -> DataFrame:
+    """All sequences at version ``until``, or those of users who changed in the versions after one."""
+    every = j.warehouse.read("sequences", until)
+    if after is None:
+        return every
+    changed = sequences.newest(j.warehouse.changes("sequences", after, until))
+    try:
+        changed.count()
+    except Exception:
+        j.log.warning("the change feed of sequences was vacuumed; all users are scored", after=after, until=until)
+        return every
+    return changed
+
+
+def publish_history(j: Job) -> None:
+    """Append to `topn_history` what `topn` has published since the last time."""
+    tables = j.warehouse
+    tables.create("topn_history")
+    last = tables.last_note("topn_history", j.name)
+    until = tables.version("topn")
+    after = last["topn_version"] if last else 0
+    if after < until:
+        feed = tables.changes("topn", after, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
+        tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})
+        failpoint("score_topn:after_history")
+
+
+def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:
+    """Write a model version's item vectors, once."""
+    tables = j.warehouse
+    tables.create("item_embeddings")
+    last = tables.last_note("item_embeddings", j.name)
+    if last is not None and last["model_version"] == version:
+        return
+    if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
+        rows = goods.embeddings(j.spark, model, items, version)
+        tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})

@@ -1,0 +1,84 @@
+"""Round after round of ingest, sequences and lists in one warm session: what three jobs do, without their getting up.
+
+The trigger is a plain timer loop, and not Spark's streaming engine with `foreachBatch`. What a batch has, how far each
+table has come and whether a killed round has to be ended is known from the ledger and the notes in the tables already;
+a streaming query would bring a checkpoint that says the same once more, somewhere else, and two truths drift apart. The
+price: no round begins before the last one has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from pyspark.sql import SparkSession
+
+from headwater.job import Job
+from headwater.nearline.events import COUNTS, Intake
+from headwater.nearline.lists import Shelf, score
+from headwater.nearline.sequences import build
+
+PACKING = "spark.databricks.delta.autoCompact.enabled"
+
+
+def run(j: Job, once: bool) -> dict[str, int]:
+    """Rounds until SIGTERM, which ends the stream after the round in hand, or with ``once`` until all is taken.
+
+    With ``once`` what comes after the last look is left for the next time, so a busy topic does not keep it for ever.
+    """
+    total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
+    with closing(Shelf(j, j.config.nearline.popular_seconds)) as shelf, until_told() as stop, packing(j.spark):
+        intake = Intake(j.beside("ingest_events"))
+        while not stop.is_set():
+            counts, waiting = take_round(j, intake, shelf)
+            total.update(counts)
+            if once and not waiting:
+                break
+            if not counts["batches"]:
+                stop.wait(j.config.nearline.interval_seconds)
+    return dict(total)
+
+
+def take_round(j: Job, intake: Intake, shelf: Shelf) -> tuple[Counter[str], int]:
+    """One look and what follows from it; returns counts, and how many messages wait for the next round.
+
+    Sequences and lists are looked after also where ingest found nothing: a killed round, or another process, may have
+    left something to do, and a look at their notes costs little.
+    """
+    begun = j.beside(j.name).now
+    counts, waiting = intake.take_new(j.beside("ingest_events"))
+    built = build(j.beside("build_sequences"))
+    scored = score(j.beside("score_topn"), "nearline", shelf)
+    counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
+    if counts["batches"] or counts["users_scored"]:
+        ended = j.beside(j.name).now
+        seconds = round((ended - begun).total_seconds(), 2)
+        j.log.info("round done", seconds=seconds, messages_waiting=waiting, model_version=scored["model_version"],
+                   rows_events=counts["rows_events"], users_scored=counts["users_scored"])  # fmt: skip
+    return counts, waiting
+
+
+@contextmanager
+def packing(spark: SparkSession) -> Iterator[None]:
+    """Let Delta pack small files as it commits, fifty at a time: a round leaves one in each table, thousands a day."""
+    before = spark.conf.get(PACKING, None)
+    spark.conf.set(PACKING, "true" if before is None else before)
+    try:
+        yield
+    finally:
+        if before is None:
+            spark.conf.unset(PACKING)
+
+
+@contextmanager
+def until_told() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process in the middle of a batch."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

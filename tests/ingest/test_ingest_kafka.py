@@ -1,0 +1,109 @@
+"""Which messages a look takes of a topic, and what the ledger needs to say about it. No broker here: offsets are given."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from headwater.config import Source
+from headwater.errors import HeadwaterError, UsageError
+from headwater.ingest import batch, kafka, lines
+from headwater.ingest.files import LandingFile
+from headwater.ingest.kafka import Range
+
+MOMENT = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def topic(**more):
+    return Source(format="kafka", brokers="b:9092", topic="t", **more)
+
+
+def named(ranges):
+    return [one.path for one in ranges]
+
+
+@pytest.mark.parametrize(
+    ("taken", "ends", "expected", "waiting"),
+    [
+        ([], {0: (0, 5), 1: (3, 4)}, ["kafka://t/0/0-5", "kafka://t/1/3-4"], 0),
+        ([], {0: (0, 0)}, [], 0),
+        (["kafka://t/0/0-5"], {0: (0, 5)}, [], 0),
+        (["kafka://t/0/0-5"], {0: (0, 7), 1: (0, 2)}, ["kafka://t/0/5-7", "kafka://t/1/0-2"], 0),
+        ([], {0: (0, 25), 1: (0, 3)}, ["kafka://t/0/0-10", "kafka://t/1/0-3"], 15),
+    ],
+)
+def test_each_partition_goes_on_where_the_ledger_ends(taken, ends, expected, waiting):
+    known = [Range.parse(path) for path in taken]
+    ranges, left = kafka.plan(topic(max_messages=20 if len(ends) == 2 else 10), known, ends, pytest.fail)
+    assert (named(ranges), left) == (expected, waiting)
+
+
+def test_a_topic_followed_from_its_end_notes_where_it_began_and_misses_no_new_partition():
+    source = topic(starting="latest")
+    begun, _ = kafka.plan(source, [], {0: (0, 9)}, pytest.fail)
+    assert named(begun) == ["kafka://t/0/9-9"]
+    later, _ = kafka.plan(source, begun, {0: (0, 12), 1: (0, 2)}, pytest.fail)
+    assert named(later) == ["kafka://t/0/9-12", "kafka://t/1/0-2"]
+
+
+def test_messages_that_aged_out_untaken_are_told():
+    told = []
+    ranges, _ = kafka.plan(
+        topic(), [Range("t", 0, 0, 5)], {0: (8, 9)}, lambda line, **facts: told.append(facts["count"])
+    )
+    assert (named(ranges), told) == (["kafka://t/0/8-9"], [3])
+
+
+def test_a_topic_made_anew_is_refused():
+    with pytest.raises(HeadwaterError, match="partition 0 of topic t ends at offset 2, but 5 were taken before"):
+        kafka.plan(topic(), [Range("t", 0, 0, 5)], {0: (0, 2)}, pytest.fail)
+
+
+def test_of_a_topic_the_newest_range_of_each_partition_is_enough(spark):
+    paths = [("kafka://t/0/0-9", 1), ("kafka://t/0/9-12", 2), ("kafka://t/1/0-3", 1), ("api/a.json", 1)]
+    rows = kafka.last_taken(spark.createDataFrame(paths, "path string, batch bigint")).collect()
+    assert sorted(row["path"] for row in rows) == ["api/a.json", "kafka://t/0/9-12", "kafka://t/1/0-3"]
+
+
+def test_a_half_taken_range_is_taken_again_as_far_as_the_topic_still_has_it():
+    row = {"path": "kafka://t/0/3-9", "batch": 2, "size_bytes": None, "modified_at": MOMENT, "taken_at": MOMENT}
+    left = Range("t", 0, 3, 9).since({0: (5, 20)})
+    found = [LandingFile("kafka://t/0/3-9", left.path, None, MOMENT, topic())]
+    told = []
+    [again] = batch.plan(found, [row], 1, MOMENT, lambda line, **facts: told.append(facts))
+    assert (again.number, again.files[0].uri, again.planned) == (2, "kafka://t/0/5-9", True)
+    assert told == [{"ranges": ["kafka://t/0/3-9"], "count": 1}]
+
+
+def test_a_message_is_named_by_topic_partition_and_offset(spark):
+    shape = "source_file string, position struct<block: bigint, line: bigint>"
+    frame = spark.createDataFrame([("kafka://t/1", (1, 42)), ("api/a.json", (0, 7))], shape)
+    assert [row[0] for row in frame.select(lines.place()).collect()] == ["kafka://t/1/42", "api/a.json"]
+
+
+def test_a_tombstone_is_no_event(spark):
+    shape = "value string, source_file string, position struct<block: bigint, line: bigint>"
+    frame = spark.createDataFrame([(None, "kafka://t/0", (0, 1))], shape)
+    assert [tuple(row) for row in lines.with_text(frame, 100).select("raw", "reason").collect()] == [("", "tombstone")]
+
+
+def test_of_one_event_twice_the_earlier_offset_stands_beyond_nine_too(spark):
+    from headwater.ingest import duplicates
+
+    shape = "event_id string, source_file string, position struct<block: bigint, line: bigint>"
+    frame = duplicates.with_copy(
+        spark.createDataFrame([("e", "kafka://t/0", (0, 10)), ("e", "kafka://t/0", (0, 9))], shape)
+    )
+    assert [row["position"]["line"] for row in frame.where("copy = 1").collect()] == [9]
+
+
+def test_a_session_without_the_connector_is_told_which_package(spark):
+    with pytest.raises(HeadwaterError, match=r"spark-sql-kafka-0-10_2\.13:4\.0\.0"):
+        kafka.find(spark, [topic()], [], MOMENT, pytest.fail)
+
+
+def test_client_settings_come_from_a_file_of_their_own(tmp_path):
+    (tmp_path / "client").write_text("# secret\nsecurity.protocol = SASL_SSL\n\nsasl.jaas.config=a=b;\n")
+    found = kafka.settings(topic(client_file=str(tmp_path / "client")))
+    assert (found["security.protocol"], found["sasl.jaas.config"]) == ("SASL_SSL", "a=b;")
+    with pytest.raises(UsageError, match="client_file nowhere of topic t cannot be read"):
+        kafka.settings(topic(client_file="nowhere"))

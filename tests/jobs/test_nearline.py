@@ -1,0 +1,221 @@
+"""The warm stream, from the landing folder and from a real Kafka broker: killed, drained, stopped, and refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import broker
+import pytest
+import shop
+import yaml
+from sites import LONGEST, ROOT, Site
+
+from headwater.config import load
+from headwater.job import Job
+from headwater.nearline import stream
+from headwater.nearline.events import Intake
+from headwater.nearline.lists import Shelf
+from headwater.tracking import Registry
+
+EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
+SEQUENCES = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
+TOPN = ("user_id", "rank", "item_id", "score", "reason")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The shop after its first night: everybody has a list."""
+    site = Site(tmp_path_factory.mktemp("nearline") / "site", shop.CONFIG)
+    shop.write_first_day(site.landing)
+    for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
+        site.run(job, *args)
+    return site.root
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory):
+    try:
+        running = broker.Broker(tmp_path_factory.mktemp("broker"))
+    except broker.NoJars as missing:
+        pytest.skip(str(missing))
+    yield running
+    running.close()
+
+
+def copy_of(trained, folder, *topics) -> Site:
+    """The shop after its first night, at a path of its own, with Kafka sources beside its files."""
+    shutil.copytree(trained, folder, symlinks=True)
+    sources = [*shop.CONFIG["ingest"]["sources"], *topics]
+    return Site(
+        folder, yaml.safe_load(yaml.safe_dump({**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}}))
+    )
+
+
+def topic_of(kafka, name, **more):
+    return {"format": "kafka", "brokers": kafka.address, "topic": name, **more}
+
+
+def killed(site, failpoint):
+    ended = site.start("nearline", "--once", failpoint=failpoint)
+    assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
+
+
+def clicks(user, count, first=0):
+    """A user's clicks on twenty of the goods, about a minute apart."""
+    at = shop.START + timedelta(days=16)
+    moments = [at + timedelta(minutes=n, seconds=n * 7 % 13) for n in range(first, first + count)]
+    return [shop.api_line(user, f"i{n % 20}", "click", moment) for n, moment in enumerate(moments, first)]
+
+
+def of_tables(site, spark):
+    return {
+        "events": site.rows(spark, "events", *EVENTS),
+        "quarantine": site.rows(spark, "quarantine", "raw", "reason"),
+        "items": site.rows(spark, "items", "item_id"),
+        "sequences": site.rows(spark, "sequences", *SEQUENCES),
+        # of another batch, a score differs in its last digits
+        "topn": [(*row[:3], round(row[3], 4), row[4]) for row in site.rows(spark, "topn", *TOPN)],
+    }
+
+
+def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, tmp_path, spark):
+    apart, warm = copy_of(trained, tmp_path / "apart"), copy_of(trained, tmp_path / "warm")
+    changed = shop.write_second_day(apart.landing)
+    shop.write_second_day(warm.landing)
+    for job, *args in (("ingest_events",), ("build_sequences",), ("score_topn", "--mode", "nearline")):
+        apart.run(job, *args)
+    closing = warm.run("nearline", "--once")
+    assert (closing["rows_events"], closing["users_changed"], closing["users_scored"]) == (
+        14,
+        len(changed),
+        len(changed),
+    )
+    assert of_tables(warm, spark) == of_tables(apart, spark)
+    versions = {
+        table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in of_tables(warm, spark)
+    }
+    closing = warm.run("nearline", "--once")
+    assert (closing["rounds"], closing["batches"], closing["users_scored"]) == (1, 0, 0)
+    assert versions == {table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in versions}
+
+
+def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site")
+    site.run("train_model")
+    j = Job("nearline", load([site.config]))
+    intake, shelf = Intake(j.beside("ingest_events")), Shelf(j, popular_seconds=300)
+
+    def acts(user):
+        (site.landing / f"api/{user}.json").write_text("\n".join(clicks(user, 2)))
+        stream.take_round(j, intake, shelf)
+        return {version for name, version in site.rows(spark, "topn", "user_id", "model_version") if name == user}
+
+    before = acts("u1")
+    Registry(j.config).set_alias("champion", 2)
+    after = acts("u2")
+    shelf.close()
+    assert (before, after) == ({1}, {2})
+
+
+def test_messages_end_in_events_or_in_quarantine_with_their_place_and_are_taken_once(trained, tmp_path, spark, kafka):
+    name = kafka.make("clicks")
+    site = copy_of(trained, tmp_path / "site", topic_of(kafka, name, max_messages=12))
+    good = clicks("u1", 20)
+    drift = json.dumps({"user": "u1", "item": "i1", "schema": 2})
+    bad = ["{broken", None, b"\xff\xfe", "", drift, "x" * 1_000_001, good[0], clicks("u2", 1)[0]]
+    kafka.send(name, good, 0)
+    kafka.send(name, bad, 1)
+    closing = site.run("nearline", "--once", fresh=True)
+    assert [closing[key] for key in ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate")] == [28, 21, 6, 1]
+    assert closing["rounds"] > 1
+    rejects = {
+        file: reason for file, reason in site.rows(spark, "quarantine", "source_file", "reason") if "kafka" in file
+    }
+    assert rejects == {
+        "kafka://clicks/1/0": "malformed_json",
+        "kafka://clicks/1/1": "tombstone",
+        "kafka://clicks/1/2": "not_utf8",
+        "kafka://clicks/1/3": "empty_line",
+        "kafka://clicks/1/4": "missing_user_id",
+        "kafka://clicks/1/5": "line_too_long",
+    }
+    files = [file for (file,) in site.rows(spark, "events", "source_file") if file.startswith("kafka")]
+    assert sorted(files) == sorted([*(f"kafka://clicks/0/{n}" for n in range(20)), "kafka://clicks/1/7"])
+    assert site.run("ingest_events", fresh=True)["rows_in"] == 0
+
+
+def test_a_stream_killed_everywhere_loses_and_doubles_no_message(trained, tmp_path, spark, kafka):
+    name = kafka.make("orders")
+    killed_site = copy_of(trained, tmp_path / "killed", topic_of(kafka, name, max_messages=500))
+    clean = copy_of(trained, tmp_path / "clean", topic_of(kafka, name, max_messages=500))
+    instants = ("ingest_events:after_plan", "ingest_events:after_items", "ingest_events:after_events",
+                "build_sequences:after_merge", "score_topn:before_topn", "score_topn:after_topn")  # fmt: skip
+    for number, instant in enumerate(instants):
+        for user in range(5):
+            kafka.send(name, [*clicks(f"u{user}", 60, first=number * 60), "{broken"], user % 2)
+        killed(killed_site, instant)
+    for site in (killed_site, clean):
+        site.run("nearline", "--once", fresh=True)
+    found = of_tables(killed_site, spark)
+    assert len(found["events"]) == len({row[0] for row in found["events"]}) == 720 + len(instants) * 5 * 60
+    assert found == of_tables(clean, spark)
+    history = killed_site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
+    assert len(history) == len(set(history))
+
+
+def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
+    name = kafka.make("live")
+    site = copy_of(trained, tmp_path / "site", topic_of(kafka, name, starting="latest"))
+    kafka.send(name, clicks("u5", 3))
+    command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=site.root
+    )
+    try:
+        until = time.monotonic() + LONGEST
+        begun = "kafka://live"
+        while not any(path.startswith(begun) for (path,) in site.rows(spark, "ingest_files", "path")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(1)
+        kafka.send(name, clicks("newcomer", 3))
+        while not [user for (user,) in site.rows(spark, "topn", "user_id") if user == "newcomer"]:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=LONGEST)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, err[-2000:]
+    closing = json.loads(out.strip().splitlines()[-1])
+    assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("topic", "brokers", "code", "line"),
+    [
+        ("no-such-topic", None, 2, "topic no-such-topic does not exist"),
+        ("clicks", "127.0.0.1:1", 1, "brokers 127.0.0.1:1 do not answer"),
+        ("clicks", "no.such.host:9092", 2, "brokers no.such.host:9092 cannot be used"),
+    ],
+)
+def test_a_broker_or_topic_that_is_not_there_is_one_line_and_the_lists_stay(
+    trained, tmp_path, spark, kafka, topic, brokers, code, line
+):
+    site = copy_of(trained, tmp_path / "site", topic_of(kafka, topic) | ({"brokers": brokers} if brokers else {}))
+    before = of_tables(site, spark)
+    ended = site.start("nearline", "--once")
+    last = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == code, ended.stderr
+    assert last.startswith("nearline: ")
+    assert line in last
+    assert "Traceback" not in ended.stderr
+    assert of_tables(site, spark) == before
+    assert topic not in kafka.topics() or topic == "clicks"
