@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test quick lint bench package clean help
+.PHONY: env demo test quick lint bench bench-scoring package clean help
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -27,8 +27,15 @@ quick: env  ## rooms and transforms alone: what needs no whole job
 lint: env  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: env  ## ours beside a peer's, one run, as ratios
-	@$(BIN)/python benchmarks/topn.py
+bench: bench-scoring  ## ours beside peers', one run, as ratios
+
+bench-scoring: env .venv-peers/.ready  ## the Top-N kernel and job beside the bare product, faiss, implicit and Spark ML
+	@$(BIN)/python benchmarks/topn_kernel.py .venv-peers/bin/python
+	@$(BIN)/python benchmarks/topn_job.py
+
+.venv-peers/.ready: benchmarks/peers.txt
+	@$(PYTHON) -m venv .venv-peers && .venv-peers/bin/pip install -q -r $<
+	@touch $@
 
 package: dist/headwater.zip  ## the library as a zip for spark-submit --py-files
 

@@ -1,6 +1,6 @@
 """Top-N from factors, ours beside Spark ML's ALS, in one run on the same factors: seconds and their ratio.
 
-    make bench
+    make bench-scoring
 
 Both jobs read nothing but the factors, rank every item for every user, exactly, and write user, item, rank and score as
 Parquet. Spark ML's model is built around the same factors (`ALSModel.recommendForAllUsers`, its documented way).
