@@ -2,10 +2,10 @@
 
     make bench-scoring
 
-Every engine is a process of its own, with one thread, as a Spark worker has, reads the same vectors from a file and is timed inside, without
-its start; the engines take turns, and the best of ``ROUNDS`` counts, so that a noisy moment strikes all of them. Peers
-live in an environment of their own (`.venv-peers`, made by the target). The bare product is the same tiles as ours,
-multiplied into the same small buffer, and nothing kept: what the machine can do at most.
+Every engine is a process of its own with one thread, as a Spark worker has, reads the same vectors from a file and is
+timed inside, without its start; the engines take turns, and the best of ``ROUNDS`` counts, so that a noisy moment strikes
+all of them. Peers live in an environment of their own (`.venv-peers`, made by the target). The bare product is the same
+tiles as ours, multiplied into the same small buffer, and nothing kept: what the machine can do at most.
 """
 
 from __future__ import annotations
