@@ -19,6 +19,11 @@ def test_the_documented_defaults_are_the_real_ones():
     }
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_file_of_ours_is_a_config(file):
+    assert config.load([file]).ingest.sources
+
+
 def test_later_files_and_then_set_win(tmp_path):
     (tmp_path / "a.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\n")
     (tmp_path / "b.yaml").write_text("topn: {n: 4}\n")
