@@ -230,6 +230,7 @@ class Topn(Section):
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.4
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
+    deny: tuple[str, ...] = ()
     popular_half_life_days: Positive = 7
 
 

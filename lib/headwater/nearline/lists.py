@@ -80,7 +80,7 @@ class Shelf:
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].unpersist()
-            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, popular))
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, popular, self.job.config.topn.deny))
             self._state = (key, state)
         return lists.Shipped(self._model(version)[1], self._state[1])
 

@@ -50,7 +50,7 @@ def recommend(ranker: Ranker, catalog: pd.DataFrame, events: list[tuple[str, str
         return Answer([], unknown)
     by_index = catalog.set_index("item_idx")
     allowed = torch.zeros(ranker.n_items + 1, dtype=torch.bool)
-    live = by_index.index[by_index["available"].fillna(True).astype(bool)]
+    live = by_index.index[by_index["available"].fillna(True).astype(bool) & ~by_index["item_id"].isin(topn.deny)]
     allowed[torch.from_numpy(np.asarray(live[live <= ranker.n_items], dtype=np.int64))] = True
     items, types = ranker.pad(
         [[index[item] for _, item in known]], [[EVENT_TYPES.index(kind) + 1 for kind, _ in known]]

@@ -13,11 +13,14 @@ from headwater import schemas
 from headwater.scoring.catalogue import Catalogue
 
 
-def catalogue(items: DataFrame, popular: np.ndarray) -> Catalogue:
-    """The present state of ``items``, beside how popular they were when that was counted, ``[max item_idx + 1]`` then."""
+def catalogue(items: DataFrame, popular: np.ndarray, deny: tuple[str, ...] = ()) -> Catalogue:
+    """The present state of ``items``, beside how popular they were when that was counted, ``[max item_idx + 1]`` then.
+
+    Items whose ids are in ``deny`` may not be shown.
+    """
     known = items.select(
         "item_idx",
-        F.coalesce("available", F.lit(True)).alias("available"),
+        (F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
     ).toPandas()

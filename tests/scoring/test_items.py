@@ -1,0 +1,70 @@
+"""The catalogue as arrays, from rows of ``items``."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from headwater import schemas
+from headwater.scoring.items import catalogue
+
+DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 1, 1, 20, 25)]
+
+
+@pytest.fixture
+def goods(spark):
+    rows = [
+        ("a", 1, None, "tools", None, None, True, DAYS[0]),
+        ("b", 2, None, None, None, None, None, DAYS[1]),
+        ("c", 3, None, "garden", None, None, False, DAYS[2]),
+        ("d", 4, None, "garden", None, None, True, DAYS[3]),
+        ("e", 5, None, "tools", None, None, True, DAYS[4]),
+    ]
+    return spark.createDataFrame(rows, schemas.ddl("items"))
+
+
+def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):
+    popular = np.ones(6)
+    assert catalogue(goods, popular).available.tolist() == [False, True, True, False, True, True]
+    assert catalogue(goods, popular, ("d", "no such item")).available.tolist() == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_items_that_came_after_the_count_are_not_popular_yet(goods):
+    found = catalogue(goods, np.array([0.0, 3, 2]))
+    assert found.popular.tolist() == [0, 3, 2, 0, 0, 0]
+    assert found.by_popularity().tolist() == [1, 2, 4, 5]
+
+
+def test_what_is_popular_in_a_category_is_available_and_was_wanted(goods):
+    found = catalogue(goods, np.array([0.0, 1, 9, 9, 5, 7]))
+    by_name = dict(zip(found.names, found.popular_in, strict=True))
+    assert by_name["tools"].tolist() == [5, 1]
+    assert by_name["garden"].tolist() == [4]
+
+
+def test_the_category_of_a_history_is_the_most_frequent_then_the_newest(goods):
+    found = catalogue(goods, np.ones(6))
+    named = lambda items: [found.names[code] for code in found.categories_of(np.array(items))]  # noqa: E731
+    assert named([3, 1, 5]) == ["tools", "garden"]
+    assert named([1, 4]) == ["garden", "tools"]
+    assert named([2]) == []
+
+
+def test_a_newcomer_came_lately_and_not_with_the_first_load(goods):
+    found = catalogue(goods, np.ones(6))
+    assert np.flatnonzero(found.newcomers(7)).tolist() == [4, 5]
+    assert np.flatnonzero(found.newcomers(3)).tolist() == [5]
+    assert np.flatnonzero(found.newcomers(90)).tolist() == [4, 5]
+
+
+def test_an_empty_catalogue_has_nothing_to_show(spark):
+    empty = catalogue(spark.createDataFrame([], schemas.ddl("items")), np.zeros(1))
+    assert (empty.available.tolist(), empty.by_popularity().tolist()) == ([False], [])
+    assert empty.newcomers(7).tolist() == [False]
