@@ -15,9 +15,17 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "demo")]  # for shop, sites, inside and warm: what whole-job tests share
 
 
+LONGEST = ("test_nearline", "test_kills", "test_nightly_run", "test_local_cluster", "test_maintain_tables")
+
+
 def pytest_collection_modifyitems(items):
-    """Whole jobs first: of two processes neither ends with the longest file."""
-    items.sort(key=lambda item: item.get_closest_marker("fault") is None)
+    """The longest files first, then other whole jobs: of two processes neither ends with a long one."""
+
+    def turn(item):
+        long = LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+        return long, item.get_closest_marker("fault") is None
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
