@@ -82,7 +82,7 @@ def prepare(tables: Warehouse, config: Config, root: Path) -> None:
         padded[row, -len(steps) :] = steps
     one = tables.read("sequences").limit(1_000).selectExpr("user_id", "explode(item_idx) AS item_idx")
     events = one.join(items.select("item_idx", "item_id"), "item_idx").select(
-        F.uuid().alias("event_id"), "user_id", "item_id", F.lit("view").alias("event_type"), F.lit(NOW).alias("event_time"),
+        F.expr("uuid()").alias("event_id"), "user_id", "item_id", F.lit("view").alias("event_type"), F.lit(NOW).alias("event_time"),
         *(F.lit(None).cast(schemas.TABLES["events"][name]).alias(name) for name in ("value", "query", "session_id")),
         F.lit("s").alias("source"), F.lit("f").alias("source_file"), F.lit(NOW).alias("ingested_at"),
         F.lit(NOW.date()).alias("event_date"),
