@@ -59,13 +59,11 @@ def new_events(j: Job, after: int | None, until: int) -> DataFrame:
     whole = j.warehouse.read("events", until)
     if after is None:
         return whole
-    feed = j.warehouse.changes("events", after, until).where(F.col("_change_type") == "insert").select(whole.columns)
-    try:
-        feed.count()
-    except Exception:
+    feed = j.warehouse.changes_still_there("events", after, until)
+    if feed is None:
         j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
         return whole
-    return feed
+    return feed.where(F.col("_change_type") == "insert").select(whole.columns)
 
 
 def answers(j: Job, actions: DataFrame) -> DataFrame:

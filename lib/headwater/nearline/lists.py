@@ -168,13 +168,11 @@ def wanted_sequences(j: Job, after: int | None, until: int) -> DataFrame:
     every = j.warehouse.read("sequences", until)
     if after is None:
         return every
-    changed = sequences.newest(j.warehouse.changes("sequences", after, until))
-    try:
-        changed.count()
-    except Exception:
+    feed = j.warehouse.changes_still_there("sequences", after, until)
+    if feed is None:
         j.log.warning("the change feed of sequences was vacuumed; all users are scored", after=after, until=until)
         return every
-    return changed
+    return sequences.newest(feed)
 
 
 def publish_history(j: Job) -> None:

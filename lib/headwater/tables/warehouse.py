@@ -191,6 +191,15 @@ class Warehouse:
         frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
 
+    def changes_still_there(self, table: str, after: int, until: int) -> DataFrame | None:
+        """The same, or None where a vacuum took files that these changes lie in."""
+        feed = self.changes(table, after, until)
+        try:
+            feed.count()
+        except Exception:
+            return None
+        return feed
+
     @contextmanager
     def locked(self, *tables: str) -> Iterator[None]:
         """Hold the write locks of some tables; those that this process holds already are not asked for again."""
