@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from headwater.evaluation import metrics
 from headwater.evaluation.cases import HeldOut
-from headwater.evaluation.ranking import Pick, Scores, rank
+from headwater.evaluation.ranking import AS_RANKED, Scores, rank
+from headwater.models.variety import Variety
 
 BESIDE = 0
 """``model_version`` of the baselines' rows."""
@@ -33,13 +35,12 @@ def measure(
     held: HeldOut,
     ks: list[int],
     counts: np.ndarray,
-    unit: np.ndarray | None = None,
-    pick: Pick | None = None,
-    candidates: int = 0,
+    unit: Tensor | None = None,
+    variety: Variety = AS_RANKED,
 ) -> Measured:
     """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut; ``unit`` ``[items + 1, dim]``, item vectors
-    of length 1, give diversity."""
-    ranking = rank(scores, held, max(ks), pick, candidates)
+    of length 1, give diversity, and ``variety`` picks by them."""
+    ranking = rank(scores, held, max(ks), variety, unit)
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     overall = {}
     for k in ks:
@@ -47,7 +48,7 @@ def measure(
         overall["coverage", k] = metrics.coverage(lists, len(counts) - 1)
         overall["novelty", k] = metrics.novelty(lists, counts)
         if unit is not None:
-            overall["diversity", k] = metrics.diversity(np.where(lists < len(unit), lists, 0), unit)
+            overall["diversity", k] = metrics.diversity(np.where(lists < len(unit), lists, 0), unit.numpy())
     return Measured(held, per_user, overall)
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from torch import Tensor
 
 from headwater import popularity
 from headwater.config import Config
 from headwater.evaluation import baselines, cases
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure
-from headwater.evaluation.ranking import Scores
+from headwater.evaluation.ranking import AS_RANKED, Scores
 from headwater.models import transitions
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
@@ -55,9 +56,7 @@ class Evaluation:
         def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, types))
 
-        variety = Variety.of(self.config.topn)
-        pick = partial(variety.pick, unit=ranker.unit) if variety.weight else None
-        return self._measure(scores, ranker.unit.numpy(), pick, variety.width(max(self.config.evaluate.k)))
+        return self._measure(scores, ranker.unit, Variety.of(self.config.topn))
 
     def baseline(self, name: str) -> Measured:
         """One of ``BASELINES``, from the events before the split."""
@@ -89,8 +88,8 @@ class Evaluation:
                 padded[row, -len(items) :] = items
         return transitions.count(padded, self.n_items)
 
-    def _measure(self, scores: Scores, *picking: Any) -> Measured:
-        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, *picking)
+    def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:
+        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit, variety)
 
 
 def _moment(text: str) -> datetime:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from headwater.evaluation.cases import HeldOut
+from headwater.models.variety import Variety
 
 Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
 """Histories (items, types; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
 
-Pick = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""Scores and items of the best ``[batch, width]``, best first, and a length → scores and items of the lists."""
+AS_RANKED = Variety()
+"""Lists are the best items, nothing is picked."""
 
 NEVER = np.iinfo(np.int64).max
 
@@ -30,11 +31,17 @@ class Ranking:
 
 
 def rank(
-    scores: Scores, held: HeldOut, width: int, pick: Pick | None = None, candidates: int = 0, batch: int = 256
+    scores: Scores,
+    held: HeldOut,
+    width: int,
+    variety: Variety = AS_RANKED,
+    unit: Tensor | None = None,
+    batch: int = 256,
 ) -> Ranking:
     """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score.
 
-    With ``pick`` lists are picked out of the best ``candidates``, and a target that is not in one stands behind it.
+    With a weight of ``variety`` lists are picked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
+    not in one stands behind it.
     """
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
@@ -52,12 +59,12 @@ def rank(
             places = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)
             found[known] = places.masked_fill(wanted == -torch.inf, NEVER).numpy()
             ranks.append(np.sort(found))
-        values, items = rows.topk(min(max(width, candidates), rows.shape[1]), dim=1)
-        if pick is not None:
-            values, items = pick(values, items, min(width, items.shape[1]))
-        items = items.masked_fill(values == -torch.inf, 0)[:, :width]
-        lists[start:stop, : items.shape[1]] = items.numpy()
-        if pick is not None:
+        values, items = rows.topk(min(variety.width(width), rows.shape[1]), dim=1)
+        if variety.weight:
+            assert unit is not None, "variety looks at item vectors"
+            values, items = variety.pick(values, items, min(width, items.shape[1]), unit)
+        lists[start:stop, : items.shape[1]] = items.masked_fill(values == -torch.inf, 0).numpy()
+        if variety.weight:
             for user in range(start, stop):
                 ranks[user] = _ranks_in(lists[user], held.targets[user], ranks[user])
     return Ranking(ranks, lists)
