@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from headwater.models.ranker import Ranker
@@ -11,16 +11,51 @@ from headwater.models.variety import Variety
 from headwater.scoring.kernel import Pairs, top_n
 
 
+class Among:
+    """Some rows of a matrix of items, ascending, so that ties still go to the lower index.
+
+    What is left out costs nothing and cannot slip through.
+    """
+
+    def __init__(self, matrix: Tensor, rows: Tensor) -> None:
+        self.rows, self.matrix = rows, matrix[rows]
+        self.place = torch.full((len(matrix),), -1, dtype=torch.int64)
+        self.place[rows] = torch.arange(len(rows))
+
+    def best(
+        self,
+        users: Tensor,
+        n: int,
+        blocked: tuple[Tensor, Tensor],
+        bonus: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The ``n`` rows with the highest product with each user: scores and indices in the whole matrix ``[users, n]``,
+        ``-inf`` and 0 where none is left.
+
+        ``blocked`` (users, items) and ``bonus`` (users, items, what is added to the product): int64 and float32
+        ``[pairs]`` each, every pair once; items that are not among the rows, or beyond the matrix, are fine.
+        """
+        if not len(self.rows):
+            return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
+        scores, places = top_n(
+            users, self.matrix, n, self._pairs(*blocked), None if bonus is None else self._pairs(*bonus)
+        )
+        return scores, torch.where(places < 0, 0, self.rows[places])
+
+    def _pairs(self, users: Tensor, items: Tensor, values: Tensor | None = None) -> Pairs:
+        known = items < len(self.place)
+        place = self.place[torch.where(known, items, 0)]
+        keep = known & (place >= 0)
+        return Pairs(users[keep], place[keep], None if values is None else values[keep])
+
+
 class Candidates:
-    """A ranker's catalogue without what may not be shown: what is sold out costs nothing and cannot slip through."""
+    """What of a ranker's catalogue may be shown."""
 
     def __init__(self, ranker: Ranker, allowed: Tensor) -> None:
         """``allowed`` is bool ``[n_items + 1]``; padding never counts."""
         self.ranker = ranker
-        self.live = torch.nonzero(allowed[1:]).squeeze(1) + 1  # ascending, so that ties still go to the lower index
-        self.matrix = ranker.matrix[self.live]  # [live, dim + 1]
-        self.place = torch.full((ranker.n_items + 1,), -1, dtype=torch.int64)
-        self.place[self.live] = torch.arange(len(self.live))
+        self.among = Among(ranker.matrix, torch.nonzero(allowed[1:]).squeeze(1) + 1)
 
     @torch.inference_mode()
     def lists(
@@ -34,21 +69,15 @@ class Candidates:
     def best(self, history: Tensor, types: Tensor, blocked: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
         """The ``n`` best items of each history: scores and item indices ``[batch, n]``, ``-inf`` and 0 where none is left.
 
-        ``blocked``: row and item index of what one user must not see, int64 ``[pairs]`` each, every pair once; items
-        that the model does not know are fine.
+        ``blocked``: row and item index of what one user must not see (``Among.best``).
         """
         query = self.ranker.query(history, types)
-        bonus = None
-        if query.cells is not None:
-            cells = query.cells.tocoo()
-            bonus = self._pairs(torch.from_numpy(cells.row).long(), torch.from_numpy(cells.col).long(), cells.data)
-        if not len(self.live):
-            return torch.full((len(history), n), -torch.inf), torch.zeros(len(history), n, dtype=torch.int64)
-        scores, places = top_n(query.users, self.matrix, n, self._pairs(*blocked), bonus)
-        return scores + query.shift.unsqueeze(1), torch.where(places < 0, 0, self.live[places])
+        bonus = None if query.cells is None else cells(query.cells)
+        scores, items = self.among.best(query.users, n, blocked, bonus)
+        return scores + query.shift.unsqueeze(1), items
 
-    def _pairs(self, rows: Tensor, items: Tensor, values: np.ndarray | None = None) -> Pairs:
-        known = items <= self.ranker.n_items
-        place = self.place[torch.where(known, items, 0)]
-        keep = known & (place >= 0)
-        return Pairs(rows[keep], place[keep], None if values is None else torch.from_numpy(values)[keep])
+
+def cells(matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and values of a sparse matrix."""
+    found = matrix.tocoo()
+    return torch.from_numpy(found.row).long(), torch.from_numpy(found.col).long(), torch.from_numpy(found.data)

@@ -46,6 +46,8 @@ class Scorer:
         seen = [np.asarray(items if self.topn.exclude_seen else [], dtype=np.int64) for items in frame["seen_items"]]
         users = Users(frame["user_id"].to_numpy(), list(frame["item_idx"]), history, kinds, seen)
         top, items = self._top(users)
+        if not self.topn.sections:
+            return top
         return pd.concat([top, *self.sections.lists(users.having_seen(items))], ignore_index=True)
 
     def _top(self, users: Users) -> tuple[pd.DataFrame, np.ndarray]:

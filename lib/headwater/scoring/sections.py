@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 
 from headwater.config import FurtherList
 from headwater.models.ranker import Ranker
+from headwater.scoring.candidates import Among, cells
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.kernel import Pairs, top_n
 from headwater.scoring.users import Users
 
 FEWEST = 3
@@ -32,7 +32,10 @@ class Sections:
         self.ranker, self.catalogue, self.further = ranker, catalogue, further
         if further:
             self.vectors = self._with_newcomers()
-            self.live = torch.from_numpy(np.flatnonzero(catalogue.available))
+            self.live = Among(self.vectors, torch.from_numpy(np.flatnonzero(catalogue.available)))
+            days = {kind.days for kind in further if kind.kind == "new"}
+            fresh = {span: np.flatnonzero(catalogue.available & catalogue.newcomers(span)) for span in days}
+            self.fresh = {span: Among(self.vectors, torch.from_numpy(rows)) for span, rows in fresh.items()}
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
         """The sections of users who have their Top-N behind them (``users.seen``), each with the columns of ``LISTS``."""
@@ -52,9 +55,8 @@ class Sections:
         anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
         bonus = None
         if self.ranker.transitions is not None:
-            cells = (self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED)).tocoo()
-            bonus = torch.from_numpy(cells.row).long(), torch.from_numpy(cells.col).long(), torch.from_numpy(cells.data)
-        scores, items = self._best(self.vectors[anchor.flatten()], self.live, users, kind.n, bonus)
+            bonus = cells(self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED))
+        scores, items = self.live.best(self.vectors[anchor.flatten()], kind.n, users.blocked(), bonus)
         items = items * (anchor > 0)
         frame = users.rows(number, items, scores)
         frame["strategy"] = "because"
@@ -64,10 +66,9 @@ class Sections:
 
     def _new(self, users: Users, number: int, kind: FurtherList, turn: int) -> tuple[pd.DataFrame, np.ndarray]:
         """What came to the catalogue lately, by how like it is to what the user did; the newest event counts most."""
-        fresh = self.live[torch.from_numpy(self.catalogue.newcomers(kind.days))[self.live]]
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
         taste = (self.vectors[users.history] * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]; padding is zero
-        scores, items = self._best(normalize(taste, dim=1), fresh, users, kind.n)
+        scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, users.blocked())
         frame = users.rows(number, items, scores)
         return frame.assign(
             strategy="new", because_idx=0, because_type=0, otherwise="new in the catalogue"
@@ -88,28 +89,6 @@ class Sections:
         frame = users.rows(number, torch.from_numpy(items), torch.from_numpy(scores))
         frame = frame.assign(strategy="category_popular", because_idx=0, because_type=0, otherwise=said.repeat(kind.n))
         return frame, items
-
-    def _best(
-        self,
-        vectors: Tensor,
-        among: Tensor,
-        users: Users,
-        n: int,
-        bonus: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The ``n`` items of ``among``, ascending, whose vectors have the highest cosine with one vector a user."""
-        place = torch.full((len(self.vectors),), -1, dtype=torch.int64)
-        place[among] = torch.arange(len(among))
-        if not len(among):
-            return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
-        rows, items = users.blocked()
-        keep = place[items] >= 0
-        blocked, cells = Pairs(rows[keep], place[items[keep]]), None
-        if bonus is not None:
-            keep = place[bonus[1]] >= 0
-            cells = Pairs(bonus[0][keep], place[bonus[1][keep]], bonus[2][keep])
-        scores, found = top_n(vectors, self.vectors[among], n, blocked, cells)
-        return scores, torch.where(found < 0, 0, among[found])
 
     def _with_newcomers(self) -> Tensor:
         """Unit vectors of the whole catalogue ``[max item_idx + 1, dim]``: what the model was not trained on stands in the
