@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,6 @@ class Ranker:
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
             self.unit = torch.nn.functional.normalize(self.item_vectors, dim=1)
-            real = self.item_vectors[1:].double()
-            self.mean, self.second = real.mean(0), real.T @ real / len(real)
         self.matrix = torch.nn.functional.pad(self.item_vectors, (0, 1))
         """Item vectors, and in the last column how popular each item is lately: ``[n_items + 1, dim + 1]``."""
 
@@ -101,13 +100,20 @@ class Ranker:
         if self.transitions is not None:
             blended = self.facts["blend"]
             precise = users.double()
-            mean = precise @ self.mean
-            spread = ((precise @ self.second * precise).sum(1) - mean**2).clamp(min=0).sqrt() + 1e-6
+            first, second = self._moments
+            mean = precise @ first
+            spread = ((precise @ second * precise).sum(1) - mean**2).clamp(min=0).sqrt() + 1e-6
             users, shift = (precise / spread.unsqueeze(1)).float(), (-mean / spread).float()
             weight += blended["recency"]
             cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
         users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; only a hybrid asks for them."""
+        real = self.item_vectors[1:].double()
+        return real.mean(0), real.T @ real / len(real)
 
     def _encode(self, items: Tensor, types: Tensor) -> Tensor:
         """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
