@@ -47,6 +47,14 @@ def test_order_and_event_type_matter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_newest_state_is_the_last_of_all_states(kind):
+    model = built(kind).eval()
+    items = torch.tensor([[0, 0, 4, 5, 6], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7]])
+    steps, real = model.item(items), items > 0
+    torch.testing.assert_close(model.newest(steps, real), model.transform(steps, real)[:, -1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_history_of_nothing_gives_finite_numbers(kind):
     empty = torch.zeros(2, 5, dtype=torch.int64)
     assert torch.isfinite(built(kind).eval().user_vectors(empty, empty)).all()

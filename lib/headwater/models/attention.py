@@ -20,13 +20,36 @@ class Block(nn.Module):
 
     def forward(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: who may look at whom."""
-        batch, seq, dim = steps.shape
-        projected = self.project(self.before_attention(steps)).view(batch, seq, 3, self.heads, dim // self.heads)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, dim / heads]
+        query, key, value = self._heads(self.project(self.before_attention(steps)))
+        return self._with_seen(steps, query, key, value, allowed)
+
+    def newest(self, steps: Tensor, allowed: Tensor) -> Tensor:
+        """The newest state alone, ``[batch, 1, dim]``: the others are only looked at, which is a sixth of the work."""
+        dim = steps.shape[2]
+        weight, bias = self.project.weight, self.project.bias
+        normed = self.before_attention(steps)
+        (query,) = self._heads(F.linear(normed[:, -1:], weight[:dim], bias[:dim]))
+        key, value = self._heads(F.linear(normed, weight[dim:], bias[dim:]))
+        return self._with_seen(steps[:, -1:], query, key, value, allowed[:, :, -1:])
+
+    def _heads(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """``[batch, seq, n · dim]`` as ``n`` tensors ``[batch, heads, seq, dim / heads]``."""
+        size = self.project.in_features // self.heads
+        return projected.unflatten(2, (-1, self.heads, size)).permute(2, 0, 3, 1, 4).unbind()
+
+    def _with_seen(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+        """The asking ``steps`` ``[batch, asking, dim]`` after attention and feed-forward."""
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
-        steps = steps + self.drop(self.merge(seen.transpose(1, 2).reshape(batch, seq, dim)))
+        steps = steps + self.drop(self.merge(seen.transpose(1, 2).flatten(2)))  # [batch, asking, dim]
         return steps + self.drop(self.feed(self.before_feed(steps)))
+
+
+def newest(blocks: nn.ModuleList, steps: Tensor, allowed: Tensor) -> Tensor:
+    """What a stack makes of the newest step, ``[batch, dim]``."""
+    for block in blocks[:-1]:
+        steps = block(steps, allowed)
+    return blocks[-1].newest(steps, allowed)[:, 0]
 
 
 def allowed_pairs(real: Tensor, causal: bool) -> Tensor:

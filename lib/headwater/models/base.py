@@ -39,17 +39,24 @@ class SequenceModel(nn.Module):
         """Steps ``[batch, seq, dim]`` and what of them is no padding, bool ``[batch, seq]`` → states, the same shape."""
         raise AssertionError("an encoder defines transform")
 
+    def newest(self, steps: Tensor, real: Tensor) -> Tensor:
+        """The last of ``transform``'s states, ``[batch, dim]``; an encoder that can spare the others does so."""
+        return self.transform(steps, real)[:, -1]
+
     def encode(self, items: Tensor, types: Tensor) -> Tensor:
         """States ``[batch, seq, dim]``; the state at a step knows that step and, if causal, nothing after it."""
+        return self.norm(self.transform(*self._steps(items, types)))
+
+    def _steps(self, items: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into ``transform``."""
         real = items > 0
         age = torch.arange(items.shape[1] - 1, -1, -1, device=items.device)
         steps = self.item(items) + self.event_type(types) + self.position(age)  # [batch, seq, dim]
-        steps = self.drop(steps) * real.unsqueeze(-1)
-        return self.norm(self.transform(steps, real))
+        return self.drop(steps) * real.unsqueeze(-1), real
 
     def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
         """The state after the newest event, ``[batch, dim]``; its product with the item matrix ranks what comes next."""
-        return self.encode(items, types)[:, -1]
+        return self.norm(self.newest(*self._steps(items, types)))
 
     def item_matrix(self) -> Tensor:
         """Item vectors ``[n_items + 1, dim]``; row 0 is padding."""

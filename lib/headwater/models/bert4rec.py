@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.models import losses
-from headwater.models.attention import Block, allowed_pairs
+from headwater.models.attention import Block, allowed_pairs, newest
 from headwater.models.base import SequenceModel
 from headwater.models.spec import ModelSpec
 
@@ -29,12 +29,14 @@ class Bert4Rec(SequenceModel):
             steps = block(steps, allowed)
         return steps
 
+    def newest(self, steps: Tensor, real: Tensor) -> Tensor:
+        return newest(self.blocks, steps, allowed_pairs(real, causal=False))
+
     def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
         """The state of a mask put after the newest event, ``[batch, dim]``; zero for an empty history."""
         mask = torch.full_like(items[:, :1], self.mask_token)
         asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
-        states = self.encode(asked, torch.cat([types, torch.zeros_like(mask)], dim=1))
-        return states[:, -1]
+        return super().user_vectors(asked, torch.cat([types, torch.zeros_like(mask)], dim=1))
 
     def loss(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from headwater.models.attention import Block, allowed_pairs
+from headwater.models.attention import Block, allowed_pairs, newest
 from headwater.models.base import SequenceModel
 from headwater.models.spec import ModelSpec
 
@@ -22,3 +22,6 @@ class SASRec(SequenceModel):
         for block in self.blocks:
             steps = block(steps, allowed)
         return steps
+
+    def newest(self, steps: Tensor, real: Tensor) -> Tensor:
+        return newest(self.blocks, steps, allowed_pairs(real, causal=True))
