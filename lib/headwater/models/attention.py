@@ -47,9 +47,11 @@ class Block(nn.Module):
 
 def newest(blocks: nn.ModuleList, steps: Tensor, allowed: Tensor) -> Tensor:
     """What a stack makes of the newest step, ``[batch, dim]``."""
-    for block in blocks[:-1]:
+    *earlier, last = blocks
+    for block in earlier:
         steps = block(steps, allowed)
-    return blocks[-1].newest(steps, allowed)[:, 0]
+    assert isinstance(last, Block)
+    return last.newest(steps, allowed)[:, 0]
 
 
 def allowed_pairs(real: Tensor, causal: bool) -> Tensor:
