@@ -7,6 +7,7 @@ import torch
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.models.transitions import count
+from headwater.scoring import reasons
 from headwater.scoring.reasons import decisive_events
 
 SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6], [7, 9, 7, 9]])
@@ -21,23 +22,62 @@ def ranker(request):
     return made.with_recency(np.arange(10.0))
 
 
-def test_without_the_reason_the_item_scores_lower_and_without_no_other_event_lower_still(ranker):
+def losses(ranker, history, listed):
+    """What each listed item scores less without each event, ``[events, n]``."""
+    lower = []
+    for left_out in range(len(history)):
+        rest = history[:left_out] + history[left_out + 1 :]
+        before = ranker.scores(*ranker.pad([history], [[1] * len(history)]))[0, listed]
+        lower.append(before - ranker.scores(*ranker.pad([rest], [[1] * len(rest)]))[0, listed])
+    return torch.stack(lower)
+
+
+def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_no_event_counts(ranker):
     histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1, 5, 6]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
     places = decisive_events(ranker, listed, items, types)
     assert (places >= 0).any()
     for row, history in enumerate(histories):
-        losses = []
-        for left_out in range(len(history)):
-            rest = history[:left_out] + history[left_out + 1 :]
-            with torch.inference_mode():
-                before = ranker.scores(*ranker.pad([history], [[1] * len(history)]))[0, listed[row]]
-                after = ranker.scores(*ranker.pad([rest], [[1] * len(rest)]))[0, listed[row]]
-            losses.append(before - after)
-        most, which = torch.stack(losses).max(dim=0)
+        lower = losses(ranker, history, listed[row])
+        for n, place in enumerate(places[row].tolist()):
+            if place < 0:
+                assert (lower[:, n] <= 0).all()
+            else:
+                assert lower[place - items.shape[1] + len(history), n] > 0
+
+
+def test_of_the_events_that_were_tried_the_one_that_costs_most_is_the_reason(ranker, monkeypatch):
+    monkeypatch.setattr(reasons, "SPARED", -1.0)  # try all four events of each history
+    histories = [[1, 2, 3], [9, 1, 5, 6]]
+    items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
+    listed = torch.tensor([[4, 6, 9], [2, 3, 7]])
+    places = decisive_events(ranker, listed, items, types)
+    for row, history in enumerate(histories):
+        most, which = losses(ranker, history, listed[row]).max(dim=0)
         offset = items.shape[1] - len(history)
         assert places[row].tolist() == torch.where(most > 0, which + offset, -1).tolist()
+
+
+def test_a_list_is_done_when_one_place_in_ten_lacks_a_reason(ranker, monkeypatch):
+    """The newest event costs nine of ten places something: no other is left out."""
+    counted = []
+    scores_of = ranker.scores_of
+
+    def counting(wanted, items, types):
+        counted.append(len(items))
+        scores = scores_of(wanted, items, types)
+        return scores if len(counted) == 1 else before - torch.tensor([[1.0] * 9 + [-1.0], [1.0] * 8 + [-1.0] * 2])
+
+    items, types = ranker.pad([[1, 2, 3], [4, 5, 6]], [[1] * 3, [1] * 3])
+    listed = torch.arange(10).expand(2, -1) % 9 + 1
+    before = scores_of(listed, items, types)
+    monkeypatch.setattr(ranker, "scores_of", counting)
+    monkeypatch.setattr(reasons, "TRIED", 1)
+    places = decisive_events(ranker, listed, items, types)
+    assert places.tolist() == [[4] * 9 + [-1], [4] * 8 + [-1] * 2]
+    monkeypatch.undo()
+    assert counted == [2, 2]
 
 
 def test_the_only_event_is_the_reason_for_everything(ranker):

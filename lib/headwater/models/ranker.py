@@ -19,8 +19,8 @@ from torch import Tensor
 
 from headwater.models.transitions import Transitions
 
-ENCODED_TOGETHER = 256
-"""Histories that pass through the encoder at once."""
+ENCODED_TOGETHER = 64
+"""Histories that pass through the encoder at once: more of them differ more in length, fewer cost more calls."""
 
 
 @dataclass(frozen=True)

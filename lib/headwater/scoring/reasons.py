@@ -1,8 +1,8 @@
 """Why an item stands in a list: the past event without which it would score lower.
 
-Taken literally: an event is left out of the history, the item is scored again, and the event whose absence costs it most
-is its reason. Doing that for each of fifty events would cost fifty encodings a user; it is done for the few that are
-most like what is listed, the newest among them.
+Taken literally: an event is left out of the history, the items are scored again, and what falls has its reason. Doing
+that for each of fifty events would cost fifty encodings a user. So the newest event is left out first, then, as long as
+more than a tenth of a list lacks a reason, the event that is most like what lacks one; ``TRIED`` events at most.
 """
 
 from __future__ import annotations
@@ -13,46 +13,43 @@ from torch import Tensor
 from headwater.models.ranker import Ranker
 
 TRIED = 4
-"""Events of a user that are left out, one after the other."""
+"""Events of a user that are left out at most, one after the other."""
+SPARED = 0.1
+"""Share of a list that may lack a reason: the last of ten costs as much as all the others."""
 
 
 @torch.inference_mode()
 def decisive_events(ranker: Ranker, items: Tensor, history: Tensor, types: Tensor) -> Tensor:
     """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
 
-    ``items`` int64 ``[batch, n]``, ``history`` and ``types`` int64 ``[batch, seq]`` (0 is padding, left). There is none
-    where the item scores as high or higher without any of the events that were tried. The one event of a short history
-    is the reason for all that is listed.
+    ``items`` int64 ``[batch, n]``, 0 where a list is shorter; ``history`` and ``types`` int64 ``[batch, seq]`` (0 is
+    padding, left). Of the events that were tried and without which the item scores lower, it is the one that costs most.
+    The one event of a short history is the reason for all that is listed.
     """
-    batch, n = items.shape
-    tried = _likely(ranker.unit, items, history)  # [batch, tried]
-    count = tried.shape[1]
-    shorter, kinds = (_without(part, tried).flatten(0, 1) for part in (history, types))  # [batch · tried, seq]
-    listed = items.unsqueeze(1).expand(-1, count, -1)  # [batch, tried, n]
-    without = ranker.scores_of(listed.flatten(0, 1), shorter, kinds).view(batch, count, n)
-    loss = ranker.scores_of(items, history, types).unsqueeze(1) - without
-    empty = (shorter == 0).all(dim=1).view(batch, count, 1)  # nothing to compare with
-    loss = torch.where(empty, torch.inf, loss).masked_fill(~_real(history, tried).unsqueeze(2), -torch.inf)
-    most, which = loss.max(dim=1)  # [batch, n]
-    return torch.where(most > 0, tried.gather(1, which), -1)
+    before = ranker.scores_of(items, history, types)
+    most, which = torch.zeros_like(before), torch.full_like(items, -1)
+    likeness = ranker.unit[history] @ ranker.unit[items].transpose(1, 2)  # [batch, seq, n]
+    left = history > 0
+    for _ in range(TRIED):
+        lacking = (which < 0) & (items > 0)
+        users = ((lacking.sum(dim=1) > SPARED * items.shape[1]) & left.any(dim=1)).nonzero().squeeze(1)
+        if not len(users):
+            break
+        wanted = (likeness[users] * lacking[users].unsqueeze(1)).sum(dim=2)  # [users, seq]
+        tried = wanted.masked_fill(~left[users], -torch.inf).argmax(dim=1)
+        tried = torch.where(left[users, -1], history.shape[1] - 1, tried)
+        left[users, tried] = False
+        shorter, kinds = (_without(part[users], tried) for part in (history, types))
+        loss = before[users] - ranker.scores_of(items[users], shorter, kinds)  # [users, n]
+        loss[shorter[:, -1] == 0] = torch.inf  # nothing to compare with
+        better = loss > most[users]
+        most[users] = torch.where(better, loss, most[users])
+        which[users] = torch.where(better, tried.unsqueeze(1), which[users])
+    return which
 
 
-def _likely(unit: Tensor, items: Tensor, history: Tensor) -> Tensor:
-    """Positions ``[batch, tried]`` of the events to try: the newest, then those most like the listed items."""
-    likeness = (unit[history] @ unit[items].mean(dim=1).unsqueeze(2)).squeeze(2)  # [batch, seq]
-    likeness = likeness.masked_fill(history == 0, -torch.inf)
-    likeness[:, -1] = torch.inf
-    return likeness.topk(min(TRIED, history.shape[1]), dim=1).indices
-
-
-def _real(history: Tensor, tried: Tensor) -> Tensor:
-    return history.gather(1, tried) > 0
-
-
-def _without(rows: Tensor, tried: Tensor) -> Tensor:
-    """``rows`` ``[batch, seq]`` without one position each, ``[batch, tried, seq]``; what was before moves up by one."""
-    seq = rows.shape[1]
-    place = torch.arange(seq)
-    source = place - (place <= tried.unsqueeze(2)).long()  # [batch, tried, seq]
-    moved = rows.unsqueeze(1).expand(-1, tried.shape[1], -1).gather(2, source.clamp(min=0))
-    return moved.masked_fill(source < 0, 0)
+def _without(rows: Tensor, place: Tensor) -> Tensor:
+    """``rows`` ``[batch, seq]`` without the step at a place each, ``[batch]``; what was before moves up by one."""
+    moved = rows.roll(1, dims=1)
+    moved[:, 0] = 0
+    return torch.where(torch.arange(rows.shape[1]) <= place.unsqueeze(1), moved, rows)
