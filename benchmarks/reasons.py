@@ -37,7 +37,7 @@ def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
 def measure(j: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     registry, topn = Registry(j.config), j.config.topn
-    popular = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
+    popular, _ = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
     ranker = Ranker.open(registry.download(registry.need_champion())).with_recency(popular)
     candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)

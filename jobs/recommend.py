@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import typer
 from pyspark.sql import functions as F
 
-from headwater import job, popularity, privacy
+from headwater import job, privacy
 from headwater.errors import HeadwaterError, UsageError
 from headwater.job import Job
 from headwater.models.ranker import Ranker
-from headwater.scoring import adhoc
+from headwater.scoring import adhoc, lately, lists
+from headwater.scoring import items as goods
+from headwater.scoring.adhoc import Answer
+from headwater.scoring.scorer import Scorer
 from headwater.tracking import Registry
 
 app = typer.Typer(add_completion=False)
@@ -38,30 +42,32 @@ def main(
 def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[str, Any]:
     if bool(history.strip()) == bool(user):
         raise UsageError('give either --history "view:A click:B" or --user ID')
-    topn = j.config.topn.model_copy(update={"n": n or j.config.topn.n})
+    topn = j.config.topn.model_copy(update={"n": n or j.config.topn.n, "sections": ()})
     events = adhoc.parse(history) if history.strip() else []
     registry = Registry(j.config)
     version = registry.need_champion()
-    popular = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
-    ranker = Ranker.open(registry.download(version)).with_recency(popular)
+    items = j.warehouse.read("items")
+    known = lately.count(j.warehouse.read("events"), j.warehouse.read("sequences"), items, topn)
+    scorer = Scorer(Ranker.open(registry.download(version)), goods.catalogue(items, known, topn), topn)
+    catalog = items.select("item_id", "item_idx", "title").toPandas()
     if user:
-        events = stored_history(j, user)
-    catalog = j.warehouse.read("items").select("item_id", "item_idx", "title", "available").toPandas()
-    answer = adhoc.recommend(ranker, catalog, events, topn)
+        wanted = stored(j, user)
+        events = adhoc.events(wanted, catalog)
+    else:
+        wanted = adhoc.row(events, catalog, known.until)
+    answer = Answer(adhoc.recommend(scorer, wanted, catalog), adhoc.unknown(events, catalog, scorer.ranker.n_items))
     if not as_json:
         print(adhoc.table(answer))
     return {"model_version": version, "items": answer.items, "unknown": answer.unknown}
 
 
-def stored_history(j: Job, user: str) -> list[tuple[str, str]]:
-    """The (event type, item id) pairs of a stored sequence, oldest first."""
+def stored(j: Job, user: str) -> pd.DataFrame:
+    """A stored sequence as a user for the scorer."""
     pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
-    row = j.warehouse.read("sequences").where(F.col("user_id") == pseudonym).first()
-    if row is None:
+    row = lists.histories(j.warehouse.read("sequences").where(F.col("user_id") == pseudonym)).toPandas()
+    if row.empty:
         raise HeadwaterError(f"user {user!r} has no sequence")
-    items = j.warehouse.read("items").where(F.col("item_idx").isin(list(set(row["item_idx"]))))
-    names = {item["item_idx"]: item["item_id"] for item in items.collect()}
-    return [(kind, names[idx]) for kind, idx in zip(row["event_type"], row["item_idx"], strict=True)]
+    return row
 
 
 if __name__ == "__main__":

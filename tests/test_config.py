@@ -40,6 +40,8 @@ def test_later_files_and_then_set_win(tmp_path):
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
         (["model.kind=magic"], "model.kind: Input should be"),
         (["topn"], "--set 'topn' must read dotted.key=value"),
+        (["topn.exclude=[{event_types: [purchase]}]"], "exclude has no effect beside exclude_seen"),
+        (["topn={exclude_seen: false, exclude: [{event_types: [search]}]}"], "topn.exclude.0.event_types.0"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
         (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),

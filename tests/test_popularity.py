@@ -1,6 +1,6 @@
 """Decayed popularity: an event counts half as much after each half-life."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -23,6 +23,16 @@ def test_an_event_counts_half_after_each_half_life_and_nothing_when_it_is_old(sp
 
 def test_without_events_every_item_counts_nothing(spark):
     assert popularity.decayed_counts(steps(spark), 2, 7).tolist() == [0, 0, 0]
+
+
+def test_what_is_popular_is_as_of_the_newest_event_that_somebody_did(spark):
+    rows = [
+        (str(day), "u", "a", kind, NOW - timedelta(days=day), *[None] * 3, "", "", NOW, NOW.date())
+        for day, kind in ((0, "impression"), (1, "view"), (2, "view"))
+    ]
+    items = spark.createDataFrame([("a", 1)], "item_id string, item_idx int")
+    counts, until = popularity.of_items(spark.createDataFrame(rows, schemas.ddl("events")), items, 1)
+    assert (counts.tolist(), until) == ([0, 1.5], (NOW - timedelta(days=1)).replace(tzinfo=UTC).timestamp())
 
 
 def test_only_the_days_that_still_count_are_read(spark):

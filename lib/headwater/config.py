@@ -19,6 +19,7 @@ from headwater.schemas import EVENT_TYPES
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
+ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
 
@@ -222,16 +223,41 @@ class FurtherList(Section):
     days: Positive = 30
 
 
+class Exclusion(Section):
+    """What a user did with an item that keeps it out of their lists, for some days or, without ``days``, for ever."""
+
+    event_types: tuple[ItemAction, ...] = Field(min_length=1)
+    days: Annotated[float, Field(gt=0)] | None = None
+
+
+class Repeat(Section):
+    """How a score rises for what a user bought before, where ``exclude_seen`` is off."""
+
+    weight: Annotated[float, Field(ge=0)] = 2.0
+    event_types: tuple[ItemAction, ...] = Field(default=("purchase",), min_length=1)
+    days: Annotated[float, Field(gt=0)] = 7.0
+
+
 class Topn(Section):
     n: Positive = 10
     exclude_seen: bool = True
+    exclude: tuple[Exclusion, ...] = ()
+    repeat: Repeat = Repeat()
     batch_users: Positive = 1_024
     variety: Literal["mmr", "dpp"] = "dpp"
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.4
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
     deny: tuple[str, ...] = ()
+    max_per_category: Annotated[int, Field(ge=0)] = 0
+    category_separator: str = "|"
     popular_half_life_days: Positive = 7
+
+    @model_validator(mode="after")
+    def _excludes_once(self) -> Topn:
+        if self.exclude_seen and self.exclude:
+            raise ValueError("exclude has no effect beside exclude_seen, which leaves out all that was ever seen")
+        return self
 
 
 class Nearline(Section):

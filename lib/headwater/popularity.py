@@ -25,23 +25,28 @@ def newest_days(events: DataFrame, half_life_days: int) -> DataFrame:
     return events.where(F.col("event_date") >= newest["newest"] - timedelta(days=HALF_LIVES * half_life_days))
 
 
-def of_items(events: DataFrame, items: DataFrame, half_life_days: int) -> np.ndarray:
-    """Decayed events of each item of the catalogue as of the newest event, impressions left out."""
+def of_items(events: DataFrame, items: DataFrame, half_life_days: int) -> tuple[np.ndarray, float]:
+    """Decayed events of each item of the catalogue, impressions left out, and as of when: the time of the newest event,
+    in epoch seconds, 0 where there is none."""
     known = items.select("item_id", "item_idx")
     happened = newest_days(events, half_life_days).where(F.col("event_type") != "impression")
     steps = happened.join(known, "item_id", how="inner")
-    return decayed_counts(steps, sequences.last_index(items), half_life_days)
+    return _decayed(steps, sequences.last_index(items), half_life_days)
 
 
 def decayed_counts(steps: DataFrame, n_items: int, half_life_days: int) -> np.ndarray:
     """Decayed events of each item, float64 ``[n_items + 1]``, as of the newest of ``steps`` (item_idx, event_time)."""
+    return _decayed(steps, n_items, half_life_days)[0]
+
+
+def _decayed(steps: DataFrame, n_items: int, half_life_days: int) -> tuple[np.ndarray, float]:
     counts = np.zeros(n_items + 1)
     second = F.unix_micros("event_time") / F.lit(1e6)
     newest = steps.agg(F.max(second).alias("newest")).first()
     if newest is None or newest["newest"] is None:
-        return counts
+        return counts, 0.0
     age = (F.lit(newest["newest"]) - second) / F.lit(86_400.0 * half_life_days)
     fresh = steps.where((age < HALF_LIVES) & (F.col("item_idx") <= n_items))
     for row in fresh.groupBy("item_idx").agg(F.sum(F.pow(F.lit(0.5), age)).alias("count")).collect():
         counts[row["item_idx"]] = row["count"]
-    return counts
+    return counts, float(newest["newest"])

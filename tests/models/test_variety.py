@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headwater.models.variety import dpp, mmr
+from headwater.models.variety import Cap, Variety, dpp, mmr
 
 SCORES = torch.tensor([[4.0, 3.0, 2.0, 0.0], [9.0, 8.9, 8.8, -torch.inf]])
 NORTH, EAST = [0.0, 1.0], [1.0, 0.0]
@@ -57,6 +57,26 @@ def test_the_first_of_a_longer_list_are_the_shorter_list_and_scores_never_rise(r
         assert torch.equal(rule(scores, vectors, n, 0.4)[1], places[:, :n])
     assert all(sorted(row) == list(range(30)) for row in places.tolist())
     assert (values.diff(dim=1) <= 1e-9).all()
+
+
+@pytest.mark.parametrize("rule", [mmr, dpp])
+def test_what_shares_a_category_with_enough_picks_is_passed_over(rule):
+    scores = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0]])
+    action, comedy, none = 1, 2, 0
+    categories = torch.tensor([[[action, none], [action, comedy], [comedy, action], [comedy, none], [none, none]]])
+    vectors = torch.eye(5).unsqueeze(0)
+    values, places = rule(scores, vectors, 5, 0.0, Cap(categories, 2))
+    assert places[0, :4].tolist() == [0, 1, 3, 4]  # the third is one action too many; then comedy is full, none never
+    assert values[0].tolist() == [9.0, 8.0, 6.0, 5.0, -torch.inf]
+    assert rule(scores, vectors, 2, 0.0, Cap(categories, 1))[1].tolist() == [[0, 3]]
+
+
+def test_a_capped_list_names_no_item_where_none_may_join():
+    variety = Variety("mmr", 0.0, candidates=4, most=1)
+    scores, items = torch.tensor([[4.0, 3.0, 2.0, -torch.inf]]), torch.tensor([[7, 5, 6, 0]])
+    categories = torch.ones(8, 1, dtype=torch.int64)
+    values, picked = variety.pick(scores, items, 2, torch.eye(8), categories)
+    assert (picked.tolist(), values.tolist()) == ([[7, 0]], [[4.0, -torch.inf]])
 
 
 def test_the_greedy_maximum_is_that_of_the_determinant():

@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 
 from headwater import schemas
-from headwater.scoring.items import catalogue
+from headwater.config import Topn
+from headwater.scoring import items
+from headwater.scoring.lately import Lately
 
 DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 1, 1, 20, 25)]
+
+
+def catalogue(goods, popular, **topn):
+    return items.catalogue(goods, Lately(popular), Topn(**topn))
 
 
 @pytest.fixture
 def goods(spark):
     rows = [
-        ("a", 1, None, "tools", None, None, True, DAYS[0]),
+        ("a", 1, None, "tools | gifts", None, None, True, DAYS[0]),
         ("b", 2, None, None, None, None, None, DAYS[1]),
         ("c", 3, None, "garden", None, None, False, DAYS[2]),
         ("d", 4, None, "garden", None, None, True, DAYS[3]),
@@ -26,7 +32,7 @@ def goods(spark):
 def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):
     popular = np.ones(6)
     assert catalogue(goods, popular).available.tolist() == [False, True, True, False, True, True]
-    assert catalogue(goods, popular, ("d", "no such item")).available.tolist() == [
+    assert catalogue(goods, popular, deny=("d", "no such item")).available.tolist() == [
         False,
         True,
         True,
@@ -47,14 +53,26 @@ def test_what_is_popular_in_a_category_is_available_and_was_wanted(goods):
     by_name = dict(zip(found.names, found.popular_in, strict=True))
     assert by_name["tools"].tolist() == [5, 1]
     assert by_name["garden"].tolist() == [4]
+    assert by_name["gifts"].tolist() == [1]
 
 
 def test_the_category_of_a_history_is_the_most_frequent_then_the_newest(goods):
     found = catalogue(goods, np.ones(6))
     named = lambda items: [found.names[code] for code in found.categories_of(np.array(items))]  # noqa: E731
-    assert named([3, 1, 5]) == ["tools", "garden"]
-    assert named([1, 4]) == ["garden", "tools"]
+    assert named([3, 5, 5]) == ["tools", "garden"]
+    assert named([5, 4]) == ["garden", "tools"]
+    assert named([4, 5, 1]) == ["tools", "gifts", "garden"]
     assert named([2]) == []
+
+
+def test_categories_are_parted_where_a_site_says_so(goods):
+    assert catalogue(goods, np.ones(6)).names.tolist() == ["", "garden", "gifts", "tools"]
+    assert catalogue(goods, np.ones(6), category_separator="").names.tolist() == [
+        "",
+        "garden",
+        "tools",
+        "tools | gifts",
+    ]
 
 
 def test_a_newcomer_came_lately_and_not_with_the_first_load(goods):

@@ -71,15 +71,18 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
             ("u", 0, 1, 5, 2.0, "sasrec", 3, 3, "", "i5", "Lamp"),
             ("u", 0, 2, 6, 1.0, "recent_popular", 0, 0, "popular lately", "i6", None),
             ("u", 0, 3, 7, 0.5, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
+            ("u", 0, 4, 3, 0.2, "buy_again", 3, 5, "", "i3", "Lamp"),
             ("u", 1, 1, 8, 0.5, "because", 3, 1, "", "i8", "Lamp"),
         ],
         f"{LISTS}, item_id string, because_title string",
     )
     sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
-    first, second, third = publish.topn_rows(publish.with_reasons(lists), sequences, 7, NOW).orderBy("rank").collect()
+    found = publish.topn_rows(publish.with_reasons(lists), sequences, 7, NOW)
+    first, second, third, fourth = found.orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
     assert third["reason"] == "popular lately"  # type 2 is a search, which no history holds
+    assert fourth["reason"] == "because you bought it before"
     assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, datetime(2025, 5, 5), NOW)
     assert list(first.asDict()) == schemas.columns("topn")
 

@@ -1,16 +1,19 @@
 """From users to lists: the ladder, what must not be shown, and the sections beside a Top-N."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from headwater.config import FurtherList, Topn
+from headwater.config import Exclusion, FurtherList, Topn
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.models.transitions import count
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.lists import LISTS
+from headwater.scoring.repeats import Intervals
 from headwater.scoring.scorer import Scorer
 from headwater.training import artifact
 
@@ -39,11 +42,11 @@ def catalogue(sold_out=()):
     size = ITEMS + 5
     available = np.arange(size) > 0
     available[list(sold_out)] = False
-    category = np.arange(size, dtype=np.int32) % 2 + 1
-    category[0] = 0
+    categories = np.arange(size, dtype=np.int32)[:, None] % 2 + 1
+    categories[0] = 0
     first_seen = np.where(np.arange(size) > ITEMS - 2, 30 * DAY, 0.0)
     popular = np.where(np.arange(size) > 0, np.arange(size, 0, -1.0), 0.0)
-    return Catalogue(available, popular, category, first_seen, np.array(["", "even", "odd"]))
+    return Catalogue(available, popular, categories, first_seen, np.array(["", "even", "odd"]))
 
 
 def users(*histories):
@@ -52,6 +55,7 @@ def users(*histories):
             "user_id": [f"u{k}" for k in range(len(histories))],
             "item_idx": [np.array(history, dtype=np.int32) for history in histories],
             "event_type": [np.array(["view"] * len(history), dtype=object) for history in histories],
+            "at": [np.arange(len(history)) * DAY for history in histories],
             "seen_items": [np.unique(np.array(history, dtype=np.int32)) for history in histories],
         }
     )
@@ -105,6 +109,41 @@ def test_without_any_history_the_list_is_what_is_popular(model):
 def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
     rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
     assert sorted(rows["item_idx"]) == [item for item in range(1, ITEMS + 5) if item not in (4, 5, 6)]
+
+
+def test_no_list_has_more_of_a_category_than_the_cap_whatever_rung_fills_it(model):
+    frame = Scorer(Ranker.open(model), catalogue(), Topn(n=6, max_per_category=2)).lists(users([4, 5, 6], [31], []))
+    for user, strategies in (
+        ("u0", {"sasrec+transitions"}),
+        ("u1", {"category_popular", "recent_popular"}),
+        ("u2", {"recent_popular"}),
+    ):
+        rows = listed(frame, user)
+        assert rows["item_idx"].mod(2).value_counts().tolist() == [2, 2]
+        assert set(rows["strategy"]) == strategies
+
+
+def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(model):
+    topn = Topn(n=34, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 2}])
+    walked = users([4, 5, 6, 7])  # a day apart, until day 3
+    walked["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
+    shown = Scorer(Ranker.open(model), catalogue(), topn).lists(walked)
+    assert sorted(set(range(1, ITEMS + 5)) - set(shown["item_idx"])) == [6]
+
+
+def test_what_is_due_again_stands_in_the_list_and_says_so(model):
+    bought = users([4, 5, 4, 6])
+    bought["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
+    bought["at"] = [np.array([0, 1, 10, 11]) * DAY]
+    days, share = np.zeros((2, ITEMS + 5))
+    days[4], share[4] = 10, 1
+    due = replace(catalogue(), until=20 * DAY, again=Intervals(days, share))
+    topn = Topn(n=5, exclude_seen=False, repeat={"weight": 100.0})
+    rows = listed(Scorer(Ranker.open(model), due, topn).lists(bought), "u0")
+    assert rows[["item_idx", "strategy", "because_idx"]].iloc[0].tolist() == [4, "buy_again", 4]
+    assert set(rows["strategy"][1:]) == {"sasrec+transitions"}
+    held_back = topn.model_copy(update={"exclude": (Exclusion(event_types=["purchase"], days=11),)})
+    assert 4 not in Scorer(Ranker.open(model), due, held_back).lists(bought)["item_idx"].tolist()
 
 
 def test_sections_have_their_kind_their_order_and_no_item_twice(model):

@@ -109,9 +109,19 @@ class Ranker:
         users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
 
+    def spreads(self, query: Query) -> Tensor:
+        """How far the scores of the catalogue lie apart for each user, ``[batch]``: 1 where they are standardised already."""
+        users = query.users[:, :-1].double()
+        if self.transitions is not None:
+            return torch.ones(len(users))
+        first, second = self._moments
+        spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
+        return torch.where((users == 0).all(dim=1), 1.0, spread)
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; only a hybrid asks for them."""
+        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; a model alone only asks
+        where something is added to its scores."""
         real = self.item_vectors[1:].double()
         return real.mean(0), real.T @ real / len(real)
 

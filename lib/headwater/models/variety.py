@@ -3,7 +3,8 @@
 Both rules take from a candidate's score what the list already has of it, and pick one item after the other, so that the
 first k of a long list are the list of k. ``mmr``: maximal marginal relevance (Carbonell and Goldstein, 1998), what is
 most alike counts. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou, 2018, algorithm 1),
-all items of the list count together.
+all items of the list count together. A cap holds for either: what shares a category with as many picks as it allows
+is passed over.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from torch import Tensor
 
 from headwater.config import Topn
 
-Rule = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class Cap:
+    """No more than ``most`` items of a list share a category: ``categories`` int64 ``[batch, candidates, each]``, 0 is none."""
+
+    categories: Tensor
+    most: int
 
 
-def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor, Tensor]:
-    """The ``n`` picked candidates in their new order: what their scores have become, and their places, ``[batch, n]``.
+Rule = Callable[[Tensor, Tensor, int, float, Cap | None], tuple[Tensor, Tensor]]
+
+
+def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None = None) -> tuple[Tensor, Tensor]:
+    """The ``n`` picked candidates in their new order: what their scores have become, and their places, ``[batch, n]``;
+    ``-inf`` where none is left.
 
     ``scores`` ``[batch, candidates]`` best first, ``-inf`` where there is none; ``vectors`` ``[batch, candidates, dim]``
     of length 1. A score falls by strength · span · its highest cosine with a pick before it, 0 at least: span is the
@@ -29,14 +40,14 @@ def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor,
     """
     strength = _span(scores) * weight / (1 - weight)
     alike = torch.zeros_like(scores)
-    picks = _Picks(scores, n)
+    picks = _Picks(scores, n, cap)
     for _ in range(n):
         here = picks.take(scores - strength * alike)
         alike = torch.maximum(alike, _cosines(vectors, here))
     return picks.values, picks.places
 
 
-def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor, Tensor]:
+def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None = None) -> tuple[Tensor, Tensor]:
     """The same, by the greedy maximum of log det L with L = diag(q) · S · diag(q), S = (1 + cosine) / 2.
 
     q² = exp(score / (strength · span)), so that what a pick adds to the logarithm is, in the units of scores, its score
@@ -45,7 +56,7 @@ def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float) -> tuple[Tensor,
     strength = _span(scores) * weight / (1 - weight)
     rest = torch.ones_like(scores)  # d² of the paper, without q
     spanned = scores.new_zeros(len(scores), n, scores.shape[1])
-    picks = _Picks(scores, n)
+    picks = _Picks(scores, n, cap)
     for step in range(n):
         here = picks.take(scores + strength * rest.clamp(min=1e-9).log())
         alike = (1 + _cosines(vectors, here)) / 2
@@ -62,36 +73,51 @@ RULES: dict[str, Rule] = {"mmr": mmr, "dpp": dpp}
 
 @dataclass(frozen=True)
 class Variety:
-    """A rule, its weight from 0 (none) to below 1, and from how many candidates a list is picked."""
+    """A rule, its weight from 0 (none) to below 1, from how many candidates a list is picked, and how many of its items
+    may share a category (0: any)."""
 
     rule: str = "mmr"
     weight: float = 0.0
     candidates: int = 100
+    most: int = 0
 
     @classmethod
     def of(cls, topn: Topn) -> Variety:
-        return cls(topn.variety, topn.variety_weight, topn.candidates)
+        return cls(topn.variety, topn.variety_weight, topn.candidates, topn.max_per_category)
+
+    @property
+    def picks(self) -> bool:
+        """Whether lists are anything but the best candidates."""
+        return bool(self.weight or self.most)
 
     def width(self, n: int) -> int:
         """How many candidates a list of ``n`` needs."""
-        return max(n, self.candidates) if self.weight else n
+        return max(n, self.candidates) if self.picks else n
 
-    def pick(self, scores: Tensor, items: Tensor, n: int, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first.
+    def pick(
+        self, scores: Tensor, items: Tensor, n: int, unit: Tensor, categories: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first; ``-inf`` and 0
+        where none is left.
 
-        ``unit`` ``[items, dim]`` are item vectors of length 1; items index it.
+        Items index ``unit`` ``[items, dim]``, item vectors of length 1, and ``categories`` int64 ``[items, each]``, 0 is
+        none; without them there is no cap.
         """
-        if not self.weight:
+        if not self.picks:
             return scores[:, :n], items[:, :n]
-        values, places = RULES[self.rule](scores, unit[items], n, self.weight)
-        return values, items.gather(1, places)
+        cap = Cap(categories[items], self.most) if self.most and categories is not None else None
+        values, places = RULES[self.rule](scores, unit[items], n, self.weight, cap)
+        return values, items.gather(1, places).masked_fill(values == -torch.inf, 0)
 
 
 class _Picks:
     """What has been picked so far, ``values`` and ``places`` ``[batch, n]``."""
 
-    def __init__(self, scores: Tensor, n: int) -> None:
+    def __init__(self, scores: Tensor, n: int, cap: Cap | None) -> None:
         self.real = scores > -torch.inf
+        self.cap = cap
+        if cap is not None:
+            self.shared = torch.zeros_like(cap.categories)  # how many picks share each category of a candidate
         self.taken = torch.zeros_like(self.real)
         self.values = scores.new_full((len(scores), n), -torch.inf)
         self.places = torch.zeros(len(scores), n, dtype=torch.int64, device=scores.device)
@@ -99,15 +125,23 @@ class _Picks:
 
     def take(self, values: Tensor) -> Tensor:
         """Pick the best of each row, its place ``[batch, 1]``; places without an item last, in their order."""
-        values = torch.where(self.real, values, -torch.inf)
+        fit = self.real if self.cap is None else self.real & (self.shared < self.cap.most).all(dim=2)
+        values = torch.where(fit, values, -torch.inf)
         # a number below every other, yet above what is taken, so that a row runs through all its places
-        order = torch.where(self.real, values, torch.finfo(values.dtype).min).masked_fill(self.taken, -torch.inf)
+        order = torch.where(fit, values, torch.finfo(values.dtype).min).masked_fill(self.taken, -torch.inf)
         here = order.argmax(dim=1, keepdim=True)
         self.values[:, self.step : self.step + 1] = values.gather(1, here)
         self.places[:, self.step : self.step + 1] = here
         self.taken.scatter_(1, here, value=True)
         self.step += 1
+        if self.cap is not None:
+            self._count(self.cap.categories, here)
         return here
+
+    def _count(self, categories: Tensor, here: Tensor) -> None:
+        each = categories.shape[2]
+        picked = categories.gather(1, here.unsqueeze(2).expand(-1, 1, each)).unsqueeze(2)  # [batch, 1, 1, each]
+        self.shared += ((categories.unsqueeze(3) == picked) & (picked > 0)).any(dim=3)
 
 
 def _span(scores: Tensor) -> Tensor:

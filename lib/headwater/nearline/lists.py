@@ -13,15 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import popularity, schemas, sequences
+from headwater import schemas, sequences
 from headwater.errors import HeadwaterError, TrackingError
 from headwater.job import Job
 from headwater.scoring import items as goods
-from headwater.scoring import lists, publish
+from headwater.scoring import lately, lists, publish
+from headwater.scoring.lately import Lately
 from headwater.tables import failpoint, readers
 from headwater.tracking import Registry
 
@@ -39,7 +39,7 @@ class Shelf:
         self._champion: int | None = None
         self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame] | None = None
-        self._popular: tuple[float, np.ndarray] | None = None
+        self._lately: tuple[float, Lately] | None = None
         self._state: tuple[Any, Any] | None = None
 
     @cached_property
@@ -71,16 +71,16 @@ class Shelf:
     def shipped(self, version: int) -> lists.Shipped:
         """A model version and the catalogue's present state, on the executors."""
         items_version, items = self._catalogue()
-        if self._popular is None or time.monotonic() - self._popular[0] >= self.popular_seconds:
-            days = self.job.config.topn.popular_half_life_days
-            events = self.job.warehouse.read("events")
-            self._popular = (time.monotonic(), popularity.of_items(events, items, days))
-        counted, popular = self._popular
+        topn = self.job.config.topn
+        if self._lately is None or time.monotonic() - self._lately[0] >= self.popular_seconds:
+            events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
+            self._lately = (time.monotonic(), lately.count(events, histories, items, topn))
+        counted, known = self._lately
         key = (items_version, counted)
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].unpersist()
-            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, popular, self.job.config.topn.deny))
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, topn))
             self._state = (key, state)
         return lists.Shipped(self._model(version)[1], self._state[1])
 

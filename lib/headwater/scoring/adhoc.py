@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-from headwater.config import Topn
 from headwater.errors import UsageError
-from headwater.models.ranker import Ranker
-from headwater.models.variety import Variety
 from headwater.schemas import EVENT_TYPES, VERBS
-from headwater.scoring.candidates import Candidates
-from headwater.scoring.reasons import decisive_events
+from headwater.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -37,61 +31,69 @@ def parse(history: str) -> list[tuple[str, str]]:
     return events
 
 
-def recommend(ranker: Ranker, catalog: pd.DataFrame, events: list[tuple[str, str]], topn: Topn) -> Answer:
-    """A list of available items for a history, with scores and reasons.
+def events(user: pd.DataFrame, catalog: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (event type, item id) pairs of a user for the scorer, oldest first."""
+    names = dict(zip(catalog["item_idx"], catalog["item_id"], strict=True))
+    items, types = user["item_idx"].iloc[0], user["event_type"].iloc[0]
+    return [(kind, names[item]) for kind, item in zip(types, items, strict=True)]
 
-    ``catalog`` has item_id, item_idx, title, available. An item counts as unknown where the catalogue lacks it or the
-    model has not been trained on it; without any known item the list is empty.
-    """
+
+def row(events: list[tuple[str, str]], catalog: pd.DataFrame, at: float) -> pd.DataFrame:
+    """Events that happened ``at``, epoch seconds, as a user for the scorer; items that the catalogue lacks are left out."""
     index = dict(zip(catalog["item_id"], catalog["item_idx"], strict=True))
-    known = [(kind, item) for kind, item in events if 0 < index.get(item, 0) <= ranker.n_items]
-    unknown = sorted({item for _, item in events} - {item for _, item in known})
-    if not known:
-        return Answer([], unknown)
-    by_index = catalog.set_index("item_idx")
-    allowed = torch.zeros(ranker.n_items + 1, dtype=torch.bool)
-    live = by_index.index[by_index["available"].fillna(True).astype(bool) & ~by_index["item_id"].isin(topn.deny)]
-    allowed[torch.from_numpy(np.asarray(live[live <= ranker.n_items], dtype=np.int64))] = True
-    items, types = ranker.pad(
-        [[index[item] for _, item in known]], [[EVENT_TYPES.index(kind) + 1 for kind, _ in known]]
+    known = [(kind, index[item]) for kind, item in events if item in index]
+    return pd.DataFrame(
+        {
+            "user_id": [""],
+            "item_idx": [[item for _, item in known]],
+            "event_type": [[kind for kind, _ in known]],
+            "at": [[at] * len(known)],
+            "seen_items": [sorted({item for _, item in known})],
+        }
     )
-    seen = torch.tensor(sorted({index[item] for _, item in known}) if topn.exclude_seen else [], dtype=torch.int64)
-    with torch.inference_mode():
-        scores, best = Candidates(ranker, allowed).lists(
-            items, types, (torch.zeros_like(seen), seen), topn.n, Variety.of(topn)
-        )
-        places = decisive_events(ranker, best, items, types)
-    listed = []
-    found = zip(best[0].tolist(), scores[0].tolist(), places[0].tolist(), strict=True)
-    for rank, (item, score, place) in enumerate(found, 1):
-        if item == 0:
-            break
-        reason = "fits what you did" if ranker.transitions is None else "popular lately"
-        if place >= 0:
-            verb, title = VERBS[EVENT_TYPES[int(types[0, place]) - 1]], _title(by_index, int(items[0, place]))
-            reason = f"because you {verb} {title}"
-        listed.append(
-            {
-                "rank": rank,
-                "item_id": by_index.at[item, "item_id"],
-                "title": _title(by_index, item),
-                "score": round(score, 4),
-                "reason": reason,
-            }
-        )
-    return Answer(listed, unknown)
+
+
+def recommend(scorer: Scorer, user: pd.DataFrame, catalog: pd.DataFrame) -> list[dict[str, Any]]:
+    """The Top-N of one user (a row as ``Scorer.lists`` takes it), as dicts of rank, item_id, title, score, reason.
+
+    ``catalog`` has item_id, item_idx, title. Without any event the list is empty.
+    """
+    if not len(user["item_idx"].iloc[0]):
+        return []
+    names = catalog.set_index("item_idx")
+    titles = names["title"].where(names["title"].fillna("") != "", names["item_id"])
+    listed = scorer.lists(user)
+    listed = listed[listed["section"] == 0]
+    return [
+        {
+            "rank": place["rank"],
+            "item_id": names.at[place["item_idx"], "item_id"],
+            "title": str(titles.at[place["item_idx"]]),
+            "score": round(place["score"], 4),
+            "reason": _reason(place, titles),
+        }
+        for place in listed.to_dict("records")
+    ]
+
+
+def _reason(place: dict[Any, Any], titles: pd.Series) -> str:
+    if not place["because_idx"]:
+        return str(place["otherwise"])
+    what = "it before" if place["because_idx"] == place["item_idx"] else str(titles.at[place["because_idx"]])
+    return f"because you {VERBS[EVENT_TYPES[place['because_type'] - 1]]} {what}"
+
+
+def unknown(events: list[tuple[str, str]], catalog: pd.DataFrame, n_items: int) -> list[str]:
+    """The items of a history, ascending, that the catalogue lacks, or that came after a model of ``n_items`` items."""
+    trained = set(catalog.loc[catalog["item_idx"] <= n_items, "item_id"])
+    return sorted({item for _, item in events} - trained)
 
 
 def table(answer: Answer) -> str:
     """The answer as text for a terminal; control characters of titles are shown as spaces."""
     lines = [f"{row['rank']:>3}  {row['score']:>8.3f}  {row['title']}  ({row['reason']})" for row in answer.items]
     if answer.unknown:
-        lines.append(f"unknown items, left out: {', '.join(answer.unknown)}")
+        lines.append(f"items that the model does not know: {', '.join(answer.unknown)}")
     if not answer.items:
-        lines.append("no list: none of these items is known to the model")
+        lines.append("no list: none of these items is in the catalogue")
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
-
-
-def _title(catalog: pd.DataFrame, item: int) -> str:
-    row = catalog.loc[item]
-    return str(row["title"] if isinstance(row["title"], str) and row["title"] else row["item_id"])

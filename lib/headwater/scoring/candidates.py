@@ -59,20 +59,40 @@ class Candidates:
 
     @torch.inference_mode()
     def lists(
-        self, history: Tensor, types: Tensor, blocked: tuple[Tensor, Tensor], n: int, variety: Variety
+        self,
+        history: Tensor,
+        types: Tensor,
+        blocked: tuple[Tensor, Tensor],
+        n: int,
+        variety: Variety,
+        categories: Tensor | None = None,
+        extra: sparse.csr_matrix | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As ``best``, picked for variety out of a wider set; scores are then those of ``variety``."""
-        scores, items = self.best(history, types, blocked, variety.width(n))
-        return variety.pick(scores, items, n, self.ranker.unit)
+        """As ``best``, picked for variety out of a wider set; scores and ``categories`` are then those of
+        ``Variety.pick``."""
+        scores, items = self.best(history, types, blocked, variety.width(n), extra)
+        return variety.pick(scores, items, n, self.ranker.unit, categories)
 
     @torch.inference_mode()
-    def best(self, history: Tensor, types: Tensor, blocked: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
+    def best(
+        self,
+        history: Tensor,
+        types: Tensor,
+        blocked: tuple[Tensor, Tensor],
+        n: int,
+        extra: sparse.csr_matrix | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The ``n`` best items of each history: scores and item indices ``[batch, n]``, ``-inf`` and 0 where none is left.
 
-        ``blocked``: row and item index of what one user must not see (``Among.best``).
+        ``blocked``: row and item index of what one user must not see (``Among.best``); ``extra``, ``[batch, items]``: what
+        is added to single scores, in spreads of the scores of its row.
         """
         query = self.ranker.query(history, types)
-        bonus = None if query.cells is None else cells(query.cells)
+        added = query.cells
+        if extra is not None:
+            scaled = sparse.diags(self.ranker.spreads(query).numpy()) @ extra[:, : len(self.ranker.matrix)]
+            added = scaled if added is None else added + scaled
+        bonus = None if added is None else cells(added)
         scores, items = self.among.best(query.users, n, blocked, bonus)
         return scores + query.shift.unsqueeze(1), items
 
@@ -80,4 +100,4 @@ class Candidates:
 def cells(matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and values of a sparse matrix."""
     found = matrix.tocoo()
-    return torch.from_numpy(found.row).long(), torch.from_numpy(found.col).long(), torch.from_numpy(found.data)
+    return torch.from_numpy(found.row).long(), torch.from_numpy(found.col).long(), torch.from_numpy(found.data).float()

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from headwater.scoring.repeats import Intervals
+
+MOST_CATEGORIES = 12
+"""An item counts for this many of its categories, the first ones; real catalogues give it one to ten."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """Arrays ``[max item_idx + 1]``; row 0 is no item.
 
-    ``available``: bool, may be shown. ``popular``: float, decayed counts. ``category``: int, its place in ``names``,
-    0 where an item has none. ``first_seen``: float, epoch seconds.
+    ``available``: bool, may be shown. ``popular``: float, decayed counts as of ``until``, the newest event in epoch
+    seconds. ``categories``: int ``[max item_idx + 1, most]``, places in ``names``, 0 where an item has no more.
+    ``first_seen``: float, epoch seconds. ``again``: of items that may be listed again, when they are bought again.
     """
 
     available: np.ndarray
     popular: np.ndarray
-    category: np.ndarray
+    categories: np.ndarray
     first_seen: np.ndarray
     names: np.ndarray
+    until: float = 0.0
+    again: Intervals | None = None
 
     def by_popularity(self) -> np.ndarray:
         """The items that may be shown, the most popular first, equals by index."""
@@ -33,13 +42,16 @@ class Catalogue:
         """For each category what has been popular lately and may be shown, the most popular first."""
         order = self.by_popularity()
         order = order[self.popular[order] > 0]
-        order = order[np.argsort(self.category[order], kind="stable")]
-        return np.split(order, np.searchsorted(self.category[order], np.arange(1, len(self.names))))
+        codes = self.categories[order]
+        place, column = np.nonzero(codes)
+        code = codes[place, column]
+        by_code = np.argsort(code, kind="stable")
+        return np.split(order[place[by_code]], np.searchsorted(code[by_code], np.arange(1, len(self.names))))
 
     def categories_of(self, items: np.ndarray) -> list[int]:
         """The categories of a history (oldest first), the most frequent first, of equals the newest."""
-        known = self.category[np.asarray(items, dtype=np.int64)]
-        return [code for code, _ in Counter(reversed(known[known > 0].tolist())).most_common()]
+        known = self.categories[np.asarray(items, dtype=np.int64)[::-1]].ravel()
+        return [code for code, _ in Counter(known[known > 0].tolist()).most_common()]
 
     def newcomers(self, days: float) -> np.ndarray:
         """Bool: first seen in the last ``days`` before the newest item, and after the catalogue's own first day."""
@@ -48,3 +60,18 @@ class Catalogue:
             return np.zeros(1, dtype=bool)
         since = max(seen.max() - 86_400 * days, seen.min() + 86_400)
         return np.concatenate([[False], seen >= since])
+
+
+def split_categories(texts: Sequence[str], separator: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes ``[texts, most]`` and the names that they stand for, ascending; name 0 is that of no category.
+
+    "Action|Comedy" is of two where "|" is the separator; without a separator a text is one name.
+    """
+    whole, code = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    split = [text.split(separator) if separator else [text] for text in whole]
+    parts = [list(dict.fromkeys(filter(None, map(str.strip, names))))[:MOST_CATEGORIES] for names in split]
+    names = np.unique(["", *(name for some in parts for name in some)])
+    codes = np.zeros((len(parts), max(map(len, parts), default=0) or 1), dtype=np.int32)
+    for row, some in enumerate(parts):
+        codes[row, : len(some)] = np.searchsorted(names, some)
+    return codes[code], names

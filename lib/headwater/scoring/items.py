@@ -10,28 +10,34 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headwater import schemas
-from headwater.scoring.catalogue import Catalogue
+from headwater.config import Topn
+from headwater.scoring.catalogue import Catalogue, split_categories
+from headwater.scoring.lately import Lately
 
 
-def catalogue(items: DataFrame, popular: np.ndarray, deny: tuple[str, ...] = ()) -> Catalogue:
-    """The present state of ``items``, beside how popular they were when that was counted, ``[max item_idx + 1]`` then.
+def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
+    """The present state of ``items``, beside what was counted lately, when there may have been fewer of them.
 
-    Items whose ids are in ``deny`` may not be shown.
+    What ``topn`` denies may not be shown; its separator parts the categories of an item.
     """
     known = items.select(
         "item_idx",
-        (F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*deny)).alias("available"),
+        (F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
     ).toPandas()
-    names, codes = np.unique(["", *known["category"]], return_inverse=True)
-    columns = {"available": known["available"], "category": codes[1:], "first_seen": known["first_seen"]}
-    kinds = {"available": bool, "category": np.int32, "first_seen": np.float64}
-    size = 1 + max(len(popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
-    arrays = {name: np.zeros(size, dtype=kind) for name, kind in kinds.items()}
+    codes, names = split_categories(known["category"].tolist(), topn.category_separator)
+    columns = {
+        "available": known["available"].to_numpy(dtype=bool),
+        "categories": codes,
+        "first_seen": known["first_seen"].to_numpy(dtype=np.float64),
+    }
+    size = 1 + max(len(lately.popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
+    arrays = {name: np.zeros((size, *values.shape[1:]), dtype=values.dtype) for name, values in columns.items()}
     for name, array in arrays.items():
         array[known["item_idx"]] = columns[name]
-    return Catalogue(popular=np.pad(popular, (0, size - len(popular))), names=names, **arrays)
+    popular = np.pad(lately.popular, (0, size - len(lately.popular)))
+    return Catalogue(popular=popular, names=names, until=lately.until, again=lately.again, **arrays)
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:

@@ -17,6 +17,7 @@ from uuid import uuid4
 import pandas as pd
 from pyspark import Broadcast, SparkFiles
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from headwater.config import Topn
 from headwater.scoring.catalogue import Catalogue
@@ -55,7 +56,7 @@ def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
 
 
 def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
-    """The lists of every row of ``sequences`` (user_id, item_idx, event_type, seen_items): the columns of ``LISTS``.
+    """The lists of every row of ``sequences``: the columns of ``LISTS``.
 
     Ranks run from 1 without gaps; a Top-N is shorter than ``n`` only where nothing else may be shown.
     """
@@ -68,8 +69,13 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
             for start in range(0, len(frame), topn.batch_users):
                 yield scorer.lists(frame.iloc[start : start + topn.batch_users])
 
-    wanted = sequences.select("user_id", "item_idx", "event_type", "seen_items")
-    return wanted.mapInPandas(score, LISTS)
+    return histories(sequences).mapInPandas(score, LISTS)
+
+
+def histories(sequences: DataFrame) -> DataFrame:
+    """Rows of ``sequences`` as the scorer takes them: ``at`` is ``event_time`` in epoch seconds."""
+    seconds = F.col("event_time").cast("array<double>").alias("at")
+    return sequences.select("user_id", "item_idx", "event_type", seconds, "seen_items")
 
 
 @lru_cache(maxsize=1)

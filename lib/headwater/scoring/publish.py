@@ -18,7 +18,10 @@ def with_reasons(lists: DataFrame) -> DataFrame:
     types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
     done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
     verbs = F.create_map(*(F.lit(part) for pair in schemas.VERBS.items() for part in pair))
-    because = F.concat(F.lit("because you "), F.try_element_at(verbs, done), F.lit(" "), F.col("because_title"))
+    itself = F.when(F.col("because_idx") == F.col("item_idx"), F.lit("it before"))
+    because = F.concat(
+        F.lit("because you "), F.try_element_at(verbs, done), F.lit(" "), F.coalesce(itself, F.col("because_title"))
+    )
     return lists.withColumn("reason", F.coalesce(because, F.col("otherwise")))
 
 

@@ -78,7 +78,7 @@ class Sections:
         """What is popular in the category that a user comes back to most, then in the next."""
         items = np.zeros((len(users), kind.n), dtype=np.int64)
         said = np.full(len(users), "", dtype=object)
-        for user, steps in enumerate(users.steps):
+        for user, steps in enumerate(users.steps.items()):
             favourites = self.catalogue.categories_of(steps)
             if len(favourites) > turn:
                 popular = self.catalogue.popular_in[code := favourites[turn]]
@@ -92,16 +92,19 @@ class Sections:
 
     def _with_newcomers(self) -> Tensor:
         """Unit vectors of the whole catalogue ``[max item_idx + 1, dim]``: what the model was not trained on stands in the
-        middle of its category, or at zero where that is unknown too."""
+        middle of its categories, or at zero where that is unknown too."""
         size = max(len(self.catalogue.available), self.ranker.n_items + 1)
         vectors = torch.zeros(size, self.ranker.unit.shape[1])
         vectors[: self.ranker.n_items + 1] = self.ranker.unit
-        category = torch.zeros(size, dtype=torch.int64)
-        category[: len(self.catalogue.category)] = torch.from_numpy(self.catalogue.category).long()
-        trained = category[: self.ranker.n_items + 1]
-        middles = torch.zeros(len(self.catalogue.names), vectors.shape[1]).index_add(0, trained, self.ranker.unit)
+        known = self.ranker.n_items + 1
+        codes = torch.zeros(size, self.catalogue.categories.shape[1], dtype=torch.int64)
+        codes[: len(self.catalogue.categories)] = torch.from_numpy(self.catalogue.categories).long()
+        middles = torch.zeros(len(self.catalogue.names), vectors.shape[1])
+        for column in codes[:known].T:
+            middles.index_add_(0, column, self.ranker.unit)
+        middles = normalize(middles, dim=1)
         middles[0] = 0
-        vectors[self.ranker.n_items + 1 :] = middles[category[self.ranker.n_items + 1 :]]
+        vectors[known:] = middles[codes[known:]].sum(dim=1)
         return normalize(vectors, dim=1)
 
 

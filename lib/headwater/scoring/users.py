@@ -9,14 +9,79 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headwater.schemas import EVENT_TYPES
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The events of all users in one row, user after user, oldest first: the place of the ``user``, int64; ``item`` and
+    ``type`` (1 + its place in ``EVENT_TYPES``), int64; ``at``, epoch seconds; those of a user begin at ``start``
+    ``[users + 1]``."""
+
+    start: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    type: np.ndarray
+    at: np.ndarray
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Steps:
+        """The steps of rows with item_idx, event_type (names) and at (epoch seconds), arrays of one length each."""
+        count = np.array([len(items) for items in frame["item_idx"]], dtype=np.int64)
+        start = np.concatenate([[0], np.cumsum(count)])
+        types = {name: code for code, name in enumerate(EVENT_TYPES, 1)}
+        named = _joined(frame["event_type"], object)
+        return cls(
+            start,
+            np.repeat(np.arange(len(count)), count),
+            _joined(frame["item_idx"], np.int64),
+            np.fromiter(map(types.__getitem__, named), np.int64, len(named)),
+            _joined(frame["at"], np.float64),
+        )
+
+    def count(self) -> np.ndarray:
+        """How many each user has, int64 ``[users]``."""
+        return np.diff(self.start)
+
+    def items(self) -> list[np.ndarray]:
+        """The items of each user, oldest first."""
+        return np.split(self.item, self.start[1:-1])
+
+    def types(self) -> list[np.ndarray]:
+        """Beside ``items``."""
+        return np.split(self.type, self.start[1:-1])
+
+    def oldest(self) -> np.ndarray:
+        """When each user's first step was, ``[users]``; ``inf`` where there is none."""
+        return self._at(self.start[:-1], np.inf)
+
+    def newest(self) -> np.ndarray:
+        """When each user's last step was, ``[users]``; ``-inf`` where there is none."""
+        return self._at(self.start[1:] - 1, -np.inf)
+
+    def items_of_users(self, which: np.ndarray | None = None) -> list[np.ndarray]:
+        """For each user the different items of all steps, or of those in the mask ``which``, ascending."""
+        user, item = (self.user, self.item) if which is None else (self.user[which], self.item[which])
+        size = int(item.max(initial=0)) + 1
+        key = np.unique(user * size + item)
+        return np.split(key % size, np.searchsorted(key, np.arange(1, len(self.start) - 1) * size))
+
+    def _at(self, place: np.ndarray, otherwise: float) -> np.ndarray:
+        some = np.append(self.at, otherwise)
+        return np.where(self.count() > 0, some[np.clip(place, 0, len(self.at))], otherwise)
+
+
+def _joined(arrays: pd.Series, kind: type) -> np.ndarray:
+    return np.concatenate([*map(np.asarray, arrays), np.empty(0, kind)]).astype(kind)
+
 
 @dataclass(frozen=True)
 class Users:
-    """``steps``: each user's items, oldest first, also those that the model does not know; ``history`` and ``types``
-    int64 ``[users, seq]``, what it knows of them, left-padded; ``seen``: an int64 array a user, each item once."""
+    """``steps``: what they did, also with items that the model does not know; ``history`` and ``types`` int64
+    ``[users, seq]``, what it knows of them, left-padded; ``seen``: an int64 array a user, what must not be listed."""
 
     ids: np.ndarray
-    steps: list[np.ndarray]
+    steps: Steps
     history: Tensor
     types: Tensor
     seen: list[np.ndarray]
