@@ -47,8 +47,10 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
     registry = Registry(j.config)
     version = registry.need_champion()
     items = j.warehouse.read("items")
-    known = lately.count(j.warehouse.read("events"), j.warehouse.read("sequences"), items, topn)
-    scorer = Scorer(Ranker.open(registry.download(version)), goods.catalogue(items, known, topn), topn)
+    ranker = Ranker.open(registry.download(version))
+    events_table, sequences = (j.warehouse.read(table) for table in ("events", "sequences"))
+    known = lately.count(events_table, sequences, items, topn, ranker.n_items)
+    scorer = Scorer(ranker, goods.catalogue(items, known, topn), topn)
     catalog = items.select("item_id", "item_idx", "title").toPandas()
     if user:
         wanted = stored(j, user)

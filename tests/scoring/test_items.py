@@ -77,12 +77,12 @@ def test_categories_are_parted_where_a_site_says_so(goods):
 
 def test_a_newcomer_came_lately_and_not_with_the_first_load(goods):
     found = catalogue(goods, np.ones(6))
-    assert np.flatnonzero(found.newcomers(7)).tolist() == [4, 5]
-    assert np.flatnonzero(found.newcomers(3)).tolist() == [5]
-    assert np.flatnonzero(found.newcomers(90)).tolist() == [4, 5]
+    assert np.flatnonzero(found.fresh(7)).tolist() == [4, 5]
+    assert np.flatnonzero(found.fresh(3)).tolist() == [5]
+    assert np.flatnonzero(found.fresh(90)).tolist() == [4, 5]
 
 
 def test_an_empty_catalogue_has_nothing_to_show(spark):
     empty = catalogue(spark.createDataFrame([], schemas.ddl("items")), np.zeros(1))
     assert (empty.available.tolist(), empty.by_popularity().tolist()) == ([False], [])
-    assert empty.newcomers(7).tolist() == [False]
+    assert empty.fresh(7).tolist() == [False]

@@ -1,11 +1,14 @@
 """The rungs below the model."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.ladder import LOOKED_AT, NOTHING, Ladder
+from headwater.scoring.newcomers import of_histories
 
-NOBODY = np.empty(0, np.int64)
+VIEW = 1
 
 
 def catalogue(popular, *categories):
@@ -17,30 +20,58 @@ def catalogue(popular, *categories):
 SHOP = catalogue([0.0, 9, 8, 7, 6, 0], [0, 0], [1, 0], [2, 0], [1, 2], [0, 0], [1, 0])
 
 
+def fill(ladder, listed, taken, history, count, lowest=0.0):
+    steps = np.array(history, dtype=np.int64)
+    return ladder.fill(
+        np.array(listed, dtype=np.int64), lowest, np.array(taken), steps, np.full(len(steps), VIEW), count
+    )
+
+
 def items(rows):
-    return [row[0] for row in rows]
+    return [row.item_idx for row in rows]
 
 
 def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
-    rows = Ladder(SHOP).fill(NOBODY, 0.0, np.array([3]), np.array([3, 2]), 4)
+    rows = fill(Ladder(SHOP), [], [3], [3, 2], 4)
     assert items(rows) == [2, 1, 4, 5]
-    assert [row[2] for row in rows] == ["category_popular", "category_popular", "recent_popular", "recent_popular"]
-    assert [row[3] for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
+    assert [row.strategy for row in rows] == [
+        "category_popular",
+        "category_popular",
+        "recent_popular",
+        "recent_popular",
+    ]
+    assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
 
 
 def test_scores_go_on_below_the_lowest_and_what_is_missing_is_nothing():
-    rows = Ladder(SHOP).fill(np.array([1, 2]), 0.5, np.array([3]), NOBODY, 4)
-    assert rows[:2] == [(4, -0.5, "recent_popular", "popular lately"), (5, -1.5, "recent_popular", "popular lately")]
+    rows = fill(Ladder(SHOP), [1, 2], [3], [], 4, lowest=0.5)
+    assert [(row.item_idx, row.score) for row in rows[:2]] == [(4, -0.5), (5, -1.5)]
     assert rows[2:] == [NOTHING, NOTHING]
 
 
 def test_what_is_listed_above_counts_for_the_cap():
-    assert items(Ladder(SHOP, most=1).fill(np.array([1]), 0.0, NOBODY, NOBODY, 3)) == [2, 4, 0]
-    assert items(Ladder(SHOP, most=2).fill(np.array([3]), 0.0, NOBODY, NOBODY, 4)) == [1, 2, 4, 0]
+    assert items(fill(Ladder(SHOP, most=1), [1], [], [], 3)) == [2, 4, 0]
+    assert items(fill(Ladder(SHOP, most=2), [3], [], [], 4)) == [1, 2, 4, 0]
 
 
 def test_a_cap_is_kept_in_a_catalogue_longer_than_one_look():
     size = 3 * LOOKED_AT
     codes = [[0]] + [[1]] * (size - 2) + [[2]]
     long = catalogue(np.arange(size, 0, -1.0), *codes)
-    assert items(Ladder(long, most=2).fill(NOBODY, 0.0, NOBODY, NOBODY, 4)) == [1, 2, size - 1, 0]
+    assert items(fill(Ladder(long, most=2), [], [], [], 4)) == [1, 2, size - 1, 0]
+
+
+def test_after_an_item_that_the_model_does_not_know_comes_what_followed_it_for_others():
+    met = of_histories([[4, 2, 5], [4, 5], [5, 1], [1, 2]], known=3, n_items=5)
+    rows = fill(Ladder(replace(SHOP, newcomers=met)), [], [4, 5], [4, 5], 2)
+    # after 5 always 1; after 4, an event older and so by half, 2 and 5
+    assert [(row.item_idx, row.strategy, row.because_idx) for row in rows] == [
+        (1, "item_transitions", 5),
+        (2, "item_transitions", 4),
+    ]
+
+
+def test_what_followed_is_shown_only_while_it_is_to_be_had():
+    met = of_histories([[5, 1], [5, 3]], known=3, n_items=5)
+    sold_out = replace(SHOP, newcomers=met, available=np.array([False, False, True, True, True, True]))
+    assert fill(Ladder(sold_out), [], [5], [5], 1)[0].item_idx == 3

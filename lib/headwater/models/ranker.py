@@ -27,7 +27,7 @@ ENCODED_TOGETHER = 64
 class Query:
     """How the catalogue scores for some users: ``users @ matrix.T + cells``, and ``shift`` for all items of a row.
 
-    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, n_items + 1]``, ``shift`` ``[batch]``.
+    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, items + 1]``, ``shift`` ``[batch]``.
     """
 
     users: Tensor
@@ -53,7 +53,7 @@ class Ranker:
             self.item_vectors: Tensor = model.item_matrix().detach().float()
             self.unit = torch.nn.functional.normalize(self.item_vectors, dim=1)
         self.matrix = torch.nn.functional.pad(self.item_vectors, (0, 1))
-        """Item vectors, and in the last column how popular each item is lately: ``[n_items + 1, dim + 1]``."""
+        """Item vectors, and in the last column how popular each item is lately: ``[items + 1, dim + 1]``, newcomers included."""
 
     @classmethod
     def open(cls, folder: Path) -> Ranker:
@@ -63,9 +63,17 @@ class Ranker:
         model, facts = artifact.load(folder)
         return cls(model, facts, artifact.load_transitions(folder))
 
+    def with_newcomers(self, vectors: Tensor) -> Ranker:
+        """The same ranker, which also scores the items that came after its training, ``[newcomers, dim]``, those from
+        ``n_items + 1`` on; in histories it goes on to leave them out."""
+        every = torch.cat([self.item_vectors, vectors])
+        self.unit = torch.nn.functional.normalize(every, dim=1)
+        self.matrix = torch.nn.functional.pad(every, (0, 1))
+        return self
+
     def with_recency(self, counts: np.ndarray) -> Ranker:
         """The same ranker, told how popular items are lately (``popularity.decayed_counts``, of any length)."""
-        known = np.zeros(self.n_items + 1)
+        known = np.zeros(len(self.matrix))
         known[: len(counts)] = counts[: len(known)]
         self.matrix[:, -1] = recency_scores(known)
         return self
@@ -106,6 +114,7 @@ class Ranker:
             users, shift = (precise / spread.unsqueeze(1)).float(), (-mean / spread).float()
             weight += blended["recency"]
             cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
+            cells.resize((len(users), len(self.matrix)))  # newcomers followed nothing yet
         users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
 

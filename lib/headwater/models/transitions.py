@@ -45,6 +45,11 @@ class Transitions:
 
 def count(sequences: np.ndarray, n_items: int) -> Transitions:
     """Transitions of int sequences ``[rows, seq]``, left-padded with 0."""
+    return Transitions(shares(gaps(sequences, n_items)))
+
+
+def gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
+    """What followed each item, 1 / gap for each time: CSR float32 ``[n_items + 1, n_items + 1]``."""
     shape = (n_items + 1, n_items + 1)
     total = sparse.csr_matrix(shape, dtype=np.float32)
     for gap in range(1, min(WINDOW, sequences.shape[1] - 1) + 1):
@@ -52,6 +57,11 @@ def count(sequences: np.ndarray, n_items: int) -> Transitions:
         real = (before > 0) & (after > 0) & (before != after)
         ones = np.full(int(real.sum()), 1 / gap, dtype=np.float32)
         total = total + sparse.csr_matrix((ones, (before[real], after[real])), shape=shape)
+    return total
+
+
+def shares(total: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The same, rows summing to one or zero."""
     sums = np.asarray(total.sum(axis=1)).ravel()
     scale = sparse.diags(np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0).astype(np.float32))
-    return Transitions((scale @ total).tocsr().astype(np.float32))
+    return (scale @ total).tocsr().astype(np.float32)

@@ -24,6 +24,7 @@ from headwater.scoring import lately, lists, publish
 from headwater.scoring.lately import Lately
 from headwater.tables import failpoint, readers
 from headwater.tracking import Registry
+from headwater.training import artifact
 
 
 class Shelf:
@@ -72,9 +73,11 @@ class Shelf:
         """A model version and the catalogue's present state, on the executors."""
         items_version, items = self._catalogue()
         topn = self.job.config.topn
+        model, archive = self._model(version)
         if self._lately is None or time.monotonic() - self._lately[0] >= self.popular_seconds:
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
-            self._lately = (time.monotonic(), lately.count(events, histories, items, topn))
+            trained = artifact.facts(model)["n_items"]
+            self._lately = (time.monotonic(), lately.count(events, histories, items, topn, trained))
         counted, known = self._lately
         key = (items_version, counted)
         if self._state is None or self._state[0] != key:
@@ -82,7 +85,7 @@ class Shelf:
                 self._state[1].unpersist()
             state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, topn))
             self._state = (key, state)
-        return lists.Shipped(self._model(version)[1], self._state[1])
+        return lists.Shipped(archive, self._state[1])
 
     def close(self) -> None:
         """Free what the session and the disk hold."""

@@ -90,7 +90,8 @@ class Candidates:
         query = self.ranker.query(history, types)
         added = query.cells
         if extra is not None:
-            scaled = sparse.diags(self.ranker.spreads(query).numpy()) @ extra[:, : len(self.ranker.matrix)]
+            scaled = (sparse.diags(self.ranker.spreads(query).numpy()) @ extra).tocsr()
+            scaled.resize((len(history), len(self.ranker.matrix)))
             added = scaled if added is None else added + scaled
         bonus = None if added is None else cells(added)
         scores, items = self.among.best(query.users, n, blocked, bonus)

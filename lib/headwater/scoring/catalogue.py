@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from headwater.scoring.newcomers import Newcomers
 from headwater.scoring.repeats import Intervals
 
 MOST_CATEGORIES = 12
@@ -22,6 +23,7 @@ class Catalogue:
     ``available``: bool, may be shown. ``popular``: float, decayed counts as of ``until``, the newest event in epoch
     seconds. ``categories``: int ``[max item_idx + 1, most]``, places in ``names``, 0 where an item has no more.
     ``first_seen``: float, epoch seconds. ``again``: of items that may be listed again, when they are bought again.
+    ``newcomers``: what stood beside items that came after the model.
     """
 
     available: np.ndarray
@@ -31,6 +33,7 @@ class Catalogue:
     names: np.ndarray
     until: float = 0.0
     again: Intervals | None = None
+    newcomers: Newcomers | None = None
 
     def by_popularity(self) -> np.ndarray:
         """The items that may be shown, the most popular first, equals by index."""
@@ -53,7 +56,7 @@ class Catalogue:
         known = self.categories[np.asarray(items, dtype=np.int64)[::-1]].ravel()
         return [code for code, _ in Counter(known[known > 0].tolist()).most_common()]
 
-    def newcomers(self, days: float) -> np.ndarray:
+    def fresh(self, days: float) -> np.ndarray:
         """Bool: first seen in the last ``days`` before the newest item, and after the catalogue's own first day."""
         seen = self.first_seen[1:]
         if not len(seen):

@@ -37,7 +37,9 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
     for name, array in arrays.items():
         array[known["item_idx"]] = columns[name]
     popular = np.pad(lately.popular, (0, size - len(lately.popular)))
-    return Catalogue(popular=popular, names=names, until=lately.until, again=lately.again, **arrays)
+    return Catalogue(
+        popular=popular, names=names, until=lately.until, again=lately.again, newcomers=lately.newcomers, **arrays
+    )
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:

@@ -1,26 +1,39 @@
 """The rungs below the model: what fills a list that the model cannot, item by item and for one user at a time.
 
-What is popular in the categories of a history, the most frequent first, then what is popular at all. Each row says by its
-``strategy`` on which rung it stands.
+What followed the last events of a history, where these are of items that came after the model; what is popular in the
+categories of a history, the most frequent first; what is popular at all. Each row says by its ``strategy`` on which rung it
+stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
+from headwater.models.transitions import DECAY, WINDOW
 from headwater.scoring.catalogue import Catalogue
 
 LATELY = "popular lately"
 LOOKED_AT = 512
 """Items that are looked through at once."""
 
-Row = tuple[int, float, str, str]
-"""Item, score, strategy, and what is said as the reason."""
 
-NOTHING: Row = (0, 0.0, "", "")
+class Row(NamedTuple):
+    """A place of a list: the event behind it, 0 where there is none, and what is said ``otherwise``."""
+
+    item_idx: int
+    score: float
+    strategy: str
+    because_idx: int = 0
+    because_type: int = 0
+    otherwise: str = ""
+
+
+NOTHING = Row(0, 0.0, "")
 
 
 class Ladder:
@@ -30,26 +43,54 @@ class Ladder:
         self.catalogue, self.most = catalogue, most
         self.popular = catalogue.by_popularity()
 
-    def fill(self, listed: np.ndarray, lowest: float, taken: np.ndarray, history: np.ndarray, count: int) -> list[Row]:
+    def fill(
+        self,
+        listed: np.ndarray,
+        lowest: float,
+        taken: np.ndarray,
+        history: np.ndarray,
+        types: np.ndarray,
+        count: int,
+    ) -> list[Row]:
         """``count`` rows to stand below the items ``listed``: none of these, none of ``taken``; ``NOTHING`` where no
         more is left. A row scores one less than the row above, the first one less than ``lowest``, so that the scores
-        of a list never rise.
+        of a list never rise. ``history`` and ``types``: items and types of events, oldest first.
         """
         fit = _Fit(self.catalogue.categories, np.concatenate([listed, taken]), self.most)
         for item in listed:
             fit.take(int(item))
         rows: list[Row] = []
-        for item, strategy, why in islice(self._climb(history, fit), count):
+        for row in islice(self._climb(history, types, fit), count):
             lowest -= 1.0
-            rows.append((item, lowest, strategy, why))
+            rows.append(row._replace(score=lowest))
         return rows + [NOTHING] * (count - len(rows))
 
-    def _climb(self, history: np.ndarray, fit: _Fit) -> Iterator[tuple[int, str, str]]:
+    def _climb(self, history: np.ndarray, types: np.ndarray, fit: _Fit) -> Iterator[Row]:
+        followers, events = self._followers(history)
+        cause = dict(zip(followers.tolist(), events.tolist(), strict=True))
+        for item in fit.of(followers):
+            yield Row(item, 0.0, "item_transitions", int(history[cause[item]]), int(types[cause[item]]))
         for code in self.catalogue.categories_of(history):
             for item in fit.of(self.catalogue.popular_in[code]):
-                yield item, "category_popular", f"popular in {self.catalogue.names[code]}"
+                yield Row(item, 0.0, "category_popular", otherwise=f"popular in {self.catalogue.names[code]}")
         for item in fit.of(self.popular):
-            yield item, "recent_popular", LATELY
+            yield Row(item, 0.0, "recent_popular", otherwise=LATELY)
+
+    def _followers(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What followed the newcomers among the last events and may be shown, the most followed first, equals by item; and
+        for each the place in ``history`` of the event that it followed most. An event counts half of the one after it."""
+        met = self.catalogue.newcomers
+        place = np.arange(max(len(history) - WINDOW, 0), len(history))
+        if met is not None:
+            row = history[place] - met.first
+            place = place[(row >= 0) & (row < met.followed.shape[0])]
+        if met is None or not len(place):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        weights = sparse.diags(DECAY ** (len(history) - 1.0 - place))
+        shares = (weights @ met.followed[history[place] - met.first]).toarray()  # [events, items + 1]
+        gained = shares.sum(axis=0) * self.catalogue.available[: shares.shape[1]]
+        best = np.argsort(-gained, kind="stable")[: np.count_nonzero(gained)]
+        return best, place[shares[:, best].argmax(axis=0)]
 
 
 class _Fit:

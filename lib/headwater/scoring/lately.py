@@ -8,25 +8,28 @@ import numpy as np
 from pyspark.sql import DataFrame
 
 from headwater import popularity
-from headwater import sequences as histories
 from headwater.config import Topn
-from headwater.scoring import repeats
+from headwater.scoring import newcomers, repeats
+from headwater.scoring.newcomers import Newcomers
 from headwater.scoring.repeats import Intervals
 
 
 @dataclass(frozen=True)
 class Lately:
     """``popular``: decayed counts ``[items + 1]`` as of ``until``, the newest event in epoch seconds; ``again``: where
-    items may be listed again, after how long they are bought again."""
+    items may be listed again, after how long they are bought again; ``newcomers``: what a model does not know yet."""
 
     popular: np.ndarray
     until: float = 0.0
     again: Intervals | None = None
+    newcomers: Newcomers | None = None
 
 
-def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn) -> Lately:
-    """Counted from the tables of these names; buying again only where the config asks for it."""
+def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn, known: int) -> Lately:
+    """Counted from the tables of these names for a model that knows the items up to ``known``; buying again only where
+    the config asks for it."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
     wanted = topn.repeat.weight > 0 and not topn.exclude_seen
-    again = repeats.intervals(sequences, topn.repeat, histories.last_index(items)) if wanted else None
-    return Lately(popular, until, again)
+    last = len(popular) - 1
+    again = repeats.intervals(sequences, topn.repeat, last) if wanted else None
+    return Lately(popular, until, again, newcomers.count(sequences, known, last))

@@ -19,11 +19,12 @@ from headwater.schemas import EVENT_TYPES
 from headwater.scoring.candidates import Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import left_out
-from headwater.scoring.ladder import LATELY, Ladder
+from headwater.scoring.ladder import LATELY, Ladder, Row
 from headwater.scoring.reasons import decisive_events
 from headwater.scoring.repeats import bonus
 from headwater.scoring.sections import Sections
 from headwater.scoring.users import Steps, Users
+from headwater.scoring.vectors import of_newcomers
 
 
 class Scorer:
@@ -32,10 +33,9 @@ class Scorer:
     def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn) -> None:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
-        self.ranker = ranker.with_recency(catalogue.popular)
-        allowed = torch.zeros(self.ranker.n_items + 1, dtype=torch.bool)
-        known = min(len(catalogue.available), len(allowed))
-        allowed[:known] = torch.from_numpy(catalogue.available[:known])
+        self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
+        allowed = torch.zeros(len(self.ranker.matrix), dtype=torch.bool)
+        allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
         self.candidates = Candidates(self.ranker, allowed)
         self.categories = torch.from_numpy(catalogue.categories).long()
         self.ladder = Ladder(catalogue, topn.max_per_category)
@@ -104,9 +104,11 @@ class Scorer:
         """What fills the gaps at the end of the lists ``[users, n]``, by column, in reading order; item 0 where nothing
         is left."""
         rows = []
-        steps = users.steps.items()
+        steps, types = users.steps.items(), users.steps.types()
         for user in np.flatnonzero((items == 0).any(axis=1)):
             listed = items[user][items[user] > 0]
             lowest = float(scores[user, len(listed) - 1]) if len(listed) else 0.0
-            rows += self.ladder.fill(listed, lowest, users.seen[user], steps[user], items.shape[1] - len(listed))
-        return {name: [row[k] for row in rows] for k, name in enumerate(("item_idx", "score", "strategy", "otherwise"))}
+            rows += self.ladder.fill(
+                listed, lowest, users.seen[user], steps[user], types[user], items.shape[1] - len(listed)
+            )
+        return {name: [row[k] for row in rows] for k, name in enumerate(Row._fields)}

@@ -26,15 +26,15 @@ FOLLOWED = 10.0
 
 
 class Sections:
-    """Makes the sections of users that the config asks for."""
+    """Makes the sections of users that the config asks for; the ranker knows all items of the catalogue."""
 
     def __init__(self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...]) -> None:
         self.ranker, self.catalogue, self.further = ranker, catalogue, further
         if further:
-            self.vectors = self._with_newcomers()
+            self.vectors = ranker.unit
             self.live = Among(self.vectors, torch.from_numpy(np.flatnonzero(catalogue.available)))
             days = {kind.days for kind in further if kind.kind == "new"}
-            fresh = {span: np.flatnonzero(catalogue.available & catalogue.newcomers(span)) for span in days}
+            fresh = {span: np.flatnonzero(catalogue.available & catalogue.fresh(span)) for span in days}
             self.fresh = {span: Among(self.vectors, torch.from_numpy(rows)) for span, rows in fresh.items()}
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
@@ -89,23 +89,6 @@ class Sections:
         frame = users.rows(number, torch.from_numpy(items), torch.from_numpy(scores))
         frame = frame.assign(strategy="category_popular", because_idx=0, because_type=0, otherwise=said.repeat(kind.n))
         return frame, items
-
-    def _with_newcomers(self) -> Tensor:
-        """Unit vectors of the whole catalogue ``[max item_idx + 1, dim]``: what the model was not trained on stands in the
-        middle of its categories, or at zero where that is unknown too."""
-        size = max(len(self.catalogue.available), self.ranker.n_items + 1)
-        vectors = torch.zeros(size, self.ranker.unit.shape[1])
-        vectors[: self.ranker.n_items + 1] = self.ranker.unit
-        known = self.ranker.n_items + 1
-        codes = torch.zeros(size, self.catalogue.categories.shape[1], dtype=torch.int64)
-        codes[: len(self.catalogue.categories)] = torch.from_numpy(self.catalogue.categories).long()
-        middles = torch.zeros(len(self.catalogue.names), vectors.shape[1])
-        for column in codes[:known].T:
-            middles.index_add_(0, column, self.ranker.unit)
-        middles = normalize(middles, dim=1)
-        middles[0] = 0
-        vectors[known:] = middles[codes[known:]].sum(dim=1)
-        return normalize(vectors, dim=1)
 
 
 def _newest_different(history: Tensor, turn: int) -> Tensor:

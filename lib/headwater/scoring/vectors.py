@@ -1,0 +1,48 @@
+"""Vectors for items that a model was not trained on, so that one product ranks the whole catalogue."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headwater.models.ranker import Ranker
+from headwater.scoring.catalogue import Catalogue
+
+PRIOR = 5.0
+"""How many events tell as much of a newcomer as its category does."""
+
+
+def of_newcomers(ranker: Ranker, catalogue: Catalogue) -> Tensor:
+    """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
+
+    A newcomer stands in the middle of its categories, or of all items where it has none; every event that was met draws it
+    towards what stood beside it, half of the way after ``PRIOR`` of them.
+    """
+    known = ranker.n_items + 1
+    vectors = _middles(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[known:]
+    met = catalogue.newcomers
+    if met is None or met.first != known or not len(vectors):
+        return vectors
+    size = min(len(vectors), len(met.events))
+    beside = met.beside[:size, :known]
+    weight = torch.from_numpy(beside.sum(axis=1)).float()  # [size, 1]
+    near = torch.from_numpy(beside @ ranker.item_vectors.numpy()) / weight.clamp(min=1e-9)
+    events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
+    vectors[:size] = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
+    return vectors
+
+
+def _middles(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
+    """For each item of the catalogue the mean of the means of its categories ``[items, each]``, 0 is none: ``[items, dim]``.
+
+    ``vectors`` ``[trained, dim]``, row 0 is padding. A category without a trained item is none.
+    """
+    trained = categories[: len(vectors)]
+    sums, counts = torch.zeros(n_names, vectors.shape[1]), torch.zeros(n_names, 1)
+    for column in trained.T:
+        sums.index_add_(0, column, vectors[: len(trained)])
+        counts.index_add_(0, column, torch.ones(len(trained), 1))
+    sums[0], counts[0] = 0.0, 0.0
+    means, real = sums / counts.clamp(min=1), (counts > 0).float()
+    total, many = means[categories].sum(dim=1), real[categories].sum(dim=1)
+    return torch.where(many > 0, total / many.clamp(min=1), vectors[1:].mean(dim=0))
