@@ -52,7 +52,9 @@ def measure(j: Job) -> dict[str, Any]:
         seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in frame["seen_items"][part]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         begun = time.perf_counter()
-        _, items = candidates.lists(history, kinds, (users, torch.cat(seen)), topn.n, Variety.of(topn))
+        variety = Variety.of(topn)
+        found = candidates.best(candidates.ask(history, kinds), (users, torch.cat(seen)), variety.width(topn.n))
+        _, items = variety.pick(*found, topn.n, ranker.unit)
         listed = time.perf_counter()
         place = decisive_events(ranker, items, history, kinds)
         seconds["lists"] += listed - begun

@@ -238,6 +238,48 @@ class Repeat(Section):
     days: Annotated[float, Field(gt=0)] = 7.0
 
 
+class Boosts(Section):
+    """What is added to the scores of items, in spreads of a user's scores; below zero it is taken away."""
+
+    popularity: float = 0.0
+    price: float = 0.0
+    newness: float = 0.0
+    newness_days: Annotated[float, Field(gt=0)] = 30.0
+
+
+class Explore(Section):
+    """Places for items that little is known of, drawn by lot."""
+
+    share: Annotated[float, Field(ge=0, le=0.3)] = 0.0
+    events: Annotated[float, Field(gt=0)] = 5.0
+    items: Positive = 1_000
+
+
+class When(Section):
+    """Who is in a group: all that is given must hold."""
+
+    min_events: Annotated[int, Field(ge=0)] = 0
+    max_events: Annotated[int, Field(ge=0)] | None = None
+    min_days_away: Annotated[float, Field(ge=0)] = 0.0
+    category: str = ""
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Strategy(Section):
+    """A group of users, and what of ``Topn`` is another for them; what is not given is inherited."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    when: When
+    variety: Literal["mmr", "dpp"] | None = None
+    variety_weight: Annotated[float, Field(ge=0, lt=1)] | None = None
+    candidates: Positive | None = None
+    max_per_category: Annotated[int, Field(ge=0)] | None = None
+    deny: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    boosts: Boosts | None = None
+    explore: Explore | None = None
+
+
 class Topn(Section):
     n: Positive = 10
     exclude_seen: bool = True
@@ -249,8 +291,12 @@ class Topn(Section):
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
     deny: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     max_per_category: Annotated[int, Field(ge=0)] = 0
     category_separator: str = "|"
+    boosts: Boosts = Boosts()
+    explore: Explore = Explore()
+    strategies: tuple[Strategy, ...] = ()
     popular_half_life_days: Positive = 7
 
     @model_validator(mode="after")
@@ -258,6 +304,19 @@ class Topn(Section):
         if self.exclude_seen and self.exclude:
             raise ValueError("exclude has no effect beside exclude_seen, which leaves out all that was ever seen")
         return self
+
+    @field_validator("strategies")
+    @classmethod
+    def _names_a_group_once(cls, value: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+        names = [strategy.name for strategy in value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two groups are called {twice[0]!r}")
+        return value
+
+    def of_group(self, strategy: Strategy) -> Topn:
+        """These rules as they are for a group; what nobody may see, it may not see either."""
+        given = {name: getattr(strategy, name) for name in Strategy.model_fields if name not in ("name", "when")}
+        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class Nearline(Section):

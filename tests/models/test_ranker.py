@@ -58,7 +58,8 @@ def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
     allowed = torch.ones(10, dtype=torch.bool)
     allowed[[3, 4]] = False
     blocked = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 8, 4, 500])
-    scores, best = Candidates(made, allowed).best(items, types, blocked, 8)
+    candidates = Candidates(made, allowed)
+    scores, best = candidates.best(candidates.ask(items, types), blocked, 8)
     expected = made.scores(items, types).clone()
     expected[:, [0, 3, 4]] = -torch.inf
     expected[0, [1, 8]] = -torch.inf
@@ -72,5 +73,6 @@ def test_with_nothing_allowed_there_are_no_candidates():
     made = ranker(hybrid=True)
     items, types = histories(made)
     none = torch.empty(0, dtype=torch.int64)
-    _, best = Candidates(made, torch.zeros(10, dtype=torch.bool)).best(items, types, (none, none), 3)
+    candidates = Candidates(made, torch.zeros(10, dtype=torch.bool))
+    _, best = candidates.best(candidates.ask(items, types), (none, none), 3)
     assert best.tolist() == [[0, 0, 0]] * 4

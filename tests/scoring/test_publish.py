@@ -68,11 +68,11 @@ def test_a_list_that_is_not_fit_is_found(spark, bad):
 def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     lists = spark.createDataFrame(
         [
-            ("u", 0, 1, 5, 2.0, "sasrec", 3, 3, "", "i5", "Lamp"),
-            ("u", 0, 2, 6, 1.0, "recent_popular", 0, 0, "popular lately", "i6", None),
-            ("u", 0, 3, 7, 0.5, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
-            ("u", 0, 4, 3, 0.2, "buy_again", 3, 5, "", "i3", "Lamp"),
-            ("u", 1, 1, 8, 0.5, "because", 3, 1, "", "i8", "Lamp"),
+            ("u", 0, 1, 5, 2.0, None, "sasrec", 3, 3, "", "i5", "Lamp"),
+            ("u", 0, 2, 6, 1.0, None, "recent_popular", 0, 0, "popular lately", "i6", None),
+            ("u", 0, 3, 7, 0.5, None, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
+            ("u", 0, 4, 3, 0.2, None, "buy_again", 3, 5, "", "i3", "Lamp"),
+            ("u", 1, 1, 8, 0.5, None, "because", 3, 1, "", "i8", "Lamp"),
         ],
         f"{LISTS}, item_id string, because_title string",
     )
@@ -90,11 +90,11 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
 def test_sections_are_numbered_without_gaps_and_headed_by_what_they_are(spark):
     lists = spark.createDataFrame(
         [
-            ("u", 0, 1, 4, 2.0, "sasrec", 3, 3, "", "i4", "Lamp"),
-            ("u", 2, 1, 5, 2.0, "because", 3, 1, "", "i5", "Lamp"),
-            ("u", 3, 1, 6, 1.0, "new", 0, 0, "new in the catalogue", "i6", None),
-            ("u", 5, 1, 7, 0.5, "category_popular", 0, 0, "popular in écrans", "i7", None),
-            ("v", 3, 1, 6, 1.0, "new", 0, 0, "new in the catalogue", "i6", None),
+            ("u", 0, 1, 4, 2.0, None, "sasrec", 3, 3, "", "i4", "Lamp"),
+            ("u", 2, 1, 5, 2.0, None, "because", 3, 1, "", "i5", "Lamp"),
+            ("u", 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
+            ("u", 5, 1, 7, 0.5, None, "category_popular", 0, 0, "popular in écrans", "i7", None),
+            ("v", 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
         ],
         f"{LISTS}, item_id string, because_title string",
     )

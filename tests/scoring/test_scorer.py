@@ -146,6 +146,58 @@ def test_what_is_due_again_stands_in_the_list_and_says_so(model):
     assert 4 not in Scorer(Ranker.open(model), due, held_back).lists(bought)["item_idx"].tolist()
 
 
+GROUPS = [
+    {"name": "even", "when": {"category": "even", "min_share": 0.9}, "categories": ["even"], "variety_weight": 0.0},
+    {"name": "short", "when": {"max_events": 2}, "explore": {"share": 0.3, "events": 40}},
+]
+
+
+def test_each_group_has_lists_by_its_own_rules_and_rows_say_which(model):
+    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
+    frame = scorer.lists(users([2, 4, 6], [5, 8], [4, 5, 6], [33]))
+    even = frame[frame["user_id"] == "u0"]
+    assert (even["item_idx"] % 2 == 0).all()
+    assert set(even.loc[even["section"] == 0, "strategy"]) == {"even: sasrec+transitions"}
+    short = listed(frame, "u1")
+    assert short["strategy"].tolist() == ["short: sasrec+transitions"] * 7 + ["short: explore"] * 3
+    assert set(listed(frame, "u2")["strategy"]) == {"sasrec+transitions"}
+    assert listed(frame, "u3")["strategy"].iloc[0] == "short: category_popular"
+
+
+def test_lists_of_a_group_do_not_depend_on_who_is_scored_beside(model):
+    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
+    together = scorer.lists(users([5, 8], [2, 4, 6], [4, 5, 6], [33], []))
+    alone = scorer.lists(users([5, 8]))
+    beside = together[together["user_id"] == "u0"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(beside, alone.reset_index(drop=True), rtol=1e-5)
+
+
+def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
+    topn = Topn(n=10, explore={"share": 0.1, "events": 40})
+    rows = listed(Scorer(Ranker.open(model), catalogue(), topn).lists(users([4, 5, 6])), "u0")
+    assert rows["propensity"].tolist() == [1.0] * 9 + [1 / 20]
+    assert rows["strategy"].iloc[9] == "explore"
+    assert rows["item_idx"].is_unique
+    assert rows["score"].is_monotonic_decreasing
+    assert Scorer(Ranker.open(model), catalogue(), Topn(n=5)).lists(users([4, 5]))["propensity"].isna().all()
+
+
+def test_a_boost_moves_items_inside_the_scores_and_not_only_within_the_list(model):
+    dear = replace(catalogue(), price=np.where(np.arange(ITEMS + 5) == 20, 100.0, 1.0))
+    plain = listed(Scorer(Ranker.open(model), dear, Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    assert 20 not in plain["item_idx"].tolist()
+    boosted = Topn(n=5, boosts={"price": 10.0}, variety_weight=0.0)
+    assert listed(Scorer(Ranker.open(model), dear, boosted).lists(users([4, 5, 6])), "u0")["item_idx"].iloc[0] == 20
+
+
+def test_an_item_that_came_after_the_model_can_stand_in_a_list_of_the_model(model):
+    grown = replace(catalogue(), popular=np.where(np.arange(ITEMS + 5) == 32, 1e6, 1.0))
+    facts = Ranker.open(model)
+    facts.facts["blend"] = {"transitions": 1.0, "recency": 3.0}
+    rows = listed(Scorer(facts, grown, Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    assert rows.loc[rows["item_idx"] == 32, "strategy"].tolist() == ["sasrec+transitions"]
+
+
 def test_sections_have_their_kind_their_order_and_no_item_twice(model):
     frame = Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
     first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from headwater.models.ranker import Ranker
-from headwater.models.variety import Variety
 from headwater.scoring.kernel import Pairs, top_n
+
+NEVER = -1e9
+"""What is added to the score of an item that must not be seen: so far below any score that it can be told apart."""
 
 
 class Among:
@@ -49,53 +53,68 @@ class Among:
         return Pairs(users[keep], place[keep], None if values is None else values[keep])
 
 
-class Candidates:
-    """What of a ranker's catalogue may be shown."""
+@dataclass(frozen=True)
+class Asked:
+    """What ranks a matrix of items for some users: ``users`` ``[batch, columns of the matrix]``, what is added to single
+    scores, ``cells`` sparse ``[batch, items]``, and to a whole row, ``shift``; and how far a row's scores are spread."""
 
-    def __init__(self, ranker: Ranker, allowed: Tensor) -> None:
-        """``allowed`` is bool ``[n_items + 1]``; padding never counts."""
+    users: Tensor
+    shift: Tensor
+    spread: Tensor
+    cells: sparse.csr_matrix | None
+
+    def of(self, users: Tensor) -> Asked:
+        """That of some of the users, int64 places."""
+        cells = None if self.cells is None else self.cells[users.numpy()]
+        return Asked(self.users[users], self.shift[users], self.spread[users], cells)
+
+
+class Candidates:
+    """What of a ranker's catalogue may be shown, with a column more for what each group of users adds to scores."""
+
+    def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None) -> None:
+        """``allowed`` is bool ``[items]``, padding never counts; ``added`` ``[items, groups]`` in spreads of a user's
+        scores, ``NEVER`` for what a group must not see."""
         self.ranker = ranker
-        self.among = Among(ranker.matrix, torch.nonzero(allowed[1:]).squeeze(1) + 1)
+        self.groups = 0 if added is None else added.shape[1]
+        self.matrix = ranker.matrix if added is None else torch.cat([ranker.matrix, added], dim=1)
+        self.among = Among(self.matrix, torch.nonzero(allowed[1:]).squeeze(1) + 1)
 
     @torch.inference_mode()
-    def lists(
-        self,
-        history: Tensor,
-        types: Tensor,
-        blocked: tuple[Tensor, Tensor],
-        n: int,
-        variety: Variety,
-        categories: Tensor | None = None,
-        extra: sparse.csr_matrix | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """As ``best``, picked for variety out of a wider set; scores and ``categories`` are then those of
-        ``Variety.pick``."""
-        scores, items = self.best(history, types, blocked, variety.width(n), extra)
-        return variety.pick(scores, items, n, self.ranker.unit, categories)
+    def ask(
+        self, history: Tensor, types: Tensor, member: Tensor | None = None, extra: sparse.csr_matrix | None = None
+    ) -> Asked:
+        """What ranks items for some histories. ``member``: each user's group, int64 ``[batch]``; ``extra``, ``[batch,
+        items]``: what is added to single scores, in spreads of a user's scores."""
+        query = self.ranker.query(history, types)
+        spread, users, cells = torch.ones(len(history)), query.users, query.cells
+        if self.groups or extra is not None:
+            spread = self.ranker.spreads(query)
+        if self.groups:
+            assert member is not None, "users of groups say which"
+            own = torch.nn.functional.one_hot(member, self.groups) * spread.unsqueeze(1)
+            users = torch.cat([users, own], dim=1)
+        if extra is not None:
+            scaled = (sparse.diags(spread.numpy()) @ extra).tocsr()
+            scaled.resize((len(history), len(self.matrix)))
+            cells = scaled if cells is None else cells + scaled
+        return Asked(users, query.shift, spread, cells)
 
     @torch.inference_mode()
     def best(
-        self,
-        history: Tensor,
-        types: Tensor,
-        blocked: tuple[Tensor, Tensor],
-        n: int,
-        extra: sparse.csr_matrix | None = None,
+        self, asked: Asked, blocked: tuple[Tensor, Tensor], n: int, among: Among | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The ``n`` best items of each history: scores and item indices ``[batch, n]``, ``-inf`` and 0 where none is left.
+        """The ``n`` best items of each user, of all that may be shown or ``among`` some of them: scores and item indices
+        ``[batch, n]``, ``-inf`` and 0 where none is left.
 
-        ``blocked``: row and item index of what one user must not see (``Among.best``); ``extra``, ``[batch, items]``: what
-        is added to single scores, in spreads of the scores of its row.
+        ``blocked``: row and item index of what one user must not see (``Among.best``).
         """
-        query = self.ranker.query(history, types)
-        added = query.cells
-        if extra is not None:
-            scaled = (sparse.diags(self.ranker.spreads(query).numpy()) @ extra).tocsr()
-            scaled.resize((len(history), len(self.ranker.matrix)))
-            added = scaled if added is None else added + scaled
-        bonus = None if added is None else cells(added)
-        scores, items = self.among.best(query.users, n, blocked, bonus)
-        return scores + query.shift.unsqueeze(1), items
+        bonus = None if asked.cells is None else cells(asked.cells)
+        scores, items = (among or self.among).best(asked.users, n, blocked, bonus)
+        if self.groups:
+            forbidden = scores < NEVER / 2 * asked.spread.unsqueeze(1)
+            scores, items = scores.masked_fill(forbidden, -torch.inf), items.masked_fill(forbidden, 0)
+        return scores + asked.shift.unsqueeze(1), items
 
 
 def cells(matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,8 @@ class Catalogue:
     ``available``: bool, may be shown. ``popular``: float, decayed counts as of ``until``, the newest event in epoch
     seconds. ``categories``: int ``[max item_idx + 1, most]``, places in ``names``, 0 where an item has no more.
     ``first_seen``: float, epoch seconds. ``again``: of items that may be listed again, when they are bought again.
-    ``newcomers``: what stood beside items that came after the model.
+    ``newcomers``: what stood beside items that came after the model. ``price``: float, NaN where an item has none.
+    ``denied``: for a group of users (``topn.strategies``) the items that it may not see, int.
     """
 
     available: np.ndarray
@@ -34,6 +35,19 @@ class Catalogue:
     until: float = 0.0
     again: Intervals | None = None
     newcomers: Newcomers | None = None
+    price: np.ndarray = field(default_factory=lambda: np.empty(0))
+    denied: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def narrowed(self, categories: Sequence[str], denied: np.ndarray | None) -> Catalogue:
+        """The same catalogue, of which only items of some categories may be shown, where any are named, and none that is
+        denied."""
+        if not categories and denied is None:
+            return self
+        available = self.available.copy()
+        if categories:
+            available &= np.isin(self.categories, np.flatnonzero(np.isin(self.names, categories))).any(axis=1)
+        available[[] if denied is None else denied] = False
+        return replace(self, available=available)
 
     def by_popularity(self) -> np.ndarray:
         """The items that may be shown, the most popular first, equals by index."""

@@ -25,12 +25,14 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         (F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
+        "price",
     ).toPandas()
     codes, names = split_categories(known["category"].tolist(), topn.category_separator)
     columns = {
         "available": known["available"].to_numpy(dtype=bool),
         "categories": codes,
         "first_seen": known["first_seen"].to_numpy(dtype=np.float64),
+        "price": known["price"].to_numpy(dtype=np.float64),
     }
     size = 1 + max(len(lately.popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
     arrays = {name: np.zeros((size, *values.shape[1:]), dtype=values.dtype) for name, values in columns.items()}
@@ -38,8 +40,26 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         array[known["item_idx"]] = columns[name]
     popular = np.pad(lately.popular, (0, size - len(lately.popular)))
     return Catalogue(
-        popular=popular, names=names, until=lately.until, again=lately.again, newcomers=lately.newcomers, **arrays
+        popular=popular,
+        names=names,
+        until=lately.until,
+        again=lately.again,
+        newcomers=lately.newcomers,
+        denied=_denied(items, topn),
+        **arrays,
     )
+
+
+def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
+    """What each group of users may not see, as indices."""
+    ids = {strategy.name: strategy.deny for strategy in topn.strategies if strategy.deny}
+    if not ids:
+        return {}
+    meant = items.where(F.col("item_id").isin(*{item for some in ids.values() for item in some}))
+    index = {row["item_id"]: row["item_idx"] for row in meant.select("item_id", "item_idx").collect()}
+    return {
+        name: np.array([index[item] for item in some if item in index], dtype=np.int64) for name, some in ids.items()
+    }
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
 
 LISTS = (
-    "user_id string, section int, rank int, item_idx int, score double, strategy string, because_idx int, "
-    "because_type int, otherwise string"
+    "user_id string, section int, rank int, item_idx int, score double, propensity double, strategy string, "
+    "because_idx int, because_type int, otherwise string"
 )
-"""A row of a list. Section 0 is the Top-N; ``because``: the event behind it, 0 where there is none; ``otherwise``: what
+"""A row of a list. Section 0 is the Top-N; ``propensity``: the chance of a place that was drawn by lot, or might have been,
+null where nothing was drawn; ``because``: the event behind it, 0 where there is none; ``otherwise``: what
 is said where there is none."""
 
 

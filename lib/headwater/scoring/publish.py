@@ -33,7 +33,6 @@ def topn_rows(lists: DataFrame, sequences: DataFrame, model_version: int, now: d
         .join(known, "user_id", how="inner")
         .withColumn("model_version", F.lit(model_version))
         .withColumn("generated_at", F.lit(now))
-        .withColumn("propensity", F.lit(None).cast("double"))
         .select(schemas.columns("topn"))
     )
 

@@ -1,28 +1,35 @@
 """A model opened for scoring, with the catalogue's state beside it: frames of users in, frames of lists out.
 
 A Top-N is filled from a ladder, and each row says by its ``strategy`` on which rung it stands: the model's own, for users
-with a history that it knows (among these ``buy_again``, what a user bought before); what is popular in the categories of a
-history that it does not know yet; what is popular.
+with a history that it knows (among these ``buy_again``, what a user bought before); then ``scoring.ladder``. The last places
+may be given to items that little is known of (``explore``). A user in a group has rows by the group's rules, whose name
+stands before the rung.
 """
 
 from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
+from torch import Tensor
 
 from headwater.config import Topn
 from headwater.models.ranker import Ranker
-from headwater.models.variety import Variety
 from headwater.schemas import EVENT_TYPES
-from headwater.scoring.candidates import Candidates
+from headwater.scoring import exploration, groups, repeats, taste
+from headwater.scoring.candidates import Among, Asked, Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import left_out
-from headwater.scoring.ladder import LATELY, Ladder, Row
+from headwater.scoring.ladder import LATELY, Row
 from headwater.scoring.reasons import decisive_events
-from headwater.scoring.repeats import bonus
 from headwater.scoring.sections import Sections
+from headwater.scoring.taste import Taste
 from headwater.scoring.users import Steps, Users
 from headwater.scoring.vectors import of_newcomers
 
@@ -34,61 +41,91 @@ class Scorer:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
         self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
+        self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
+        self.groups = groups.resolve(topn, catalogue)
         allowed = torch.zeros(len(self.ranker.matrix), dtype=torch.bool)
         allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
-        self.candidates = Candidates(self.ranker, allowed)
+        self.candidates = Candidates(self.ranker, allowed, self._added())
+        self.width = max(group.variety.width(topn.n) for group in self.groups)
         self.categories = torch.from_numpy(catalogue.categories).long()
-        self.ladder = Ladder(catalogue, topn.max_per_category)
-        self.sections = Sections(self.ranker, catalogue, topn.sections)
+        self.little_known = {
+            place: Among(self.candidates.matrix, torch.from_numpy(exploration.little_known(group.catalogue, rule)))
+            for place, group in enumerate(self.groups)
+            if (rule := group.topn.explore).share
+        }
+        shared = Sections(self.ranker, catalogue, topn.sections)
+        self.sections = [
+            shared if group.catalogue is catalogue else Sections(self.ranker, group.catalogue, topn.sections)
+            for group in self.groups
+        ]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
         """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, seen_items): a frame with the
         columns of ``LISTS``."""
-        users = self._users(frame)
-        top, items = self._top(users)
+        users, now = self._users(frame)
+        own = taste.mix(users.steps, self.catalogue)
+        member = groups.assign(self.groups, users.steps, own, now)
+        top, items = self._top(users, member, own, now)
         if not self.topn.sections:
             return top
-        return pd.concat([top, *self.sections.lists(users.having_seen(items))], ignore_index=True)
+        users = users.having_seen(items)
+        return pd.concat([top, *self._further(users, member)], ignore_index=True)
 
-    def _users(self, frame: pd.DataFrame) -> Users:
+    def _added(self) -> Tensor | None:
+        """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
+        columns = np.stack([group.added(self.catalogue) for group in self.groups], axis=1)
+        if not columns.any():
+            return None
+        return torch.nn.functional.pad(torch.from_numpy(columns), (0, 0, 0, len(self.ranker.matrix) - len(columns)))
+
+    def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
+        """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
         history, kinds = self.ranker.pad(steps.items(), steps.types())
         seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
         seen = left_out(steps, seen, self.topn, now, self.ranker.max_length)
-        return Users(frame["user_id"].to_numpy(), steps, history, kinds, seen)
+        return Users(frame["user_id"].to_numpy(), steps, history, kinds, seen), now
 
-    def _top(self, users: Users) -> tuple[pd.DataFrame, np.ndarray]:
+    def _top(self, users: Users, member: np.ndarray, own: Taste, now: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """The Top-N of each user, as rows and as items ``[users, n]``."""
-        n = self.topn.n
-        variety = Variety.of(self.topn)
-        again = self._again(users.steps)
-        scores, items = self.candidates.lists(
-            users.history, users.types, users.blocked(), n, variety, self.categories, again
-        )
+        again = None
+        if self.catalogue.again is not None:
+            again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
+        asked = self.candidates.ask(users.history, users.types, torch.from_numpy(member), again)
+        scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        place = decisive_events(self.ranker, items, users.history, users.types)
-        place = torch.where(items > 0, place, -1)
-        frame = users.rows(0, items, scores)
-        frame["strategy"] = self.ranker.name
-        frame["because_idx"], frame["because_type"] = users.events_at(place)
-        frame["otherwise"] = LATELY if self.ranker.transitions is not None else "fits what you did so far"
+        frame = self._explained(users, scores, items)
         if again is not None:
             self._say_again(frame, again)
-        filled = self._fill(items.numpy(), scores.numpy(), users)
-        gaps = (frame["item_idx"] == 0).to_numpy()
-        for name, values in filled.items():
-            column = frame[name].to_numpy(copy=True)
-            column[gaps] = values
-            frame[name] = column
-        return frame[frame["item_idx"] > 0], frame["item_idx"].to_numpy().reshape(-1, n)
+        self._fill(frame, users, member)
+        self._explore(frame, asked, users, member)
+        names = np.array([f"{group.name}: " if group.name else "" for group in self.groups], dtype=object)
+        frame["strategy"] = names[member].repeat(self.topn.n) + frame["strategy"].to_numpy(dtype=object)
+        return frame[frame["item_idx"] > 0], _by_user(frame, self.topn.n)
 
-    def _again(self, steps: Steps) -> sparse.csr_matrix | None:
-        """What buying again adds to scores, ``[users, items]``."""
-        if self.catalogue.again is None:
-            return None
-        now = np.maximum(self.catalogue.until, steps.newest())
-        return bonus(steps, self.catalogue.again, self.topn.repeat, now)
+    def _picked(self, asked: Asked, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
+        """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
+        n = self.topn.n
+        scores, items = self.candidates.best(asked, users.blocked(), self.width)
+        picked = torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
+        for place, group in enumerate(self.groups):
+            some = np.flatnonzero(member == place)
+            width = group.variety.width(n)
+            candidates = scores[some, :width], items[some, :width]
+            found = group.variety.pick(*candidates, n, self.ranker.unit, self.categories)
+            for whole, part in zip(picked, found, strict=True):
+                whole[some] = part
+        return picked
+
+    def _explained(self, users: Users, scores: Tensor, items: Tensor) -> pd.DataFrame:
+        """Rows of lists ``[users, n]``, each with the event behind it."""
+        place = decisive_events(self.ranker, items, users.history, users.types)
+        frame = users.rows(0, items, scores)
+        frame["strategy"] = self.ranker.name
+        frame["because_idx"], frame["because_type"] = users.events_at(torch.where(items > 0, place, -1))
+        frame["otherwise"] = LATELY if self.ranker.transitions is not None else "fits what you did so far"
+        return frame
 
     def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
         """Let the rows of what was bought before say so."""
@@ -100,15 +137,69 @@ class Scorer:
         frame.loc[bought, "because_idx"] = item[bought]
         frame.loc[bought, "because_type"] = EVENT_TYPES.index(self.topn.repeat.event_types[0]) + 1
 
-    def _fill(self, items: np.ndarray, scores: np.ndarray, users: Users) -> dict[str, list[object]]:
-        """What fills the gaps at the end of the lists ``[users, n]``, by column, in reading order; item 0 where nothing
-        is left."""
-        rows = []
+    def _fill(self, frame: pd.DataFrame, users: Users, member: np.ndarray) -> None:
+        """Fill the gaps at the end of lists from the ladder; item 0 stays where nothing is left."""
+        items, scores = _by_user(frame, self.topn.n), frame["score"].to_numpy().reshape(len(users), -1)
         steps, types = users.steps.items(), users.steps.types()
+        rows: list[Row] = []
         for user in np.flatnonzero((items == 0).any(axis=1)):
             listed = items[user][items[user] > 0]
             lowest = float(scores[user, len(listed) - 1]) if len(listed) else 0.0
-            rows += self.ladder.fill(
-                listed, lowest, users.seen[user], steps[user], types[user], items.shape[1] - len(listed)
-            )
-        return {name: [row[k] for row in rows] for k, name in enumerate(Row._fields)}
+            ladder, missing = self.groups[member[user]].ladder, items.shape[1] - len(listed)
+            rows += ladder.fill(listed, lowest, users.seen[user], steps[user], types[user], missing)
+        _put(
+            frame,
+            np.flatnonzero(items.ravel() == 0),
+            {name: [row[k] for row in rows] for k, name in enumerate(Row._fields)},
+        )
+
+    def _explore(self, frame: pd.DataFrame, asked: Asked, users: Users, member: np.ndarray) -> None:
+        """Give the last places of full lists to items that little is known of, as the rules of a group say."""
+        n = self.topn.n
+        for place, among in self.little_known.items():
+            items, scores = _by_user(frame, n), frame["score"].to_numpy().reshape(-1, n)
+            some = np.flatnonzero((member == place) & (items > 0).all(axis=1))
+            if not len(some):
+                continue
+            blocked = users.of(some).having_seen(items[some]).blocked()
+            _, found = self.candidates.best(asked.of(torch.from_numpy(some)), blocked, exploration.TO_DRAW_FROM, among)
+            seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
+            drawn = exploration.draw(seed, found.numpy(), self.groups[place].topn.explore.share, n)
+            frame.loc[_rows_of(some, n), "propensity"] = drawn.propensity.ravel()
+            user, column = np.nonzero(drawn.items)
+            first = n - np.count_nonzero(drawn.items, axis=1)[user]
+            put = {
+                "item_idx": drawn.items[user, column],
+                "score": scores[some[user], first] - (column - first),
+                "strategy": "explore",
+                "because_idx": 0,
+                "because_type": 0,
+                "otherwise": "seen by few so far",
+            }
+            _put(frame, some[user] * n + column, put)
+
+    def _further(self, users: Users, member: np.ndarray) -> Iterator[pd.DataFrame]:
+        """The sections of users who have their Top-N behind them."""
+        for sections in {id(made): made for made in self.sections}.values():
+            theirs = np.array([made is sections for made in self.sections])
+            some = np.flatnonzero(theirs[member])
+            if len(some):
+                yield from sections.lists(users if len(some) == len(users) else users.of(some))
+
+
+def _by_user(frame: pd.DataFrame, n: int) -> np.ndarray:
+    """The items of a frame of lists, ``[users, n]``."""
+    return frame["item_idx"].to_numpy().reshape(-1, n)
+
+
+def _rows_of(users: np.ndarray, n: int) -> np.ndarray:
+    """The rows of some users in a frame of lists."""
+    return (users[:, None] * n + np.arange(n)).ravel()
+
+
+def _put(frame: pd.DataFrame, rows: np.ndarray, values: Mapping[str, Any]) -> None:
+    """Write values into some rows of a frame, column by column."""
+    for name, some in values.items():
+        column = frame[name].to_numpy(copy=True)
+        column[rows] = some
+        frame[name] = column

@@ -55,6 +55,13 @@ class Steps:
         """When each user's first step was, ``[users]``; ``inf`` where there is none."""
         return self._at(self.start[:-1], np.inf)
 
+    def of_users(self, users: np.ndarray) -> Steps:
+        """The steps of some users, their places ascending."""
+        kept = np.isin(self.user, users)
+        start = np.concatenate([[0], np.cumsum(self.count()[users])])
+        user = np.searchsorted(users, self.user[kept])
+        return Steps(start, user, self.item[kept], self.type[kept], self.at[kept])
+
     def newest(self) -> np.ndarray:
         """When each user's last step was, ``[users]``; ``-inf`` where there is none."""
         return self._at(self.start[1:] - 1, -np.inf)
@@ -89,6 +96,11 @@ class Users:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def of(self, places: np.ndarray) -> Users:
+        """Some of the users, their places ascending."""
+        seen = [self.seen[place] for place in places]
+        return Users(self.ids[places], self.steps.of_users(places), self.history[places], self.types[places], seen)
+
     def having_seen(self, items: np.ndarray) -> Users:
         """The same users, who must not be shown ``items`` ``[users, n]`` either; 0 is none."""
         return replace(self, seen=[np.union1d(old, new[new > 0]) for old, new in zip(self.seen, items, strict=True)])
@@ -106,7 +118,8 @@ class Users:
         return items, types
 
     def rows(self, section: int, items: Tensor, scores: Tensor) -> pd.DataFrame:
-        """A row for each place of the lists ``[users, n]``: user_id, section, rank from 1, item_idx, score."""
+        """A row for each place of the lists ``[users, n]``: user_id, section, rank from 1, item_idx, score,
+        propensity (none)."""
         n = items.shape[1]
         return pd.DataFrame(
             {
@@ -115,5 +128,6 @@ class Users:
                 "rank": np.tile(np.arange(1, n + 1, dtype=np.int32), len(self)),
                 "item_idx": items.flatten().numpy().astype(np.int32),
                 "score": scores.flatten().numpy().astype(np.float64),
+                "propensity": np.full(len(self) * n, np.nan),
             }
         )

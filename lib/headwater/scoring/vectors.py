@@ -8,6 +8,9 @@ from torch import Tensor
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
 
+TRIFLE = 1e-3
+"""Spread of the noise in a newcomer's vector, in those of the trained: newcomers of a category would else be equal, and
+which of equals came first would hang on the rounding of a product."""
 PRIOR = 5.0
 """How many events tell as much of a newcomer as its category does."""
 
@@ -20,6 +23,8 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue) -> Tensor:
     """
     known = ranker.n_items + 1
     vectors = _middles(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[known:]
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
+    vectors = vectors + TRIFLE * ranker.item_vectors[1:].std(correction=0) * noise
     met = catalogue.newcomers
     if met is None or met.first != known or not len(vectors):
         return vectors

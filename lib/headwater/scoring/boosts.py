@@ -1,0 +1,37 @@
+"""What a site adds to the score of an item, whoever looks: against what is popular, for the new, for the dear or the cheap."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headwater.config import Boosts
+from headwater.scoring.catalogue import Catalogue
+
+DAY = 86_400.0
+
+
+def of_items(catalogue: Catalogue, boosts: Boosts) -> np.ndarray:
+    """What is added, float32 ``[items + 1]``, in spreads of a user's scores.
+
+    Popularity and price count as logarithms, in spreads of the catalogue's; an item without a price has the mean one.
+    Newness is 1 for the newest event's day and half of it after each ``newness_days``.
+    """
+    added = np.zeros(len(catalogue.available))
+    if boosts.popularity:
+        added += boosts.popularity * _standardised(np.log(catalogue.popular + 0.1))
+    if boosts.price:
+        added += boosts.price * _standardised(np.log(np.where(catalogue.price > 0, catalogue.price, np.nan)))
+    if boosts.newness:
+        age = np.maximum(catalogue.until - catalogue.first_seen, 0) / DAY
+        added += boosts.newness * 0.5 ** (age / boosts.newness_days)
+    return added.astype(np.float32)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """With mean 0 and spread 1 over the items that have a value; 0 for the others and for no item."""
+    real = np.isfinite(values)
+    real[0] = False
+    if not real.any():
+        return np.zeros_like(values)
+    middle, spread = values[real].mean(), values[real].std()
+    return np.where(real, (values - middle) / (spread + 1e-9), 0.0)

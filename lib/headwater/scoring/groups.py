@@ -1,0 +1,73 @@
+"""Users in groups, each with lists made by its own rules (``topn.strategies``); who is in none has the rules of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwater.config import Topn, When
+from headwater.models.variety import Variety
+from headwater.scoring import boosts
+from headwater.scoring.candidates import NEVER
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.ladder import Ladder
+from headwater.scoring.taste import Taste
+from headwater.scoring.users import Steps
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group's ``name``, empty for those in none, who is in it, its rules with what it inherits, and the catalogue as it
+    may see it."""
+
+    name: str
+    when: When | None
+    topn: Topn
+    catalogue: Catalogue
+    variety: Variety
+    ladder: Ladder
+
+    def added(self, everything: Catalogue) -> np.ndarray:
+        """What the group's rules add to scores, float32 ``[items + 1]``: ``NEVER`` for what of ``everything`` that may be
+        shown it must not see."""
+        forbidden = everything.available & ~self.catalogue.available
+        return np.where(forbidden, np.float32(NEVER), boosts.of_items(self.catalogue, self.topn.boosts))
+
+
+def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:
+    """The groups in the order of the config; the last one is everybody else."""
+    rules = [(kind.name, kind.when, topn.of_group(kind)) for kind in topn.strategies]
+    return [_group(name, when, own, catalogue) for name, when, own in [*rules, ("", None, topn)]]
+
+
+def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> np.ndarray:
+    """The place of each user's group, int64 ``[users]``: the first one whose conditions all hold. ``now`` in epoch seconds.
+
+    A history is its last events only, as many as a sequence holds.
+    """
+    member = np.full(len(now), len(groups) - 1)
+    for place in range(len(groups) - 2, -1, -1):
+        when = groups[place].when
+        assert when is not None, "only everybody else has no condition"
+        member[_fits(when, groups[place].catalogue.names, steps, taste, now)] = place
+    return member
+
+
+def _group(name: str, when: When | None, topn: Topn, catalogue: Catalogue) -> Group:
+    own = catalogue.narrowed(topn.categories, catalogue.denied.get(name))
+    return Group(name, when, topn, own, Variety.of(topn), Ladder(own, topn.max_per_category))
+
+
+def _fits(when: When, names: np.ndarray, steps: Steps, taste: Taste, now: np.ndarray) -> np.ndarray:
+    count = steps.count()
+    fits = count >= when.min_events
+    if when.max_events is not None:
+        fits &= count <= when.max_events
+    if when.min_days_away:
+        fits &= (count > 0) & (now - steps.newest() >= when.min_days_away * DAY)
+    if when.category:
+        fits &= (taste.shares * (names[taste.categories] == when.category)).sum(axis=1) >= when.min_share
+    return fits

@@ -1,0 +1,45 @@
+"""A user's own mix of categories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.users import Steps
+
+MOST = 20
+"""Categories of a user that count, the most frequent ones."""
+
+
+@dataclass(frozen=True)
+class Taste:
+    """``categories`` int64 ``[users, most]``, the most frequent first, 0 is none, and their ``shares``, float32, which sum
+    to one, or to zero where a history has no category."""
+
+    categories: np.ndarray
+    shares: np.ndarray
+
+    def of(self, users: np.ndarray) -> Taste:
+        """That of some of the users, a mask or places."""
+        return Taste(self.categories[users], self.shares[users])
+
+
+def mix(steps: Steps, catalogue: Catalogue) -> Taste:
+    """Every event counts one, in equal parts for each category of its item; of equals the lower name is first."""
+    n_users, n_names = len(steps.count()), len(catalogue.names)
+    codes = catalogue.categories[np.where(steps.item < len(catalogue.categories), steps.item, 0)]  # [steps, each]
+    each = 1.0 / np.maximum((codes > 0).sum(axis=1), 1)
+    place, column = np.nonzero(codes)
+    key = steps.user[place] * n_names + codes[place, column]
+    pairs, inverse = np.unique(key, return_inverse=True)
+    weight = np.bincount(inverse, weights=each[place], minlength=len(pairs))
+    user, code = pairs // n_names, pairs % n_names
+    order = np.lexsort((code, -weight, user))
+    user, code, weight = user[order], code[order], weight[order]
+    rank = np.arange(len(user)) - np.searchsorted(user, user)
+    kept = rank < MOST
+    categories, shares = np.zeros((n_users, MOST), dtype=np.int64), np.zeros((n_users, MOST), dtype=np.float32)
+    categories[user[kept], rank[kept]], shares[user[kept], rank[kept]] = code[kept], weight[kept]
+    return Taste(categories, shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9))

@@ -1,0 +1,92 @@
+"""Who is in which group, what a group inherits, and what it may see."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headwater.config import Topn
+from headwater.scoring import groups, taste
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.users import Steps
+
+DAY = 86_400.0
+NOW = 100 * DAY
+SHOP = Catalogue(
+    available=np.array([False, True, True, True, True]),
+    popular=np.ones(5),
+    categories=np.array([[0, 0], [1, 0], [1, 2], [2, 0], [0, 0]], dtype=np.int32),
+    first_seen=np.zeros(5),
+    names=np.array(["", "cake", "tea"]),
+    denied={"away": np.array([1, 2])},
+)
+STRATEGIES = [
+    {"name": "new", "when": {"max_events": 1}, "variety_weight": 0.0},
+    {"name": "away", "when": {"min_days_away": 30}, "deny": ["a", "b"], "boosts": {"newness": 1.0}},
+    {"name": "cake", "when": {"category": "cake", "min_share": 0.7}, "categories": ["cake"], "max_per_category": 2},
+    {"name": "heavy", "when": {"min_events": 4}, "explore": {"share": 0.2}},
+]
+
+
+def steps(*users):
+    """For each user (items, days since the last event), events a day apart."""
+    return Steps.of(
+        pd.DataFrame(
+            {
+                "item_idx": [np.array(items, dtype=np.int64) for items, _ in users],
+                "event_type": [np.array(["view"] * len(items), dtype=object) for items, _ in users],
+                "at": [NOW - DAY * (ago + np.arange(len(items))[::-1]) for items, ago in users],
+            }
+        )
+    )
+
+
+def names(*users, strategies=STRATEGIES):
+    known = steps(*users)
+    made = groups.resolve(Topn(strategies=strategies), SHOP)
+    member = groups.assign(made, known, taste.mix(known, SHOP), np.full(len(users), NOW))
+    return [made[place].name for place in member]
+
+
+def test_the_first_group_whose_conditions_hold_has_the_user():
+    assert names(([], 0), ([3], 90), ([3, 1, 3], 30), ([1, 1, 3, 1], 0), ([3, 4, 3, 3], 0), ([3, 3], 29)) == [
+        "new", "new", "away", "cake", "heavy", "",
+    ]  # fmt: skip
+
+
+def test_all_conditions_of_a_group_must_hold():
+    both = [{"name": "gone", "when": {"min_events": 2, "min_days_away": 10}}]
+    assert names(([1, 1], 10), ([1, 1], 9), ([1], 10), ([], 0), strategies=both) == ["gone", "", "", ""]
+
+
+def test_the_day_on_which_a_user_is_long_away_counts():
+    lapsed = [{"name": "away", "when": {"min_days_away": 30}}]
+    assert names(([1], 30), ([1], 29.9), strategies=lapsed) == ["away", ""]
+
+
+def test_a_category_that_nobody_has_is_nobodys_taste():
+    odd = [{"name": "soap", "when": {"category": "soap"}}]
+    assert names(([1], 0), strategies=odd) == [""]
+
+
+def test_what_a_group_does_not_give_it_inherits():
+    topn = Topn(variety_weight=0.3, max_per_category=5, boosts={"price": 0.1}, strategies=STRATEGIES)
+    new, away, cake, heavy, everybody = groups.resolve(topn, SHOP)
+    assert (new.topn.variety_weight, new.topn.max_per_category) == (0.0, 5)
+    assert (away.topn.variety_weight, away.topn.boosts.price, away.topn.boosts.newness) == (0.3, 0.0, 1.0)
+    assert (cake.variety.most, cake.topn.boosts.price) == (2, 0.1)
+    assert (heavy.topn.explore.share, everybody.topn.explore.share) == (0.2, 0.0)
+    assert everybody.topn == topn
+
+
+def test_a_group_sees_what_its_filters_leave_and_its_scores_say_so():
+    _, away, cake, heavy, everybody = groups.resolve(Topn(strategies=STRATEGIES), SHOP)
+    assert np.flatnonzero(away.catalogue.available).tolist() == [3, 4]
+    assert np.flatnonzero(cake.catalogue.available).tolist() == [1, 2]
+    assert heavy.catalogue is everybody.catalogue is SHOP
+    assert np.flatnonzero(cake.added(SHOP) == np.float32(groups.NEVER)).tolist() == [3, 4]
+
+
+def test_a_taste_is_the_share_of_events_and_an_item_of_two_categories_counts_half_for_each():
+    own = taste.mix(steps(([1, 2, 2, 4], 0), ([4], 0), ([], 0)), SHOP)
+    assert own.categories[:, :3].tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 0]]
+    assert own.shares[:, :2].tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)], [0, 0], [0, 0]]
