@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
@@ -36,22 +36,20 @@ def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
 def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -> DataFrame:
     """The new rows of every user in ``steps``, in the order of ``schemas.TABLES["sequences"]``.
 
-    ``stored`` holds the current rows of those users (others are ignored); a step that it holds already is not doubled.
-    Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no memory.
+    ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it holds already
+    is not doubled. Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no
+    memory.
     """
     users = steps.select("user_id").distinct()
-    earlier = stored.join(users, "user_id", how="left_semi")
-    kept = earlier.select("user_id", F.explode(_zip_steps()).alias("step")).select("user_id", "step.*")
-    recent = _last(kept.unionByName(steps).dropDuplicates(["user_id", "event_id"]), max_length)
-    sequences = recent.groupBy("user_id").agg(F.array_sort(F.collect_list(F.struct(*STEP))).alias("steps"))
-    seen = (
-        earlier.select("user_id", F.explode("seen_items").alias("item_idx"))
-        .unionByName(steps.select("user_id", "item_idx"))
-        .groupBy("user_id")
-        .agg(F.array_sort(F.collect_set("item_idx")).alias("seen_items"))
+    earlier = stored.join(users, "user_id", how="left_semi").select(
+        "user_id", F.arrays_zip(*STEP).alias("earlier"), F.col("seen_items").alias("earlier_items")
     )
+    known = _collected(steps, max_length).join(earlier, "user_id", how="left")
+    every = F.array_sort(F.array_union(F.coalesce("earlier", F.array()), "steps"))
+    kept = F.slice(every, F.greatest(F.size(every) - max_length + 1, F.lit(1)), max_length)
+    seen = F.array_sort(F.array_union(F.coalesce("earlier_items", F.array()), "items"))
     return (
-        sequences.join(seen, "user_id", how="inner")
+        known.select("user_id", kept.alias("steps"), seen.alias("seen_items"))
         .select(
             "user_id",
             *(
@@ -78,14 +76,14 @@ def newest(feed: DataFrame) -> DataFrame:
     return after.groupBy("user_id").agg(last).where("row.alive").select(*(F.col(f"row.{name}") for name in columns))
 
 
-def _zip_steps() -> Column:
-    return F.arrays_zip(*STEP)
+def _collected(steps: DataFrame, max_length: int) -> DataFrame:
+    """Of each user the newest ``max_length`` ``steps``, an array of structs, and all ``items``, each once.
 
-
-def _last(steps: DataFrame, max_length: int) -> DataFrame:
-    """The newest ``max_length`` steps of each user; the rank is taken before anything is collected."""
-    from pyspark.sql import Window
-
+    The rank is taken before anything is collected.
+    """
     newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
     ranked = steps.withColumn("age", F.row_number().over(newest_first))
-    return ranked.where(F.col("age") <= max_length).drop("age")
+    recent = F.when(F.col("age") <= max_length, F.struct(*STEP))
+    return ranked.groupBy("user_id").agg(
+        F.collect_list(recent).alias("steps"), F.collect_set("item_idx").alias("items")
+    )
