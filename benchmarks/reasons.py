@@ -53,10 +53,11 @@ def measure(j: Job) -> dict[str, Any]:
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         begun = time.perf_counter()
         variety = Variety.of(topn)
-        found = candidates.best(candidates.ask(history, kinds), (users, torch.cat(seen)), variety.width(topn.n))
+        query = ranker.query(history, kinds)
+        found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.unit)
         listed = time.perf_counter()
-        place = decisive_events(ranker, items, history, kinds)
+        place = decisive_events(ranker, query, items, history, kinds)
         seconds["lists"] += listed - begun
         seconds["reasons"] += time.perf_counter() - listed
         length = (history > 0).sum(1, keepdim=True)
@@ -75,13 +76,13 @@ def measure(j: Job) -> dict[str, Any]:
 
 def falls(ranker: Ranker, items: Tensor, history: Tensor, types: Tensor, place: Tensor) -> Tensor:
     """Whether an item scores lower once the event at a place is gone, bool ``[batch, n]``; one scoring a place."""
-    before, lower = ranker.scores_of(items, history, types), []
+    before, lower = ranker.scores_of(items, ranker.query(history, types)), []
     for rank in range(items.shape[1]):
         gone = torch.arange(history.shape[1]) == place[:, rank : rank + 1]
         shorter = ranker.pad(
             *([row[~cut].tolist() for row, cut in zip(part, gone, strict=True)] for part in (history, types))
         )
-        lower.append(ranker.scores_of(items[:, rank : rank + 1], *shorter) < before[:, rank : rank + 1])
+        lower.append(ranker.scores_of(items[:, rank : rank + 1], ranker.query(*shorter)) < before[:, rank : rank + 1])
     return torch.cat(lower, dim=1)
 
 

@@ -22,6 +22,10 @@ def ranker(request):
     return made.with_recency(np.arange(10.0))
 
 
+def reasons_of(ranker, listed, items, types):
+    return decisive_events(ranker, ranker.query(items, types), listed, items, types)
+
+
 def losses(ranker, history, listed):
     """What each listed item scores less without each event, ``[events, n]``."""
     lower = []
@@ -36,7 +40,7 @@ def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_n
     histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1, 5, 6]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
-    places = decisive_events(ranker, listed, items, types)
+    places = reasons_of(ranker, listed, items, types)
     assert (places >= 0).any()
     for row, history in enumerate(histories):
         lower = losses(ranker, history, listed[row])
@@ -52,7 +56,7 @@ def test_of_the_events_that_were_tried_the_one_that_costs_most_is_the_reason(ran
     histories = [[1, 2, 3], [9, 1, 5, 6]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [2, 3, 7]])
-    places = decisive_events(ranker, listed, items, types)
+    places = reasons_of(ranker, listed, items, types)
     for row, history in enumerate(histories):
         most, which = losses(ranker, history, listed[row]).max(dim=0)
         offset = items.shape[1] - len(history)
@@ -64,17 +68,17 @@ def test_a_list_is_done_when_one_place_in_ten_lacks_a_reason(ranker, monkeypatch
     counted = []
     scores_of = ranker.scores_of
 
-    def counting(wanted, items, types):
-        counted.append(len(items))
-        scores = scores_of(wanted, items, types)
+    def counting(wanted, query):
+        counted.append(len(wanted))
+        scores = scores_of(wanted, query)
         return scores if len(counted) == 1 else before - torch.tensor([[1.0] * 9 + [-1.0], [1.0] * 8 + [-1.0] * 2])
 
     items, types = ranker.pad([[1, 2, 3], [4, 5, 6]], [[1] * 3, [1] * 3])
     listed = torch.arange(10).expand(2, -1) % 9 + 1
-    before = scores_of(listed, items, types)
+    before = scores_of(listed, ranker.query(items, types))
     monkeypatch.setattr(ranker, "scores_of", counting)
     monkeypatch.setattr(reasons, "TRIED", 1)
-    places = decisive_events(ranker, listed, items, types)
+    places = reasons_of(ranker, listed, items, types)
     assert places.tolist() == [[4] * 9 + [-1], [4] * 8 + [-1] * 2]
     monkeypatch.undo()
     assert counted == [2, 2]
@@ -82,7 +86,7 @@ def test_a_list_is_done_when_one_place_in_ten_lacks_a_reason(ranker, monkeypatch
 
 def test_the_only_event_is_the_reason_for_everything(ranker):
     items, types = ranker.pad([[3]], [[1]])
-    assert decisive_events(ranker, torch.tensor([[4, 9]]), items, types).tolist() == [[4, 4]]
+    assert reasons_of(ranker, torch.tensor([[4, 9]]), items, types).tolist() == [[4, 4]]
 
 
 def test_in_a_hybrid_what_followed_an_event_is_there_because_of_it():
@@ -90,9 +94,9 @@ def test_in_a_hybrid_what_followed_an_event_is_there_because_of_it():
     model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
     made = Ranker(model, {"blend": {"transitions": 50.0, "recency": 0.0}}, count(SEQUENCES, 9))
     items, types = made.pad([[7, 8, 4]], [[1, 1, 1]])
-    assert decisive_events(made, torch.tensor([[9, 5]]), items, types).tolist() == [[2, 4]]
+    assert reasons_of(made, torch.tensor([[9, 5]]), items, types).tolist() == [[2, 4]]
 
 
 def test_without_a_history_there_is_no_reason(ranker):
     items, types = ranker.pad([[], [1]], [[], [1]])
-    assert decisive_events(ranker, torch.tensor([[4], [4]]), items, types).tolist() == [[-1], [4]]
+    assert reasons_of(ranker, torch.tensor([[4], [4]]), items, types).tolist() == [[-1], [4]]

@@ -22,10 +22,13 @@ from headwater.models.transitions import Transitions
 ENCODED_TOGETHER = 64
 """Histories that pass through the encoder at once: more of them differ more in length, fewer cost more calls."""
 
+GATHERED_TOGETHER = 65_536
+"""Items whose vectors are copied or converted at once, so that no second whole copy stands beside the first."""
+
 
 @dataclass(frozen=True)
 class Query:
-    """How the catalogue scores for some users: ``users @ matrix.T + cells``, and ``shift`` for all items of a row.
+    """How the catalogue scores for some users: ``users @ rows.T + cells``, and ``shift`` for all items of a row.
 
     ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, items + 1]``, ``shift`` ``[batch]``.
     """
@@ -51,9 +54,9 @@ class Ranker:
         self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
-            self.unit = torch.nn.functional.normalize(self.item_vectors, dim=1)
-        self.matrix = torch.nn.functional.pad(self.item_vectors, (0, 1))
-        """Item vectors, and in the last column how popular each item is lately: ``[items + 1, dim + 1]``, newcomers included."""
+            """``[n_items + 1, dim]``; where the model's weights are a mapped file so is this, and processes share it."""
+        self.newcomers = torch.empty(0, self.item_vectors.shape[1])
+        self.recency = torch.zeros(self.size)
 
     @classmethod
     def open(cls, folder: Path) -> Ranker:
@@ -66,17 +69,43 @@ class Ranker:
     def with_newcomers(self, vectors: Tensor) -> Ranker:
         """The same ranker, which also scores the items that came after its training, ``[newcomers, dim]``, those from
         ``n_items + 1`` on; in histories it goes on to leave them out."""
-        every = torch.cat([self.item_vectors, vectors])
-        self.unit = torch.nn.functional.normalize(every, dim=1)
-        self.matrix = torch.nn.functional.pad(every, (0, 1))
+        self.newcomers = vectors
+        self.recency = torch.zeros(self.size)
+        self.__dict__.pop("unit", None)
         return self
 
     def with_recency(self, counts: np.ndarray) -> Ranker:
         """The same ranker, told how popular items are lately (``popularity.decayed_counts``, of any length)."""
-        known = np.zeros(len(self.matrix))
+        known = np.zeros(self.size)
         known[: len(counts)] = counts[: len(known)]
-        self.matrix[:, -1] = recency_scores(known)
+        self.recency = recency_scores(known)
         return self
+
+    @property
+    def size(self) -> int:
+        """How many items are scored, newcomers and padding included."""
+        return self.n_items + 1 + len(self.newcomers)
+
+    def vectors(self, items: Tensor) -> Tensor:
+        """The vectors of some items, newcomers or not, int64 ``[n]`` → ``[n, dim]``."""
+        found = self.item_vectors[items.clamp(max=self.n_items)]
+        new = items > self.n_items
+        found[new] = self.newcomers[items[new] - self.n_items - 1]
+        return found
+
+    def rows(self, items: Tensor) -> Tensor:
+        """What a query's users are multiplied with, for some items ``[n]``: their vectors, and in the last column how
+        popular each is lately, ``[n, dim + 1]``."""
+        found = torch.empty(len(items), self.item_vectors.shape[1] + 1)
+        for part, wanted in zip(found.split(GATHERED_TOGETHER), items.split(GATHERED_TOGETHER), strict=True):
+            part[:, :-1] = self.vectors(wanted)
+        found[:, -1] = self.recency[items]
+        return found
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Vectors of length 1 of all items, ``[items + 1, dim]``."""
+        return torch.nn.functional.normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
     def pad(self, items: Iterable[Any], types: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
@@ -97,7 +126,7 @@ class Ranker:
 
     @torch.inference_mode()
     def query(self, items: Tensor, types: Tensor) -> Query:
-        """What ranks the catalogue for some histories (``pad``): one product with ``matrix`` and a few cells more.
+        """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more.
 
         Standardising a row takes the mean and the spread of its products, which follow from the first two moments of
         the item vectors: (u·v - u·m) / √(uᵀSu - (u·m)²). So the whole row is never needed.
@@ -114,7 +143,7 @@ class Ranker:
             users, shift = (precise / spread.unsqueeze(1)).float(), (-mean / spread).float()
             weight += blended["recency"]
             cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
-            cells.resize((len(users), len(self.matrix)))  # newcomers followed nothing yet
+            cells.resize((len(users), self.size))  # newcomers followed nothing yet
         users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
 
@@ -131,8 +160,13 @@ class Ranker:
     def _moments(self) -> tuple[Tensor, Tensor]:
         """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; a model alone only asks
         where something is added to its scores."""
-        real = self.item_vectors[1:].double()
-        return real.mean(0), real.T @ real / len(real)
+        dim = self.item_vectors.shape[1]
+        first, second = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
+        for part in self.item_vectors[1:].split(GATHERED_TOGETHER):
+            real = part.double()
+            first += real.sum(0)
+            second += real.T @ real
+        return first / self.n_items, second / self.n_items
 
     def _encode(self, items: Tensor, types: Tensor) -> Tensor:
         """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
@@ -144,21 +178,23 @@ class Ranker:
         return users
 
     @torch.inference_mode()
-    def scores_of(self, wanted: Tensor, items: Tensor, types: Tensor) -> Tensor:
-        """Scores ``[batch, n]`` of a few ``wanted`` items of each history, int64 ``[batch, n]``."""
-        query = self.query(items, types)
-        scores = (self.matrix[wanted] @ query.users.unsqueeze(2)).squeeze(2) + query.shift.unsqueeze(1)
+    def scores_of(self, wanted: Tensor, query: Query) -> Tensor:
+        """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``."""
+        rows = self.rows(wanted.flatten()).unflatten(0, wanted.shape)  # [batch, n, dim + 1]
+        scores = (rows @ query.users.unsqueeze(2)).squeeze(2) + query.shift.unsqueeze(1)
         if query.cells is None:
             return scores
-        rows = np.arange(len(wanted)).repeat(wanted.shape[1])
-        cells = np.asarray(query.cells[rows, wanted.flatten().numpy().copy()], dtype=np.float32)
+        places = np.arange(len(wanted)).repeat(wanted.shape[1]), wanted.flatten().numpy().copy()
+        cells = np.asarray(query.cells[places], dtype=np.float32)
         return scores + torch.from_numpy(cells.reshape(wanted.shape))
 
     @torch.inference_mode()
     def scores(self, items: Tensor, types: Tensor) -> Tensor:
         """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
         query = self.query(items, types)
-        scores = query.users @ self.matrix.T + query.shift.unsqueeze(1)
+        every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
+        scores = query.users[:, :-1] @ every.T
+        scores += query.users[:, -1:] * self.recency + query.shift.unsqueeze(1)
         return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())
 
 

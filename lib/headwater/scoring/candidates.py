@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from headwater.models.ranker import Ranker
+from headwater.models.ranker import Query, Ranker
 from headwater.scoring.kernel import Pairs, top_n
 
 NEVER = -1e9
@@ -16,14 +16,15 @@ NEVER = -1e9
 
 
 class Among:
-    """Some rows of a matrix of items, ascending, so that ties still go to the lower index.
+    """Some rows of a matrix of ``n`` items, ascending, so that ties still go to the lower index.
 
     What is left out costs nothing and cannot slip through.
     """
 
-    def __init__(self, matrix: Tensor, rows: Tensor) -> None:
-        self.rows, self.matrix = rows, matrix[rows]
-        self.place = torch.full((len(matrix),), -1, dtype=torch.int64)
+    def __init__(self, n: int, rows: Tensor, matrix: Tensor) -> None:
+        """``matrix`` ``[rows, dim]`` holds these rows alone."""
+        self.rows, self.matrix = rows, matrix
+        self.place = torch.full((n,), -1, dtype=torch.int64)
         self.place[rows] = torch.arange(len(rows))
 
     def best(
@@ -75,19 +76,22 @@ class Candidates:
     def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None) -> None:
         """``allowed`` is bool ``[items]``, padding never counts; ``added`` ``[items, groups]`` in spreads of a user's
         scores, ``NEVER`` for what a group must not see."""
-        self.ranker = ranker
+        self.ranker, self.added = ranker, added
         self.groups = 0 if added is None else added.shape[1]
-        self.matrix = ranker.matrix if added is None else torch.cat([ranker.matrix, added], dim=1)
-        self.among = Among(self.matrix, torch.nonzero(allowed[1:]).squeeze(1) + 1)
+        self.among = self.some(torch.nonzero(allowed[1:]).squeeze(1) + 1)
+
+    def some(self, rows: Tensor) -> Among:
+        """Some items alone, ascending."""
+        matrix = self.ranker.rows(rows)
+        if self.added is not None:
+            matrix = torch.cat([matrix, self.added[rows]], dim=1)
+        return Among(self.ranker.size, rows, matrix)
 
     @torch.inference_mode()
-    def ask(
-        self, history: Tensor, types: Tensor, member: Tensor | None = None, extra: sparse.csr_matrix | None = None
-    ) -> Asked:
-        """What ranks items for some histories. ``member``: each user's group, int64 ``[batch]``; ``extra``, ``[batch,
+    def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> Asked:
+        """What ranks items for some users. ``member``: each user's group, int64 ``[batch]``; ``extra``, ``[batch,
         items]``: what is added to single scores, in spreads of a user's scores."""
-        query = self.ranker.query(history, types)
-        spread, users, cells = torch.ones(len(history)), query.users, query.cells
+        spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
         if self.groups or extra is not None:
             spread = self.ranker.spreads(query)
         if self.groups:
@@ -96,7 +100,7 @@ class Candidates:
             users = torch.cat([users, own], dim=1)
         if extra is not None:
             scaled = (sparse.diags(spread.numpy()) @ extra).tocsr()
-            scaled.resize((len(history), len(self.matrix)))
+            scaled.resize((len(users), self.ranker.size))
             cells = scaled if cells is None else cells + scaled
         return Asked(users, query.shift, spread, cells)
 

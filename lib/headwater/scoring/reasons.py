@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headwater.models.ranker import Ranker
+from headwater.models.ranker import Query, Ranker
 
 TRIED = 4
 """Events of a user that are left out at most, one after the other."""
@@ -19,14 +19,15 @@ SPARED = 0.1
 
 
 @torch.inference_mode()
-def decisive_events(ranker: Ranker, items: Tensor, history: Tensor, types: Tensor) -> Tensor:
+def decisive_events(ranker: Ranker, query: Query, items: Tensor, history: Tensor, types: Tensor) -> Tensor:
     """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
 
     ``items`` int64 ``[batch, n]``, 0 where a list is shorter; ``history`` and ``types`` int64 ``[batch, seq]`` (0 is
-    padding, left). Of the events that were tried and without which the item scores lower, it is the one that costs most.
+    padding, left), of which ``query`` was made. Of the events that were tried and without which the item scores lower,
+    it is the one that costs most.
     The one event of a short history is the reason for all that is listed.
     """
-    before = ranker.scores_of(items, history, types)
+    before = ranker.scores_of(items, query)
     most, which = torch.zeros_like(before), torch.full_like(items, -1)
     likeness = ranker.unit[history] @ ranker.unit[items].transpose(1, 2)  # [batch, seq, n]
     left = history > 0
@@ -40,7 +41,7 @@ def decisive_events(ranker: Ranker, items: Tensor, history: Tensor, types: Tenso
         tried = torch.where(left[users, -1], history.shape[1] - 1, tried)
         left[users, tried] = False
         shorter, kinds = (_without(part[users], tried) for part in (history, types))
-        loss = before[users] - ranker.scores_of(items[users], shorter, kinds)  # [users, n]
+        loss = before[users] - ranker.scores_of(items[users], ranker.query(shorter, kinds))  # [users, n]
         loss[shorter[:, -1] == 0] = torch.inf  # nothing to compare with
         better = loss > most[users]
         most[users] = torch.where(better, loss, most[users])

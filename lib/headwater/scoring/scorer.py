@@ -20,10 +20,10 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.config import Topn
-from headwater.models.ranker import Ranker
+from headwater.models.ranker import Query, Ranker
 from headwater.schemas import EVENT_TYPES
 from headwater.scoring import exploration, groups, repeats, taste
-from headwater.scoring.candidates import Among, Asked, Candidates
+from headwater.scoring.candidates import Asked, Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import left_out
 from headwater.scoring.ladder import LATELY, Row
@@ -43,13 +43,13 @@ class Scorer:
         self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)
-        allowed = torch.zeros(len(self.ranker.matrix), dtype=torch.bool)
+        allowed = torch.zeros(self.ranker.size, dtype=torch.bool)
         allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
         self.candidates = Candidates(self.ranker, allowed, self._added())
         self.width = max(group.variety.width(topn.n) for group in self.groups)
         self.categories = torch.from_numpy(catalogue.categories).long()
         self.little_known = {
-            place: Among(self.candidates.matrix, torch.from_numpy(exploration.little_known(group.catalogue, rule)))
+            place: self.candidates.some(torch.from_numpy(exploration.little_known(group.catalogue, rule)))
             for place, group in enumerate(self.groups)
             if (rule := group.topn.explore).share
         }
@@ -76,7 +76,7 @@ class Scorer:
         columns = np.stack([group.added(self.catalogue) for group in self.groups], axis=1)
         if not columns.any():
             return None
-        return torch.nn.functional.pad(torch.from_numpy(columns), (0, 0, 0, len(self.ranker.matrix) - len(columns)))
+        return torch.nn.functional.pad(torch.from_numpy(columns), (0, 0, 0, self.ranker.size - len(columns)))
 
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
         """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
@@ -92,10 +92,11 @@ class Scorer:
         again = None
         if self.catalogue.again is not None:
             again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
-        asked = self.candidates.ask(users.history, users.types, torch.from_numpy(member), again)
+        query = self.ranker.query(users.history, users.types)
+        asked = self.candidates.ask(query, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        frame = self._explained(users, scores, items)
+        frame = self._explained(users, query, scores, items)
         if again is not None:
             self._say_again(frame, again)
         self._fill(frame, users, member)
@@ -118,9 +119,9 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _explained(self, users: Users, scores: Tensor, items: Tensor) -> pd.DataFrame:
+    def _explained(self, users: Users, query: Query, scores: Tensor, items: Tensor) -> pd.DataFrame:
         """Rows of lists ``[users, n]``, each with the event behind it."""
-        place = decisive_events(self.ranker, items, users.history, users.types)
+        place = decisive_events(self.ranker, query, items, users.history, users.types)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
         frame["because_idx"], frame["because_type"] = users.events_at(torch.where(items > 0, place, -1))

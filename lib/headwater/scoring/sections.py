@@ -32,10 +32,13 @@ class Sections:
         self.ranker, self.catalogue, self.further = ranker, catalogue, further
         if further:
             self.vectors = ranker.unit
-            self.live = Among(self.vectors, torch.from_numpy(np.flatnonzero(catalogue.available)))
+            self.live = self._among(catalogue.available)
             days = {kind.days for kind in further if kind.kind == "new"}
-            fresh = {span: np.flatnonzero(catalogue.available & catalogue.fresh(span)) for span in days}
-            self.fresh = {span: Among(self.vectors, torch.from_numpy(rows)) for span, rows in fresh.items()}
+            self.fresh = {span: self._among(catalogue.available & catalogue.fresh(span)) for span in days}
+
+    def _among(self, shown: np.ndarray) -> Among:
+        rows = torch.from_numpy(np.flatnonzero(shown))
+        return Among(len(self.vectors), rows, self.vectors[rows])
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
         """The sections of users who have their Top-N behind them (``users.seen``), each with the columns of ``LISTS``."""

@@ -75,18 +75,21 @@ def verify(folder: Path) -> None:
 def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
     """The model, in evaluation mode on the CPU, and the facts of its training.
 
+    Its tensors are the mapped file, so that processes that open the same file share one copy in memory.
+
     Raises ModelError on a wrong digest, a spec that does not fit, tensors of another name or shape, or values that are
     not finite.
     """
     verify(folder)
     try:
         stored = json.loads((folder / SPEC).read_text())
-        model = models.build(ModelSpec(**stored["spec"]))
+        with torch.device("meta"):  # no weights are drawn that the file's replace at once
+            model = models.build(ModelSpec(**stored["spec"]))
         weights = load_file(folder / WEIGHTS)
         kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != kinds.get(name, tensor.dtype)]:
             raise ValueError(f"tensor {wrong[0]} is {weights[wrong[0]].dtype}, not {kinds[wrong[0]]}")
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelError(f"model {folder} cannot be opened: {str(error).splitlines()[0]}") from None
     for name, tensor in weights.items():
