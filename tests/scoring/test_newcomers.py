@@ -78,7 +78,7 @@ def test_a_ranker_scores_newcomers_like_everything_else():
     after = made.scores(items, types)
     assert after.shape == (1, 7)
     close(after[:, :5], before)
-    close(made.scores_of(torch.tensor([[6, 2]]), items, types), after[:, [6, 2]])
+    close(made.scores_of(torch.tensor([[6, 2]]), made.query(items, types)), after[:, [6, 2]])
 
 
 def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
