@@ -1,4 +1,5 @@
-"""Measure a model version on held-out events, beside popularity, recent popularity and item transitions.
+"""Measure a model version on held-out events, beside popularity, recent popularity, item transitions and, of a hybrid,
+its sequence model alone.
 
     python jobs/evaluate_model.py --alias champion
     python jobs/evaluate_model.py --version 3
@@ -8,13 +9,14 @@ The whole catalogue is ranked. Rows go to `model_metrics` (newest `evaluated_at`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 
 from headwater import job, schemas, sequences
 from headwater.errors import ModelError, UsageError
-from headwater.evaluation.measure import BESIDE, rows
+from headwater.evaluation.measure import BESIDE, Measured, rows
 from headwater.evaluation.protocol import BASELINES, SPLITS, Evaluation
 from headwater.job import Job
 from headwater.models.ranker import Ranker
@@ -52,20 +54,29 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
         closing[f"users_{split}"] = len(evaluation.held)
         if not len(evaluation.held):
             continue
-        for name in (ranker.name, *BASELINES):
+        for name, measured in compared(evaluation, ranker):
             own = name == ranker.name
-            measured = evaluation.model(ranker) if own else evaluation.baseline(name)
             found += rows(measured, chosen if own else BESIDE, name, chosen, evaluation.protocol, split, j.now)
             if own:
                 values = {key: measured.mean(*key) for key in measured.per_user} | measured.overall
                 logged |= {f"{split}_{metric}_{k}": value for (metric, k), value in values.items()}
             k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
             if split == "test":
-                closing["ndcg" if own else f"ndcg_{name}"] = round(measured.mean("ndcg", k), 5)
+                for metric in ("ndcg", "hit_rate"):
+                    closing[metric if own else f"{metric}_{name}"] = round(measured.mean(metric, k), 5)
     frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}
+
+
+def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:
+    """The version, and what it is measured beside, on the same users."""
+    yield ranker.name, evaluation.model(ranker)
+    if ranker.neighbours:
+        yield "sequence_model", evaluation.model(ranker.alone())
+    for name in BASELINES:
+        yield name, evaluation.baseline(name)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import CHALLENGER, work_folder
-from headwater.training import artifact, facts, grow, snapshot, train
+from headwater.training import artifact, describe, facts, grow, snapshot, train
 
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +48,8 @@ def tune(j: Job) -> dict[str, Any]:
     model, known = artifact.load(parent)
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
-    weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed)
+    described = describe.features(items, known["features"], n_items) if known.get("features") else None
+    weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed, described)
     chosen = feedback.with_replay(
         tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed
     )
@@ -81,16 +82,16 @@ def tune(j: Job) -> dict[str, Any]:
         sequences=data.manifest["sequences"],
         best_epoch=answer["best_epoch"],
         protocol="temporal",
+        features=known.get("features", []),
         **({"blend": known["blend"]} if "blend" in known else {}),
     )
     tuned = folder / "model"
-    transitions = artifact.load_transitions(parent)
     artifact.save(
         tuned,
         artifact.read_weights(answer["weights"]),
         spec,
         known,
-        transitions.grown(n_items) if transitions else None,
+        {name: part.grown(n_items) for name, part in artifact.load_neighbours(parent).items()},
     )
     failpoint("finetune_model:before_register")
     version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)

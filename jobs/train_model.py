@@ -21,16 +21,12 @@ from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.job import Job
 from headwater.models.ranker import recency_scores
-from headwater.models.transitions import count
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import work_folder
-from headwater.training import artifact, facts, hybrid, readers, snapshot, train
+from headwater.training import artifact, describe, facts, hybrid, initial, readers, snapshot, train
 
 app = typer.Typer(add_completion=False)
-
-VALIDATION_USERS = 2_000
-"""Users that early stopping looks at; enough for two digits of NDCG, few enough to cost little."""
 
 
 @app.command(help=__doc__)
@@ -73,22 +69,30 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     inputs = {key: known[key] for key in ("sequences_version", "n_items", "max_length", "protocol", "train_until")}
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-    validation = cases.collect(held, VALIDATION_USERS).arrays(length, VALIDATION_USERS)
-    if config.model.hybrid:
+    validation = cases.collect(held, config.train.validation_users).arrays(length)
+    if config.model.hybrid and "recency" in config.model.blend:
         popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
         validation = replace(validation, prior=popular.numpy())
     steps.unpersist()
-    planned = train.plan(data, spec, config.train, folder / "run", validation, resume=resume)
+    learned_from = readers.read_all(data.files)["item"]
+    described = describe.features(items, config.model.features, n_items) if config.model.features else None
+    known_pairs = learned_from if config.model.initial == "cooccurrence" else None
+    start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
+    artifact.write_weights(folder / "initial.safetensors", start)
+    planned = train.plan(
+        data, spec, config.train, folder / "run", validation, folder / "initial.safetensors", resume=resume
+    )
     answer = train.run(planned, config.train)
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "parent_version": 0}
+    known["features"] = list(config.model.features)
     weights = artifact.read_weights(answer["weights"])
     artifact.save(model, weights, spec, known)
     if config.model.hybrid:
-        counted = count(readers.read_all(data.files)["item"], n_items)
-        known["blend"] = hybrid.best_blend(artifact.load(model)[0], counted, validation)
-        artifact.save(model, weights, spec, known, counted)
+        parts = hybrid.fit_parts(config.model.blend, learned_from, n_items)
+        known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
+        artifact.save(model, weights, spec, known, parts)
     failpoint("train_model:before_register")
     version = runs.log_training(registry, config, model, known, answer["history"], j.name)
     shutil.rmtree(folder, ignore_errors=True)

@@ -155,19 +155,32 @@ class Sequence(Section):
 
 
 class Model(Section):
-    kind: Literal["sasrec", "bert4rec", "gru", "lstm"] = "sasrec"
+    kind: Literal["sasrec", "relative", "bert4rec", "gru", "lstm"] = "sasrec"
     hybrid: bool = False
+    blend: tuple[Literal["transitions", "ease", "recency"], ...] = ("transitions", "ease", "recency")
     dim: Positive = 64
     layers: Positive = 2
     heads: Positive = 2
+    feed_forward: Positive = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     mask_probability: Fraction = 0.2
+    initial: Literal["cooccurrence", "random"] = "cooccurrence"
+    features: tuple[Literal["category", "title", "text"], ...] = ()
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
         return self
+
+
+class Loss(Section):
+    kind: Literal["softmax", "sampled_softmax", "gbce", "bpr"] = "softmax"
+    negatives: Positive = 1_024
+    source: Literal["uniform", "popular", "batch"] = "uniform"
+    correction: bool = True
+    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 class Train(Section):
@@ -178,9 +191,11 @@ class Train(Section):
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    negatives: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: Loss = Loss()
     patience: Positive = 5
+    validation_users: Positive = 2_000
     seed: int = 1
     reader: Literal["petastorm", "pyarrow"] = "petastorm"
     timeout_seconds: Positive = 600

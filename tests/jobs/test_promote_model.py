@@ -89,7 +89,9 @@ def register(job, folder, knows):
         "train_until": (CUT - timedelta(days=1)).isoformat(), "validation_until": CUT.isoformat(),
     }  # fmt: skip
     walked = np.array([[item(user, day) for day in range(6)] for user in range(USERS)])
-    artifact.save(folder, build(spec).state_dict(), spec, facts, count(walked, ITEMS) if knows else None)
+    artifact.save(
+        folder, build(spec).state_dict(), spec, facts, {"transitions": count(walked, ITEMS)} if knows else None
+    )
     return runs.log_training(
         Registry(job.config), job.config, folder, facts, [{"epoch": 1, "loss": 1.0}], "train_model"
     )
@@ -165,7 +167,7 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
     written = {row["model"]: (row["model_version"], row["beside_version"], row["users"]) for row in rows.collect()}
     assert written == {
         "gru+transitions": (1, 1, USERS), "popularity": (0, 1, USERS), "recent_popularity": (0, 1, USERS),
-        "item_transitions": (0, 1, USERS),
+        "item_transitions": (0, 1, USERS), "sequence_model": (0, 1, USERS),
     }  # fmt: skip
     assert Registry(job.config).history(1)["test_ndcg_10"][0][1] == pytest.approx(found["ndcg"], abs=1e-5)
 

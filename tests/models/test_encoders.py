@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from headwater import models
-from headwater.models import ModelSpec
+from headwater.config import Loss
+from headwater.models import ModelSpec, losses
+from headwater.models.losses import Objective
 
 KINDS = sorted(models.ENCODERS)
 CAUSAL = [kind for kind in KINDS if kind != "bert4rec"]
@@ -60,17 +62,28 @@ def test_a_history_of_nothing_gives_finite_numbers(kind):
     assert torch.isfinite(built(kind).eval().user_vectors(empty, empty)).all()
 
 
-@pytest.mark.parametrize("negatives", [0, 8])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_planted_cycle_is_learned(kind, negatives):
+SAMPLED = [
+    Loss(kind="sampled_softmax", negatives=8, source="popular", correction=False),
+    Loss(kind="sampled_softmax", negatives=8, source="batch"),
+    Loss(kind="gbce", negatives=8),
+    Loss(kind="bpr", negatives=8),
+]
+LEARNED = [
+    *((kind, loss) for kind in KINDS for loss in (Loss(), Loss(kind="sampled_softmax", negatives=8))),
+    *(("sasrec", loss) for loss in SAMPLED),
+]
+
+
+@pytest.mark.parametrize(("kind", "loss"), LEARNED)
+def test_a_planted_cycle_is_learned(kind, loss):
     """Every item is followed by the next one; after 150 steps at least nine of ten next items are ranked first."""
     model = built(kind, n_items=12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    draws = torch.Generator().manual_seed(0)
+    objective = Objective(loss, torch.ones(13), torch.Generator().manual_seed(0))
     start = torch.arange(12).unsqueeze(1)
     items = (start + torch.arange(7)) % 12 + 1
     for _ in range(150):
-        total, count = model.train().loss(items, types_of(items), negatives=negatives, generator=draws)
+        total, count = model.train().loss(items, types_of(items), objective=objective)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
@@ -107,30 +120,8 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
     whole.backward()
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
-    monkeypatch.setattr(models.base.losses, "TILE_LOGITS", 1)  # the smallest tile: 16 of 36 positions
+    monkeypatch.setattr(losses, "TILE_LOGITS", 1)  # the smallest tile: 16 of 36 positions
     tiled, _ = model.loss(items, types_of(items))
     tiled.backward()
     torch.testing.assert_close(whole, tiled)
     torch.testing.assert_close({name: weight.grad for name, weight in model.named_parameters()}, expected)
-
-
-def test_the_loss_and_its_gradient_are_those_of_cross_entropy():
-    draws = torch.Generator().manual_seed(2)
-    states = torch.randn(9, 4, generator=draws, requires_grad=True)
-    matrix = torch.randn(8, 4, generator=draws, requires_grad=True)
-    targets, weights = torch.randint(1, 8, (9,), generator=draws), torch.rand(9, generator=draws)
-    plain = torch.nn.functional.cross_entropy(states @ matrix[1:].T, targets - 1, reduction="none") @ weights
-    expected = torch.autograd.grad(3 * plain, [states, matrix])
-    total, weight = models.base.losses.next_item(states, targets, weights, matrix)
-    torch.testing.assert_close((total, weight), (plain, weights.sum()))
-    torch.testing.assert_close(torch.autograd.grad(3 * total, [states, matrix]), expected)
-
-
-def test_the_loss_of_a_large_catalogue_holds_one_tile_of_logits():
-    """2,000 positions × 20,000 items are 160 MB of logits; what stays for the backward pass is two small gradients."""
-    kept = []
-    states, matrix = torch.randn(2_000, 8, requires_grad=True), torch.randn(20_001, 8, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        total, _ = models.base.losses.next_item(states, torch.ones(2_000).long(), torch.ones(2_000), matrix)
-        total.backward()
-    assert sum(kept) <= states.numel() + matrix.numel()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.models import ModelSpec, build
-from headwater.models.ranker import Ranker, blend, recency_scores, standardised
+from headwater.models import ModelSpec, build, ease
+from headwater.models.ranker import Ranker, blend, recency_scores
 from headwater.models.transitions import count
 from headwater.scoring.candidates import Candidates
 
 SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6]])
-WEIGHTS = {"transitions": 2.0, "recency": 0.5}
+WEIGHTS = {"transitions": 2.0, "ease": 3.0, "recency": 0.5}
 COUNTS = np.array([0.0, 5, 1, 7, 0, 2, 3, 0, 0, 1])
 
 
@@ -19,7 +19,11 @@ def ranker(hybrid):
     model = build(
         ModelSpec("sasrec", n_items=9, max_length=4, dim=8, layers=1, heads=1, dropout=0.1, mask_probability=0.2)
     )
-    made = Ranker(model, {"blend": WEIGHTS}, count(SEQUENCES, 9) if hybrid else None)
+    made = Ranker(
+        model,
+        {"blend": WEIGHTS},
+        {"transitions": count(SEQUENCES, 9), "ease": ease.fit(SEQUENCES, 9, ridge=1.0)} if hybrid else None,
+    )
     return made.with_recency(COUNTS)
 
 
@@ -27,12 +31,13 @@ def histories(made):
     return made.pad([[1, 2, 3], [5], [], [77]], [[1, 1, 5], [2], [], [1]])  # the last one: an item of tomorrow
 
 
-def test_a_hybrid_is_the_blend_of_standardised_logits_transitions_and_recency():
+def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():
     made = ranker(hybrid=True)
     items, types = histories(made)
     with torch.inference_mode():
-        logits = standardised(made.model.user_vectors(items, types) @ made.item_vectors.T)
-        expected = blend(logits, made.transitions.scores(items), recency_scores(COUNTS), WEIGHTS)
+        logits = made.model.user_vectors(items, types) @ made.item_vectors.T
+        parts = {name: (part.scores(items).clamp(min=0) / 0.01 + 1).log() for name, part in made.neighbours.items()}
+        expected = blend(logits, {**parts, "recency": recency_scores(COUNTS)}, WEIGHTS)
     assert torch.allclose(made.scores(items, types)[:2, 1:], expected[:2, 1:], atol=1e-5)
 
 

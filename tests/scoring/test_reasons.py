@@ -18,7 +18,7 @@ def ranker(request):
     torch.manual_seed(1)
     model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
     blend = {"blend": {"transitions": 4.0, "recency": 0.5}}
-    made = Ranker(model, blend, count(SEQUENCES, 9) if request.param else None)
+    made = Ranker(model, blend, {"transitions": count(SEQUENCES, 9)} if request.param else None)
     return made.with_recency(np.arange(10.0))
 
 
@@ -92,7 +92,7 @@ def test_the_only_event_is_the_reason_for_everything(ranker):
 def test_in_a_hybrid_what_followed_an_event_is_there_because_of_it():
     torch.manual_seed(1)
     model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
-    made = Ranker(model, {"blend": {"transitions": 50.0, "recency": 0.0}}, count(SEQUENCES, 9))
+    made = Ranker(model, {"blend": {"transitions": 50.0, "recency": 0.0}}, {"transitions": count(SEQUENCES, 9)})
     items, types = made.pad([[7, 8, 4]], [[1, 1, 1]])
     assert reasons_of(made, torch.tensor([[9, 5]]), items, types).tolist() == [[2, 4]]
 

@@ -32,9 +32,9 @@ def model(tmp_path_factory):
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("model") / "model"
     spec = ModelSpec("sasrec", n_items=ITEMS, max_length=6, dim=8, layers=1, heads=1)
-    facts = {"blend": {"transitions": 20.0, "recency": 0.1}}
+    facts = {"blend": {"transitions": 4.0, "recency": 0.1}}
     weights = {name: tensor.clone() for name, tensor in build(spec).state_dict().items()}
-    artifact.save(folder, weights, spec, facts, count(WALK, ITEMS))
+    artifact.save(folder, weights, spec, facts, {"transitions": count(WALK, ITEMS)})
     return folder
 
 

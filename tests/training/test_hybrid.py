@@ -7,7 +7,7 @@ import torch
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import recency_scores
 from headwater.models.transitions import count
-from headwater.training.hybrid import best_blend
+from headwater.training.hybrid import best_blend, fit_parts
 from headwater.training.validation import Cases
 
 ITEMS = 12
@@ -30,19 +30,20 @@ def model():
 
 def test_where_each_takes_what_follows_transitions_lead(model):
     follows = np.array([[k, k + 1] for k in range(1, 10)])
-    weights = best_blend(model, count(follows, ITEMS), cases(range(2, 11), np.zeros(ITEMS + 1)))
-    assert weights["transitions"] >= 2
+    weights = best_blend(model, {"transitions": count(follows, ITEMS)}, cases(range(2, 11), np.zeros(ITEMS + 1)))
+    assert weights["transitions"] * np.log(101) > 1  # what followed every time outweighs what logits differ by
     assert weights["recency"] == 0
 
 
 def test_where_all_take_what_is_popular_recency_leads(model):
     popular = np.zeros(ITEMS + 1)
     popular[12] = 100
-    weights = best_blend(model, count(np.array([[1, 2]]), ITEMS), cases([12] * 9, popular))
+    weights = best_blend(model, {"transitions": count(np.array([[1, 2]]), ITEMS)}, cases([12] * 9, popular))
     assert weights["recency"] > 0
     assert weights["transitions"] == 0
 
 
-def test_without_anybody_to_ask_both_weigh_one(model):
+def test_without_anybody_to_ask_all_weigh_one(model):
     nobody = cases([], np.zeros(ITEMS + 1))
-    assert best_blend(model, count(np.array([[1, 2]]), ITEMS), nobody) == {"transitions": 1.0, "recency": 1.0}
+    parts = fit_parts(["transitions", "ease", "recency"], np.array([[1, 2]]), ITEMS)
+    assert best_blend(model, parts, nobody) == {"transitions": 1.0, "ease": 1.0, "recency": 1.0}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.config import Train
+from headwater.config import Loss, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec, build
-from headwater.training import artifact, checkpoints, grow, snapshot, train
+from headwater.training import artifact, checkpoints, grow, loop, snapshot, train
 from headwater.training.snapshot import Snapshot
 
 SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, dropout=0.1)
@@ -35,23 +35,26 @@ def write_snapshot(folder, files):
     return Snapshot.open(folder)
 
 
-def trained(tmp_path, name, processes=1, resume=False, epochs=3, **settings):
+def trained(tmp_path, name, processes=1, resume=False, epochs=3, batch_size=16, **settings):
     folder = tmp_path / f"snapshot{processes}"
     data = Snapshot.open(folder) if folder.exists() else write_snapshot(folder, processes)
-    config = Train(processes=processes, epochs=epochs, batch_size=16, use_gpu=False, timeout_seconds=60, **settings)
+    config = Train(
+        processes=processes, epochs=epochs, batch_size=batch_size, use_gpu=False, timeout_seconds=60, **settings
+    )
     answer = train.run(train.plan(data, SPEC, config, tmp_path / name, resume=resume), config)
     return answer, artifact.read_weights(answer["weights"])
 
 
-def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_path):
-    whole, weights = trained(tmp_path, "whole")
-    again, same = trained(tmp_path, "again")
+@pytest.mark.parametrize("options", [{}, {"average": 0.9, "loss": Loss(kind="sampled_softmax", source="popular")}])
+def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_path, options):
+    whole, weights = trained(tmp_path, "whole", **options)
+    again, same = trained(tmp_path, "again", **options)
     assert [entry["loss"] for entry in whole["history"]] == [entry["loss"] for entry in again["history"]]
     assert whole["history"][-1]["loss"] < whole["history"][0]["loss"]
     newest = sorted((tmp_path / "again/checkpoints").glob("epoch-*"))[-2:]
     for path in newest:
         path.unlink()  # as if it had been killed before the last epoch was saved
-    _, resumed = trained(tmp_path, "again", resume=True)
+    _, resumed = trained(tmp_path, "again", resume=True, **options)
     for name, tensor in weights.items():
         assert torch.equal(tensor, same[name]), name
         assert torch.equal(tensor, resumed[name]), name
@@ -63,6 +66,36 @@ def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_pat
     two, _ = trained(tmp_path, "two", processes=2, epochs=4)
     assert two["history"][0]["sequences"] == one["history"][0]["sequences"] == 48
     assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
+
+
+def fitted(tmp_path, **options):
+    """Trained in this process, without ranks: what is kept after each epoch of one step."""
+    torch.manual_seed(1)
+    model = build(SPEC)
+    settings = {
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "average": 0.0,
+        "patience": 9,
+    }
+    settings = loop.Settings(
+        **settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options
+    )
+    items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
+    batch = {"item": items, "type": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
+    group, cpu = loop.Group(0, 1, torch.clone), torch.device("cpu")
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    return loop.fit(model, model, lambda _: [batch], None, settings, group, cpu, folder, False, torch.zeros(13)).weights
+
+
+def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):
+    """With a share of a half, the average of step n is half of what it was and half of the weights of step n."""
+    one, two, three = (fitted(tmp_path, epochs=epochs)["item.weight"] for epochs in (1, 2, 3))
+    averaged = fitted(tmp_path, average=0.5)["item.weight"]
+    torch.testing.assert_close(averaged, one / 4 + two / 4 + three / 2)
+    assert not torch.allclose(averaged, three)
 
 
 def test_a_loss_that_explodes_ends_in_one_line(spark, tmp_path):

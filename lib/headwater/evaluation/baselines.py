@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from headwater.evaluation.ranking import Scores
-from headwater.models.transitions import WINDOW, Transitions
+from headwater.models.neighbours import Neighbours
+from headwater.models.transitions import WINDOW
 
 
 def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) -> np.ndarray:
@@ -34,7 +35,7 @@ def by_count(counts: np.ndarray) -> Scores:
     return scores
 
 
-def by_transitions(transitions: Transitions, counts: np.ndarray) -> Scores:
+def by_transitions(transitions: Neighbours, counts: np.ndarray) -> Scores:
     """Transitions from the last few events; popularity decides where they say nothing."""
     fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
 

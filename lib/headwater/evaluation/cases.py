@@ -44,10 +44,10 @@ class HeldOut:
             if mask.any():
                 yield name, mask
 
-    def arrays(self, max_length: int, limit: int) -> Cases:
-        """The first ``limit`` users with a history, as the arrays that training validates on; to others a model has
+    def arrays(self, max_length: int) -> Cases:
+        """The users with a history, as the arrays that training validates on; to others a model has
         nothing to say."""
-        users = [user for user in range(len(self)) if len(self.items[user])][:limit]
+        users = [user for user in range(len(self)) if len(self.items[user])]
         items, types = np.zeros((2, len(users), max_length), dtype=np.int64)
         for row, user in enumerate(users):
             history = self.items[user][-max_length:]

@@ -19,6 +19,7 @@ from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure
 from headwater.evaluation.ranking import AS_RANKED, Scores
 from headwater.models import transitions
+from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
 
@@ -79,7 +80,7 @@ class Evaluation:
         since = baselines.recent_since(newest["newest"], self.config.evaluate.recent_days)
         return baselines.event_counts(self.before, self.n_items, since)
 
-    def _transitions(self) -> transitions.Transitions:
+    def _transitions(self) -> Neighbours:
         everybody = cases.collect(cases.histories(self.before, 200), self.config.evaluate.max_users)
         length = max((len(items) for items in everybody.items), default=1)
         padded = np.zeros((len(everybody), length), dtype=np.int64)

@@ -6,6 +6,7 @@ from headwater.models.spec import ModelSpec
 
 ENCODERS = {
     "sasrec": sasrec.SASRec,
+    "relative": sasrec.RelativeSASRec,
     "bert4rec": bert4rec.Bert4Rec,
     "gru": recurrent.GRU,
     "lstm": recurrent.LSTM,

@@ -8,20 +8,26 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward of four times the width, each behind a norm and around a shortcut."""
+    """Attention and a feed-forward, each behind a norm and around a shortcut.
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    ``feed_forward`` is the inner width in multiples of ``dim``. With ``reach`` each head learns how much a step counts by
+    how many steps it lies back (Raffel et al., T5, 2020, without their buckets), those beyond ``reach`` as the last one.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, feed_forward: int = 4, reach: int = 0) -> None:
         super().__init__()
+        self.distance = nn.Parameter(torch.zeros(heads, reach)) if reach else None
         self.heads, self.dropout = heads, dropout
         self.before_attention, self.before_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.project, self.merge = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        inner = feed_forward * dim
+        self.feed = nn.Sequential(nn.Linear(dim, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, dim))
         self.drop = nn.Dropout(dropout)
 
     def forward(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: who may look at whom."""
         query, key, value = self._heads(self.project(self.before_attention(steps)))
-        return self._with_seen(steps, query, key, value, allowed)
+        return self._with_seen(steps, query, key, value, self._mask(allowed))
 
     def newest(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """The newest state alone, ``[batch, 1, dim]``: the others are only looked at, which is a sixth of the work."""
@@ -30,17 +36,25 @@ class Block(nn.Module):
         normed = self.before_attention(steps)
         (query,) = self._heads(F.linear(normed[:, -1:], weight[:dim], bias[:dim]))
         key, value = self._heads(F.linear(normed, weight[dim:], bias[dim:]))
-        return self._with_seen(steps[:, -1:], query, key, value, allowed[:, :, -1:])
+        return self._with_seen(steps[:, -1:], query, key, value, self._mask(allowed)[:, :, -1:])
+
+    def _mask(self, allowed: Tensor) -> Tensor:
+        """Who may look at whom and, by distance, how gladly: ``[batch, 1 or heads, seq, seq]``."""
+        if self.distance is None:
+            return allowed
+        place = torch.arange(allowed.shape[-1], device=allowed.device)
+        apart = (place.unsqueeze(1) - place).clamp(0, self.distance.shape[1] - 1)
+        return self.distance[:, apart].masked_fill(~allowed, -torch.inf)
 
     def _heads(self, projected: Tensor) -> tuple[Tensor, ...]:
         """``[batch, seq, n · dim]`` as ``n`` tensors ``[batch, heads, seq, dim / heads]``."""
         size = self.project.in_features // self.heads
         return projected.unflatten(2, (-1, self.heads, size)).permute(2, 0, 3, 1, 4).unbind()
 
-    def _with_seen(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    def _with_seen(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The asking ``steps`` ``[batch, asking, dim]`` after attention and feed-forward."""
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         steps = steps + self.drop(self.merge(seen.transpose(1, 2).flatten(2)))  # [batch, asking, dim]
         return steps + self.drop(self.feed(self.before_feed(steps)))
 

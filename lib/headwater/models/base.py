@@ -1,8 +1,8 @@
 """What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
 
 Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; event types likewise, 1 + their place in
-``schemas.EVENT_TYPES``. The input of a step is the sum of its item, event-type and position vectors, where positions
-count back from the newest event, so that padding moves nothing.
+``schemas.EVENT_TYPES``. The input of a step is the sum of its item and event-type vectors and, where the encoder has
+absolute positions, of one for its place, counted back from the newest event, so that padding moves nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headwater.models import losses
+from headwater.models.features import ItemFeatures
+from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
+
+WHOLE_SOFTMAX = Objective()
 
 
 class SequenceModel(nn.Module):
@@ -20,17 +23,24 @@ class SequenceModel(nn.Module):
 
     extra_tokens = 0
     """Item indices above ``n_items`` that only the encoder uses (a mask)."""
+    absolute = True
+    """Whether a step is told how far back from the newest it stands."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.item = nn.Embedding(spec.n_items + 1 + self.extra_tokens, spec.dim, padding_idx=0)
+        rows = spec.n_items + 1 + self.extra_tokens
+        self.item = nn.Embedding(rows, spec.dim, padding_idx=0)
+        self.features = (
+            ItemFeatures(rows, spec.feature_buckets, spec.feature_cells, spec.dim) if spec.feature_buckets else None
+        )
         self.event_type = nn.Embedding(len(EVENT_TYPES) + 1, spec.dim, padding_idx=0)
-        self.position = nn.Embedding(spec.max_length + 1, spec.dim)
-        self.drop = nn.Dropout(spec.dropout)
+        self.position = nn.Embedding(spec.max_length + 1, spec.dim) if self.absolute else None
+        self.drop = nn.Dropout(spec.dropout if spec.input_dropout is None else spec.input_dropout)
         self.norm = nn.LayerNorm(spec.dim)
         for table in (self.item, self.event_type, self.position):
-            nn.init.normal_(table.weight, std=spec.dim**-0.5)
+            if table is not None:
+                nn.init.normal_(table.weight, std=spec.dim**-0.5)
         with torch.no_grad():
             self.item.weight[0].zero_()
             self.event_type.weight[0].zero_()
@@ -50,8 +60,9 @@ class SequenceModel(nn.Module):
     def _steps(self, items: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into ``transform``."""
         real = items > 0
-        age = torch.arange(items.shape[1] - 1, -1, -1, device=items.device)
-        steps = self.item(items) + self.event_type(types) + self.position(age)  # [batch, seq, dim]
+        steps = self._items_of(items) + self.event_type(types)  # [batch, seq, dim]
+        if self.position is not None:
+            steps = steps + self.position(torch.arange(items.shape[1] - 1, -1, -1, device=items.device))
         return self.drop(steps) * real.unsqueeze(-1), real
 
     def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
@@ -60,15 +71,22 @@ class SequenceModel(nn.Module):
 
     def item_matrix(self) -> Tensor:
         """Item vectors ``[n_items + 1, dim]``; row 0 is padding."""
-        return self.item.weight[: self.spec.n_items + 1]
+        own = self.item.weight[: self.spec.n_items + 1]
+        return own if self.features is None else own + self.features(torch.arange(len(own), device=own.device))
+
+    def item_rows(self, items: Tensor) -> Tensor:
+        """The vectors of some items, int64 ``[n]`` → ``[n, dim]``."""
+        return self.item(items) if self.features is None else self.item(items) + self.features(items)
+
+    def _items_of(self, histories: Tensor) -> Tensor:
+        """Item vectors of histories ``[batch, seq]`` → ``[batch, seq, dim]``; features are looked up once an item."""
+        if self.features is None:
+            return self.item(histories)
+        different, place = histories.unique(return_inverse=True)
+        return self.item_rows(different)[place]
 
     def loss(
-        self,
-        items: Tensor,
-        types: Tensor,
-        weights: Tensor | None = None,
-        negatives: int = 0,
-        generator: torch.Generator | None = None,
+        self, items: Tensor, types: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Next-item loss of sequences ``[batch, seq + 1]``: each step predicts the item of the next one.
 
@@ -78,9 +96,7 @@ class SequenceModel(nn.Module):
         states = self.encode(items[:, :-1], types[:, :-1])  # [batch, seq, dim]
         wanted = (items[:, 1:] > 0) & (items[:, :-1] > 0)
         weight = (torch.ones_like(items, dtype=states.dtype) if weights is None else weights)[:, 1:]
-        return losses.next_item(
-            states[wanted], items[:, 1:][wanted], weight[wanted], self.item_matrix(), negatives, generator
-        )
+        return objective(states[wanted], items[:, 1:][wanted], weight[wanted], self)
 
     # DDP calls forward; training asks for the loss.
     forward = loss

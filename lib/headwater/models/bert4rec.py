@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headwater.models import losses
 from headwater.models.attention import Block, allowed_pairs, newest
-from headwater.models.base import SequenceModel
+from headwater.models.base import WHOLE_SOFTMAX, SequenceModel
+from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
 
 
@@ -21,7 +21,9 @@ class Bert4Rec(SequenceModel):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.mask_token = spec.n_items + 1
-        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads, spec.dropout) for _ in range(spec.layers))
+        self.blocks = nn.ModuleList(
+            Block(spec.dim, spec.heads, spec.dropout, spec.feed_forward) for _ in range(spec.layers)
+        )
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         allowed = allowed_pairs(real, causal=False)
@@ -39,24 +41,19 @@ class Bert4Rec(SequenceModel):
         return super().user_vectors(asked, torch.cat([types, torch.zeros_like(mask)], dim=1))
 
     def loss(
-        self,
-        items: Tensor,
-        types: Tensor,
-        weights: Tensor | None = None,
-        negatives: int = 0,
-        generator: torch.Generator | None = None,
+        self, items: Tensor, types: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Masked-item loss of sequences ``[batch, seq + 1]``, in the shape of the next-item loss."""
         real = items > 0
-        draws = torch.rand(items.shape, generator=generator).to(items.device)
+        draws = torch.rand(items.shape, generator=objective.generator).to(items.device)
         masked = real & (draws < self.spec.mask_probability)
-        newest = torch.rand(len(items), generator=generator).to(items.device) < 0.5
+        newest = torch.rand(len(items), generator=objective.generator).to(items.device) < 0.5
         masked[:, -1] |= newest & real[:, -1]
         masked &= real.sum(1, keepdim=True) > 1
         states = self.encode(
             items.masked_fill(masked, self.mask_token), types.masked_fill(masked, 0)
         )  # [batch, seq + 1, dim]
         weight = torch.ones_like(items, dtype=states.dtype) if weights is None else weights
-        return losses.next_item(states[masked], items[masked], weight[masked], self.item_matrix(), negatives, generator)
+        return objective(states[masked], items[masked], weight[masked], self)
 
     forward = loss

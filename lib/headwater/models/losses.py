@@ -1,41 +1,104 @@
-"""Losses over real positions only: cross-entropy over the whole catalogue, or over shared sampled negatives.
+"""Losses over real positions only: what a state should say of the item that came next.
 
-The full loss never holds more than ``TILE_LOGITS`` logits: a tile's gradient is taken while its logits are at hand (the
-same three products as without tiles). Rejected: letting autograd keep each tile's logits, which bounds nothing, and
-recomputing them, which costs a fourth product.
+``softmax``: cross-entropy over the whole catalogue. It never holds more than ``TILE_LOGITS`` logits: a tile's gradient
+is taken while its logits are at hand (the same three products as without tiles). Rejected: letting autograd keep each
+tile's logits, which bounds nothing, and recomputing them, which costs a fourth product.
+
+The others set the target against a few items that the whole batch shares (``models.negatives``), at ``negatives / items``
+of that price: ``sampled_softmax``, ``gbce`` and ``bpr``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from headwater.config import Loss
+from headwater.models import negatives
+
 TILE_LOGITS = 1 << 21
 """Logits that stand in memory at once (8 MiB); above 131,072 items a tile still has 16 positions."""
 
 
-def next_item(
-    states: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    matrix: Tensor,
-    negatives: int = 0,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the losses and the sum of weights.
+class Items(Protocol):
+    """The item vectors of a model, all of them or some."""
 
-    ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``, ``matrix``
-    ``[items + 1, dim]`` with padding in row 0. With ``negatives`` the softmax runs over the target and that many items
-    drawn uniformly, shared by the batch; draws that hit a target are left out for it.
+    def item_matrix(self) -> Tensor:
+        """``[items + 1, dim]``; row 0 is padding."""
+
+    def item_rows(self, items: Tensor) -> Tensor:
+        """The vectors of ``items`` int64 ``[n]``: ``[n, dim]``."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it draws its negatives from.
+
+    ``counts`` float32 ``[items + 1]``: how often each item is a target in training; ``generator``: the draws, the same
+    ones on all ranks. The whole softmax needs neither.
     """
-    if negatives == 0:
-        total = _TiledCrossEntropy.apply(states, matrix[1:], targets - 1, weights)
-    else:
-        total = _sampled(states, targets, weights, matrix, negatives, generator)
-    return total, weights.sum()
+
+    loss: Loss = field(default_factory=Loss)
+    counts: Tensor = field(default_factory=lambda: torch.zeros(0))
+    generator: torch.Generator | None = None
+
+    def __call__(self, states: Tensor, targets: Tensor, weights: Tensor, items: Items) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the losses and the sum of weights, so that ranks and batches add up exactly.
+
+        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``.
+        """
+        if self.loss.kind == "softmax":
+            total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
+            return total, weights.sum()
+        drawn = negatives.draw(self.loss, targets, self.counts, self.generator)
+        positive = (states * items.item_rows(targets)).sum(-1).float()  # [positions]
+        negative = (states @ items.item_rows(drawn.items).T).float()  # [positions, negatives]
+        hit = drawn.items == targets.unsqueeze(1)  # the target itself is no negative
+        each = SAMPLED[self.loss.kind](positive, negative, hit, drawn.log_expected, self.loss, len(self.counts) - 1)
+        return (each * weights).sum(), weights.sum()
+
+
+def sampled_softmax(
+    positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, loss: Loss, n_items: int
+) -> Tensor:
+    """Softmax over the target and its negatives, ``[positions]``.
+
+    With ``loss.correction`` a negative stands for as many items as it is rarer than certain (logQ, Bengio and Senécal,
+    2003), which estimates the softmax over the whole catalogue; without it the softmax is of what was drawn.
+    """
+    if loss.correction:
+        negative = negative - log_expected
+    logits = torch.cat([positive.unsqueeze(1), negative.masked_fill(hit, -1e4)], dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device), reduction="none")
+
+
+def gbce(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, loss: Loss, n_items: int) -> Tensor:
+    """Generalised binary cross-entropy (Petrov and Macdonald, gSASRec, 2023), ``[positions]``.
+
+    The positive's probability is raised to β = α (t (1 - 1 / α) + 1 / α), with α the share of the catalogue that is
+    drawn and t ``loss.calibration``: 0 is the plain loss, 1 takes back all of the overconfidence that drawing brings.
+    """
+    drawn = negative.shape[1]
+    alpha = min(1.0, drawn / max(n_items - 1, 1))
+    beta = alpha * (loss.calibration * (1 - 1 / alpha) + 1 / alpha)
+    against = F.softplus(negative).masked_fill(hit, 0.0).sum(1)
+    return (beta * F.softplus(-positive) + against) / (drawn + 1)
+
+
+def bpr(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, loss: Loss, n_items: int) -> Tensor:
+    """Bayesian personalised ranking (Rendle et al., 2009): -log σ(positive - negative), a mean over the negatives."""
+    worse = F.softplus(negative - positive.unsqueeze(1)).masked_fill(hit, 0.0)
+    return worse.sum(1) / (~hit).sum(1).clamp(min=1)
+
+
+SampledLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Loss, int], Tensor]
+SAMPLED: dict[str, SampledLoss] = {"sampled_softmax": sampled_softmax, "gbce": gbce, "bpr": bpr}
+"""``(positive [positions], negative [positions, n], hit bool alike, log_expected [n], loss, n_items)`` → ``[positions]``."""
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
@@ -68,14 +131,3 @@ class _TiledCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         to_states, to_items = ctx.saved_tensors
         return to_states * slopes[0], (to_items * slopes[0]).to(ctx.kind), None, None
-
-
-def _sampled(
-    states: Tensor, targets: Tensor, weights: Tensor, matrix: Tensor, negatives: int, generator: torch.Generator | None
-) -> Tensor:
-    drawn = torch.randint(1, len(matrix), (negatives,), generator=generator).to(states.device)
-    positive = (states * matrix[targets]).sum(-1, keepdim=True)  # [positions, 1]
-    negative = states @ matrix[drawn].T  # [positions, negatives]
-    negative = negative.masked_fill(drawn.unsqueeze(0) == targets.unsqueeze(1), -1e4)
-    logits = torch.cat([positive, negative], dim=1).float()
-    return (F.cross_entropy(logits, torch.zeros_like(targets), reduction="none") * weights).sum()

@@ -6,7 +6,7 @@ served. Pure torch on the CPU; the model directory is checked as it is opened (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from headwater.models.transitions import Transitions
+from headwater.models.neighbours import Neighbours
 
 ENCODED_TOGETHER = 64
 """Histories that pass through the encoder at once: more of them differ more in length, fewer cost more calls."""
@@ -28,30 +28,30 @@ GATHERED_TOGETHER = 65_536
 
 @dataclass(frozen=True)
 class Query:
-    """How the catalogue scores for some users: ``users @ rows.T + cells``, and ``shift`` for all items of a row.
+    """How the catalogue scores for some users: ``users @ rows.T + cells``.
 
-    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, items + 1]``, ``shift`` ``[batch]``.
+    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, items + 1]``, newcomers included.
     """
 
     users: Tensor
-    shift: Tensor
     cells: sparse.csr_matrix | None
 
 
 class Ranker:
-    """A sequence model, blended with item transitions and recent popularity where the version is a hybrid.
+    """A sequence model, blended with item-to-item neighbours and recent popularity where the version is a hybrid.
 
     What is popular lately changes from day to day and is no part of a version: whoever ranks gives it (``recency``).
     Users without a history are ranked by it alone.
     """
 
-    def __init__(self, model: Any, facts: dict[str, Any], transitions: Transitions | None = None) -> None:
+    def __init__(self, model: Any, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None) -> None:
+        """``neighbours``: of a hybrid, by the names that its ``blend`` weighs them by; none of a model that ranks alone."""
         self.model = model.eval()
         self.facts = facts
-        self.transitions = transitions
+        self.neighbours = dict(neighbours or {})
         self.n_items: int = model.spec.n_items
         self.max_length: int = model.spec.max_length
-        self.name: str = model.spec.kind + ("+transitions" if transitions is not None else "")
+        self.name: str = "+".join([model.spec.kind, *self.neighbours])
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
             """``[n_items + 1, dim]``; where the model's weights are a mapped file so is this, and processes share it."""
@@ -64,7 +64,16 @@ class Ranker:
         from headwater.training import artifact
 
         model, facts = artifact.load(folder)
-        return cls(model, facts, artifact.load_transitions(folder))
+        return cls(model, facts, artifact.load_neighbours(folder))
+
+    @property
+    def transitions(self) -> Neighbours | None:
+        """What follows an item, where the version has learned it."""
+        return self.neighbours.get("transitions")
+
+    def alone(self) -> Ranker:
+        """The sequence model of a hybrid, to be measured without what is blended in."""
+        return Ranker(self.model, self.facts)
 
     def with_newcomers(self, vectors: Tensor) -> Ranker:
         """The same ranker, which also scores the items that came after its training, ``[newcomers, dim]``, those from
@@ -126,40 +135,32 @@ class Ranker:
 
     @torch.inference_mode()
     def query(self, items: Tensor, types: Tensor) -> Query:
-        """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more.
-
-        Standardising a row takes the mean and the spread of its products, which follow from the first two moments of
-        the item vectors: (u·v - u·m) / √(uᵀSu - (u·m)²). So the whole row is never needed.
-        """
+        """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more."""
         users = self._encode(items, types)  # [batch, dim]
         cold = items[:, -1] == 0
-        weight, shift, cells = torch.zeros(len(users)), torch.zeros(len(users)), None
-        if self.transitions is not None:
+        weight, cells = torch.zeros(len(users)), None
+        if self.neighbours:
             blended = self.facts["blend"]
-            precise = users.double()
-            first, second = self._moments
-            mean = precise @ first
-            spread = ((precise @ second * precise).sum(1) - mean**2).clamp(min=0).sqrt() + 1e-6
-            users, shift = (precise / spread.unsqueeze(1)).float(), (-mean / spread).float()
             weight += blended["recency"]
-            cells = self.transitions.sparse_scores(items) * np.float32(blended["transitions"])
+            cells = sum(part.evidence(items) * np.float32(blended[name]) for name, part in self.neighbours.items())
             cells.resize((len(users), self.size))  # newcomers followed nothing yet
-        users[cold], weight[cold], shift[cold] = 0.0, 1.0, 0.0
-        return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), shift, cells)
+        users[cold], weight[cold] = 0.0, 1.0
+        return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), cells)
 
     def spreads(self, query: Query) -> Tensor:
-        """How far the scores of the catalogue lie apart for each user, ``[batch]``: 1 where they are standardised already."""
+        """How far the model's scores of the catalogue lie apart for each user, ``[batch]``; 1 where it says nothing.
+
+        The spread of a row of products follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the
+        row itself is never needed.
+        """
         users = query.users[:, :-1].double()
-        if self.transitions is not None:
-            return torch.ones(len(users))
         first, second = self._moments
         spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; a model alone only asks
-        where something is added to its scores."""
+        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; asked for where something is added."""
         dim = self.item_vectors.shape[1]
         first, second = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
         for part in self.item_vectors[1:].split(GATHERED_TOGETHER):
@@ -181,7 +182,7 @@ class Ranker:
     def scores_of(self, wanted: Tensor, query: Query) -> Tensor:
         """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``."""
         rows = self.rows(wanted.flatten()).unflatten(0, wanted.shape)  # [batch, n, dim + 1]
-        scores = (rows @ query.users.unsqueeze(2)).squeeze(2) + query.shift.unsqueeze(1)
+        scores = (rows @ query.users.unsqueeze(2)).squeeze(2)
         if query.cells is None:
             return scores
         places = np.arange(len(wanted)).repeat(wanted.shape[1]), wanted.flatten().numpy().copy()
@@ -193,8 +194,7 @@ class Ranker:
         """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
         query = self.query(items, types)
         every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
-        scores = query.users[:, :-1] @ every.T
-        scores += query.users[:, -1:] * self.recency + query.shift.unsqueeze(1)
+        scores = query.users[:, :-1] @ every.T + query.users[:, -1:] * self.recency
         return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())
 
 
@@ -211,6 +211,10 @@ def standardised(scores: Tensor) -> Tensor:
     return (scores - real.mean(1, keepdim=True)) / (spread + 1e-6)
 
 
-def blend(logits: Tensor, transitions: Tensor, recency: Tensor, weights: dict[str, float]) -> Tensor:
-    """Standardised logits and recency, transitions as they are: one weighted sum ``[batch, n_items + 1]``."""
-    return logits + weights["transitions"] * transitions + weights["recency"] * recency
+def blend(logits: Tensor, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Logits and the parts by their weights: one sum ``[batch, n_items + 1]``.
+
+    A softmax's logits are logarithms of probabilities, up to what all items share; ``parts``, the evidence of neighbours
+    and standardised recency, are logarithms too, so the sum is a product of experts (Hinton, 2002).
+    """
+    return logits + sum(weights[name] * scores for name, scores in parts.items() if weights[name])

@@ -13,9 +13,14 @@ from headwater.models.spec import ModelSpec
 
 
 class SASRec(SequenceModel):
+    """With the absolute positions of the paper."""
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.blocks = nn.ModuleList(Block(spec.dim, spec.heads, spec.dropout) for _ in range(spec.layers))
+        reach = 0 if self.absolute else spec.max_length
+        self.blocks = nn.ModuleList(
+            Block(spec.dim, spec.heads, spec.dropout, spec.feed_forward, reach) for _ in range(spec.layers)
+        )
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         allowed = allowed_pairs(real, causal=True)
@@ -25,3 +30,9 @@ class SASRec(SequenceModel):
 
     def newest(self, steps: Tensor, real: Tensor) -> Tensor:
         return newest(self.blocks, steps, allowed_pairs(real, causal=True))
+
+
+class RelativeSASRec(SASRec):
+    """With relative positions: what a step makes of the past is the same wherever in a history it stands."""
+
+    absolute = False

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding."""
+    """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding.
+
+    ``input_dropout`` is that of what goes into the encoder, ``dropout`` where it is None. ``feature_cells`` of its items ×
+    ``feature_buckets`` are not zero; without buckets it knows items by their events alone.
+    """
 
     kind: str
     n_items: int
@@ -16,8 +20,12 @@ class ModelSpec:
     dim: int = 64
     layers: int = 2
     heads: int = 2
+    feed_forward: int = 4
     dropout: float = 0.2
+    input_dropout: float | None = None
     mask_probability: float = 0.2
+    feature_buckets: int = 0
+    feature_cells: int = 0
 
     def __post_init__(self) -> None:
         assert self.n_items >= 1, "a catalogue has at least one item"

@@ -57,17 +57,16 @@ class Among:
 @dataclass(frozen=True)
 class Asked:
     """What ranks a matrix of items for some users: ``users`` ``[batch, columns of the matrix]``, what is added to single
-    scores, ``cells`` sparse ``[batch, items]``, and to a whole row, ``shift``; and how far a row's scores are spread."""
+    scores, ``cells`` sparse ``[batch, items]``, and how far a row's scores are spread."""
 
     users: Tensor
-    shift: Tensor
     spread: Tensor
     cells: sparse.csr_matrix | None
 
     def of(self, users: Tensor) -> Asked:
         """That of some of the users, int64 places."""
         cells = None if self.cells is None else self.cells[users.numpy()]
-        return Asked(self.users[users], self.shift[users], self.spread[users], cells)
+        return Asked(self.users[users], self.spread[users], cells)
 
 
 class Candidates:
@@ -102,7 +101,7 @@ class Candidates:
             scaled = (sparse.diags(spread.numpy()) @ extra).tocsr()
             scaled.resize((len(users), self.ranker.size))
             cells = scaled if cells is None else cells + scaled
-        return Asked(users, query.shift, spread, cells)
+        return Asked(users, spread, cells)
 
     @torch.inference_mode()
     def best(
@@ -118,7 +117,7 @@ class Candidates:
         if self.groups:
             forbidden = scores < NEVER / 2 * asked.spread.unsqueeze(1)
             scores, items = scores.masked_fill(forbidden, -torch.inf), items.masked_fill(forbidden, 0)
-        return scores + asked.shift.unsqueeze(1), items
+        return scores, items
 
 
 def cells(matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
 
 weights.safetensors      the model's tensors
-transitions.safetensors  hybrids only: item transitions as a CSR matrix
+transitions.safetensors  hybrids only: neighbours as a CSR matrix and how a history is read through it; ease.safetensors alike
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
 """
@@ -9,6 +9,7 @@ manifest.sha256          digest of each file
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from torch import Tensor
 
 from headwater import models
 from headwater.errors import ModelError
+from headwater.models.neighbours import Neighbours
 from headwater.models.spec import ModelSpec
-from headwater.models.transitions import Transitions
 from headwater.training.snapshot import digest
 
-WEIGHTS, TRANSITIONS, SPEC, MANIFEST = "weights.safetensors", "transitions.safetensors", "spec.json", "manifest.sha256"
+WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
+NEIGHBOURS = {"transitions": "transitions.safetensors", "ease": "ease.safetensors"}
 
 
 def save(
@@ -35,17 +37,18 @@ def save(
     weights: dict[str, Tensor],
     spec: ModelSpec,
     facts: dict[str, Any],
-    transitions: Transitions | None = None,
+    neighbours: Mapping[str, Neighbours] | None = None,
 ) -> None:
     """Write a model folder; ``facts`` must be plain JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, weights)
-    if transitions is not None:
-        matrix = transitions.matrix
+    for name, part in (neighbours or {}).items():
+        matrix = part.matrix
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
-        save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / TRANSITIONS)
+        arrays |= {"window": np.array(part.window), "decay": np.array(part.decay)}
+        save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / NEIGHBOURS[name])
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
-    names = [name for name in (WEIGHTS, TRANSITIONS, SPEC) if (folder / name).exists()]
+    names = [name for name in (WEIGHTS, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
     (folder / MANIFEST).write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
 
 
@@ -65,7 +68,7 @@ def verify(folder: Path) -> None:
         raise ModelError(f"model {folder} has no {MANIFEST}")
     lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())
     listed = {name: expected for expected, _, name in lines}
-    if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, TRANSITIONS, SPEC}:
+    if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, *NEIGHBOURS.values(), SPEC}:
         raise ModelError(f"model {folder}: {MANIFEST} lists {sorted(listed)}")
     for name, expected in listed.items():
         if not (folder / name).is_file() or digest(folder / name) != expected:
@@ -103,10 +106,14 @@ def facts(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / SPEC).read_text())["facts"])
 
 
-def load_transitions(folder: Path) -> Transitions | None:
-    """The transitions of a verified hybrid, or None."""
-    if not (folder / TRANSITIONS).exists():
-        return None
-    arrays = load_arrays(folder / TRANSITIONS)
-    size = len(arrays["indptr"]) - 1
-    return Transitions(sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)))
+def load_neighbours(folder: Path) -> dict[str, Neighbours]:
+    """The neighbours of a verified hybrid, by name; none of a model that ranks alone."""
+    found = {}
+    for name, file in NEIGHBOURS.items():
+        if (folder / file).exists():
+            arrays = load_arrays(folder / file)
+            size = len(arrays["indptr"]) - 1
+            cells = (arrays["data"], arrays["indices"], arrays["indptr"])
+            matrix = sparse.csr_matrix(cells, shape=(size, size))
+            found[name] = Neighbours(matrix, int(arrays["window"].item()), float(arrays["decay"].item()))
+    return found

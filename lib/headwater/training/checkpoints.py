@@ -76,6 +76,11 @@ def write_whole(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
+def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one part of a checkpoint, without its name before theirs."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An Adam optimiser's state as named tensors: ``optimizer.<parameter>.<name>``."""
     return {

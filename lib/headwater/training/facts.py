@@ -21,7 +21,9 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
         dim=model.dim,
         layers=model.layers,
         heads=model.heads,
+        feed_forward=model.feed_forward,
         dropout=model.dropout,
+        input_dropout=model.input_dropout,
         mask_probability=model.mask_probability,
     )
 

@@ -3,6 +3,7 @@
 A batch is a dict of numpy arrays ``item``, ``type`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order
 is a function of (seed, epoch, rank, world) alone: files are permuted alike on every rank, rank r takes ``files[r::world]``,
 rows are permuted within a file and grouped by length, so that no time goes to padding; then the batches are shuffled.
+Batches of one file have about as many events each: many short sequences, or few long ones.
 """
 
 from __future__ import annotations
@@ -70,10 +71,20 @@ def read_all(files: list[str]) -> Batch:
     return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
 
 
+def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
+    """How often each item follows another one in some files, float32 ``[n_items + 1]``; rows that fill up count nothing."""
+    counts = np.zeros(n_items + 1, dtype=np.float32)
+    for path in files:
+        rows = read(path)
+        wanted = (rows["item"][:, 1:] > 0) & (rows["item"][:, :-1] > 0) & (rows["weight"][:, 1:] > 0)
+        counts += np.bincount(rows["item"][:, 1:][wanted], minlength=n_items + 1).astype(np.float32)
+    return counts
+
+
 def epoch(
     files: list[str], read: Reader, batch_rows: int, seed: int, number: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """The batches of one rank in one epoch, at most ``batch_rows`` rows each; every rank gets equally many."""
+    """The batches of one rank in one epoch, ``batch_rows`` rows each on average; every rank gets equally many."""
     assert len(files) % world == 0, "the snapshot was written for another number of processes"
     order = np.random.default_rng((seed, number)).permutation(len(files))
     for file in order[rank::world]:
@@ -81,10 +92,18 @@ def epoch(
         rng = np.random.default_rng((seed, number, int(file)))
         shuffled = rng.permutation(len(rows["item"]))
         lengths = (rows["item"][shuffled] > 0).sum(axis=1)
-        by_length = shuffled[np.argsort(lengths, kind="stable")]
-        batches = [by_length[start : start + batch_rows] for start in range(0, len(by_length), batch_rows)]
+        order_by_length = np.argsort(lengths, kind="stable")
+        batches = np.split(shuffled[order_by_length], _cuts(lengths[order_by_length], batch_rows))
         for place in rng.permutation(len(batches)):
             yield _trim({name: values[batches[place]] for name, values in rows.items()})
+
+
+def _cuts(lengths: np.ndarray, batch_rows: int) -> np.ndarray:
+    """Where to cut rows of ascending ``lengths`` into batches of like many events, none of them empty."""
+    count = -(-len(lengths) // batch_rows)
+    place = np.arange(1, count)
+    cuts = np.searchsorted(lengths.cumsum(), lengths.sum() * place / count) + 1
+    return np.minimum(np.maximum.accumulate(cuts - place) + place, len(lengths) - count + place)
 
 
 def _trim(batch: Batch) -> Batch:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from headwater.models import SequenceModel
-from headwater.models.ranker import standardised
 
 PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0)
 """Weights of the prior that are tried, for the best of them to count."""
@@ -79,13 +78,14 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: i
     totals = np.zeros(len(weights))
     with torch.inference_mode():
         matrix = model.item_matrix()
+        lengths = (cases.item > 0).sum(axis=1)
+        order = np.argsort(lengths, kind="stable")  # histories of like length go together, without their padding
         for start in range(0, len(cases), batch):
-            rows = np.arange(start, min(start + batch, len(cases)))
-            items = torch.from_numpy(cases.item[rows]).to(device)
-            types = torch.from_numpy(cases.type[rows]).to(device)
+            rows = order[start : start + batch]
+            longest = max(1, lengths[rows[-1]])
+            items = torch.from_numpy(cases.item[rows, -longest:]).to(device)
+            types = torch.from_numpy(cases.type[rows, -longest:]).to(device)
             scores = (model.user_vectors(items, types) @ matrix.T).float().cpu()
-            if len(cases.prior):
-                scores = standardised(scores)
             for place, weight in enumerate(weights):
                 blended = scores + weight * torch.from_numpy(cases.prior) if weight else scores.clone()
                 totals[place] += ndcg(blended, cases, rows).sum()

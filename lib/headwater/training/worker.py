@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import headwater
 from headwater import models
+from headwater.config import Loss
 from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
 from headwater.training import loop, readers
@@ -78,8 +79,10 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
-    wrapped = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    settings = loop.Settings(**plan["settings"])
+    wrapped = DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+    )
+    settings = loop.Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.READERS[plan["reader"]]
     rows = max(1, plan["batch_size"] // world)
@@ -89,10 +92,15 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         distributed.all_reduce(summed)
         return summed
 
+    counts = torch.zeros(model.spec.n_items + 1)
+    if settings.loss.kind != "softmax" and settings.loss.source != "uniform":
+        own = readers.target_counts(snapshot.files[rank::world], read, model.spec.n_items)
+        counts = total(torch.from_numpy(own).to(device)).cpu()
+
     validate = None
     if plan["validation"]:
         cases = Cases.load(Path(plan["validation"]))
-        validate = lambda: mean_ndcg(model, cases, device)  # noqa: E731
+        validate = lambda judged: mean_ndcg(judged, cases, device)  # noqa: E731
     folder = Path(plan["folder"])
     fitted = loop.fit(
         model,
@@ -104,6 +112,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         device,
         folder / "checkpoints",
         plan["resume"],
+        counts,
         lambda: failpoint("train_model:after_checkpoint"),
     )
     weights = folder / "weights.safetensors"

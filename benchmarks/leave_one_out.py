@@ -1,0 +1,172 @@
+"""Quality on a published benchmark: sequences of one file, each user's last item tests, the one before validates.
+
+    python benchmarks/leave_one_out.py Beauty.txt.gz --config conf/experiments/beauty.yaml --seeds 3
+
+The file has a line a user, "user item item …" in order of time, the format of the S3-Rec data sets (Zhou et al., 2020).
+Training sees neither of the last two items; the test history holds the validation item. The whole catalogue is ranked,
+seen items left out, ties against us. ``--attributes`` is a JSON object of item → attributes, for ``model.features``.
+With ``model.hybrid`` the blend and its sequence model alone stand in two columns. No Spark: the same rooms of the
+library that the jobs call, in one process and on ``--threads`` threads.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+
+from headwater import config as configuration
+from headwater import models
+from headwater.config import Config
+from headwater.evaluation.cases import HeldOut
+from headwater.evaluation.measure import measure
+from headwater.models import ease, transitions
+from headwater.models.ranker import Ranker
+from headwater.training import describe, facts, hybrid, initial, loop, readers
+from headwater.training.validation import mean_ndcg
+
+CLICK = 3
+"""Event type of everything: the files do not tell."""
+
+
+def main(
+    data: Path,
+    config: list[Path] = typer.Option([], "--config"),
+    set_: list[str] = typer.Option([], "--set"),
+    attributes: Path | None = typer.Option(None, "--attributes", help="JSON: item → list of attributes"),
+    seeds: int = typer.Option(1, "--seeds", help="trainings, with seeds 1, 2, …"),
+    threads: int = typer.Option(2, "--threads"),
+    baselines: bool = typer.Option(False, "--baselines", help="measure popularity, transitions and EASE too"),
+) -> None:
+    torch.set_num_threads(threads)
+    settings = configuration.load(config, set_)
+    sequences = read(data)
+    described = attribute_matrix(attributes, sequences) if attributes else None
+    print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
+    if baselines:
+        for name, values in beside(sequences, settings).items():
+            print(f"{name:<28}{values}", flush=True)
+    found = [train(sequences, described, settings, seed) for seed in range(1, seeds + 1)]
+    for name in found[0]:
+        values = np.array([each[name] for each in found])
+        print(f"{name:<28}{values.mean():.4f} ± {values.std(ddof=min(1, seeds - 1)):.4f}")
+
+
+def read(path: Path) -> list[np.ndarray]:
+    """Items of each user, oldest first; the number of an item is no feature of it."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+        return [np.array(line.split()[1:], dtype=np.int64) for line in lines]
+
+
+def last_item(sequences: list[np.ndarray]) -> int:
+    return max(int(items.max()) for items in sequences)
+
+
+def attribute_matrix(path: Path, sequences: list[np.ndarray]) -> Any:
+    told = json.loads(path.read_text())
+    return describe.hashed([[str(a) for a in told.get(str(k), [])] for k in range(last_item(sequences) + 1)])
+
+
+def padded(sequences: list[np.ndarray], length: int) -> np.ndarray:
+    rows = np.zeros((len(sequences), length), dtype=np.int64)
+    for row, items in enumerate(sequences):
+        if len(last := items[-length:]):
+            rows[row, -len(last) :] = last
+    return rows
+
+
+def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
+    """Each user's item ``place`` from the end (1 the last) and what lies before it."""
+    before = [items[:-place] for items in sequences]
+    return HeldOut(
+        np.arange(len(sequences)),
+        before,
+        [np.full(len(items), CLICK) for items in before],
+        [np.unique(items) for items in before],
+        [items[-place : len(items) - place + 1] for items in sequences],
+        np.array([len(items) for items in before]),
+    )
+
+
+def train(sequences: list[np.ndarray], described: Any, config: Config, seed: int) -> dict[str, float]:
+    """HR@10 and NDCG@10 of one training on validation and test, by name."""
+    begun = time.monotonic()
+    length, n_items = config.sequence.max_length, last_item(sequences)
+    rows = padded([items[:-2] for items in sequences], length + 1)
+    rows = rows[(rows > 0).sum(1) >= 2]
+    spec = facts.spec_of(config, n_items)
+    known_pairs = rows if config.model.initial == "cooccurrence" else None
+    weights, spec = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
+    model = models.build(spec)
+    model.load_state_dict(weights)
+    validation = held_out(sequences, 2)
+    cases = validation.arrays(length)
+    options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
+    settings = loop.Settings(**{name: options[name] for name in loop.Settings.__dataclass_fields__})
+    batch = {"item": rows, "type": CLICK * (rows > 0), "weight": np.ones(rows.shape, np.float32)}
+    counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
+    cpu = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = loop.fit(
+            model,
+            model,
+            lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
+            lambda judged: mean_ndcg(judged, cases, cpu),
+            settings,
+            loop.Group(0, 1, torch.clone),
+            cpu,
+            Path(folder),
+            False,
+            counts,
+        )
+    model.load_state_dict(fitted.weights)
+    trained = time.monotonic() - begun
+    known: dict[str, Any] = {"best_epoch": fitted.best_epoch}
+    parts = hybrid.fit_parts(config.model.blend, rows, n_items) if config.model.hybrid else {}
+    if parts:
+        known["blend"] = hybrid.best_blend(model.eval(), parts, cases)
+    ranker = Ranker(model, known, parts)
+    print(f"seed {seed}: {trained:.0f} s, best epoch {fitted.best_epoch}, {known.get('blend', '')}", flush=True)
+    found: dict[str, float] = {"seconds": trained}
+    for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
+        if each.neighbours or name != "hybrid":
+            for split, held in {"validation": validation, "test": held_out(sequences, 1)}.items():
+                found |= {f"{name}, {split} {k}": v for k, v in quality(each, held, n_items).items()}
+    return found
+
+
+def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
+    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
+        return ranker.scores(*ranker.pad(items, types))
+
+    measured = measure(scores, held, [10], np.ones(n_items + 1))
+    return {"HR@10": measured.mean("hit_rate", 10), "NDCG@10": measured.mean("ndcg", 10)}
+
+
+def beside(sequences: list[np.ndarray], config: Config) -> dict[str, str]:
+    """What needs no training, on the test split."""
+    n_items, held = last_item(sequences), held_out(sequences, 1)
+    rows = padded([items[:-2] for items in sequences], config.sequence.max_length + 1)
+    counts = np.bincount(rows.ravel(), minlength=n_items + 1)
+    popular = torch.from_numpy(counts - np.arange(n_items + 1) / (2 * n_items + 2))
+    made = {"item transitions": transitions.count(rows, n_items), "EASE": ease.fit(rows, n_items)}
+    found = {"popularity": measure(lambda items, _: popular.expand(len(items), -1), held, [10], counts)}
+    for name, part in made.items():
+        found[name] = measure(
+            lambda items, _, part=part: part.scores(torch.from_numpy(padded(items, rows.shape[1]))), held, [10], counts
+        )
+    return {
+        name: f"test HR@10 {each.mean('hit_rate', 10):.4f} NDCG@10 {each.mean('ndcg', 10):.4f}"
+        for name, each in found.items()
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

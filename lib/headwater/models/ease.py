@@ -1,0 +1,44 @@
+"""EASE: the linear item-to-item model that best fills in each item from the others (Steck, 2019), in closed form.
+
+With X the binary users × items and P = (XᵀX + λI)⁻¹, its weights are B = I - P · diag(P)⁻¹. The price is the inverse of
+a dense items × items matrix, so a catalogue beyond ``LARGEST`` is fitted on its most frequent items only; and a dense B
+is no look-up, so each row keeps its ``KEPT`` largest weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from headwater.models.neighbours import Neighbours
+
+LARGEST = 16_384
+"""Items that are fitted: a matrix of 1 GiB, and about three of them while it is inverted."""
+KEPT = 100
+RIDGE = 100.0
+
+
+def fit(sequences: np.ndarray, n_items: int, ridge: float = RIDGE, kept: int = KEPT) -> Neighbours:
+    """EASE of int sequences ``[rows, seq]``, left-padded with 0; the order of events does not count."""
+    rows = np.repeat(np.arange(len(sequences)), sequences.shape[1])
+    bought = sparse.csr_matrix(
+        (np.ones(sequences.size, np.float32), (rows, sequences.ravel())), shape=(len(sequences), n_items + 1)
+    )
+    bought.data[:] = 1.0
+    counts = np.bincount(bought.indices, minlength=n_items + 1)
+    counts[0] = 0
+    chosen = np.sort(np.argsort(-counts, kind="stable")[: min(LARGEST, int((counts > 0).sum()))])
+    part = bought[:, chosen]
+    gram = torch.from_numpy((part.T @ part).toarray())
+    gram.diagonal().add_(ridge)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    del gram
+    weights = inverse.div_(-inverse.diagonal().clone())
+    weights.fill_diagonal_(0.0)
+    largest = weights.abs().topk(min(kept, len(chosen)), dim=1).indices
+    values = weights.gather(1, largest).numpy()
+    cells = (values.ravel(), (np.repeat(chosen, values.shape[1]), chosen[largest.numpy()].ravel()))
+    matrix = sparse.csr_matrix(cells, shape=(n_items + 1, n_items + 1), dtype=np.float32)
+    matrix.eliminate_zeros()
+    return Neighbours(matrix, window=sequences.shape[1], decay=1.0)

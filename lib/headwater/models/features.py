@@ -1,0 +1,35 @@
+"""What the catalogue says of items, as part of their vectors: an item is the sum of its own vector and its features'.
+
+Rare items lean on what they share with others, and an item without a single event has a vector all the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ItemFeatures(nn.Module):
+    """The features' vectors ``weight`` ``[buckets, dim]``, and which of them an item has, as the arrays of a CSR matrix."""
+
+    start: Tensor
+    bucket: Tensor
+    share: Tensor
+
+    def __init__(self, rows: int, buckets: int, cells: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(buckets, dim))
+        self.register_buffer("start", torch.zeros(rows + 1, dtype=torch.int64))
+        self.register_buffer("bucket", torch.zeros(cells, dtype=torch.int64))
+        self.register_buffer("share", torch.zeros(cells))
+
+    def forward(self, items: Tensor) -> Tensor:
+        """The features' part of the vectors of ``items`` int64 ``[n]``: ``[n, dim]``; zero where an item has none."""
+        first = self.start[items]
+        many = self.start[items + 1] - first
+        begins = many.cumsum(0) - many
+        places = torch.arange(int(many.sum()), device=items.device) + (first - begins).repeat_interleave(many)
+        return F.embedding_bag(
+            self.bucket[places], self.weight, begins, mode="sum", per_sample_weights=self.share[places]
+        )

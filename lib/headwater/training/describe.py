@@ -1,0 +1,48 @@
+"""What the catalogue says of items, as numbers that a model can learn from.
+
+Words and categories are hashed into a table of fixed size (Weinberger et al., Feature Hashing, 2009), so that the
+features of an item that comes tomorrow find their rows in the model of today.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from pyspark.sql import DataFrame
+from scipy import sparse
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+SEPARATOR = re.compile(r"[|;,/>]")
+WORD = re.compile(r"\w+")
+BUCKETS = 1 << 14
+LONGEST = 2_000
+"""Characters of a text that count; what an item is, its first lines say."""
+
+
+def features(items: DataFrame, columns: Sequence[str], n_items: int) -> sparse.csr_matrix:
+    """The described items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``.
+
+    ``columns`` of ``items``: a ``category`` is what stands between separators, anything else is a text of words.
+    """
+    tokens: list[list[str]] = [[] for _ in range(n_items + 1)]
+    for row in items.select("item_idx", *columns).toLocalIterator():
+        if row["item_idx"] <= n_items:
+            tokens[row["item_idx"]] = [token for name in columns for token in described(name, row[name])]
+    return hashed(tokens)
+
+
+def described(column: str, value: str | None) -> list[str]:
+    """The tokens of one value; those of different columns are different, words of title and text the same."""
+    if not value:
+        return []
+    if column == "category":
+        return [f"category={part.strip().lower()}" for part in SEPARATOR.split(value) if part.strip()]
+    return WORD.findall(value[:LONGEST].lower())
+
+
+def hashed(described: Iterable[list[str]]) -> sparse.csr_matrix:
+    """TF-IDF of each item's tokens, hashed: CSR float32 ``[items, BUCKETS]``; rows sum to 1, or 0 where there is no token."""
+    counted = HashingVectorizer(analyzer=list, n_features=BUCKETS, alternate_sign=False, norm=None).transform(described)
+    return sparse.csr_matrix(TfidfTransformer(norm="l1").fit_transform(counted), dtype=np.float32)

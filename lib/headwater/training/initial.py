@@ -1,0 +1,49 @@
+"""The weights that a training starts from: drawn by seed, with what is known before the first step put in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from headwater import models
+from headwater.models import factors
+from headwater.models.spec import ModelSpec
+
+SPREAD = 0.05
+"""Of the entries of an item vector that starts from what occurs together; the training soon lengthens what it is sure of."""
+
+
+def weights(
+    spec: ModelSpec, seed: int, sequences: np.ndarray | None = None, described: sparse.csr_matrix | None = None
+) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Weights by name, and the spec with the features in it.
+
+    ``sequences`` int ``[rows, seq]``: item vectors start as the factors of what occurs near what; ``described`` CSR
+    ``[n_items + 1, buckets]``: what the catalogue says of items (``training.describe``).
+    """
+    torch.manual_seed(seed)
+    state = models.build(spec).state_dict()
+    if sequences is not None:
+        vectors = factors.item_vectors(sequences, spec.n_items, spec.dim, seed)
+        state["item.weight"][1 : spec.n_items + 1] = vectors[1:] * SPREAD
+    return (state, spec) if described is None else with_features(state, spec, described)
+
+
+def with_features(
+    weights: dict[str, Tensor], spec: ModelSpec, described: sparse.csr_matrix
+) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Weights and spec with the features of items put in; what the features mean stays, or is nothing at first."""
+    buckets = described.shape[1]
+    rows = described.shape[0] + models.ENCODERS[spec.kind].extra_tokens
+    arrays = {
+        "weight": weights.get("features.weight", torch.zeros(buckets, spec.dim)),
+        "start": torch.from_numpy(np.pad(described.indptr, (0, rows + 1 - len(described.indptr)), mode="edge")).long(),
+        "bucket": torch.from_numpy(described.indices).long(),
+        "share": torch.from_numpy(described.data).float(),
+    }
+    spec = dataclasses.replace(spec, feature_buckets=buckets, feature_cells=described.nnz)
+    return {**weights, **{f"features.{name}": array for name, array in arrays.items()}}, spec

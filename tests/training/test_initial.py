@@ -1,0 +1,82 @@
+"""What a training starts from: features of the catalogue, and vectors of what occurs together."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater import models
+from headwater.models import ModelSpec
+from headwater.training import describe, grow, initial
+
+GOODS = [
+    (1, "Garden|Tools", "Red spade", None),
+    (2, "Garden", "Blue spade", ""),
+    (3, None, None, None),
+    (9, "Garden", "beyond what the model knows", None),
+]
+
+
+@pytest.fixture
+def goods(spark):
+    return spark.createDataFrame(GOODS, "item_idx int, category string, title string, text string")
+
+
+def test_categories_and_words_become_shares_that_sum_to_one(goods):
+    found = describe.features(goods, ("category", "title"), 3)
+    np.testing.assert_allclose(found.sum(axis=1).A1, [0, 1, 1, 0], rtol=1e-6)  # padding, two goods, one without words
+    assert [row.nnz for row in found] == [0, 4, 3, 0]
+    shared = set(found[1].indices) & set(found[2].indices)
+    assert len(shared) == 2  # Garden and spade
+    rare = set(found[1].indices) - shared
+    assert min(found[1, column] for column in rare) > max(found[1, column] for column in shared)
+
+
+def test_a_category_is_no_word_of_a_title():
+    assert describe.described("category", "Red; green ") == ["category=red", "category=green"]
+    assert describe.described("title", "Red, green!") == ["red", "green"]
+    assert describe.described("text", None) == []
+
+
+@pytest.mark.parametrize("kind", sorted(models.ENCODERS))
+def test_an_item_is_the_sum_of_its_own_vector_and_its_features(goods, kind):
+    spec = ModelSpec(kind, n_items=3, max_length=4, dim=8, layers=1, heads=1)
+    weights, described = initial.weights(spec, seed=1, described=describe.features(goods, ("category", "title"), 3))
+    model = models.build(described)
+    model.load_state_dict(weights)
+    own = model.item.weight[:4].detach().clone()
+    assert torch.equal(model.item_matrix(), own)  # features say nothing at first
+    torch.nn.init.normal_(model.features.weight)
+    matrix = describe.features(goods, ("category", "title"), 3).toarray()
+    expected = own + torch.from_numpy(matrix) @ model.features.weight
+    torch.testing.assert_close(model.item_matrix(), expected)
+    torch.testing.assert_close(model.item_rows(torch.tensor([2, 0, 1])), expected[[2, 0, 1]])
+    history, kinds = torch.tensor([[0, 1, 2], [3, 3, 1]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    plain = models.build(spec).eval()
+    plain.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("features.")})
+    with torch.no_grad():
+        plain.item.weight[:4] = expected
+    torch.testing.assert_close(model.eval().user_vectors(history, kinds), plain.user_vectors(history, kinds))
+
+
+def test_vectors_start_from_what_occurs_together_the_rest_by_seed():
+    spec = ModelSpec("sasrec", n_items=12, max_length=4, dim=16, layers=1, heads=1)
+    sequences = np.array([[1, 2, 3], [1, 2, 4], [5, 6, 7], [5, 6, 8]])
+    weights, same = initial.weights(spec, seed=1, sequences=sequences)
+    assert same == spec
+    chance, _ = initial.weights(spec, seed=1)
+    vectors = torch.nn.functional.normalize(weights["item.weight"], dim=1)
+    assert vectors[1] @ vectors[2] > 0.5 > vectors[1] @ vectors[5]
+    assert torch.equal(weights["position.weight"], chance["position.weight"])
+
+
+def test_a_new_item_of_a_grown_model_is_what_the_catalogue_says_of_it(goods):
+    spec = ModelSpec("sasrec", n_items=2, max_length=4, dim=8, layers=1, heads=1)
+    columns = ("category", "title")
+    weights, spec = initial.weights(spec, seed=1, described=describe.features(goods, columns, 2))
+    weights["features.weight"] = torch.randn_like(weights["features.weight"])
+    grown, larger = grow.grow(weights, spec, 9, seed=1, described=describe.features(goods, columns, 9))
+    model = models.build(larger)
+    model.load_state_dict(grown)
+    told = torch.from_numpy(describe.features(goods, columns, 9).toarray()) @ grown["features.weight"]
+    torch.testing.assert_close(model.item_matrix()[9], told[9])
+    torch.testing.assert_close(model.item_matrix()[1], weights["item.weight"][1] + told[1])
