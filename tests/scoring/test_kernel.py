@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.scoring import kernel
-from headwater.scoring.kernel import Pairs, top_n
+from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
 
 
 def ranked(scores, *args, **options):
@@ -85,3 +85,38 @@ def test_a_real_product_of_many_items_equals_a_plain_sort_of_it():
     expected = (users @ items.T).sort(dim=1, descending=True, stable=True)
     assert torch.equal(found, expected.indices[:, :10])
     assert torch.allclose(scores, expected.values[:, :10], rtol=1e-6)
+
+
+def test_rough_products_and_a_rescored_wider_set_give_the_same_list_as_a_plain_sort():
+    draws = torch.Generator().manual_seed(1)
+    users, items = torch.randn(60, 16, generator=draws), torch.randn(5_000, 16, generator=draws)
+    best = (users @ items.T).topk(3).indices
+    blocked = pairs_of({(row, int(best[row, 0])) for row in range(0, 60, 2)})
+    extra = {(row, int(best[row, 1])): -5.0 for row in range(0, 60, 3)} | {(1, 7): 50.0}
+    bonus = pairs_of(extra, torch.tensor([extra[cell] for cell in sorted(extra)]))
+    scores, found = top_n_rescored(users, items, 10, blocked, bonus)
+    expected = users.double() @ items.T.double()
+    for (row, item), value in extra.items():
+        expected[row, item] += value
+    expected[blocked.rows, blocked.items] = -torch.inf
+    order = expected.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(found, order.indices[:, :10])
+    assert torch.allclose(scores.double(), order.values[:, :10], atol=1e-4)
+
+
+def test_users_of_whom_rough_products_prove_nothing_are_searched_in_full():
+    """A thousand items that bfloat16 cannot tell apart: the best stands anywhere among them."""
+    draws = torch.Generator().manual_seed(1)
+    items = torch.cat([100 + torch.rand(1_000, 1, generator=draws) / 100, torch.zeros(1_000, 1)], dim=1)
+    items[::2] = items[::2].flip(1)
+    users = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    scores, found = top_n_rescored(users, items, 5)
+    expected = (users @ items.T).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(found, expected.indices[:, :5])
+    assert torch.equal(scores, expected.values[:, :5])
+
+
+def test_rough_products_of_fewer_items_than_a_list_has_places():
+    scores, found = top_n_rescored(torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]), 4, pairs_of({(0, 0)}))
+    assert found.tolist() == [[1, -1, -1, -1]]
+    assert scores.tolist() == [[6.0, -torch.inf, -torch.inf, -torch.inf]]
