@@ -27,7 +27,8 @@ from headwater import models
 from headwater.config import Config
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import measure
-from headwater.models import ease, transitions
+from headwater.evaluation.ranking import Scores
+from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.training import describe, facts, hybrid, initial, loop, readers
 from headwater.training.validation import mean_ndcg
@@ -43,17 +44,17 @@ def main(
     attributes: Path | None = typer.Option(None, "--attributes", help="JSON: item → list of attributes"),
     seeds: int = typer.Option(1, "--seeds", help="trainings, with seeds 1, 2, …"),
     threads: int = typer.Option(2, "--threads"),
-    baselines: bool = typer.Option(False, "--baselines", help="measure popularity, transitions and EASE too"),
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     sequences = read(data)
     described = attribute_matrix(attributes, sequences) if attributes else None
     print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
-    if baselines:
-        for name, values in beside(sequences, settings).items():
-            print(f"{name:<28}{values}", flush=True)
-    found = [train(sequences, described, settings, seed) for seed in range(1, seeds + 1)]
+    rows = padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
+    parts = hybrid.fit_parts(settings.model.blend, rows, last_item(sequences)) if settings.model.hybrid else {}
+    for name, values in beside(sequences, rows, parts).items():
+        print(f"{name:<28}{values}", flush=True)
+    found = [train(sequences, rows, parts, described, settings, seed) for seed in range(1, seeds + 1)]
     for name in found[0]:
         values = np.array([each[name] for each in found])
         print(f"{name:<28}{values.mean():.4f} ± {values.std(ddof=min(1, seeds - 1)):.4f}")
@@ -95,11 +96,17 @@ def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
     )
 
 
-def train(sequences: list[np.ndarray], described: Any, config: Config, seed: int) -> dict[str, float]:
+def train(
+    sequences: list[np.ndarray],
+    rows: np.ndarray,
+    parts: dict[str, Neighbours],
+    described: Any,
+    config: Config,
+    seed: int,
+) -> dict[str, float]:
     """HR@10 and NDCG@10 of one training on validation and test, by name."""
     begun = time.monotonic()
     length, n_items = config.sequence.max_length, last_item(sequences)
-    rows = padded([items[:-2] for items in sequences], length + 1)
     rows = rows[(rows > 0).sum(1) >= 2]
     spec = facts.spec_of(config, n_items)
     known_pairs = rows if config.model.initial == "cooccurrence" else None
@@ -129,7 +136,6 @@ def train(sequences: list[np.ndarray], described: Any, config: Config, seed: int
     model.load_state_dict(fitted.weights)
     trained = time.monotonic() - begun
     known: dict[str, Any] = {"best_epoch": fitted.best_epoch}
-    parts = hybrid.fit_parts(config.model.blend, rows, n_items) if config.model.hybrid else {}
     if parts:
         known["blend"] = hybrid.best_blend(model.eval(), parts, cases)
     ranker = Ranker(model, known, parts)
@@ -150,18 +156,15 @@ def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
     return {"HR@10": measured.mean("hit_rate", 10), "NDCG@10": measured.mean("ndcg", 10)}
 
 
-def beside(sequences: list[np.ndarray], config: Config) -> dict[str, str]:
+def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neighbours]) -> dict[str, str]:
     """What needs no training, on the test split."""
     n_items, held = last_item(sequences), held_out(sequences, 1)
-    rows = padded([items[:-2] for items in sequences], config.sequence.max_length + 1)
     counts = np.bincount(rows.ravel(), minlength=n_items + 1)
     popular = torch.from_numpy(counts - np.arange(n_items + 1) / (2 * n_items + 2))
-    made = {"item transitions": transitions.count(rows, n_items), "EASE": ease.fit(rows, n_items)}
-    found = {"popularity": measure(lambda items, _: popular.expand(len(items), -1), held, [10], counts)}
-    for name, part in made.items():
-        found[name] = measure(
-            lambda items, _, part=part: part.scores(torch.from_numpy(padded(items, rows.shape[1]))), held, [10], counts
-        )
+    scores: dict[str, Scores] = {"popularity": lambda items, _: popular.expand(len(items), -1)}
+    for name, part in parts.items():
+        scores[name] = lambda items, _, part=part: part.scores(torch.from_numpy(padded(items, rows.shape[1])))
+    found = {name: measure(each, held, [10], counts) for name, each in scores.items()}
     return {
         name: f"test HR@10 {each.mean('hit_rate', 10):.4f} NDCG@10 {each.mean('ndcg', 10):.4f}"
         for name, each in found.items()
