@@ -302,7 +302,7 @@ class Topn(Section):
     repeat: Repeat = Repeat()
     batch_users: Positive = 1_024
     variety: Literal["mmr", "dpp"] = "dpp"
-    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.1
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
     deny: tuple[str, ...] = ()
