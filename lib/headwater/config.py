@@ -20,6 +20,7 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
+Rule = Literal["mmr", "dpp", "calibrated"]
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
 
@@ -285,7 +286,7 @@ class Strategy(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     when: When
-    variety: Literal["mmr", "dpp"] | None = None
+    variety: Rule | None = None
     variety_weight: Annotated[float, Field(ge=0, lt=1)] | None = None
     candidates: Positive | None = None
     max_per_category: Annotated[int, Field(ge=0)] | None = None
@@ -301,7 +302,7 @@ class Topn(Section):
     exclude: tuple[Exclusion, ...] = ()
     repeat: Repeat = Repeat()
     batch_users: Positive = 1_024
-    variety: Literal["mmr", "dpp"] = "dpp"
+    variety: Rule = "dpp"
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.1
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()

@@ -182,6 +182,15 @@ def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
     assert Scorer(Ranker.open(model), catalogue(), Topn(n=5)).lists(users([4, 5]))["propensity"].isna().all()
 
 
+def test_a_calibrated_list_follows_the_categories_of_the_history(model):
+    def evens(history):
+        topn = Topn(n=10, variety="calibrated", variety_weight=0.95)
+        shown = listed(Scorer(Ranker.open(model), catalogue(), topn).lists(users(history)), "u0")
+        return int((shown["item_idx"] % 2 == 0).sum())
+
+    assert (evens([2, 4, 6, 8, 1]), evens([1, 3, 5, 7, 2])) == (8, 2)
+
+
 def test_a_boost_moves_items_inside_the_scores_and_not_only_within_the_list(model):
     dear = replace(catalogue(), price=np.where(np.arange(ITEMS + 5) == 20, 100.0, 1.0))
     plain = listed(Scorer(Ranker.open(model), dear, Topn(n=5)).lists(users([4, 5, 6])), "u0")

@@ -20,11 +20,17 @@ BESIDE = 0
 
 @dataclass(frozen=True)
 class Measured:
-    """``per_user``: (metric, k) → float64 ``[users]``; ``overall``: (metric, k) → one number for all users' lists."""
+    """``per_user``: (metric, k) → float64 ``[users]``; ``of_lists``: segment → (metric, k) → one number for the lists of
+    all its users."""
 
     held: HeldOut
     per_user: dict[tuple[str, int], np.ndarray]
-    overall: dict[tuple[str, int], float]
+    of_lists: dict[str, dict[tuple[str, int], float]]
+
+    @property
+    def overall(self) -> dict[tuple[str, int], float]:
+        """The numbers for the lists of everybody."""
+        return self.of_lists["all"]
 
     def mean(self, metric: str, k: int) -> float:
         return float(self.per_user[metric, k].mean()) if len(self.held) else 0.0
@@ -42,14 +48,24 @@ def measure(
     of length 1, give diversity, and ``variety`` picks by them."""
     ranking = rank(scores, held, max(ks), variety, unit)
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
-    overall = {}
+    of_lists = {
+        segment: _of_lists(ranking.lists[mask], ks, counts, None if unit is None else unit.numpy())
+        for segment, mask in held.segments()
+    }
+    return Measured(held, per_user, of_lists)
+
+
+def _of_lists(
+    lists: np.ndarray, ks: list[int], counts: np.ndarray, unit: np.ndarray | None
+) -> dict[tuple[str, int], float]:
+    found = {}
     for k in ks:
-        lists = ranking.lists[:, :k]
-        overall["coverage", k] = metrics.coverage(lists, len(counts) - 1)
-        overall["novelty", k] = metrics.novelty(lists, counts)
+        first = lists[:, :k]
+        found["coverage", k] = metrics.coverage(first, len(counts) - 1)
+        found["novelty", k] = metrics.novelty(first, counts)
         if unit is not None:
-            overall["diversity", k] = metrics.diversity(np.where(lists < len(unit), lists, 0), unit.numpy())
-    return Measured(held, per_user, overall)
+            found["diversity", k] = metrics.diversity(np.where(first < len(unit), first, 0), unit)
+    return found
 
 
 def rows(
@@ -58,12 +74,7 @@ def rows(
     """Rows in the column order of ``model_metrics``."""
     found: list[tuple[Any, ...]] = []
     for segment, mask in measured.held.segments():
-        users = int(mask.sum())
-        for (metric, k), values in measured.per_user.items():
-            found.append(
-                (version, model, protocol, split, segment, metric, k, float(values[mask].mean()), users, beside, now)
-            )
-    users = len(measured.held)
-    for (metric, k), value in measured.overall.items():
-        found.append((version, model, protocol, split, "all", metric, k, value, users, beside, now))
+        means = {key: float(values[mask].mean()) for key, values in measured.per_user.items()}
+        for (metric, k), value in (means | measured.of_lists[segment]).items():
+            found.append((version, model, protocol, split, segment, metric, k, value, int(mask.sum()), beside, now))
     return found

@@ -1,10 +1,10 @@
 """Lists that are not ten times the same: greedy re-ranking of a wider set of candidates. Pure torch.
 
-Both rules take from a candidate's score what the list already has of it, and pick one item after the other, so that the
+All rules take from a candidate's score what the list already has of it, and pick one item after the other, so that the
 first k of a long list are the list of k. ``mmr``: maximal marginal relevance (Carbonell and Goldstein, 1998), what is
 most alike counts. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou, 2018, algorithm 1),
-all items of the list count together. A cap holds for either: what shares a category with as many picks as it allows
-is passed over.
+all items of the list count together. ``calibrated``: a list as mixed as its user's own history is (Steck, 2018). A cap holds
+for each: what shares a category with as many picks as it allows is passed over.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ class Cap:
     categories: Tensor
     most: int
 
+
+SMOOTHING = 0.1
+"""How many items of the mix a list has before its first: Steck's 0.01 for lists of ten."""
 
 Rule = Callable[[Tensor, Tensor, int, float, Cap | None], tuple[Tensor, Tensor]]
 
@@ -68,6 +71,41 @@ def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
     return picks.values, picks.places
 
 
+@dataclass(frozen=True)
+class Mix:
+    """A user's own mix: its categories, int64 ``[batch, most]``, 0 is none, and their ``shares``, which sum to one or zero."""
+
+    categories: Tensor
+    shares: Tensor
+
+    def belongs(self, categories: Tensor) -> Tensor:
+        """How much of each candidate lies in each category of the mix, ``[batch, candidates, most]``: 1 / k where it has k
+        categories, which are int64 ``[batch, candidates, each]``."""
+        own = self.categories[:, None, None, :]
+        within = ((categories.unsqueeze(3) == own) & (own > 0)).any(dim=2)
+        return within / (categories > 0).sum(dim=2, keepdim=True).clamp(min=1)
+
+
+def calibrated(
+    scores: Tensor, belongs: Tensor, shares: Tensor, n: int, weight: float, cap: Cap | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same, for lists that have the categories of the user's mix in its ``shares`` ``[batch, most]``, as far as
+    candidates belong to them (``Mix.belongs``).
+
+    Steck's greedy maximum, in the form whose gains never rise: a pick adds its score and strength · span · what it adds to
+    Σ share · log(share · SMOOTHING + what the picks have of the category), whose maximum has picks in the shares' proportion.
+    """
+    strength = _span(scores) * weight / (1 - weight)
+    shares = shares.to(scores.dtype).unsqueeze(1)  # [batch, 1, most]
+    had = SMOOTHING * shares
+    picks = _Picks(scores, n, cap)
+    for _ in range(n):
+        more = torch.log1p(belongs / had.clamp(min=1e-9))  # [batch, candidates, most]
+        here = picks.take(scores + strength * (shares * more).sum(dim=2))
+        had = had + belongs.gather(1, here.unsqueeze(2).expand(-1, 1, belongs.shape[2]))
+    return picks.values, picks.places
+
+
 RULES: dict[str, Rule] = {"mmr": mmr, "dpp": dpp}
 
 
@@ -95,18 +133,30 @@ class Variety:
         return max(n, self.candidates) if self.picks else n
 
     def pick(
-        self, scores: Tensor, items: Tensor, n: int, unit: Tensor, categories: Tensor | None = None
+        self,
+        scores: Tensor,
+        items: Tensor,
+        n: int,
+        unit: Tensor,
+        categories: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first; ``-inf`` and 0
         where none is left.
 
         Items index ``unit`` ``[items, dim]``, item vectors of length 1, and ``categories`` int64 ``[items, each]``, 0 is
-        none; without them there is no cap.
+        none; without them there is no cap. Lists are calibrated to ``mix``, and the
+        best candidates without one.
         """
         if not self.picks:
             return scores[:, :n], items[:, :n]
         cap = Cap(categories[items], self.most) if self.most and categories is not None else None
-        values, places = RULES[self.rule](scores, unit[items], n, self.weight, cap)
+        if self.rule == "calibrated":
+            if categories is None or mix is None:
+                return scores[:, :n], items[:, :n]
+            values, places = calibrated(scores, mix.belongs(categories[items]), mix.shares, n, self.weight, cap)
+        else:
+            values, places = RULES[self.rule](scores, unit[items], n, self.weight, cap)
         return values, items.gather(1, places).masked_fill(values == -torch.inf, 0)
 
 

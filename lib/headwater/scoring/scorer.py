@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headwater.config import Topn
 from headwater.models.ranker import Query, Ranker
+from headwater.models.variety import Mix
 from headwater.schemas import EVENT_TYPES
 from headwater.scoring import exploration, groups, repeats, taste
 from headwater.scoring.candidates import Asked, Candidates
@@ -114,7 +115,9 @@ class Scorer:
             some = np.flatnonzero(member == place)
             width = group.variety.width(n)
             candidates = scores[some, :width], items[some, :width]
-            found = group.variety.pick(*candidates, n, self.ranker.unit, self.categories)
+            theirs = own.of(some)
+            mix = Mix(torch.from_numpy(theirs.categories), torch.from_numpy(theirs.shares))
+            found = group.variety.pick(*candidates, n, self.ranker.unit, self.categories, mix)
             for whole, part in zip(picked, found, strict=True):
                 whole[some] = part
         return picked

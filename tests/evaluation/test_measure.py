@@ -1,0 +1,50 @@
+"""All metrics at once, for everybody and for each group."""
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.evaluation import measure
+from headwater.evaluation.cases import HeldOut
+from headwater.schemas import TABLES
+
+NOW = datetime(2026, 1, 1)
+COUNTS = np.array([0.0, 4, 2, 1, 1])
+
+
+def held(*events_before):
+    """Users who had so many events, the first three items unseen, and a target each: the item of their number."""
+    users = len(events_before)
+    nothing = [np.empty(0, np.int64)] * users
+    targets = [np.array([1 + user % 4]) for user in range(users)]
+    return HeldOut(np.arange(users), nothing, nothing, nothing, targets, np.array(events_before))
+
+
+def scores(items, types):
+    """Everybody likes the items in their order."""
+    return torch.tensor([9.0, 4, 3, 2, 1]).repeat(len(items), 1)
+
+
+def test_every_group_has_its_own_metrics_of_lists_beside_those_of_users():
+    found = measure.measure(scores, held(0, 5, 50), [2], COUNTS, torch.eye(5))
+    rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)
+    column = list(TABLES["model_metrics"]).index
+    values = {(row[column("segment")], row[column("metric")]): row[column("value")] for row in rows}
+    assert {segment for segment, _ in values} == {"all", "new", "light", "heavy"}
+    for segment in ("all", "new", "light", "heavy"):
+        assert values[segment, "coverage"] == 2 / 4
+        assert values[segment, "novelty"] == pytest.approx((1 + 2) / 2)
+        assert values[segment, "diversity"] == 1.0
+    assert values["new", "hit_rate"] == values["light", "hit_rate"] == 1.0
+    assert values["heavy", "hit_rate"] == 0.0
+    assert values["all", "hit_rate"] == pytest.approx(2 / 3)
+    assert {row[column("users")] for row in rows if row[column("segment")] == "all"} == {3}
+
+
+def test_a_group_without_users_has_no_rows():
+    found = measure.measure(scores, held(0, 1), [1], COUNTS)
+    rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)
+    assert {row[4] for row in rows} == {"all", "new"}
+    assert "diversity" not in {row[5] for row in rows}
