@@ -1,10 +1,11 @@
 """Measure a model version on held-out events, beside popularity, recent popularity, item transitions and, of a hybrid,
-its sequence model alone.
+its sequence model alone; and the lists that it would have served.
 
     python jobs/evaluate_model.py --alias champion
     python jobs/evaluate_model.py --version 3
 
-The whole catalogue is ranked. Rows go to `model_metrics` (newest `evaluated_at` counts) and to the version's MLflow run.
+The whole catalogue is ranked; served lists are by the rules of `topn`, for its groups too. Rows go to `model_metrics`
+(newest `evaluated_at` counts) and to the version's MLflow run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from headwater.evaluation.measure import BESIDE, Measured, rows
 from headwater.evaluation.protocol import BASELINES, SPLITS, Evaluation
 from headwater.job import Job
 from headwater.models.ranker import Ranker
+from headwater.scoring.lately import Lately
+from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
 
 app = typer.Typer(add_completion=False)
@@ -47,6 +50,7 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     n_items = items.count()
     found: list[tuple[Any, ...]] = []
+    unknown = j.spark.createDataFrame([], schemas.ddl("sequences"))
     closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
     logged: dict[str, float] = {}
     for split in SPLITS:
@@ -64,6 +68,10 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
             if split == "test":
                 for metric in ("ndcg", "hit_rate"):
                     closing[metric if own else f"{metric}_{name}"] = round(measured.mean(metric, k), 5)
+        histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length, j.now)
+        shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
+        measured = evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
+        found += rows(measured, BESIDE, SERVED, chosen, evaluation.protocol, split, j.now)
     frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)

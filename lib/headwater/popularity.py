@@ -31,15 +31,16 @@ def of_items(events: DataFrame, items: DataFrame, half_life_days: int) -> tuple[
     known = items.select("item_id", "item_idx")
     happened = newest_days(events, half_life_days).where(F.col("event_type") != "impression")
     steps = happened.join(known, "item_id", how="inner")
-    return _decayed(steps, sequences.last_index(items), half_life_days)
+    return decayed(steps, sequences.last_index(items), half_life_days)
 
 
 def decayed_counts(steps: DataFrame, n_items: int, half_life_days: int) -> np.ndarray:
     """Decayed events of each item, float64 ``[n_items + 1]``, as of the newest of ``steps`` (item_idx, event_time)."""
-    return _decayed(steps, n_items, half_life_days)[0]
+    return decayed(steps, n_items, half_life_days)[0]
 
 
-def _decayed(steps: DataFrame, n_items: int, half_life_days: int) -> tuple[np.ndarray, float]:
+def decayed(steps: DataFrame, n_items: int, half_life_days: int) -> tuple[np.ndarray, float]:
+    """The same, and the time of the newest step in epoch seconds, 0 where there is none."""
     counts = np.zeros(n_items + 1)
     second = F.unix_micros("event_time") / F.lit(1e6)
     newest = steps.agg(F.max(second).alias("newest")).first()

@@ -43,6 +43,20 @@ def test_every_group_has_its_own_metrics_of_lists_beside_those_of_users():
     assert {row[column("users")] for row in rows if row[column("segment")] == "all"} == {3}
 
 
+def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for():
+    people = held(0, 5, 50, 5)
+    lists = np.array([[4, 1, 0], [2, 1, 3], [1, 2, 0], [1, 2, 3]])
+    group = np.array(["cold", "", "cold", ""], dtype=object)
+    found = measure.measure_lists(lists, people, [2, 3, 9], COUNTS, np.eye(5), group)
+    assert {k for _, k in found.per_user} == {2, 3}
+    assert found.per_user["mrr", 3].tolist() == [1 / 2, 1, 0, 0]
+    assert found.segments["cold"].tolist() == [True, False, True, False]
+    assert found.of_lists["cold"]["coverage", 2] == 3 / 4
+    assert {row[4] for row in measure.rows(found, 3, "m", 3, "temporal", "test", NOW)} == {
+        "all", "new", "light", "heavy", "cold",
+    }  # fmt: skip
+
+
 def test_a_group_without_users_has_no_rows():
     found = measure.measure(scores, held(0, 1), [1], COUNTS)
     rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater.evaluation import metrics
 from headwater.evaluation.cases import HeldOut
-from headwater.evaluation.ranking import AS_RANKED, Scores, rank
+from headwater.evaluation.ranking import AS_RANKED, Scores, places_in, rank
 from headwater.models.variety import Variety
 
 BESIDE = 0
@@ -20,11 +20,11 @@ BESIDE = 0
 
 @dataclass(frozen=True)
 class Measured:
-    """``per_user``: (metric, k) → float64 ``[users]``; ``of_lists``: segment → (metric, k) → one number for the lists of
-    all its users."""
+    """``per_user``: (metric, k) → float64 ``[users]``; ``segments``: name → which users, bool ``[users]``, first of them
+    ``all``; ``of_lists``: segment → (metric, k) → one number for the lists of all its users."""
 
-    held: HeldOut
     per_user: dict[tuple[str, int], np.ndarray]
+    segments: dict[str, np.ndarray]
     of_lists: dict[str, dict[tuple[str, int], float]]
 
     @property
@@ -33,7 +33,7 @@ class Measured:
         return self.of_lists["all"]
 
     def mean(self, metric: str, k: int) -> float:
-        return float(self.per_user[metric, k].mean()) if len(self.held) else 0.0
+        return float(self.per_user[metric, k].mean()) if self.segments["all"].any() else 0.0
 
 
 def measure(
@@ -48,11 +48,27 @@ def measure(
     of length 1, give diversity, and ``variety`` picks by them."""
     ranking = rank(scores, held, max(ks), variety, unit)
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
-    of_lists = {
-        segment: _of_lists(ranking.lists[mask], ks, counts, None if unit is None else unit.numpy())
-        for segment, mask in held.segments()
-    }
-    return Measured(held, per_user, of_lists)
+    masks = dict(held.segments())
+    vectors = None if unit is None else unit.numpy()
+    of_lists = {name: _of_lists(ranking.lists[mask], ks, counts, vectors) for name, mask in masks.items()}
+    return Measured(per_user, masks, of_lists)
+
+
+def measure_lists(
+    lists: np.ndarray,
+    held: HeldOut,
+    ks: list[int],
+    counts: np.ndarray,
+    unit: np.ndarray,
+    group: np.ndarray,
+) -> Measured:
+    """Measure lists as they stand, int64 ``[users, n]``, at the lengths ``ks`` that are no longer, for all and for each
+    ``group`` of users, a name each and empty for none. A target that is not listed stands behind all that is."""
+    ks = [k for k in ks if k <= lists.shape[1]]
+    ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
+    per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
+    masks = dict(held.segments()) | {name: group == name for name in np.unique(group[group != ""])}
+    return Measured(per_user, masks, {name: _of_lists(lists[mask], ks, counts, unit) for name, mask in masks.items()})
 
 
 def _of_lists(
@@ -73,7 +89,7 @@ def rows(
 ) -> list[tuple[Any, ...]]:
     """Rows in the column order of ``model_metrics``."""
     found: list[tuple[Any, ...]] = []
-    for segment, mask in measured.held.segments():
+    for segment, mask in measured.segments.items():
         means = {key: float(values[mask].mean()) for key, values in measured.per_user.items()}
         for (metric, k), value in (means | measured.of_lists[segment]).items():
             found.append((version, model, protocol, split, segment, metric, k, value, int(mask.sum()), beside, now))

@@ -16,7 +16,7 @@ from headwater import popularity
 from headwater.config import Config
 from headwater.evaluation import baselines, cases
 from headwater.evaluation.cases import HeldOut
-from headwater.evaluation.measure import Measured, measure
+from headwater.evaluation.measure import Measured, measure, measure_lists
 from headwater.evaluation.ranking import AS_RANKED, Scores
 from headwater.models import transitions
 from headwater.models.neighbours import Neighbours
@@ -68,10 +68,19 @@ class Evaluation:
         }
         return self._measure(made[name]())
 
-    @cached_property
+    @property
     def decayed(self) -> np.ndarray:
         """What was popular up to the split, the same for every version that is ranked."""
-        return popularity.decayed_counts(self.before, self.n_items, self.config.topn.popular_half_life_days)
+        return self.lately[0]
+
+    @cached_property
+    def lately(self) -> tuple[np.ndarray, float]:
+        """The same, and as of when, in epoch seconds."""
+        return popularity.decayed(self.before, self.n_items, self.config.topn.popular_half_life_days)
+
+    def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray) -> Measured:
+        """Lists ``[users, n]`` as the users of a ``group`` each were served them."""
+        return measure_lists(lists, self.held, list(self.config.evaluate.k), self.counts, unit, group)
 
     def _recent_counts(self) -> np.ndarray:
         newest = self.before.agg(F.max("event_time").alias("newest")).first()

@@ -70,10 +70,16 @@ def rank(
     return Ranking(ranks, lists)
 
 
+def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ranks of targets in one list of items, from 1, ascending; NEVER for those that it lacks."""
+    places = {int(item): place for place, item in enumerate(listed, 1) if item}
+    return np.sort(np.array([places.get(int(item), NEVER) for item in targets], dtype=np.int64))
+
+
 def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Ranks of targets, given the ``ranks`` that they had before the list was picked."""
-    places = {int(item): place for place, item in enumerate(listed, 1) if item}
-    inside = [places[int(item)] for item in targets if int(item) in places]
+    found = places_in(listed, targets)
+    inside = found[found < NEVER]
     beyond = np.maximum(ranks, len(listed) + 1)
     # which target had which rank is no matter: those in the list take the best of them
-    return np.sort(np.concatenate([np.array(inside, dtype=np.int64), beyond[len(inside) :]]))
+    return np.sort(np.concatenate([inside, beyond[len(inside) :]]))

@@ -20,6 +20,7 @@ from headwater.tables import Warehouse
 
 T = TypeVar("T")
 NAMES = {
+    "as_served": "Its lists as served",
     "item_transitions": "Item transitions",
     "recent_popularity": "Recent popularity",
     "popularity": "Popularity",
@@ -277,7 +278,7 @@ def _by_segment(rows: list[dict[str, Any]], about: int) -> str:
         name = f"{esc(SEGMENTS.get(segment, segment))}<small>{plural(known[segment] or 0, 'person', 'people')}</small>"
         shown = [decimal(value, 3) for value in values]
         cells.append((name, *(f"<b>{text}</b>" if text == decimal(best, 3) != "–" else text for text in shown)))
-    return table(("", "Model", "Transitions", "Recent", "Popular"), cells)
+    return table(("", "Model", "As served", "Transitions", "Recent", "Popular"), cells)
 
 
 def _measurements(rows: list[dict[str, Any]], about: int, versions: list[int], runs: Runs) -> str:

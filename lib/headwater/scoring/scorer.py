@@ -72,6 +72,12 @@ class Scorer:
         users = users.having_seen(items)
         return pd.concat([top, *self._further(users, member)], ignore_index=True)
 
+    def groups_of(self, frame: pd.DataFrame) -> np.ndarray:
+        """The name of each user's group, empty for those in none, ``[users]``."""
+        users, now = self._users(frame)
+        member = groups.assign(self.groups, users.steps, taste.mix(users.steps, self.catalogue), now)
+        return np.array([group.name for group in self.groups], dtype=object)[member]
+
     def _added(self) -> Tensor | None:
         """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
         columns = np.stack([group.added(self.catalogue) for group in self.groups], axis=1)

@@ -1,0 +1,65 @@
+"""The lists that held-out users would have been served: by the scorer, with its rules, its groups and what it falls back on."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from headwater.config import Topn
+from headwater.scoring import items as goods
+from headwater.scoring import lists
+from headwater.scoring.lately import Lately
+
+if TYPE_CHECKING:
+    from headwater.models.ranker import Ranker
+
+
+SERVED = "as_served"
+"""The ``model`` of the rows of ``model_metrics`` that measure lists as they are served, and not the ranking alone."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """``lists``: items int64 ``[users, n]``, 0 where a list is shorter; ``group``: the name of each user's group of
+    ``topn.strategies``, empty for those in none, ``[users]``."""
+
+    lists: np.ndarray
+    group: np.ndarray
+
+
+def to_users(
+    users: np.ndarray, histories: DataFrame, items: DataFrame, known: Lately, ranker: Ranker, topn: Topn
+) -> Served:
+    """What ``users`` (ids) would have been served when ``histories`` were their rows of ``sequences``, and ``known`` was
+    counted, from the present catalogue. Who has no row is served like anybody of whom nothing is known.
+    """
+    from headwater.scoring.scorer import Scorer
+
+    alone = topn.model_copy(update={"sections": ()})
+    scorer = Scorer(copy.copy(ranker), goods.catalogue(items, known, alone), alone)
+    frame = _frame(users, histories)
+    found = np.zeros((len(users), topn.n), dtype=np.int64)
+    group = np.full(len(users), "", dtype=object)
+    for start in range(0, len(users), topn.batch_users):
+        part = frame.iloc[start : start + topn.batch_users]
+        rows = scorer.lists(part)
+        place = start + pd.Index(part["user_id"]).get_indexer(rows["user_id"])
+        found[place, rows["rank"] - 1] = rows["item_idx"]
+        group[start : start + len(part)] = scorer.groups_of(part)
+    return Served(found, group)
+
+
+def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:
+    """The users in their order, as the scorer takes them."""
+    wanted = histories.sparkSession.createDataFrame(pd.DataFrame({"user_id": users}), "user_id string")
+    theirs = lists.histories(histories.join(wanted, "user_id", how="left_semi")).toPandas()
+    frame = theirs.set_index("user_id").reindex(users)
+    for name in frame.columns:
+        every = [values if isinstance(values, np.ndarray) else np.empty(0) for values in frame[name]]
+        frame[name] = pd.Series(every, index=frame.index, dtype=object)
+    return frame.rename_axis("user_id").reset_index()

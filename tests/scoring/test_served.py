@@ -1,0 +1,34 @@
+"""What held-out users would have been served."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import torch
+
+from headwater import schemas
+from headwater.config import Topn
+from headwater.models import ModelSpec, build
+from headwater.models.ranker import Ranker
+from headwater.scoring.lately import Lately
+from headwater.scoring.served import to_users
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
+    torch.manual_seed(1)
+    ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
+    goods = [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 7)]
+    items = spark.createDataFrame(goods, schemas.ddl("items"))
+    steps = [NOW - timedelta(days=1), NOW]
+    rows = [
+        (user, [1, 2], ["view", "view"], steps, [f"{user}1", f"{user}2"], [None, None], [1, 2], NOW, NOW)
+        for user in ("b", "z")
+    ]
+    histories = spark.createDataFrame(rows, schemas.ddl("sequences"))
+    known = Lately(np.array([0.0, 1, 2, 3, 9, 5, 4]), NOW.timestamp())
+    topn = Topn(n=3, batch_users=2, strategies=[{"name": "cold", "when": {"max_events": 0}}])
+    served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, topn)
+    assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # what is popular
+    assert set(served.lists[1].tolist()) <= {3, 4, 5, 6}
+    assert served.group.tolist() == ["cold", "", "cold"]
