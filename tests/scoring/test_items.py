@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.config import Topn
@@ -40,6 +41,20 @@ def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):
         False,
         True,
     ]
+
+
+def test_what_a_group_may_not_see_is_known_by_its_index_and_others_may_see_it(goods):
+    groups = [{"name": "away", "when": {}, "deny": ["d", "no such item", "b"]}, {"name": "new", "when": {}}]
+    found = catalogue(goods, np.ones(6), strategies=groups)
+    assert {name: items.tolist() for name, items in found.denied.items()} == {"away": [4, 2]}
+    assert found.available.tolist() == [False, True, True, False, True, True]
+    assert found.narrowed([], found.denied["away"]).available.tolist() == [False, True, False, False, False, True]
+    assert found.narrowed(["garden"], None).available.tolist() == [False, False, False, False, True, False]
+
+
+def test_a_price_is_the_items_own_or_none(goods):
+    priced = goods.withColumn("price", F.when(F.col("item_idx") == 2, F.lit(9.5)))
+    np.testing.assert_array_equal(catalogue(priced, np.ones(6)).price, [0, np.nan, 9.5, np.nan, np.nan, np.nan])
 
 
 def test_items_that_came_after_the_count_are_not_popular_yet(goods):
