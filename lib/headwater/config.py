@@ -257,6 +257,7 @@ class Repeat(Section):
 class Boosts(Section):
     """What is added to the scores of items, in spreads of a user's scores; below zero it is taken away."""
 
+    popular_share: Annotated[float, Field(ge=0)] = 1.0
     popularity: float = 0.0
     price: float = 0.0
     newness: float = 0.0

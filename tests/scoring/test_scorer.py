@@ -199,11 +199,35 @@ def test_a_boost_moves_items_inside_the_scores_and_not_only_within_the_list(mode
     assert listed(Scorer(Ranker.open(model), dear, boosted).lists(users([4, 5, 6])), "u0")["item_idx"].iloc[0] == 20
 
 
+def blended(model, **weights):
+    ranker = Ranker.open(model)
+    ranker.facts["blend"] = {"transitions": 20.0, "recency": 0.1} | weights
+    return ranker
+
+
+def test_what_is_listed_for_being_popular_says_so_and_not_because_of_an_event(model):
+    personal = listed(Scorer(blended(model), catalogue(), Topn(n=3)).lists(users([6])), "u0")
+    assert personal["because_idx"].iloc[0] == 6
+    crowd = listed(Scorer(blended(model, transitions=0.0, recency=9.0), catalogue(), Topn(n=3)).lists(users([6])), "u0")
+    assert crowd["item_idx"].iloc[0] == 1
+    assert set(crowd["because_idx"]) == {0}
+    assert set(crowd["otherwise"]) == {"popular lately"}
+
+
+def test_less_of_what_is_popular_makes_lists_differ(model):
+    histories = [[start, start + 1] for start in range(5, 25, 4)]
+
+    def shown(**boosts):
+        topn = Topn(n=3, variety_weight=0.0, boosts=boosts)
+        return set(Scorer(blended(model, transitions=5.0, recency=9.0), catalogue(), topn).lists(users(*histories))["item_idx"])
+
+    assert len(shown()) < 6
+    assert len(shown(popular_share=0.1)) > 10
+
+
 def test_an_item_that_came_after_the_model_can_stand_in_a_list_of_the_model(model):
     grown = replace(catalogue(), popular=np.where(np.arange(ITEMS + 5) == 32, 1e6, 1.0))
-    facts = Ranker.open(model)
-    facts.facts["blend"] = {"transitions": 1.0, "recency": 3.0}
-    rows = listed(Scorer(facts, grown, Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(blended(model, recency=3.0), grown, Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert rows.loc[rows["item_idx"] == 32, "strategy"].tolist() == ["sasrec+transitions"]
 
 

@@ -80,10 +80,12 @@ class Scorer:
 
     def _added(self) -> Tensor | None:
         """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
-        columns = np.stack([group.added(self.catalogue) for group in self.groups], axis=1)
-        if not columns.any():
-            return None
-        return torch.nn.functional.pad(torch.from_numpy(columns), (0, 0, 0, self.ranker.size - len(columns)))
+        columns = torch.zeros(self.ranker.size, len(self.groups))
+        for column, group in zip(columns.T, self.groups, strict=True):
+            learned = self.ranker.facts.get("blend", {}).get("recency", 0.0)
+            column += (group.topn.boosts.popular_share - 1) * learned * self.ranker.recency
+            column[: len(self.catalogue.available)] += torch.from_numpy(group.added(self.catalogue))
+        return columns if columns.any() else None
 
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
         """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
@@ -103,7 +105,7 @@ class Scorer:
         asked = self.candidates.ask(query, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        frame = self._explained(users, query, scores, items)
+        frame = self._explained(users, query, scores, items, member)
         if again is not None:
             self._say_again(frame, again)
         self._fill(frame, users, member)
@@ -128,12 +130,20 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _explained(self, users: Users, query: Query, scores: Tensor, items: Tensor) -> pd.DataFrame:
-        """Rows of lists ``[users, n]``, each with the event behind it."""
+    def _explained(
+        self, users: Users, query: Query, scores: Tensor, items: Tensor, member: np.ndarray
+    ) -> pd.DataFrame:
+        """Rows of lists ``[users, n]``, each with the event behind it; without one where most of the score comes from what
+        is popular, which nobody would take for a consequence of what they did."""
         place = decisive_events(self.ranker, query, items, users.history, users.types)
+        share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
+        everybodys = query.users[:, -1:] * self.ranker.recency[items]
+        own = self.ranker.scores_of(items, query) - everybodys
+        everybodys = everybodys * share.unsqueeze(1)
+        place = torch.where((items == 0) | ((everybodys > own) & (everybodys > 0)), -1, place)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
-        frame["because_idx"], frame["because_type"] = users.events_at(torch.where(items > 0, place, -1))
+        frame["because_idx"], frame["because_type"] = users.events_at(place)
         frame["otherwise"] = LATELY if self.ranker.transitions is not None else "fits what you did so far"
         return frame
 
