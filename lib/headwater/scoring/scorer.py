@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,6 @@ class Scorer:
         """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
         columns = torch.zeros(self.ranker.size, len(self.groups))
         for column, group in zip(columns.T, self.groups, strict=True):
-            learned = self.ranker.facts.get("blend", {}).get("recency", 0.0)
-            column += (group.topn.boosts.popular_share - 1) * learned * self.ranker.recency
             column[: len(self.catalogue.available)] += torch.from_numpy(group.added(self.catalogue))
         return columns if columns.any() else None
 
@@ -102,10 +101,11 @@ class Scorer:
         if self.catalogue.again is not None:
             again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
         query = self.ranker.query(users.history, users.types)
-        asked = self.candidates.ask(query, torch.from_numpy(member), again)
+        shared = self._with_share(query, member)
+        asked = self.candidates.ask(shared, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        frame = self._explained(users, query, scores, items, member)
+        frame = self._explained(users, query, shared, scores, items)
         if again is not None:
             self._say_again(frame, again)
         self._fill(frame, users, member)
@@ -113,6 +113,11 @@ class Scorer:
         names = np.array([f"{group.name}: " if group.name else "" for group in self.groups], dtype=object)
         frame["strategy"] = names[member].repeat(self.topn.n) + frame["strategy"].to_numpy(dtype=object)
         return frame[frame["item_idx"] > 0], _by_user(frame, self.topn.n)
+
+    def _with_share(self, query: Query, member: np.ndarray) -> Query:
+        """The query with as much of what is popular as the rules of each user's group leave."""
+        share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
+        return replace(query, users=torch.cat([query.users[:, :-1], query.users[:, -1:] * share.unsqueeze(1)], dim=1))
 
     def _picked(self, asked: Asked, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
         """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
@@ -130,17 +135,14 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _explained(
-        self, users: Users, query: Query, scores: Tensor, items: Tensor, member: np.ndarray
-    ) -> pd.DataFrame:
+    def _explained(self, users: Users, query: Query, shared: Query, scores: Tensor, items: Tensor) -> pd.DataFrame:
         """Rows of lists ``[users, n]``, each with the event behind it; without one where most of the score comes from what
         is popular, which nobody would take for a consequence of what they did."""
         place = decisive_events(self.ranker, query, items, users.history, users.types)
-        share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
-        everybodys = query.users[:, -1:] * self.ranker.recency[items]
-        own = self.ranker.scores_of(items, query) - everybodys
-        everybodys = everybodys * share.unsqueeze(1)
-        place = torch.where((items == 0) | ((everybodys > own) & (everybodys > 0)), -1, place)
+        place = place.masked_fill(items == 0, -1)
+        if self.ranker.neighbours:
+            everybodys = shared.users[:, -1:] * self.ranker.recency[items]
+            place = place.masked_fill(everybodys > self.ranker.own_part(items, query).clamp(min=0), -1)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
         frame["because_idx"], frame["because_type"] = users.events_at(place)
