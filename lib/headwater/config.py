@@ -339,6 +339,7 @@ class Topn(Section):
 class Nearline(Section):
     interval_seconds: Annotated[float, Field(gt=0)] = 1.0
     popular_seconds: Annotated[float, Field(ge=0)] = 300.0
+    broker_seconds: Annotated[float, Field(ge=0)] = 300.0
 
 
 class Feedback(Section):

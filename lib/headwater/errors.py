@@ -6,7 +6,8 @@
     ├── UsageError             exit code 2: a bad argument, config value or input location
     ├── TableError             a table is missing, locked, or of a schema this release cannot read
     ├── ModelError             no champion, a broken or unsuitable model artifact
-    └── TrackingError          MLflow cannot be reached or refuses
+    ├── TrackingError          MLflow cannot be reached or refuses
+    └── BrokerError            Kafka's brokers do not answer or refuse
 
 Each carries one sentence that names the file, row or key and says what to do; jobs print it and no stack trace.
 """
@@ -34,3 +35,7 @@ class ModelError(HeadwaterError):
 
 class TrackingError(HeadwaterError):
     """The MLflow server or store did not answer."""
+
+
+class BrokerError(HeadwaterError):
+    """The brokers of a topic did not answer."""

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Config
 from headwater.errors import HeadwaterError
-from headwater.ingest import access_log, bots, duplicates, files, judging, reading
+from headwater.ingest import access_log, bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import place
 
@@ -120,11 +120,13 @@ def read(
 ) -> Reading:  # fmt: skip
     """Read and judge a batch beside the ``stored`` events. A damaged file is read up to its damage.
 
-    Raises UsageError or HeadwaterError when a file cannot be a file of its source.
+    Raises UsageError or HeadwaterError when a file cannot be a file of its source, BrokerError when messages cannot be
+    read to their end.
     """
     damaged = reading.damaged_gzip(batch.files)
     try:
-        return _judge(spark, root, batch, config, rules, key, stored, damaged)
+        with kafka.reading(config.ingest.sources):
+            return _judge(spark, root, batch, config, rules, key, stored, damaged)
     except Exception as error:
         if not _is_read_failure(error):
             raise

@@ -54,5 +54,10 @@ def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: da
     return numbered.withColumns(values).select(schemas.columns("items"))
 
 
+def unlisted(items: DataFrame, events: DataFrame) -> DataFrame:
+    """The events with an item that has no row yet."""
+    return events.where(F.col("item_id").isNotNull()).join(items, on="item_id", how="left_anti")
+
+
 CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in DESCRIBED)
 """When a merge needs to touch an item that is there already."""

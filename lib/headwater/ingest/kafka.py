@@ -23,13 +23,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headwater.config import Source
-from headwater.errors import HeadwaterError, UsageError
+from headwater.errors import BrokerError, HeadwaterError, UsageError
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import TOPIC
 from headwater.spark import KAFKA
 
 TIMEOUT_SECONDS = 20
 """A broker that does not answer fails a job after this long, not after minutes."""
+CLIENT_ERROR = "org.apache.kafka.common.errors."
+"""What the text of a failed Spark task holds where Kafka's client gave up."""
 RANGE = re.compile(re.escape(TOPIC) + r"([^/]+)/(\d+)/(\d+)-(\d+)")
 
 
@@ -226,9 +228,21 @@ def asking(source: Source) -> Iterator[None]:
         told = (str(cause.getMessage() or cause).splitlines() or [""])[0]
         if cause.getClass().getSimpleName() == "ConfigException":
             raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
-        raise HeadwaterError(
+        raise BrokerError(
             f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({told}); start them or set ingest.sources"
         ) from None
+
+
+@contextmanager
+def reading(sources: list[Source]) -> Iterator[None]:
+    """Turn what a task that reads messages raises where brokers have gone away into one sentence that names them."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, HeadwaterError) or CLIENT_ERROR not in str(error):
+            raise
+        brokers = ", ".join(sorted({source.brokers for source in sources if source.format == "kafka"}))
+        raise BrokerError(f"brokers {brokers} stopped answering while messages were read; start them again") from error
 
 
 def _consumer(jvm: Any, source: Source) -> Any:

@@ -101,9 +101,10 @@ class Intake:
                 if done is None or done["batch"] < one.number:
                     tables.append(read.quarantine, "quarantine", note)
             failpoint("ingest_events:after_quarantine")
-            if read.counts["rows_events"] or read.counts["rows_catalog"]:
+            items = tables.read("items")
+            if read.counts["rows_catalog"] or not catalogue.unlisted(items, read.events).isEmpty():
                 goods = catalogue.latest(read.catalogue)
-                rows = catalogue.merged(tables.read("items"), goods, read.events, one.taken_at).localCheckpoint()
+                rows = catalogue.merged(items, goods, read.events, one.taken_at).localCheckpoint()
                 if rows.count():
                     tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
             failpoint("ingest_events:after_items")

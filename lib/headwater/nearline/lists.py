@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
@@ -133,8 +134,8 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
         if last is not None and not readers.unread(tables, readers.LISTS):
             return counts
         note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
-        wanted = keep(wanted_sequences(j, last["sequences_version"] if last else None, sequences_version))
-        counts["users_scored"] = wanted.count()
+        after = last["sequences_version"] if last else None
+        wanted, counts["users_scored"] = wanted_sequences(j, after, sequences_version, keep)
         if not counts["users_scored"] and last is not None:
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
@@ -144,38 +145,48 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
         if bad := publish.unfit(scored).count():
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
         rows = publish.topn_rows(scored, wanted, version, j.now)
-        counts["users_changed"] = publish.changed_users(rows, tables.read("topn")).count()
+        standing = standing_lists(j, "topn", wanted if last else None)
+        counts["users_changed"] = publish.changed_users(rows, standing).count()
         write_embeddings(j, version, shelf.model(version), items)
         if topn.sections or tables.exists("sections"):
-            replace(j, "sections", publish.section_rows(scored, version, j.now), wanted, last is not None, note)
+            shelves = publish.section_rows(scored, version, j.now)
+            replace(j, "sections", shelves, standing_lists(j, "sections", wanted) if last else None, note)
         failpoint("score_topn:before_topn")
-        replace(j, "topn", rows, wanted, last is not None, note)
+        replace(j, "topn", rows, standing if last else None, note)
         failpoint("score_topn:after_topn")
         publish_history(j)
         return counts
 
 
-def replace(j: Job, table: str, rows: DataFrame, users: DataFrame, only_theirs: bool, note: dict[str, Any]) -> None:
-    """Let ``rows`` take the place of all rows of a table, or of those of ``users`` only, in one commit."""
-    if not only_theirs:
+def replace(j: Job, table: str, rows: DataFrame, standing: DataFrame | None, note: dict[str, Any]) -> None:
+    """Let ``rows`` take the place of all rows of a table, or of the ``standing`` ones only, in one commit."""
+    if standing is None:
         j.warehouse.overwrite(rows, table, note)
         return
-    j.warehouse.create(table)
     key, live = schemas.KEYS[table], "new.item_id IS NOT NULL"
-    withdrawn = publish.with_withdrawn(rows, j.warehouse.read(table), users, key)
+    withdrawn = publish.with_withdrawn(rows, standing, key)
     j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
 
 
-def wanted_sequences(j: Job, after: int | None, until: int) -> DataFrame:
-    """All sequences at version ``until``, or those of users who changed in the versions after one."""
-    every = j.warehouse.read("sequences", until)
-    if after is None:
-        return every
-    feed = j.warehouse.changes_still_there("sequences", after, until)
-    if feed is None:
-        j.log.warning("the change feed of sequences was vacuumed; all users are scored", after=after, until=until)
-        return every
-    return sequences.newest(feed)
+def standing_lists(j: Job, table: str, users: DataFrame | None) -> DataFrame:
+    """The rows of a table, or those of some users, written down: a table of lists is read once for a few of them."""
+    j.warehouse.create(table)
+    every = j.warehouse.read(table)
+    return every if users is None else every.join(users.select("user_id"), "user_id", how="left_semi").localCheckpoint()
+
+
+def wanted_sequences(
+    j: Job, after: int | None, until: int, keep: Callable[[DataFrame], DataFrame]
+) -> tuple[DataFrame, int]:
+    """All sequences at version ``until``, or those of users who changed in the versions after one; and how many."""
+    if after is not None:
+        changed = keep(sequences.newest(j.warehouse.changes("sequences", after, until)))
+        try:
+            return changed, changed.count()
+        except Exception:
+            j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
+    every = keep(j.warehouse.read("sequences", until))
+    return every, every.count()
 
 
 def publish_history(j: Job) -> None:

@@ -31,6 +31,7 @@ def build(j: Job) -> dict[str, int]:
             feed = tables.changes("events", last["events_version"], version)
             new = feed.where(F.col("_change_type") == "insert").select(events.columns)
         steps = sequences.filter_steps(new, items).persist()
+        events_new = steps.count()  # first, so that Spark knows how few there are when it plans the rest
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length, j.now)
         failpoint("build_sequences:before_merge")
@@ -41,6 +42,6 @@ def build(j: Job) -> dict[str, int]:
             counts = tables.merge(rows, "sequences", note)
             changed = counts["inserted"] + counts["updated"]
         failpoint("build_sequences:after_merge")
-        counted = {"users_changed": changed, "events_new": steps.count(), "events_version": version}
+        counted = {"users_changed": changed, "events_new": events_new, "events_version": version}
         steps.unpersist()
         return counted

@@ -15,12 +15,24 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from pyspark.sql import SparkSession
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_exponential,
+)
 
+from headwater.errors import BrokerError
 from headwater.job import Job
 from headwater.nearline.events import COUNTS, Intake
 from headwater.nearline.lists import Shelf, score
 from headwater.nearline.sequences import build
 
+LONGEST_PAUSE = 20
+"""Seconds between two looks for brokers that went away."""
 PACKING = "spark.databricks.delta.autoCompact.enabled"
 
 
@@ -33,7 +45,12 @@ def run(j: Job, once: bool) -> dict[str, int]:
     with closing(Shelf(j, j.config.nearline.popular_seconds)) as shelf, until_told() as stop, packing(j.spark):
         intake = Intake(j.beside("ingest_events"))
         while not stop.is_set():
-            counts, waiting = take_round(j, intake, shelf)
+            try:
+                counts, waiting = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, shelf)
+            except BrokerError:
+                if stop.is_set():
+                    break  # told to end while it waited
+                raise
             total.update(counts)
             if once and not waiting:
                 break
@@ -59,6 +76,28 @@ def take_round(j: Job, intake: Intake, shelf: Shelf) -> tuple[Counter[str], int]
         j.log.info("round done", seconds=seconds, messages_waiting=waiting, model_version=scored["model_version"],
                    rows_events=counts["rows_events"], users_scored=counts["users_scored"])  # fmt: skip
     return counts, waiting
+
+
+def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
+    """Calls again what brokers that went away have ended, at growing distances, for ``nearline.broker_seconds``.
+
+    A round that broke off is taken up as a killed one is, from the ledger and the notes. The first round of a stream is
+    called once: brokers that were never there are a mistake in the config, and said at once. SIGTERM ends the waiting.
+    """
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None, "there is an error to wait for"
+        assert state.next_action is not None, "and a pause to say"
+        j.log.warning("waiting for brokers", why=str(state.outcome.exception()), seconds=state.next_action.sleep)
+
+    return Retrying(
+        retry=retry_if_exception_type(BrokerError),
+        stop=stop_after_delay(j.config.nearline.broker_seconds if begun else 0) | stop_when_event_set(stop),
+        wait=wait_exponential(max=LONGEST_PAUSE),
+        sleep=sleep_using_event(stop),
+        before_sleep=tell,
+        reraise=True,
+    )
 
 
 @contextmanager

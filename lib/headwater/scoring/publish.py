@@ -52,11 +52,9 @@ def section_rows(lists: DataFrame, model_version: int, now: datetime) -> DataFra
     )
 
 
-def with_withdrawn(rows: DataFrame, standing: DataFrame, users: DataFrame, key: tuple[str, ...]) -> DataFrame:
-    """Adds what to delete, rows without an item: what of the standing rows of ``users`` has no successor by ``key``."""
-    gone = standing.join(users.select("user_id"), "user_id", how="left_semi").join(
-        rows.select(*key), list(key), how="left_anti"
-    )
+def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -> DataFrame:
+    """Adds what to delete, rows without an item: what of the ``standing`` rows of these users has no successor by ``key``."""
+    gone = standing.join(rows.select(*key), list(key), how="left_anti")
     return rows.unionByName(gone.withColumn("item_id", F.lit(None).cast("string")))
 
 

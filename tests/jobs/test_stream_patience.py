@@ -1,0 +1,78 @@
+"""Brokers that go away are waited for, within bounds, by a stream that has begun."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import structlog
+
+from headwater.config import Config, Source
+from headwater.errors import BrokerError, HeadwaterError
+from headwater.ingest import kafka
+from headwater.nearline import stream
+
+GONE = BrokerError("brokers b:9092 do not answer")
+
+
+@pytest.fixture
+def job(monkeypatch):
+    monkeypatch.setattr(stream, "LONGEST_PAUSE", 0)
+    return SimpleNamespace(config=Config(nearline={"broker_seconds": 30}), log=structlog.get_logger())
+
+
+def rounds(*outcomes):
+    """A round that raises or returns what is given, one call after the other; and the calls that are left."""
+    left = list(outcomes)
+
+    def take():
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return take, left
+
+
+def test_a_round_that_brokers_broke_off_is_taken_again_until_they_answer(job):
+    take, left = rounds(GONE, GONE, "taken")
+    assert stream.patient(job, threading.Event(), begun=True)(take) == "taken"
+    assert not left
+
+
+def test_brokers_that_were_never_there_are_said_at_once(job):
+    take, left = rounds(GONE, "taken")
+    with pytest.raises(BrokerError, match="do not answer"):
+        stream.patient(job, threading.Event(), begun=False)(take)
+    assert left == ["taken"]
+
+
+def test_patience_ends_with_the_line_that_names_the_brokers(job):
+    job.config = Config(nearline={"broker_seconds": 0})
+    take, left = rounds(GONE, "taken")
+    with pytest.raises(BrokerError, match="b:9092"):
+        stream.patient(job, threading.Event(), begun=True)(take)
+    assert left == ["taken"]
+
+
+def test_whoever_is_told_to_end_waits_no_longer(job):
+    told = threading.Event()
+    told.set()
+    take, left = rounds(GONE, "taken")
+    with pytest.raises(BrokerError):
+        stream.patient(job, told, begun=True)(take)
+    assert left == ["taken"]
+
+
+def test_nothing_else_is_waited_for(job):
+    take, left = rounds(HeadwaterError("3 of the new lists are not fit to publish"), "taken")
+    with pytest.raises(HeadwaterError, match="not fit"):
+        stream.patient(job, threading.Event(), begun=True)(take)
+    assert left == ["taken"]
+
+
+def test_a_task_that_lost_its_broker_is_told_from_one_that_failed():
+    topic = Source(format="kafka", brokers="b:9092", topic="clicks")
+    with pytest.raises(BrokerError, match="brokers b:9092 stopped answering"), kafka.reading([topic]):
+        raise RuntimeError("Lost task 0.0: org.apache.kafka.common.errors.TimeoutException: Timeout of 20000ms expired")
+    with pytest.raises(RuntimeError, match="data loss"), kafka.reading([topic]):
+        raise RuntimeError("some data may be lost: data loss")
