@@ -167,7 +167,7 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
     written = {row["model"]: (row["model_version"], row["beside_version"], row["users"]) for row in rows.collect()}
     assert written == {
         "gru+transitions": (1, 1, USERS), "popularity": (0, 1, USERS), "recent_popularity": (0, 1, USERS),
-        "item_transitions": (0, 1, USERS), "sequence_model": (0, 1, USERS),
+        "item_transitions": (0, 1, USERS), "sequence_model": (0, 1, USERS), "as_served": (0, 1, USERS),
     }  # fmt: skip
     assert Registry(job.config).history(1)["test_ndcg_10"][0][1] == pytest.approx(found["ndcg"], abs=1e-5)
 
