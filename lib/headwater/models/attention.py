@@ -59,15 +59,6 @@ class Block(nn.Module):
         return steps + self.drop(self.feed(self.before_feed(steps)))
 
 
-def newest(blocks: nn.ModuleList, steps: Tensor, allowed: Tensor) -> Tensor:
-    """What a stack makes of the newest step, ``[batch, dim]``."""
-    *earlier, last = blocks
-    for block in earlier:
-        steps = block(steps, allowed)
-    assert isinstance(last, Block)
-    return last.newest(steps, allowed)[:, 0]
-
-
 def allowed_pairs(real: Tensor, causal: bool) -> Tensor:
     """Bool ``[batch, 1, seq, seq]``: a step looks at real steps (not later ones if causal); padding at itself."""
     seq = real.shape[1]

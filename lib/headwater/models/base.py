@@ -60,7 +60,7 @@ class SequenceModel(nn.Module):
     def _steps(self, items: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into ``transform``."""
         real = items > 0
-        steps = self._items_of(items) + self.event_type(types)  # [batch, seq, dim]
+        steps = self.item_rows(items) + self.event_type(types)  # [batch, seq, dim]
         if self.position is not None:
             steps = steps + self.position(torch.arange(items.shape[1] - 1, -1, -1, device=items.device))
         return self.drop(steps) * real.unsqueeze(-1), real
@@ -75,15 +75,11 @@ class SequenceModel(nn.Module):
         return own if self.features is None else own + self.features(torch.arange(len(own), device=own.device))
 
     def item_rows(self, items: Tensor) -> Tensor:
-        """The vectors of some items, int64 ``[n]`` → ``[n, dim]``."""
-        return self.item(items) if self.features is None else self.item(items) + self.features(items)
-
-    def _items_of(self, histories: Tensor) -> Tensor:
-        """Item vectors of histories ``[batch, seq]`` → ``[batch, seq, dim]``; features are looked up once an item."""
+        """The vectors of some items, int64 of any shape → the same shape and ``dim``; features are looked up once an item."""
         if self.features is None:
-            return self.item(histories)
-        different, place = histories.unique(return_inverse=True)
-        return self.item_rows(different)[place]
+            return self.item(items)
+        different, place = items.unique(return_inverse=True)
+        return (self.item(different) + self.features(different))[place]
 
     def loss(
         self, items: Tensor, types: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX

@@ -7,32 +7,21 @@ there a mask stands after the newest event.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from headwater.models.attention import Block, allowed_pairs, newest
-from headwater.models.base import WHOLE_SOFTMAX, SequenceModel
+from headwater.models.base import WHOLE_SOFTMAX
 from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
+from headwater.models.transformer import Transformer
 
 
-class Bert4Rec(SequenceModel):
+class Bert4Rec(Transformer):
     extra_tokens = 1
+    causal = False
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.mask_token = spec.n_items + 1
-        self.blocks = nn.ModuleList(
-            Block(spec.dim, spec.heads, spec.dropout, spec.feed_forward) for _ in range(spec.layers)
-        )
-
-    def transform(self, steps: Tensor, real: Tensor) -> Tensor:
-        allowed = allowed_pairs(real, causal=False)
-        for block in self.blocks:
-            steps = block(steps, allowed)
-        return steps
-
-    def newest(self, steps: Tensor, real: Tensor) -> Tensor:
-        return newest(self.blocks, steps, allowed_pairs(real, causal=False))
 
     def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
         """The state of a mask put after the newest event, ``[batch, dim]``; zero for an empty history."""
