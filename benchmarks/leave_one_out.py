@@ -28,6 +28,7 @@ from headwater.config import Config
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import measure
 from headwater.evaluation.ranking import Scores
+from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.training import describe, facts, hybrid, initial, loop, readers
@@ -50,7 +51,7 @@ def main(
     sequences = read(data)
     described = attribute_matrix(attributes, sequences) if attributes else None
     print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
-    rows = padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
+    rows = left_padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
     parts = hybrid.fit_parts(settings.model.blend, rows, last_item(sequences)) if settings.model.hybrid else {}
     for name, values in beside(sequences, rows, parts).items():
         print(f"{name:<28}{values}", flush=True)
@@ -73,14 +74,6 @@ def last_item(sequences: list[np.ndarray]) -> int:
 def attribute_matrix(path: Path, sequences: list[np.ndarray]) -> Any:
     told = json.loads(path.read_text())
     return describe.hashed([[str(a) for a in told.get(str(k), [])] for k in range(last_item(sequences) + 1)])
-
-
-def padded(sequences: list[np.ndarray], length: int) -> np.ndarray:
-    rows = np.zeros((len(sequences), length), dtype=np.int64)
-    for row, items in enumerate(sequences):
-        if len(last := items[-length:]):
-            rows[row, -len(last) :] = last
-    return rows
 
 
 def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
@@ -163,7 +156,7 @@ def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neigh
     popular = torch.from_numpy(counts - np.arange(n_items + 1) / (2 * n_items + 2))
     scores: dict[str, Scores] = {"popularity": lambda items, _: popular.expand(len(items), -1)}
     for name, part in parts.items():
-        scores[name] = lambda items, _, part=part: part.scores(torch.from_numpy(padded(items, rows.shape[1])))
+        scores[name] = lambda items, _, part=part: part.scores(torch.from_numpy(left_padded(items, rows.shape[1])))
     found = {name: measure(each, held, [10], counts) for name, each in scores.items()}
     return {
         name: f"test HR@10 {each.mean('hit_rate', 10):.4f} NDCG@10 {each.mean('ndcg', 10):.4f}"

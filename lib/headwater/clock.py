@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+DAY = 86_400.0
+"""Seconds of a day."""
+
 
 def now() -> datetime:
     """The present, UTC, to the microsecond (what Spark's timestamps hold)."""

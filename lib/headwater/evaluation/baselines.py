@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from headwater.evaluation.ranking import Scores
+from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.transitions import WINDOW
 
@@ -40,11 +41,7 @@ def by_transitions(transitions: Neighbours, counts: np.ndarray) -> Scores:
     fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
 
     def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Tensor:
-        recent = np.zeros((len(items), WINDOW), dtype=np.int64)
-        for row, history in enumerate(items):
-            if len(last := history[-WINDOW:]):
-                recent[row, -len(last) :] = last
-        return transitions.scores(torch.from_numpy(recent)).double() + fallback
+        return transitions.scores(torch.from_numpy(left_padded(items, WINDOW))).double() + fallback
 
     return scores
 

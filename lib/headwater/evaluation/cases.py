@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
+from headwater.models.histories import left_padded
 from headwater.schemas import EVENT_TYPES
 from headwater.training.validation import Cases
 
@@ -45,16 +46,13 @@ class HeldOut:
                 yield name, mask
 
     def arrays(self, max_length: int) -> Cases:
-        """The users with a history, as the arrays that training validates on; to others a model has
-        nothing to say."""
+        """The users with a history, as the arrays that training validates on; to others a model has nothing to say."""
         users = [user for user in range(len(self)) if len(self.items[user])]
-        items, types = np.zeros((2, len(users), max_length), dtype=np.int64)
-        for row, user in enumerate(users):
-            history = self.items[user][-max_length:]
-            items[row, -len(history) :], types[row, -len(history) :] = history, self.types[user][-max_length:]
-        seen, targets = ([part[user] for user in users] for part in (self.seen, self.targets))
+        every = (self.items, self.types, self.seen, self.targets)
+        items, types, seen, targets = ([part[user] for user in users] for part in every)
         starts = [np.cumsum([0, *map(len, part)]) for part in (seen, targets)]
-        return Cases(items, types, starts[0], _joined(seen), starts[1], _joined(targets))
+        item, kind = left_padded(items, max_length), left_padded(types, max_length)
+        return Cases(item, kind, starts[0], _joined(seen), starts[1], _joined(targets))
 
 
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:

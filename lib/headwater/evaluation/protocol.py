@@ -19,6 +19,7 @@ from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure, measure_lists
 from headwater.evaluation.ranking import AS_RANKED, Scores
 from headwater.models import transitions
+from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
@@ -91,12 +92,7 @@ class Evaluation:
 
     def _transitions(self) -> Neighbours:
         everybody = cases.collect(cases.histories(self.before, 200), self.config.evaluate.max_users)
-        length = max((len(items) for items in everybody.items), default=1)
-        padded = np.zeros((len(everybody), length), dtype=np.int64)
-        for row, items in enumerate(everybody.items):
-            if len(items):
-                padded[row, -len(items) :] = items
-        return transitions.count(padded, self.n_items)
+        return transitions.count(left_padded(everybody.items), self.n_items)
 
     def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:
         return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit, variety)

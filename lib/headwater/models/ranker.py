@@ -17,6 +17,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 
 ENCODED_TOGETHER = 64
@@ -121,17 +122,14 @@ class Ranker:
 
         Items that the model does not know (new since its training) are left out.
         """
-        known = []
+        known: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for history, kinds in zip(items, types, strict=True):
             item = np.asarray(history, dtype=np.int64)
             keep = (item > 0) & (item <= self.n_items)
-            known.append((item[keep][-self.max_length :], np.asarray(kinds, dtype=np.int64)[keep][-self.max_length :]))
-        padded = np.zeros((2, len(known), self.max_length), dtype=np.int64)
-        for row, (item, kind) in enumerate(known):
-            if len(item):
-                padded[0, row, -len(item) :] = item
-                padded[1, row, -len(item) :] = kind
-        return torch.from_numpy(padded[0]), torch.from_numpy(padded[1])
+            known[0].append(item[keep])
+            known[1].append(np.asarray(kinds, dtype=np.int64)[keep])
+        item_rows, type_rows = (torch.from_numpy(left_padded(part, self.max_length)) for part in known)
+        return item_rows, type_rows
 
     @torch.inference_mode()
     def query(self, items: Tensor, types: Tensor) -> Query:
@@ -210,14 +208,9 @@ class Ranker:
 def recency_scores(counts: np.ndarray) -> Tensor:
     """Decayed counts ``[items + 1]`` as standardised logarithms; of equal counts the lower index is a trifle ahead."""
     logs = np.log(counts + 0.1) - np.arange(len(counts)) / len(counts) * 1e-4
-    return standardised(torch.from_numpy(logs).float()[None])[0]
-
-
-def standardised(scores: Tensor) -> Tensor:
-    """Scores ``[batch, items + 1]`` with mean 0 and spread 1 over the items of each row, padding left out."""
-    real = scores[:, 1:]
-    spread = real.std(1, keepdim=True, correction=0)
-    return (scores - real.mean(1, keepdim=True)) / (spread + 1e-6)
+    scores = torch.from_numpy(logs).float()
+    real = scores[1:]  # padding is no item
+    return (scores - real.mean()) / (real.std(correction=0) + 1e-6)
 
 
 def blend(logits: Tensor, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -23,7 +23,7 @@ from headwater.job import Job
 from headwater.scoring import items as goods
 from headwater.scoring import lately, lists, publish
 from headwater.scoring.lately import Lately
-from headwater.tables import failpoint, readers
+from headwater.tables import failpoint, readers, rows_still_there
 from headwater.tracking import Registry
 from headwater.training import artifact
 
@@ -181,10 +181,9 @@ def wanted_sequences(
     """All sequences at version ``until``, or those of users who changed in the versions after one; and how many."""
     if after is not None:
         changed = keep(sequences.newest(j.warehouse.changes("sequences", after, until)))
-        try:
-            return changed, changed.count()
-        except Exception:
-            j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
+        if (count := rows_still_there(changed)) is not None:
+            return changed, count
+        j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     every = keep(j.warehouse.read("sequences", until))
     return every, every.count()
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from headwater.clock import DAY
 from headwater.config import Boosts
 from headwater.scoring.catalogue import Catalogue
-
-DAY = 86_400.0
 
 
 def of_items(catalogue: Catalogue, boosts: Boosts) -> np.ndarray:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from headwater.config import Exclusion, Topn
-from headwater.schemas import EVENT_TYPES
+from headwater.clock import DAY
+from headwater.config import Topn
 from headwater.scoring.users import Steps
-
-DAY = 86_400.0
 
 
 def left_out(steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, max_length: int) -> list[np.ndarray]:
@@ -31,14 +29,10 @@ def left_out(steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, 
     cut_off = _cut_off(steps, seen, max_length)
     for rule in topn.exclude:
         since = np.full(len(seen), -np.inf) if rule.days is None else now - rule.days * DAY
-        meant |= _is_one_of(steps.type, rule) & (steps.at > since[steps.user])
+        meant |= steps.of_types(rule.event_types) & (steps.at > since[steps.user])
         unsure |= cut_off & (steps.oldest() > since)
     ruled = steps.items_of_users(meant)
     return [all_of_them if whole else some for whole, all_of_them, some in zip(unsure, seen, ruled, strict=True)]
-
-
-def _is_one_of(types: np.ndarray, rule: Exclusion) -> np.ndarray:
-    return np.isin(types, [EVENT_TYPES.index(name) + 1 for name in rule.event_types])
 
 
 def _cut_off(steps: Steps, seen: list[np.ndarray], max_length: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headwater.clock import DAY
 from headwater.config import Topn, When
 from headwater.models.variety import Variety
 from headwater.scoring import boosts
@@ -14,8 +15,6 @@ from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.ladder import Ladder
 from headwater.scoring.taste import Taste
 from headwater.scoring.users import Steps
-
-DAY = 86_400.0
 
 
 @dataclass(frozen=True)

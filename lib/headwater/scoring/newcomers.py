@@ -39,11 +39,9 @@ def count(sequences: DataFrame, known: int, n_items: int) -> Newcomers | None:
 def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcomers:
     """The same from lists of items, oldest first."""
     from headwater.models import transitions
+    from headwater.models.histories import left_padded
 
-    padded = np.zeros((len(histories), max(map(len, histories), default=1)), dtype=np.int64)
-    for row, items in enumerate(histories):
-        if items:
-            padded[row, -len(items) :] = items
+    padded = left_padded(histories)
     padded[padded > n_items] = 0
     followed = transitions.gaps(padded, n_items)
     met = np.bincount(padded.ravel(), minlength=n_items + 1)[known + 1 :]

@@ -14,11 +14,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from headwater.clock import DAY
 from headwater.config import Repeat
-from headwater.schemas import EVENT_TYPES
 from headwater.scoring.users import Steps
 
-DAY = 86_400.0
 USERS = 200_000
 """Users whose sequences tell the items' intervals: those of the smallest hash, the same ones every time."""
 
@@ -62,7 +61,7 @@ def bonus(steps: Steps, known: Intervals, rule: Repeat, now: np.ndarray) -> spar
     Nothing where neither the user nor anybody else ever came back for the item.
     """
     shape = (len(now), len(known.days))
-    meant = np.isin(steps.type, [EVENT_TYPES.index(name) + 1 for name in rule.event_types]) & (steps.item < shape[1])
+    meant = steps.of_types(rule.event_types) & (steps.item < shape[1])
     day = np.floor(steps.at[meant] / DAY)
     bought = np.unique(np.stack([steps.user[meant], steps.item[meant], day.astype(np.int64)]), axis=1)
     pairs, first, times = np.unique(bought[:2], axis=1, return_index=True, return_counts=True)

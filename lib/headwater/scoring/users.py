@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +39,10 @@ class Steps:
             np.fromiter(map(types.__getitem__, named), np.int64, len(named)),
             _joined(frame["at"], np.float64),
         )
+
+    def of_types(self, names: Sequence[str]) -> np.ndarray:
+        """Which steps are of one of these event types, bool."""
+        return np.isin(self.type, [EVENT_TYPES.index(name) + 1 for name in names])
 
     def count(self) -> np.ndarray:
         """How many each user has, int64 ``[users]``."""

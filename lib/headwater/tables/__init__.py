@@ -1,6 +1,6 @@
 """All that knows Delta: open, create, append, overwrite, merge, follow changes, lock, maintain."""
 
 from headwater.tables.failpoints import failpoint
-from headwater.tables.warehouse import Warehouse
+from headwater.tables.warehouse import Warehouse, rows_still_there
 
-__all__ = ["Warehouse", "failpoint"]
+__all__ = ["Warehouse", "failpoint", "rows_still_there"]

@@ -191,15 +191,6 @@ class Warehouse:
         frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
 
-    def changes_still_there(self, table: str, after: int, until: int) -> DataFrame | None:
-        """The same, or None where a vacuum took files that these changes lie in."""
-        feed = self.changes(table, after, until)
-        try:
-            feed.count()
-        except Exception:
-            return None
-        return feed
-
     @contextmanager
     def locked(self, *tables: str) -> Iterator[None]:
         """Hold the write locks of some tables; those that this process holds already are not asked for again."""
@@ -239,3 +230,11 @@ class Warehouse:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def rows_still_there(changes: DataFrame) -> int | None:
+    """How many rows come of a change feed, or None where a vacuum took files that they lie in."""
+    try:
+        return changes.count()
+    except Exception:
+        return None
