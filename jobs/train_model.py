@@ -69,7 +69,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     inputs = {key: known[key] for key in ("sequences_version", "n_items", "max_length", "protocol", "train_until")}
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-    validation = cases.collect(held, config.train.validation_users).arrays(length)
+    asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
+    validation = cases.collect(held, asked).arrays(length)
     if config.model.hybrid and "recency" in config.model.blend:
         popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
         validation = replace(validation, prior=popular.numpy())
@@ -80,7 +81,13 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
     artifact.write_weights(folder / "initial.safetensors", start)
     planned = train.plan(
-        data, spec, config.train, folder / "run", validation, folder / "initial.safetensors", resume=resume
+        data,
+        spec,
+        config.train,
+        folder / "run",
+        validation.first(config.train.validation_users),
+        folder / "initial.safetensors",
+        resume=resume,
     )
     answer = train.run(planned, config.train)
     model = folder / "model"

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from headwater.models import ModelSpec, build
-from headwater.models.ranker import recency_scores
+from headwater.models.ranker import blend, recency_scores
 from headwater.models.transitions import count
-from headwater.training.hybrid import best_blend, fit_parts
-from headwater.training.validation import Cases
+from headwater.training.hybrid import best_blend, candidates_of, fit_parts
+from headwater.training.validation import Cases, ndcg
 
-ITEMS = 12
+ITEMS = 40
 
 
 def cases(targets, popular):
@@ -25,7 +25,7 @@ def cases(targets, popular):
 @pytest.fixture
 def model():
     torch.manual_seed(3)
-    return build(ModelSpec("sasrec", n_items=ITEMS, max_length=3, dim=4, layers=1, heads=1))
+    return build(ModelSpec("sasrec", n_items=ITEMS, max_length=3, dim=4, layers=1, heads=1)).eval()
 
 
 def test_where_each_takes_what_follows_transitions_lead(model):
@@ -41,6 +41,24 @@ def test_where_all_take_what_is_popular_recency_leads(model):
     weights = best_blend(model, {"transitions": count(np.array([[1, 2]]), ITEMS)}, cases([12] * 9, popular))
     assert weights["recency"] > 0
     assert weights["transitions"] == 0
+
+
+def test_candidates_hold_every_list_that_the_whole_catalogue_gives(model):
+    rows = np.array([[1, 2, 5], [1, 2, 6], [4, 3, 2], [9, 8, 3]])
+    parts = fit_parts(["transitions", "ease"], rows, ITEMS)
+    held = cases(range(4, 12), np.arange(ITEMS + 1.0))
+    everybody = np.arange(len(held))
+    with torch.inference_mode():
+        found = list(candidates_of(model, parts, held))
+        for weights in ({"transitions": 0.5, "ease": 3.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
+            items = torch.from_numpy(held.item)
+            logits = model.user_vectors(items, torch.from_numpy(held.type)) @ model.item_matrix().T
+            evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}
+            whole = blend(logits, evidence | {"recency": torch.from_numpy(held.prior)}, weights)
+            held.hide_seen(whole, everybody)
+            expected = ndcg(whole, held.wanted(everybody, ITEMS + 1), held.ideal(everybody))
+            assert 0 < expected.mean() < 1
+            assert torch.cat([some.ndcg(weights) for some in found]).tolist() == pytest.approx(expected.tolist())
 
 
 def test_without_anybody_to_ask_all_weigh_one(model):

@@ -21,10 +21,27 @@ CASES = Cases(
 
 
 def test_gains_are_discounted_by_rank_with_seen_items_left_out_and_ties_against_us():
-    scores = torch.tensor([[9.0, 9, 9, 3, 2, 1, 0], [9.0, 1, 1, 9, 1, 5, 1]])
+    scores, users = torch.tensor([[9.0, 9, 9, 3, 2, 1, 0], [9.0, 1, 1, 9, 1, 5, 1]]), np.array([0, 1])
+    CASES.hide_seen(scores, users)
     first = (1 / log2(1 + 2)) / 1  # items 1 and 2 are seen, item 3 is ahead
     second = (1 / log2(1 + 1) + 1 / log2(1 + 5)) / (1 / log2(1 + 1) + 1 / log2(1 + 2))  # items 1, 2, 4 tie with item 6
-    assert ndcg(scores, CASES, np.array([0, 1])).tolist() == pytest.approx([first, second])
+    gains = ndcg(scores, CASES.wanted(users, 7), CASES.ideal(users))
+    assert gains.tolist() == pytest.approx([first, second])
+
+
+def test_what_a_model_does_not_know_is_missed_and_what_is_hidden_is_in_no_list():
+    scores = torch.tensor([[9.0, 9, 9, 9, 9, 8]])  # items 1 to 3 are seen, item 6 is newer than the model
+    cases = replace(CASES, seen_start=np.array([0, 3]), target_start=np.array([0, 3]), target=np.array([3, 5, 6]))
+    users = np.array([0])
+    cases.hide_seen(scores, users)
+    expected = (1 / log2(1 + 2)) / (1 / log2(1 + 1) + 1 / log2(1 + 2) + 1 / log2(1 + 3))
+    assert ndcg(scores, cases.wanted(users, 6), cases.ideal(users)).tolist() == pytest.approx([expected])
+
+
+def test_the_first_cases_are_cases_of_their_own():
+    first = CASES.first(1)
+    assert (len(first), first.seen.tolist(), first.target.tolist()) == (1, [1, 2], [4])
+    assert len(CASES.first(9)) == 2
 
 
 def test_with_a_prior_the_best_blend_counts():

@@ -1,11 +1,18 @@
-"""The parts of a hybrid beside the sequence model, and the weights by which its scores and theirs are blended."""
+"""The parts of a hybrid beside the sequence model, and the weights by which its scores and theirs are blended.
+
+The search for weights ranks the whole catalogue without holding it: evidence is never negative, so an item without any
+stands in a list only if it is among the ten of highest score where there is none. Those ten and the few hundred items
+with evidence are a user's candidates, and each try of a weight looks at them alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headwater.models import SequenceModel, ease, transitions
 from headwater.models.neighbours import Neighbours
@@ -15,13 +22,37 @@ from headwater.training.validation import Cases, ndcg
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {"transitions": transitions.count, "ease": ease.fit}
 """What is counted or fitted on the training sequences ``[rows, seq]`` of a catalogue of n items."""
 
+USERS = 25_000
+"""Held-out users that the weights are chosen on: few make a choice that the next user does not share."""
+
 WEIGHTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 ROUNDS = 2
-SHARES = (0.25, 0.5, 0.75)
 TOLERANCE = 0.01
-"""What is popular is the same for everybody: of its weight so much is left out as costs at most this share of NDCG."""
+LEAST = 0.25
+"""What is popular is the same for everybody: its weight becomes the smallest that costs at most the share ``TOLERANCE``
+of NDCG, but no less than the share ``LEAST`` of itself."""
 CELLS = 1 << 26
-"""Scores of users × items that the search holds for each part, 256 MiB: larger catalogues are tried on fewer users."""
+"""Scores of users × items that are held at once, 256 MiB."""
+LONGEST = 10
+"""Places of a list that count."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What may stand in the lists of some users, padded on the right where a user has fewer.
+
+    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted`` bool, the
+    same; ``ideal`` ``[users]``, the DCG of the best list.
+    """
+
+    logits: Tensor
+    parts: dict[str, Tensor]
+    wanted: Tensor
+    ideal: Tensor
+
+    def ndcg(self, weights: dict[str, float]) -> Tensor:
+        """NDCG@10 of each user's blended list, ``[users]``."""
+        return ndcg(blend(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
 
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
@@ -29,9 +60,10 @@ def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict
     return {name: PARTS[name](sequences, n_items) for name in names if name in PARTS}
 
 
+@torch.inference_mode()
 def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> dict[str, float]:
     """The ``blend`` with the highest validation NDCG@10, smaller weights where it is the same; found one weight after
-    the other, ``ROUNDS`` times. Then recency gets the smallest of ``SHARES`` of its weight that is nearly as good.
+    the other, ``ROUNDS`` times.
 
     Recency is the prior of the cases; where they have none it weighs nothing. Without cases the other weights are 1.
     """
@@ -39,21 +71,41 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
     best = {**dict.fromkeys(neighbours, 0.0), "recency": 0.0}
     if not len(cases):
         return best | dict.fromkeys(names, 1.0)
-    users = np.arange(min(len(cases), max(1, CELLS // (model.spec.n_items + 1))))
-    items, types = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.type[users])
-    with torch.inference_mode():
-        logits = model.user_vectors(items, types) @ model.item_matrix().T
-        parts = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in neighbours.items()}
-        if len(cases.prior):
-            parts["recency"] = torch.from_numpy(cases.prior)
+    candidates = list(candidates_of(model, neighbours, cases))
 
     def quality(weights: dict[str, float]) -> float:
-        return float(ndcg(blend(logits, parts, weights), cases, users).sum())
+        return float(sum(some.ndcg(weights).sum() for some in candidates))
 
     for _ in range(ROUNDS):
         for name in names:
             tried = [quality({**best, name: weight}) for weight in WEIGHTS]
             best[name] = WEIGHTS[int(np.argmax(tried))]
     enough = (1 - TOLERANCE) * quality(best)
-    less = ({**best, "recency": best["recency"] * share} for share in SHARES)
-    return next((weights for weights in less if quality(weights) >= enough), best)
+    less = [weight for weight in WEIGHTS if LEAST * best["recency"] <= weight < best["recency"]]
+    tried_less = ({**best, "recency": weight} for weight in less)
+    return next((weights for weights in tried_less if quality(weights) >= enough), best)
+
+
+def candidates_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Candidates]:
+    """The candidates of all cases, users with histories of like length together."""
+    matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
+    order = np.argsort((cases.item > 0).sum(axis=1), kind="stable")
+    size = max(1, CELLS // len(matrix))
+    for users in (order[start : start + size] for start in range(0, len(order), size)):
+        items, types = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.type[users])
+        logits = model.user_vectors(items, types) @ matrix.T
+        evidence = {name: part.evidence(items) for name, part in neighbours.items()}
+        cases.hide_seen(logits, users)
+        wanted = cases.wanted(users, logits.shape[1])
+        chosen = wanted.clone()
+        for found in evidence.values():
+            chosen[found.nonzero()] = True
+        for weight in WEIGHTS if len(prior) else WEIGHTS[:1]:
+            alone = logits + weight * prior if weight else logits
+            chosen.scatter_(1, alone.topk(min(LONGEST, alone.shape[1]), dim=1).indices, True)
+        kept, picked = chosen.byte().topk(int(chosen.sum(1).max()), dim=1)
+        parts = {name: torch.from_numpy(found.toarray()).gather(1, picked) for name, found in evidence.items()}
+        if len(prior):
+            parts["recency"] = prior[picked]
+        within = logits.gather(1, picked).masked_fill(kept == 0, -torch.inf)
+        yield Candidates(within, parts, wanted.gather(1, picked), cases.ideal(users))

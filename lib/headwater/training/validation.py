@@ -35,6 +35,29 @@ class Cases:
     def __len__(self) -> int:
         return len(self.item)
 
+    def first(self, users: int) -> Cases:
+        """At most so many of them."""
+        seen, target = self.seen_start[: users + 1], self.target_start[: users + 1]
+        return Cases(
+            self.item[:users], self.type[:users], seen, self.seen[: seen[-1]], target, self.target[: target[-1]], self.prior
+        )
+
+    def hide_seen(self, scores: Tensor, users: np.ndarray) -> None:
+        """Set the scores ``[users, items + 1]`` of what some users have seen, and of padding, to -inf."""
+        scores[:, 0] = -torch.inf
+        scores[_cells(self.seen_start, self.seen, users, scores.shape[1])] = -torch.inf
+
+    def wanted(self, users: np.ndarray, width: int) -> Tensor:
+        """Where the targets of some users are, bool ``[users, width]``; those that a model does not know are nowhere."""
+        found = torch.zeros((len(users), width), dtype=torch.bool)
+        found[_cells(self.target_start, self.target, users, width)] = True
+        return found
+
+    def ideal(self, users: np.ndarray, k: int = 10) -> Tensor:
+        """DCG@k of the best list for some users, ``[users]``: targets that a model does not know count."""
+        targets = self.target_start[users + 1] - self.target_start[users]
+        return _discounts(k).cumsum(0)[torch.from_numpy(np.clip(targets, 1, k)) - 1]
+
     def save(self, path: Path) -> None:
         np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
@@ -44,31 +67,20 @@ class Cases:
             return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
-def ndcg(scores: Tensor, cases: Cases, rows: np.ndarray, k: int = 10) -> np.ndarray:
-    """NDCG@k of some users, ``[rows]``: binary gains, the whole catalogue ranked, seen items left out, ties against us.
+def ndcg(scores: Tensor, wanted: Tensor, ideal: Tensor, k: int = 10) -> Tensor:
+    """NDCG@k of some users, float64 ``[users]``: binary gains, ties against us; what scores -inf is in no list.
 
-    ``scores`` ``[rows, items + 1]`` is changed in place.
+    ``scores`` ``[users, candidates]`` is changed in place; ``wanted`` is bool of the same shape; ``ideal`` ``[users]``.
     """
-    gains = np.zeros(len(rows))
-    scores[:, 0] = -torch.inf
-    for row, user in enumerate(rows):
-        seen = cases.seen[cases.seen_start[user] : cases.seen_start[user + 1]]
-        target = cases.target[cases.target_start[user] : cases.target_start[user + 1]]
-        scores[row, torch.from_numpy(seen[seen < scores.shape[1]])] = -torch.inf
-        known = torch.from_numpy(target[target < scores.shape[1]])
-        if len(known) and len(target):
-            wanted = scores[row, known]
-            above = (scores[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)  # itself included: the rank from 1
-            # targets of equal score are told apart by their order
-            rank = np.sort(above.numpy())
-            rank = rank[rank <= k]
-            ideal = (1 / np.log2(np.arange(2, min(len(target), k) + 2))).sum()
-            gains[row] = (1 / np.log2(rank + 1)).sum() / ideal
-    return gains
+    scores[wanted] = scores[wanted].nextafter(torch.tensor(-torch.inf))
+    best = scores.topk(min(k, scores.shape[1]), dim=1)
+    hits = wanted.gather(1, best.indices) & (best.values > -torch.inf)
+    return (hits * _discounts(hits.shape[1])).sum(1) / ideal
 
 
 def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: int = 512) -> float:
-    """Mean NDCG@10 of a model over the cases; leaves the model in evaluation mode.
+    """Mean NDCG@10 of a model over the cases, the whole catalogue ranked, seen items left out; leaves the model in
+    evaluation mode.
 
     With a prior, of the model and the prior together: what a model learns beside popularity counts, and not that it
     learns popularity first.
@@ -81,12 +93,27 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: i
         lengths = (cases.item > 0).sum(axis=1)
         order = np.argsort(lengths, kind="stable")  # histories of like length go together, without their padding
         for start in range(0, len(cases), batch):
-            rows = order[start : start + batch]
-            longest = max(1, lengths[rows[-1]])
-            items = torch.from_numpy(cases.item[rows, -longest:]).to(device)
-            types = torch.from_numpy(cases.type[rows, -longest:]).to(device)
+            users = order[start : start + batch]
+            longest = max(1, lengths[users[-1]])
+            items = torch.from_numpy(cases.item[users, -longest:]).to(device)
+            types = torch.from_numpy(cases.type[users, -longest:]).to(device)
             scores = (model.user_vectors(items, types) @ matrix.T).float().cpu()
+            cases.hide_seen(scores, users)
+            wanted, ideal = cases.wanted(users, scores.shape[1]), cases.ideal(users)
             for place, weight in enumerate(weights):
                 blended = scores + weight * torch.from_numpy(cases.prior) if weight else scores.clone()
-                totals[place] += ndcg(blended, cases, rows).sum()
+                totals[place] += float(ndcg(blended, wanted, ideal).sum())
     return float(totals.max()) / len(cases)
+
+
+def _discounts(k: int) -> Tensor:
+    return 1 / torch.arange(2, k + 2, dtype=torch.float64).log2()
+
+
+def _cells(start: np.ndarray, values: np.ndarray, users: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what a CSR array holds for some users, columns from ``width`` on left out."""
+    counts = start[users + 1] - start[users]
+    ends = counts.cumsum()
+    places = np.arange(counts.sum()) - np.repeat(ends - counts - start[users], counts)
+    rows, columns = np.repeat(np.arange(len(users)), counts), values[places]
+    return torch.from_numpy(rows[columns < width]), torch.from_numpy(columns[columns < width])
