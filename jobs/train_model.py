@@ -3,28 +3,36 @@
     python jobs/train_model.py
     python jobs/train_model.py --resume      # go on from the newest checkpoint of the same inputs
 
-The held-out newest events (`evaluate.protocol`) are never trained on. The new version becomes the challenger, and the
-champion where there is none.
+Validation (`evaluate.protocol`) tells when to stop and how to blend; then, with `train.refit`, the model is trained once
+more, for as many epochs, on what validated too. The test's events are never trained on. The new version becomes the
+challenger, and the champion where there is none.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import typer
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import job, popularity, sequences
+from headwater.config import Config
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.job import Job
+from headwater.models import ModelSpec
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import work_folder
 from headwater.training import artifact, describe, facts, hybrid, initial, readers, snapshot, train
+from headwater.training.validation import Cases
 
 app = typer.Typer(add_completion=False)
 
@@ -58,59 +66,97 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             steps, config.evaluate.test_fraction, config.evaluate.validation_fraction
         )
         held = cases.temporal(steps, train_until, validation_until, length, exclude)
-        learned = steps.where(F.col("event_time") < F.lit(train_until))
-        rows = snapshot.training_rows(stored, n_items, length, before=train_until)
+        learned, until_test = (steps.where(F.col("event_time") < F.lit(cut)) for cut in (train_until, validation_until))
     else:
         held = cases.leave_one_out(steps, 2, length, exclude)
-        learned = cases.without_last(steps, 2)
-        rows = snapshot.training_rows(stored, n_items, length, leave_out=2)
+        learned, until_test = (cases.without_last(steps, count) for count in (2, 1))
     spec = facts.spec_of(config, n_items)
     known = facts.gather(config, spec, versions, train_until, validation_until, runs.code_revision())
-    inputs = {key: known[key] for key in ("sequences_version", "n_items", "max_length", "protocol", "train_until")}
+    inputs = {key: known[key] for key in ("events_version", "n_items", "max_length", "protocol", "train_until")}
+    inputs["windows"] = config.train.windows
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
-    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
     asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
     validation = cases.collect(held, asked).arrays(length)
     if config.model.hybrid and "recency" in config.model.blend:
         popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
         validation = replace(validation, prior=popular.numpy())
-    steps.unpersist()
-    learned_from = readers.read_all(data.files)["item"]
     described = describe.features(items, config.model.features, n_items) if config.model.features else None
-    known_pairs = learned_from if config.model.initial == "cooccurrence" else None
-    start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
-    artifact.write_weights(folder / "initial.safetensors", start)
-    planned = train.plan(
-        data,
+    tried = learn(
+        learned,
+        folder / "tried",
+        inputs,
         spec,
-        config.train,
-        folder / "run",
+        config,
+        described,
+        resume,
         validation.first(config.train.validation_users),
-        folder / "initial.safetensors",
-        resume=resume,
     )
-    answer = train.run(planned, config.train)
-    model = folder / "model"
+    best_epoch = tried.answer["best_epoch"]
+    known |= {"best_epoch": best_epoch, "parent_version": 0, "features": list(config.model.features)}
+    model, kept = folder / "model", tried
     shutil.rmtree(model, ignore_errors=True)
-    known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "parent_version": 0}
-    known["features"] = list(config.model.features)
-    weights = artifact.read_weights(answer["weights"])
-    artifact.save(model, weights, spec, known)
     if config.model.hybrid:
-        parts = hybrid.fit_parts(config.model.blend, learned_from, n_items)
+        artifact.save(model, tried.weights, tried.spec, known)
+        parts = hybrid.fit_parts(config.model.blend, tried.items, n_items)
         known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
-        artifact.save(model, weights, spec, known, parts)
+    if config.train.refit:
+        kept = learn(until_test, folder / "refit", inputs, spec, config, described, resume, epochs=best_epoch)
+        known |= {"refit": True, "train_until": known["validation_until"]}
+    known["sequences"] = kept.sequences
+    blended = config.model.blend if config.model.hybrid else ()
+    artifact.save(model, kept.weights, kept.spec, known, hybrid.fit_parts(blended, kept.items, n_items))
+    steps.unpersist()
     failpoint("train_model:before_register")
-    version = runs.log_training(registry, config, model, known, answer["history"], j.name)
+    version = runs.log_training(registry, config, model, known, tried.answer["history"], j.name)
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "model_version": version,
         "sequences": known["sequences"],
         "items": n_items,
-        "epochs": len(answer["history"]),
-        "best_epoch": answer["best_epoch"],
-        "loss": round(answer["history"][-1]["loss"], 5),
+        "epochs": len(tried.answer["history"]),
+        "best_epoch": best_epoch,
+        "loss": round(tried.answer["history"][-1]["loss"], 5),
     }
+
+
+@dataclass(frozen=True)
+class Learned:
+    """``items``: what was learned from, int ``[sequences, seq]``, left-padded with 0; ``answer``: rank 0's."""
+
+    spec: ModelSpec
+    items: np.ndarray
+    sequences: int
+    answer: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return artifact.read_weights(self.answer["weights"])
+
+
+def learn(
+    steps: DataFrame,
+    folder: Path,
+    inputs: dict[str, Any],
+    spec: ModelSpec,
+    config: Config,
+    described: Any,
+    resume: bool,
+    validation: Cases | None = None,
+    epochs: int | None = None,
+) -> Learned:
+    """Train on some steps: until validation no longer improves, or for so many ``epochs``."""
+    pieces = snapshot.windows(steps, spec.max_length, config.train.windows)
+    rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
+    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+    learned_from = readers.read_all(data.files)["item"]
+    known_pairs = learned_from if config.model.initial == "cooccurrence" else None
+    start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
+    initial_weights = folder / "initial.safetensors"
+    artifact.write_weights(initial_weights, start)
+    planned = train.plan(
+        data, spec, config.train, folder / "run", validation, initial_weights, resume=resume, epochs=epochs
+    )
+    return Learned(spec, learned_from, data.manifest["sequences"], train.run(planned, config.train))
 
 
 if __name__ == "__main__":

@@ -190,6 +190,8 @@ class Train(Section):
     local_mode: bool = True
     epochs: Positive = 30
     batch_size: Positive = 128
+    windows: Positive = 20
+    refit: bool = True
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -39,8 +39,35 @@ def test_held_out_and_unknown_events_are_left_out(spark):
     frame = sequences(spark, {"a": [1, 2, 3, 9], "b": [1, 2, 3, 4]})
     before = snapshot.training_rows(frame, 8, 3, before=START + timedelta(days=3))
     assert {user: row[0] for user, row in arrays(before).items()} == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
-    last_two = snapshot.training_rows(frame, 8, 3, leave_out=2)
-    assert {user: row[0] for user, row in arrays(last_two).items()} == {"b": [0, 0, 1, 2]}
+
+
+def steps(spark, lists):
+    """User's items on one day after the other."""
+    rows = [
+        (u, i, "view", START + timedelta(days=k), f"{u}{k}") for u, items in lists.items() for k, i in enumerate(items)
+    ]
+    return spark.createDataFrame(
+        rows, "user_id string, item_idx int, event_type string, event_time timestamp, event_id string"
+    )
+
+
+def test_a_long_history_is_cut_so_that_each_event_but_the_first_is_told_once(spark):
+    frame = steps(spark, {"a": [1, 2, 3, 4, 5, 6, 7, 8], "b": [1, 2, 3, 4], "c": [1, 2, 3, 4, 5], "d": [9]})
+    rows = snapshot.training_rows(snapshot.windows(frame, 3, 5), 9, 3).collect()
+    assert {(row["user_id"], row["piece"]): row["item"] for row in rows} == {
+        ("a", 0): [5, 6, 7, 8],
+        ("a", 1): [2, 3, 4, 5],
+        ("a", 2): [0, 0, 1, 2],
+        ("b", 0): [1, 2, 3, 4],
+        ("c", 0): [2, 3, 4, 5],
+        ("c", 1): [0, 0, 1, 2],
+    }
+
+
+def test_of_a_longer_history_the_newest_windows_are_learned_from(spark):
+    frame = steps(spark, {"a": [1, 2, 3, 4, 5, 6, 7, 8]})
+    rows = snapshot.training_rows(snapshot.windows(frame, 3, 2), 9, 3).collect()
+    assert sorted(row["item"] for row in rows) == [[2, 3, 4, 5], [5, 6, 7, 8]]
 
 
 def test_a_reward_adds_to_the_weight_of_its_event(spark):

@@ -1,4 +1,8 @@
-"""The training snapshot: immutable Parquet of fixed-length rows and a manifest, from one version of ``sequences``.
+"""The training snapshot: immutable Parquet of fixed-length rows and a manifest, from one version of the tables.
+
+``sequences`` holds what a model reads to rank: each user's last events. To learn from there is more, whole histories,
+which ``windows`` cuts into pieces of that length.
+
 
 A live Delta table is no input for training (its folder holds other versions' files), so a snapshot is written once:
 left-padded integer arrays, no nulls, no user identifiers, the same number of rows in every file, so that ranks which
@@ -22,6 +26,8 @@ from headwater.errors import TableError
 from headwater.schemas import EVENT_TYPES
 
 ROWS_PER_FILE = 65_536
+KEY = ("user_id", "piece")
+READ = ("item_idx", "event_type", "event_time", "event_id")
 SCHEMA = {"item": "array<int>", "type": "array<int>", "weight": "array<float>"}
 
 
@@ -54,14 +60,31 @@ class Snapshot:
         return [str((self.directory / entry["path"]).resolve()) for entry in self.manifest["files"]]
 
 
-def training_rows(
-    sequences: DataFrame, n_items: int, max_length: int, before: datetime | None = None, leave_out: int = 0
-) -> DataFrame:
-    """Sequences as fixed-length rows: user_id, item, type, weight, each array ``max_length + 1`` long, left-padded.
+def windows(steps: DataFrame, max_length: int, count: int) -> DataFrame:
+    """Each user's ``steps`` (``sequences.filter_steps``) cut from the newest on into at most ``count`` pieces, in the
+    columns of ``sequences`` that ``training_rows`` reads and ``piece``, 0 the newest.
 
-    Only events with an item index up to ``n_items`` and, if given, a time earlier than ``before``; the last
-    ``leave_out`` events of each user are dropped. Sequences with fewer than two events left are no rows. A column
-    ``rewards`` (map of event id to number), where there is one, adds to the weight 1 of an event.
+    A piece has ``max_length`` steps and the one before them, so that each step but a user's first is told from what came
+    before it in exactly one piece. No more than a piece is ever collected, however long a history is.
+    """
+    newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
+    place = F.row_number().over(newest_first) - 1
+    piece = F.floor(F.col("place") / max_length).cast("int")
+    first_of_piece = (F.col("place") % max_length == 0) & (F.col("place") > 0)
+    pieces = F.when(first_of_piece, F.array(piece, piece - 1)).otherwise(F.array(piece))
+    cut = steps.withColumn("place", place).withColumn("piece", F.explode(pieces)).where(F.col("piece") < count)
+    step = F.struct((-F.col("place")).alias("age"), "item_idx", "event_type", "event_time", "event_id")
+    collected = cut.groupBy("user_id", "piece").agg(F.array_sort(F.collect_list(step)).alias("steps"))
+    return collected.select("user_id", "piece", *(F.col(f"steps.{name}").alias(name) for name in READ))
+
+
+def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: datetime | None = None) -> DataFrame:
+    """``windows`` or ``sequences`` as fixed-length rows: user_id, piece, item, type, weight, each array
+    ``max_length + 1`` long, left-padded; a whole sequence is piece 0.
+
+    Only events with an item index up to ``n_items`` and, if given, a time earlier than ``before``. Pieces with fewer than
+    two events left are no rows. A column ``rewards`` (map of event id to number), where there is one, adds to the weight 1
+    of an event.
     """
 
     def fits(step: Column) -> Column:
@@ -69,17 +92,16 @@ def training_rows(
         return (step["item_idx"] <= n_items) & in_time
 
     length = max_length + 1
-    steps = F.filter(F.arrays_zip("item_idx", "event_type", "event_time", "event_id"), fits)
-    rewards = F.col("rewards") if "rewards" in sequences.columns else F.lit(None).cast("map<string,double>")
-    known = sequences.select("user_id", steps.alias("steps"), rewards.alias("rewards"))
-    left = F.greatest(F.size("steps") - leave_out, F.lit(0))
-    known = known.withColumn("steps", F.slice("steps", F.lit(1), left)).where(F.size("steps") >= 2)
-    known = known.withColumn(
+    steps = F.filter(F.arrays_zip(*READ), fits)
+    rewards = F.col("rewards") if "rewards" in pieces.columns else F.lit(None).cast("map<string,double>")
+    piece = F.col("piece") if "piece" in pieces.columns else F.lit(0)
+    known = pieces.select("user_id", piece.alias("piece"), steps.alias("steps"), rewards.alias("rewards"))
+    known = known.where(F.size("steps") >= 2).withColumn(
         "steps", F.slice("steps", F.greatest(F.size("steps") - length + 1, F.lit(1)), F.lit(length))
     )
     names = F.array(*(F.lit(name) for name in EVENT_TYPES))
     return known.select(
-        "user_id",
+        *KEY,
         _padded(lambda step: step["item_idx"], "int", length).alias("item"),
         _padded(lambda step: F.array_position(names, step["event_type"]), "int", length).alias("type"),
         _padded(lambda step: F.lit(1.0) + _reward(step["event_id"]), "float", length).alias("weight"),
@@ -90,7 +112,7 @@ def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: i
     """Write a snapshot of ``training_rows`` and its manifest; a finished one of the same facts is used as it is, one of
     other facts is never overwritten.
 
-    Rows are ordered by a hash of the user and dealt out to the files in turn; where they do not divide, rows from the
+    Rows are ordered by a hash of user and piece and dealt out to the files in turn; where they do not divide, rows from the
     front fill up with weight 0, as often as needed, so that none is lost and none counts twice.
     Raises TableError when there is no row at all, or when the folder holds another snapshot.
     """
@@ -100,14 +122,14 @@ def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: i
         if differing := [name for name, value in facts.items() if found.manifest.get(name) != value]:
             raise TableError(f"{directory} holds a training snapshot with another {differing[0]}; delete the folder")
         return found
-    order = Window.orderBy(F.xxhash64("user_id", F.lit(seed)), "user_id")
-    places = rows.select("user_id", (F.row_number().over(order) - 1).alias("place")).persist()
+    order = Window.orderBy(F.xxhash64(*KEY, F.lit(seed)), *KEY)
+    places = rows.select(*KEY, (F.row_number().over(order) - 1).alias("place")).persist()
     count = places.count()
     if count == 0:
         raise TableError("no sequence has two events to train on; ingest more, or check evaluate.protocol and its cuts")
     files = processes * max(1, -(-count // (processes * ROWS_PER_FILE)))
     missing = -count % files
-    placed = rows.join(places, "user_id", how="inner").drop("user_id")
+    placed = rows.join(places, list(KEY), how="inner").drop(*KEY)
     copies = F.sequence(F.col("place") + count, F.lit(count + missing - 1), F.lit(count))
     extra = placed.where(F.col("place") < missing).select(
         "item", "type", F.transform("weight", lambda w: w * 0).alias("weight"), F.explode(copies).alias("place")

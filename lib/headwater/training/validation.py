@@ -39,7 +39,13 @@ class Cases:
         """At most so many of them."""
         seen, target = self.seen_start[: users + 1], self.target_start[: users + 1]
         return Cases(
-            self.item[:users], self.type[:users], seen, self.seen[: seen[-1]], target, self.target[: target[-1]], self.prior
+            self.item[:users],
+            self.type[:users],
+            seen,
+            self.seen[: seen[-1]],
+            target,
+            self.target[: target[-1]],
+            self.prior,
         )
 
     def hide_seen(self, scores: Tensor, users: np.ndarray) -> None:
