@@ -28,11 +28,12 @@ from headwater.config import Config
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import measure
 from headwater.evaluation.ranking import Scores
+from headwater.models import SequenceModel
 from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.training import describe, facts, hybrid, initial, loop, readers
-from headwater.training.validation import mean_ndcg
+from headwater.training.validation import Cases, mean_ndcg
 
 CLICK = 3
 """Event type of everything: the files do not tell."""
@@ -100,14 +101,31 @@ def train(
     """HR@10 and NDCG@10 of one training on validation and test, by name."""
     begun = time.monotonic()
     length, n_items = config.sequence.max_length, last_item(sequences)
-    rows = rows[(rows > 0).sum(1) >= 2]
-    spec = facts.spec_of(config, n_items)
+    validation = held_out(sequences, 2)
+    cases = validation.arrays(length)
+    model, best_epoch = fit(rows[(rows > 0).sum(1) >= 2], cases, described, n_items, config, seed)
+    trained = time.monotonic() - begun
+    known: dict[str, Any] = {"blend": hybrid.best_blend(model, parts, cases)} if parts else {}
+    ranker = Ranker(model, known, parts)
+    print(f"seed {seed}: {trained:.0f} s, best epoch {best_epoch}, {known.get('blend', '')}", flush=True)
+    found: dict[str, float] = {"seconds": trained}
+    for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
+        if each.neighbours or name != "hybrid":
+            for split, held in {"validation": validation, "test": held_out(sequences, 1)}.items():
+                found |= {f"{name}, {split} {k}": v for k, v in quality(each, held, n_items).items()}
+    return found
+
+
+def fit(
+    rows: np.ndarray, cases: Cases | None, described: Any, n_items: int, config: Config, seed: int
+) -> tuple[SequenceModel, int]:
+    """A model trained on int rows ``[rows, seq]``, left-padded with 0, in this process, and its best epoch; the last one
+    without ``cases``."""
     known_pairs = rows if config.model.initial == "cooccurrence" else None
+    spec = facts.spec_of(config, n_items)
     weights, spec = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
     model = models.build(spec)
     model.load_state_dict(weights)
-    validation = held_out(sequences, 2)
-    cases = validation.arrays(length)
     options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
     settings = loop.Settings(**{name: options[name] for name in loop.Settings.__dataclass_fields__})
     batch = {"item": rows, "type": CLICK * (rows > 0), "weight": np.ones(rows.shape, np.float32)}
@@ -118,7 +136,7 @@ def train(
             model,
             model,
             lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
-            lambda judged: mean_ndcg(judged, cases, cpu),
+            None if cases is None else lambda judged: mean_ndcg(judged, cases, cpu),
             settings,
             loop.Group(0, 1, torch.clone),
             cpu,
@@ -127,18 +145,7 @@ def train(
             counts,
         )
     model.load_state_dict(fitted.weights)
-    trained = time.monotonic() - begun
-    known: dict[str, Any] = {"best_epoch": fitted.best_epoch}
-    if parts:
-        known["blend"] = hybrid.best_blend(model.eval(), parts, cases)
-    ranker = Ranker(model, known, parts)
-    print(f"seed {seed}: {trained:.0f} s, best epoch {fitted.best_epoch}, {known.get('blend', '')}", flush=True)
-    found: dict[str, float] = {"seconds": trained}
-    for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
-        if each.neighbours or name != "hybrid":
-            for split, held in {"validation": validation, "test": held_out(sequences, 1)}.items():
-                found |= {f"{name}, {split} {k}": v for k, v in quality(each, held, n_items).items()}
-    return found
+    return model.eval(), fitted.best_epoch
 
 
 def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:

@@ -81,7 +81,7 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:
     """The version, and what it is measured beside, on the same users."""
     yield ranker.name, evaluation.model(ranker)
-    if ranker.neighbours:
+    if ranker.blend:
         yield "sequence_model", evaluation.model(ranker.alone())
     for name in BASELINES:
         yield name, evaluation.baseline(name)

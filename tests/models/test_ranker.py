@@ -21,7 +21,7 @@ def ranker(hybrid):
     )
     made = Ranker(
         model,
-        {"blend": WEIGHTS},
+        {"blend": WEIGHTS} if hybrid else {},
         {"transitions": count(SEQUENCES, 9), "ease": ease.fit(SEQUENCES, 9, ridge=1.0)} if hybrid else None,
     )
     return made.with_recency(COUNTS)
@@ -39,6 +39,14 @@ def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():
         parts = {name: (part.scores(items).clamp(min=0) / 0.01 + 1).log() for name, part in made.neighbours.items()}
         expected = blend(logits, {**parts, "recency": recency_scores(COUNTS)}, WEIGHTS)
     assert torch.allclose(made.scores(items, types)[:2, 1:], expected[:2, 1:], atol=1e-5)
+
+
+def test_recency_may_be_all_that_is_blended_in_and_is_not_part_of_the_model_alone():
+    made = Ranker(ranker(hybrid=False).model, {"blend": {"recency": 0.5}}).with_recency(COUNTS)
+    items, types = histories(made)
+    alone = made.alone().with_recency(COUNTS)
+    told = made.scores(items, types) - alone.scores(items, types)
+    assert torch.allclose(told[:2, 1:], 0.5 * recency_scores(COUNTS)[1:].expand(2, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize("hybrid", [True, False])

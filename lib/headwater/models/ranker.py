@@ -68,13 +68,18 @@ class Ranker:
         return cls(model, facts, artifact.load_neighbours(folder))
 
     @property
+    def blend(self) -> dict[str, float]:
+        """Weights of a hybrid's neighbours and of recency, by name; empty for a model that ranks alone."""
+        return self.facts.get("blend", {})
+
+    @property
     def transitions(self) -> Neighbours | None:
         """What follows an item, where the version has learned it."""
         return self.neighbours.get("transitions")
 
     def alone(self) -> Ranker:
         """The sequence model of a hybrid, to be measured without what is blended in."""
-        return Ranker(self.model, self.facts)
+        return Ranker(self.model, {name: fact for name, fact in self.facts.items() if name != "blend"})
 
     def with_newcomers(self, vectors: Tensor) -> Ranker:
         """The same ranker, which also scores the items that came after its training, ``[newcomers, dim]``, those from
@@ -137,10 +142,9 @@ class Ranker:
         users = self._encode(items, types)  # [batch, dim]
         cold = items[:, -1] == 0
         weight, cells = torch.zeros(len(users)), None
+        weight += self.blend.get("recency", 0.0)
         if self.neighbours:
-            blended = self.facts["blend"]
-            weight += blended["recency"]
-            cells = sum(part.evidence(items) * np.float32(blended[name]) for name, part in self.neighbours.items())
+            cells = sum(part.evidence(items) * np.float32(self.blend[name]) for name, part in self.neighbours.items())
             cells.resize((len(users), self.size))  # newcomers followed nothing yet
         users[cold], weight[cold] = 0.0, 1.0
         return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), cells)

@@ -140,7 +140,7 @@ class Scorer:
         is popular, which nobody would take for a consequence of what they did."""
         place = decisive_events(self.ranker, query, items, users.history, users.types)
         place = place.masked_fill(items == 0, -1)
-        if self.ranker.neighbours:
+        if self.ranker.blend:
             everybodys = shared.users[:, -1:] * self.ranker.recency[items]
             place = place.masked_fill(everybodys > self.ranker.own_part(items, query).clamp(min=0), -1)
         frame = users.rows(0, items, scores)

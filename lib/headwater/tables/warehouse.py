@@ -8,6 +8,7 @@ commit, so a job that is killed and run again finds exactly what is left to do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from headwater import schemas
@@ -37,6 +40,9 @@ WRITER = {
     "promotions": "promote_model",
 }
 """The job that makes each table, for messages about a missing one."""
+
+GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exist")
+"""How Spark says that a file of a table is there no more."""
 
 NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -236,5 +242,7 @@ def rows_still_there(changes: DataFrame) -> int | None:
     """How many rows come of a change feed, or None where a vacuum took files that they lie in."""
     try:
         return changes.count()
-    except Exception:
-        return None
+    except (PySparkException, Py4JJavaError) as error:
+        if GONE.search(str(error)):
+            return None
+        raise

@@ -123,7 +123,7 @@ def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) ->
     tests = "tests" if facts.get("refit") else "validates and tests"
     text = f"""# {facts["kind"]}, {facts["n_items"]} items
 
-- Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} rows, events before {facts["train_until"]}.
+- Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, events before {facts["train_until"]}.
 - Protocol {facts["protocol"]}; what lies after that moment {tests} it.
 - Best epoch {facts["best_epoch"]} of {len(history)}; last loss {last.get("loss", float("nan")):.4f}.
 - Seed {facts["seed"]}, code revision {facts["code_revision"]}.

@@ -1,0 +1,184 @@
+"""Quality ahead in time: one cut for everybody, targets are what each user did after it and had not done before.
+
+    python benchmarks/temporal.py onlineretail.csv.gz --columns CustomerID,StockCode,InvoiceDate --where "Quantity > 0" \\
+        --config conf/experiments/retail.yaml --seeds 3
+    python benchmarks/temporal.py ml-100k.inter --separator "\\t" --columns user_id:token,item_id:token,timestamp:float \\
+        --config conf/experiments/films.yaml --seeds 3
+
+The file has a line an event, and columns for user, item and time (epoch seconds or a date). The protocol is that of
+``evaluate.protocol: temporal``: training sees what came before a first cut, early stopping and blend what lies between it
+and a second one, the test what came after. With ``train.refit`` the model learns once more, from all before the second.
+Beside it stand popularity, recent popularity, item transitions and EASE, each of all events before the second cut; a
+difference has a bootstrap interval over users. Users whom training never saw are measured apart, items counted. No
+Spark, one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from leave_one_out import CLICK, fit
+
+from headwater import config as configuration
+from headwater.config import Config
+from headwater.evaluation import baselines, gate
+from headwater.evaluation.cases import HeldOut
+from headwater.evaluation.measure import Measured, measure
+from headwater.evaluation.ranking import Scores
+from headwater.models import ease, transitions
+from headwater.models.histories import left_padded
+from headwater.models.ranker import Ranker, recency_scores
+from headwater.training import hybrid
+
+DAY = 86_400.0
+NDCG = ("ndcg", 10)
+
+
+def main(
+    data: Path,
+    columns: str = typer.Option(..., "--columns", help="user,item,time as the file calls them"),
+    separator: str = typer.Option(",", "--separator"),
+    where: str = typer.Option("", "--where", help="which rows count, a pandas expression"),
+    config: list[Path] = typer.Option([], "--config"),
+    set_: list[str] = typer.Option([], "--set"),
+    seeds: int = typer.Option(1, "--seeds", help="trainings, with seeds 1, 2, …"),
+    threads: int = typer.Option(2, "--threads"),
+) -> None:
+    torch.set_num_threads(threads)
+    settings = configuration.load(config, set_)
+    events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
+    test, validation = settings.evaluate.test_fraction, settings.evaluate.validation_fraction
+    cuts = np.quantile(events["time"], [1 - test - validation, 1 - test])
+    learned, before = (events[events["time"] < cut] for cut in cuts)
+    last = before if settings.train.refit else learned
+    held = held_out(events, cuts[1], np.inf, settings)
+    n_items = int(events["item"].max())
+    new = ~np.isin(held.users, last["user"].unique())
+    unknown = np.mean(~np.isin(np.concatenate(held.targets), last["item"].unique()))
+    print(f"{len(events):,} events, {events['user'].nunique():,} users, {n_items:,} items")
+    print(f"{len(held):,} users tested, {new.sum():,} of them new; {unknown:.1%} of what they did was with new items")
+    beside = {name: measure(each, held, [10], np.ones(n_items + 1)) for name, each in rivals(before, n_items, settings)}
+    cases = held_out(events, cuts[0], cuts[1], settings).arrays(settings.sequence.max_length)
+    ours: dict[str, list[Measured]] = {"sequence model": [], "hybrid": []}
+    for seed in range(1, seeds + 1):
+        ranker = train(learned, before, cases, n_items, settings, seed)
+        ranker.with_recency(decayed(before, n_items, settings))
+        for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
+            ours[name].append(of_ranker(each, held, n_items))
+    best = np.mean([each.per_user[NDCG] for each in ours["hybrid"]], axis=0)
+    for name, found in {**{name: [each] for name, each in beside.items()}, **ours}.items():
+        show(name, found, new, best)
+
+
+def read(path: Path, columns: list[str], separator: str, where: str) -> pd.DataFrame:
+    """Columns user (from 0), item (from 1) and time (epoch seconds), oldest first; rows that lack one are left out."""
+    table = pd.read_csv(path, sep=separator, low_memory=False)
+    table = (table.query(where) if where else table)[columns].dropna()
+    table.columns = pd.Index(["user", "item", "time"])
+    if not pd.api.types.is_numeric_dtype(table["time"]):
+        table["time"] = pd.to_datetime(table["time"]).astype("datetime64[s]").astype("int64")
+    table = table.sort_values("time", kind="stable", ignore_index=True)
+    table["user"], table["item"] = pd.factorize(table["user"])[0], pd.factorize(table["item"])[0] + 1
+    return table
+
+
+def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> HeldOut:
+    """Who did something in ``[start, end)``; with ``topn.exclude_seen`` that they had not done before."""
+    during = events[(events["time"] >= start) & (events["time"] < end)]
+    done = of_users(events[events["time"] < start])
+    users, items, seen, targets = [], [], [], []
+    for user, wanted in of_users(during).items():
+        history = done.get(user, np.empty(0, np.int64))
+        known = np.unique(history) if config.topn.exclude_seen else history[:0]
+        if len(new := np.setdiff1d(wanted, known)):
+            users.append(user)
+            items.append(history)
+            seen.append(known)
+            targets.append(new)
+    read_by_models = [history[-config.sequence.max_length :] for history in items]
+    types = [np.full(len(history), CLICK) for history in read_by_models]
+    return HeldOut(np.array(users), read_by_models, types, seen, targets, np.array(list(map(len, items))))
+
+
+def of_users(events: pd.DataFrame) -> dict[int, np.ndarray]:
+    """Items of each user, oldest first."""
+    return {user: items.to_numpy() for user, items in events.groupby("user")["item"]}
+
+
+def windows(events: pd.DataFrame, length: int, count: int) -> np.ndarray:
+    """Histories as ``training.snapshot.windows`` cuts them, int ``[rows, length + 1]``, left-padded with 0."""
+    pieces = [
+        items[max(0, end - length - 1) : end]
+        for items in of_users(events).values()
+        for end in [len(items) - length * piece for piece in range(count)]
+        if end >= 2
+    ]
+    return left_padded(pieces, length + 1)
+
+
+def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
+    """How popular each item is lately, ``[n_items + 1]``, as ``popularity.decayed_counts`` has it."""
+    age = (events["time"].max() - events["time"]) / DAY / config.topn.popular_half_life_days
+    return np.bincount(events["item"], 0.5**age, minlength=n_items + 1)
+
+
+def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int) -> Ranker:
+    """What ``jobs/train_model.py`` does: epochs and blend by validation, then once more from all before the test."""
+    cut: Callable[[pd.DataFrame], np.ndarray] = lambda events: windows(  # noqa: E731
+        events, config.sequence.max_length, config.train.windows
+    )
+    rows = cut(learned)
+    if "recency" in config.model.blend:
+        cases = replace(cases, prior=recency_scores(decayed(learned, n_items, config)).numpy())
+    model, best_epoch = fit(rows, cases, None, n_items, config, seed)
+    blend = hybrid.best_blend(model, hybrid.fit_parts(config.model.blend, rows, n_items), cases)
+    print(f"seed {seed}: {len(rows):,} rows, best epoch {best_epoch}, {blend}", flush=True)
+    if config.train.refit:
+        rows = cut(before)
+        again = config.train.model_copy(update={"epochs": best_epoch})
+        model, _ = fit(rows, None, None, n_items, config.model_copy(update={"train": again}), seed)
+    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.model.blend, rows, n_items))
+
+
+def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:
+    return measure(lambda items, types: ranker.scores(*ranker.pad(items, types)), held, [10], np.ones(n_items + 1))
+
+
+def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str, Scores]]:
+    """What needs no training by steps, learned from all that came before the test."""
+
+    def counted(events: pd.DataFrame) -> np.ndarray:
+        return np.bincount(events["item"], minlength=n_items + 1).astype(float)
+
+    rows = left_padded(list(of_users(before).values()))
+    follows, linear = transitions.count(rows, n_items), ease.fit(rows, n_items)
+    popular = torch.from_numpy(counted(before) / len(before) * 1e-6)
+    recent = before["time"] >= before["time"].max() - config.evaluate.recent_days * DAY
+    return [
+        ("popularity", baselines.by_count(counted(before))),
+        ("recent popularity", baselines.by_count(counted(before[recent]))),
+        ("item transitions", baselines.by_transitions(follows, counted(before))),
+        ("EASE", lambda items, _: linear.scores(torch.from_numpy(left_padded(items))).double() + popular),
+    ]
+
+
+def show(name: str, found: list[Measured], new: np.ndarray, best: np.ndarray) -> None:
+    """A line: means over users and seeds, their spread over seeds, and how far the hybrid is ahead of it."""
+    ndcg = np.array([each.per_user[NDCG] for each in found])
+    hits = np.mean([each.mean("hit_rate", 10) for each in found])
+    spread = f" ± {ndcg.mean(1).std(ddof=1):.4f}" if len(found) > 1 else ""
+    apart = f", new users {ndcg[:, new].mean():.4f}" if new.any() else ""
+    low, high = gate.interval(best - ndcg.mean(0), 2_000, 0.95, seed=1)
+    ahead = "" if name == "hybrid" else f"; hybrid ahead by {low:+.4f} to {high:+.4f}"
+    print(f"{name:<20}HR@10 {hits:.4f}  NDCG@10 {ndcg.mean():.4f}{spread}{apart}{ahead}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
