@@ -44,6 +44,10 @@ def test_later_files_and_then_set_win(tmp_path):
         (["topn={exclude_seen: false, exclude: [{event_types: [search]}]}"], "topn.exclude.0.event_types.0"),
         (["topn.explore.share=0.5"], "topn.explore.share: Input should be less than or equal to 0.3"),
         (["topn.strategies=[{name: a, when: {}}, {name: a, when: {}}]"], "two groups are called 'a'"),
+        (
+            ["topn={index: faiss, strategies: [{name: a, when: {}, deny: [i1]}]}"],
+            "index faiss is of one catalogue for all",
+        ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),

@@ -301,6 +301,7 @@ class Strategy(Section):
 
 class Topn(Section):
     n: Positive = 10
+    index: Literal["exact", "faiss"] = "exact"
     exclude_seen: bool = True
     exclude: tuple[Exclusion, ...] = ()
     repeat: Repeat = Repeat()
@@ -322,6 +323,12 @@ class Topn(Section):
     def _excludes_once(self) -> Topn:
         if self.exclude_seen and self.exclude:
             raise ValueError("exclude has no effect beside exclude_seen, which leaves out all that was ever seen")
+        return self
+
+    @model_validator(mode="after")
+    def _indexes_one_catalogue(self) -> Topn:
+        if self.index == "faiss" and any(strategy.deny or strategy.categories for strategy in self.strategies):
+            raise ValueError("index faiss is of one catalogue for all: groups with deny or categories need exact")
         return self
 
     @field_validator("strategies")

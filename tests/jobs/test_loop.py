@@ -48,6 +48,16 @@ def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spar
     assert not bought & {(user, item) for user, _, item in lists}
 
 
+def test_lists_by_an_index_are_the_same_where_it_probes_all_and_the_job_says_so(night, spark):
+    site, _ = night
+    before = site.rows(spark, "topn", "user_id", "rank", "item_id", "reason")
+    closing = site.run("score_topn", "--mode", "full", "--set", "topn.index=faiss")
+    assert (closing["index"], closing["recall"], closing["users_changed"]) == ("faiss", 1.0, 0)
+    assert site.rows(spark, "topn", "user_id", "rank", "item_id", "reason") == before
+    rows = site.rows(spark, "model_metrics", "metric", "model", "split", "k", "value", "users", "beside_version")
+    assert [row for row in rows if row[0] == "index_recall"] == [("index_recall", "as_served", "test", 5, 1.0, 60, 1)]
+
+
 def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(night, spark):
     site, _ = night
     before, further = site.rows(spark, "topn"), site.rows(spark, "sections")
@@ -63,7 +73,7 @@ def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(nigh
     assert [row for row in after if row[0] not in changed] == [row for row in before if row[0] not in changed]
     assert {row[0] for row in after} == {row[0] for row in before} | {"new user"}
     history = site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
-    assert len(history) == len(set(history)) == 60 * 5 + len(changed) * 5
+    assert len(history) == len(set(history)) == 2 * 60 * 5 + len(changed) * 5
 
     tables = {name: site.rows(spark, name, *columns) for name, columns in STABLE.items() if name != "feedback"}
     assert site.run("ingest_events")["rows_in"] == 0

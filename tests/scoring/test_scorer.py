@@ -11,6 +11,7 @@ from headwater.config import Exclusion, FurtherList, Topn
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.models.transitions import count
+from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.lists import LISTS
 from headwater.scoring.repeats import Intervals
@@ -75,6 +76,15 @@ def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(
     assert rows["because_idx"].iloc[0] == 6
     assert rows["score"].is_monotonic_decreasing
     assert not set(rows["item_idx"]) & {4, 5, 6}
+
+
+def test_lists_by_an_index_are_the_exact_ones_where_it_probes_all(model, tmp_path):
+    shown, topn = catalogue(sold_out=[7, 8]), Topn(n=5, boosts={"newness": 1.0}, sections=FURTHER)
+    asked = users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33], [])
+    assert indexed.make(Ranker.open(model), shown, topn, tmp_path / "index", asked) == 1.0
+    exact = Scorer(Ranker.open(model), shown, topn).lists(asked)
+    found = Scorer(Ranker.open(model), shown, topn, tmp_path / "index").lists(asked)
+    pd.testing.assert_frame_equal(found, exact, rtol=1e-5)
 
 
 def test_what_is_sold_out_or_seen_stands_in_no_list(model):

@@ -10,10 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace as with_other
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -23,6 +26,7 @@ from headwater.job import Job
 from headwater.scoring import items as goods
 from headwater.scoring import lately, lists, publish
 from headwater.scoring.lately import Lately
+from headwater.scoring.served import SERVED
 from headwater.tables import failpoint, readers, rows_still_there
 from headwater.tracking import Registry
 from headwater.training import artifact
@@ -88,6 +92,17 @@ class Shelf:
             self._state = (key, state)
         return lists.Shipped(archive, self._state[1])
 
+    def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
+        """The same with an index of what may be shown, and its recall on some users (``Scorer.lists``)."""
+        from headwater.models.ranker import Ranker
+        from headwater.scoring import indexed
+
+        path = Path(self._scratch.name) / f"headwater-{uuid4().hex}.index"
+        ranker = Ranker.open(self.model(version))
+        recall = indexed.make(ranker, shipped.catalogue.value, self.job.config.topn, path, users)
+        self.job.spark.sparkContext.addFile(str(path))
+        return with_other(shipped, index=path.name), recall
+
     def close(self) -> None:
         """Free what the session and the disk hold."""
         self._forget_items()
@@ -112,15 +127,25 @@ class Shelf:
         return self._items
 
 
-def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]:
+def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
     """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
     if shelf is None:
         with closing(Shelf(j)) as own:
             return score(j, mode, own)
-    tables, topn = j.warehouse, j.config.topn
+    topn = j.config.topn
+    if topn.index == "faiss":
+        from headwater.scoring.index import library
+
+        library()  # where it is missing nothing is begun
+    tables = j.warehouse
     tables.read("sequences")
     version = shelf.champion()
-    counts: dict[str, int | str] = {"users_scored": 0, "users_changed": 0, "model_version": version, "mode": mode}
+    counts: dict[str, int | float | str] = {
+        "users_scored": 0,
+        "users_changed": 0,
+        "model_version": version,
+        "mode": mode,
+    }
     with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
 
         def keep(frame: DataFrame) -> DataFrame:
@@ -140,6 +165,9 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
         shipped, items = shelf.shipped(version), shelf.items()
+        if topn.index == "faiss":
+            shipped, searched = by_index(j, shelf, shipped, version, wanted, int(counts["users_scored"]))
+            counts |= searched
         scored = goods.with_titles(lists.recommend(wanted, shipped, topn), items)
         scored = keep(publish.with_reasons(scored))
         if bad := publish.unfit(scored).count():
@@ -156,6 +184,28 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | str]
         failpoint("score_topn:after_topn")
         publish_history(j)
         return counts
+
+
+def by_index(
+    j: Job, shelf: Shelf, shipped: lists.Shipped, version: int, wanted: DataFrame, users: int
+) -> tuple[lists.Shipped, dict[str, float | str]]:
+    """What executors need to search an index, where so many users pay for making one; and what to say of it at the end.
+
+    Its recall goes to `model_metrics`.
+    """
+    from headwater.evaluation.measure import BESIDE
+    from headwater.scoring import indexed
+
+    if not indexed.pays(users, len(shipped.catalogue.value.available)):
+        return shipped, {"index": "exact", "recall": 1.0}
+    known = wanted.where(F.size("item_idx") > 0)
+    some = lists.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
+    shipped, recall = shelf.indexed(shipped, version, some)
+    protocol = artifact.facts(shelf.model(version))["protocol"]
+    row = (BESIDE, SERVED, protocol, "test", "all", indexed.METRIC, j.config.topn.n, recall, len(some), version, j.now)
+    note = {"job": j.name, "model_version": version}
+    j.warehouse.append(j.spark.createDataFrame([row], schemas.ddl("model_metrics")), "model_metrics", note)
+    return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
 def replace(j: Job, table: str, rows: DataFrame, standing: DataFrame | None, note: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def quality(warehouse: Warehouse) -> list[dict[str, Any]]:
     ``version`` is the model's, and for a baseline that of the model it was measured beside. ``k`` is 10 where that was
     measured, else the largest; the test split where there is one, else validation.
     """
-    rows = warehouse.read("model_metrics")
+    rows = warehouse.read("model_metrics").where(F.col("metric") != "index_recall")  # of lists, on no held-out user
     of_model = F.when(F.col("model_version") > 0, F.col("model_version"))
     rows = rows.withColumn("version", F.coalesce(of_model, "beside_version", F.lit(0)))
     key = ("version", "model", "split", "segment", "metric", "k")

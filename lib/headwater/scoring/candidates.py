@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from headwater.models.ranker import Query, Ranker
+from headwater.scoring.index import Near
 from headwater.scoring.kernel import Pairs, top_n
 
 NEVER = -1e9
@@ -72,19 +74,23 @@ class Asked:
 class Candidates:
     """What of a ranker's catalogue may be shown, with a column more for what each group of users adds to scores."""
 
-    def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None) -> None:
+    def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None, index: Path | None = None) -> None:
         """``allowed`` is bool ``[items]``, padding never counts; ``added`` ``[items, groups]`` in spreads of a user's
-        scores, ``NEVER`` for what a group must not see."""
+        scores, ``NEVER`` for what a group must not see; ``index``: a file that ``index.write`` made of ``among.matrix``
+        of the same candidates, to search instead."""
         self.ranker, self.added = ranker, added
         self.groups = 0 if added is None else added.shape[1]
-        self.among = self.some(torch.nonzero(allowed[1:]).squeeze(1) + 1)
+        rows = torch.nonzero(allowed[1:]).squeeze(1) + 1
+        self.among: Among | Near = self.some(rows) if index is None else Near(index, ranker.size, rows, self.matrix)
+
+    def matrix(self, rows: Tensor) -> Tensor:
+        """What the users of an ``Asked`` are multiplied with, for some items."""
+        found = self.ranker.rows(rows)
+        return found if self.added is None else torch.cat([found, self.added[rows]], dim=1)
 
     def some(self, rows: Tensor) -> Among:
         """Some items alone, ascending."""
-        matrix = self.ranker.rows(rows)
-        if self.added is not None:
-            matrix = torch.cat([matrix, self.added[rows]], dim=1)
-        return Among(self.ranker.size, rows, matrix)
+        return Among(self.ranker.size, rows, self.matrix(rows))
 
     @torch.inference_mode()
     def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> Asked:

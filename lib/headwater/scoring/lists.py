@@ -36,10 +36,11 @@ is said where there is none."""
 
 @dataclass(frozen=True)
 class Shipped:
-    """What executors need: the name of a model's archive, and the catalogue's state."""
+    """What executors need: the name of a model's archive, the catalogue's state, and of an index the name of its file."""
 
     model: str
     catalogue: Broadcast[Catalogue]
+    index: str | None = None
 
 
 def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
@@ -65,7 +66,8 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
     def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         from headwater.scoring.scorer import Scorer
 
-        scorer = Scorer(_open(shipped.model), shipped.catalogue.value, topn)
+        index = None if shipped.index is None else Path(SparkFiles.get(shipped.index))
+        scorer = Scorer(_open(shipped.model), shipped.catalogue.value, topn, index)
         for frame in frames:
             for start in range(0, len(frame), topn.batch_users):
                 yield scorer.lists(frame.iloc[start : start + topn.batch_users])

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ from headwater.scoring.vectors import of_newcomers
 
 
 class Scorer:
-    """See above. Made once by each task; what is popular is told to the ranker."""
+    """See above. Made once by each task; what is popular is told to the ranker. ``index``: a file to find candidates by
+    (``scoring.index``) instead of going through the whole catalogue."""
 
-    def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn) -> None:
+    def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
         self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
@@ -47,7 +49,7 @@ class Scorer:
         self.groups = groups.resolve(topn, catalogue)
         allowed = torch.zeros(self.ranker.size, dtype=torch.bool)
         allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
-        self.candidates = Candidates(self.ranker, allowed, self._added())
+        self.candidates = Candidates(self.ranker, allowed, self._added(), index)
         self.width = max(group.variety.width(topn.n) for group in self.groups)
         self.categories = torch.from_numpy(catalogue.categories).long()
         self.little_known = {
