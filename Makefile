@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test quick lint bench bench-scoring package clean help
+.PHONY: env demo test quick lint bench bench-scoring bench-training package clean help
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -33,8 +33,17 @@ bench-scoring: env .venv-peers/.ready  ## the Top-N kernel and job beside the ba
 	@$(BIN)/python benchmarks/topn_kernel.py .venv-peers/bin/python
 	@$(BIN)/python benchmarks/topn_job.py
 
+bench-training: env .venv-peers-training/.ready  ## DATA=Beauty.txt.gz: training beside RecTools' and RePlay's, to the same quality
+	@test -n "$(DATA)" || { echo "make bench-training: DATA=Beauty.txt.gz is missing (benchmarks/training.py)" >&2; exit 1; }
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py $(DATA) $(if $(ATTRIBUTES),--attributes $(ATTRIBUTES)) \
+		--peers .venv-peers-training/bin/python
+
 .venv-peers/.ready: benchmarks/peers.txt
 	@$(PYTHON) -m venv .venv-peers && .venv-peers/bin/pip install -q -r $<
+	@touch $@
+
+.venv-peers-training/.ready: benchmarks/peers-training.txt
+	@$(PYTHON) -m venv .venv-peers-training && .venv-peers-training/bin/pip install -q -r $<
 	@touch $@
 
 package: dist/headwater.zip  ## the library as a zip for spark-submit --py-files

@@ -15,6 +15,7 @@ import gzip
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,36 +117,53 @@ def train(
     return found
 
 
+def on_cpu(model: SequenceModel, cases: Cases) -> float:
+    return mean_ndcg(model, cases, torch.device("cpu"))
+
+
 def fit(
-    rows: np.ndarray, cases: Cases | None, described: Any, n_items: int, config: Config, seed: int
+    rows: np.ndarray,
+    cases: Cases | None,
+    described: Any,
+    n_items: int,
+    config: Config,
+    seed: int,
+    judge: Callable[[SequenceModel, Cases], float] = on_cpu,
 ) -> tuple[SequenceModel, int]:
-    """A model trained on int rows ``[rows, seq]``, left-padded with 0, in this process, and its best epoch; the last one
-    without ``cases``."""
+    """A model trained on int rows ``[rows, seq]``, left-padded with 0, in this process, and its best epoch by ``judge``;
+    the last one without ``cases``."""
     known_pairs = rows if config.model.initial == "cooccurrence" else None
     spec = facts.spec_of(config, n_items)
     weights, spec = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
     model = models.build(spec)
     model.load_state_dict(weights)
-    options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
-    settings = loop.Settings(**{name: options[name] for name in loop.Settings.__dataclass_fields__})
-    batch = {"item": rows, "type": CLICK * (rows > 0), "weight": np.ones(rows.shape, np.float32)}
+    batch = as_batch(rows)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
-    cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         fitted = loop.fit(
             model,
             model,
             lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
-            None if cases is None else lambda judged: mean_ndcg(judged, cases, cpu),
-            settings,
+            None if cases is None else lambda judged: judge(judged, cases),
+            settings_of(config, seed),
             loop.Group(0, 1, torch.clone),
-            cpu,
+            torch.device("cpu"),
             Path(folder),
             False,
             counts,
         )
     model.load_state_dict(fitted.weights)
     return model.eval(), fitted.best_epoch
+
+
+def as_batch(rows: np.ndarray) -> readers.Batch:
+    """All rows, as a reader gives those of one file."""
+    return {"item": rows, "type": CLICK * (rows > 0), "weight": np.ones(rows.shape, np.float32)}
+
+
+def settings_of(config: Config, seed: int) -> loop.Settings:
+    options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
+    return loop.Settings(**{name: options[name] for name in loop.Settings.__dataclass_fields__})
 
 
 def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:

@@ -1,0 +1,260 @@
+"""Training to the same validation NDCG@10: ours beside RecTools' and RePlay's SASRec and a bare loop, one run, one table.
+
+    make bench-training DATA=Beauty.txt.gz ATTRIBUTES=Beauty_item2attributes.json
+
+Data and split are those of `leave_one_out.py`. Contestants take turns on the same machine with as many threads each, and
+each has so many CPU seconds; importing packages, and judging, which is the same code for all, are not counted. The best
+that any peer reached is the target. A bare loop over the same batches, made before the clock starts, says what our
+engine costs: the same model, loss, clipping and optimiser, nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch._dynamo  # what an optimiser imports in its first step
+import typer
+from leave_one_out import as_batch, attribute_matrix, fit, held_out, last_item, on_cpu, read, settings_of
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from watch import Watch
+
+from headwater import config as configuration
+from headwater.config import Config
+from headwater.models.histories import left_padded
+from headwater.models.losses import Objective
+from headwater.training import readers
+from headwater.training.validation import Cases, ndcg
+
+ROOT = Path(__file__).resolve().parent
+SIZE = {"length": 50, "dim": 128, "layers": 2, "heads": 2, "dropout": 0.2, "batch": 128}
+"""Of the peers, and of ours like them."""
+LIKE_PEERS = [
+    "model.kind=sasrec",
+    f"sequence.max_length={SIZE['length']}",
+    f"model.dim={SIZE['dim']}",
+    f"model.layers={SIZE['layers']}",
+    f"model.heads={SIZE['heads']}",
+    f"model.dropout={SIZE['dropout']}",
+    f"train.batch_size={SIZE['batch']}",
+    "model.feed_forward=1",
+    "model.initial=random",
+    "train.loss={kind: sampled_softmax, negatives: 256, correction: false}",
+]
+RECIPES = {
+    "ours, 2,048": ["train.loss.negatives=2048"],
+    "ours, like peers": LIKE_PEERS,
+    "ours, softmax": ["train.loss.kind=softmax"],
+}
+"""What differs from our recipe; those like the peers start from the defaults."""
+PEERS = ["RePlay, sampled", "RecTools, gBCE", "RecTools, softmax"]
+ROUNDS = 3
+"""Epochs of ours and of the bare loop, in turns; the first is not counted, of the others the fastest is."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a contestant had done, and what it was worth, after some seconds of training."""
+
+    wall: float
+    cpu: float
+    sequences: int
+    events: int
+    quality: float
+
+
+class Enough(Exception):
+    """A contestant has had its seconds."""
+
+
+def main(
+    data: Path,
+    peers: Path = typer.Option(..., "--peers", help="the interpreter of the peers' environment"),
+    config: Path = typer.Option(ROOT.parent / "conf/experiments/beauty.yaml", "--config", help="our recipe"),
+    attributes: Path | None = typer.Option(None, "--attributes", help="JSON: item → list of attributes"),
+    minutes: float = typer.Option(5.0, "--minutes", help="of CPU time, for each contestant"),
+    every: float = typer.Option(30.0, "--every", help="CPU seconds after which a peer is judged"),
+    only: list[str] = typer.Option(PEERS, "--only", help="these peers"),
+    threads: int = typer.Option(1, "--threads"),
+    seed: int = typer.Option(1, "--seed"),
+) -> None:
+    torch.set_num_threads(threads)
+    sequences = [items for items in read(data) if len(items) >= 4]  # what is left to train on has two items or more
+    cases = held_out(sequences, 2).arrays(SIZE["length"])
+    print(f"{len(sequences):,} users, {last_item(sequences):,} items, {threads} threads, {minutes:g} minutes each")
+    settings = SIZE | {"seconds": 60 * minutes, "every": every, "threads": threads, "seed": seed}
+    found = {name: peer(peers, name, sequences, cases, settings) for name in only}
+    target = max((moment.quality for moments in found.values() for moment in moments), default=1.0)
+    described = attribute_matrix(attributes, sequences) if attributes else None
+    plain = ["model.hybrid=false"] + ([] if attributes else ["model.features=[]"])
+    recipes = {
+        name: configuration.load([], more) if more is LIKE_PEERS else configuration.load([config], plain + more)
+        for name, more in RECIPES.items()
+    }
+    for name, recipe in recipes.items():
+        found[name] = ours(name, sequences, described, recipe, seed, cases, 60 * minutes, target)
+    table(found, target, only)
+    for name, recipe in recipes.items():
+        engine, by_hand = engines(sequences, described, recipe, seed, cases)
+        print(
+            f"{name}: {engine:,.0f} sequences a CPU second, by hand {by_hand:,.0f}: {engine / by_hand:.0%}", flush=True
+        )
+
+
+def peer(python: Path, name: str, sequences: list[np.ndarray], cases: Cases, settings: dict[str, Any]) -> list[Moment]:
+    """Train a peer in its own environment, then judge what it left."""
+    history = [items[:-2] for items in sequences]
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(
+            Path(folder) / "sequences.npz",
+            item=np.concatenate(history),
+            start=np.cumsum([0, *map(len, history)]),
+            n_items=last_item(sequences),
+        )
+        command = [str(python), str(ROOT / "training_peers.py"), name, folder, json.dumps(settings)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            raise SystemExit(f"{name}: {ended.stderr.strip().splitlines()[-1]}")
+        said = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        return [
+            shown(name, Moment(**moment, quality=judged(Path(vectors), cases))) for moment, vectors in map(apart, said)
+        ]
+
+
+def apart(said: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    return {name: value for name, value in said.items() if name != "vectors"}, said["vectors"]
+
+
+def judged(path: Path, cases: Cases, batch: int = 512) -> float:
+    """NDCG@10 of user and item vectors in a file, as ``mean_ndcg`` has it; an item of NaN is one that a peer does not know."""
+    with np.load(path) as arrays:
+        users, items = (torch.from_numpy(arrays[name]) for name in ("users", "items"))
+    total = 0.0
+    for rows in np.split(np.arange(len(cases)), range(batch, len(cases), batch)):
+        scores = users[rows] @ items.T
+        total += ndcg(scores.masked_fill_(scores.isnan(), -torch.inf), cases, rows).sum()
+    return total / len(cases)
+
+
+def training_rows(sequences: list[np.ndarray], config: Config) -> np.ndarray:
+    return left_padded([items[:-2] for items in sequences], config.sequence.max_length + 1)
+
+
+def ours(
+    name: str,
+    sequences: list[np.ndarray],
+    described: Any,
+    config: Config,
+    seed: int,
+    cases: Cases,
+    seconds: float,
+    target: float,
+) -> list[Moment]:
+    """Train ours until it is as good as the best peer or has had its seconds; the factors it starts from are counted."""
+    rows = training_rows(sequences, config)
+    events = int((rows[:, 1:] * rows[:, :-1] > 0).sum())
+    moments: list[Moment] = []
+    watch = Watch()
+
+    def judge(model: Any, cases: Cases) -> float:
+        wall, cpu, epochs = watch.wall, watch.cpu, len(moments) + 1
+        with watch.paused():
+            quality = on_cpu(model, cases)
+        moments.append(shown(name, Moment(wall, cpu, epochs * len(rows), epochs * events, quality)))
+        if cpu > seconds or quality >= target:
+            raise Enough
+        return quality
+
+    with suppress(Enough):
+        fit(rows, cases, described, last_item(sequences), config, seed, judge)
+    return moments
+
+
+def shown(name: str, moment: Moment) -> Moment:
+    print(
+        f"{name:<20}{moment.cpu:>7.0f} CPU s {moment.wall:>7.0f} s {moment.sequences:>10,} sequences {moment.quality:.4f}",
+        flush=True,
+    )
+    return moment
+
+
+def table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> None:
+    """Each against the peer that reached the target, and against the rate of the peer that is fastest."""
+    reached = {name: next((m for m in moments if m.quality >= target), None) for name, moments in found.items()}
+    best = next((reached[name] for name in peers if reached[name]), None)
+    rate = max((found[name][-1].sequences / found[name][-1].cpu for name in peers), default=float("nan"))
+    print(f"\ntarget: validation NDCG@10 {target:.4f}")
+    heads = ("to target, CPU s", "wall s", "× best", "sequences/s", "× fastest", "events/s", "NDCG@10")
+    print(f"{'':<20}" + "".join(f"{head:>18}" for head in heads))
+    for name, moments in found.items():
+        last, passed = moments[-1], reached[name]
+        speed = last.sequences / last.cpu
+        cells = (
+            f"{passed.cpu:.0f}" if passed else f"not in {last.cpu:.0f}",
+            f"{passed.wall:.0f}" if passed else f"not in {last.wall:.0f}",
+            f"{passed.cpu / best.cpu:.2f}" if passed and best else "–",
+            f"{speed:,.0f}",
+            f"{speed / rate:.2f}",
+            f"{last.events / last.cpu:,.0f}",
+            f"{max(moment.quality for moment in moments):.4f}",
+        )
+        print(f"{name:<20}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+
+
+def engines(
+    sequences: list[np.ndarray], described: Any, config: Config, seed: int, cases: Cases
+) -> tuple[float, float]:
+    """Sequences a CPU second: of the engine, readers and checkpoints included, and of a loop by hand over tensors."""
+    rows, n_items = training_rows(sequences, config), last_item(sequences)
+    batch = as_batch(rows)
+    batches = [
+        [torch.from_numpy(part[name]) for name in ("item", "type", "weight")]
+        for part in readers.epoch([""], lambda _: batch, config.train.batch_size, seed, 1)
+    ]
+    counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
+    engine: list[float] = []
+    by_hand: list[float] = []
+    watch = Watch()
+
+    def judge(model: Any, _: Cases) -> float:
+        nonlocal watch
+        engine.append(watch.cpu)
+        model = copy.deepcopy(model)
+        watch = Watch()
+        bare(model, batches, config, seed, counts)
+        by_hand.append(watch.cpu)
+        watch = Watch()
+        return float(len(engine))
+
+    train = config.train.model_copy(update={"epochs": ROUNDS})
+    fit(rows, cases, described, n_items, config.model_copy(update={"train": train}), seed, judge)
+    return len(rows) / min(engine[1:]), len(rows) / min(by_hand[1:])
+
+
+def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: int, counts: torch.Tensor) -> None:
+    """One epoch: the same model, loss, clipping, optimiser and average, nothing else."""
+    settings = settings_of(config, seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
+    objective = Objective(settings.loss, counts, torch.Generator().manual_seed(seed))
+    model.train()
+    for place in torch.randperm(len(batches)):
+        optimizer.zero_grad()
+        loss, weight = model(*batches[place], objective)
+        (loss / weight).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
+
+
+if __name__ == "__main__":
+    typer.run(main)
