@@ -140,7 +140,9 @@ def judged(path: Path, cases: Cases, batch: int = 512) -> float:
     total = 0.0
     for rows in np.split(np.arange(len(cases)), range(batch, len(cases), batch)):
         scores = users[rows] @ items.T
-        total += ndcg(scores.masked_fill_(scores.isnan(), -torch.inf), cases, rows).sum()
+        scores.masked_fill_(scores.isnan(), -torch.inf)
+        cases.hide_seen(scores, rows)
+        total += float(ndcg(scores, cases.wanted(rows, scores.shape[1]), cases.ideal(rows)).sum())
     return total / len(cases)
 
 
