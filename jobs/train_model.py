@@ -11,28 +11,22 @@ challenger, and the champion where there is none.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 import typer
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import job, popularity, sequences
-from headwater.config import Config
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.job import Job
-from headwater.models import ModelSpec
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import work_folder
-from headwater.training import artifact, describe, facts, hybrid, initial, readers, snapshot, train
-from headwater.training.validation import Cases
+from headwater.training import artifact, describe, facts, hybrid
+from headwater.training.learned import learn
 
 app = typer.Typer(add_completion=False)
 
@@ -117,46 +111,6 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         "best_epoch": best_epoch,
         "loss": round(tried.answer["history"][-1]["loss"], 5),
     }
-
-
-@dataclass(frozen=True)
-class Learned:
-    """``items``: what was learned from, int ``[sequences, seq]``, left-padded with 0; ``answer``: rank 0's."""
-
-    spec: ModelSpec
-    items: np.ndarray
-    sequences: int
-    answer: dict[str, Any]
-
-    @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        return artifact.read_weights(self.answer["weights"])
-
-
-def learn(
-    steps: DataFrame,
-    folder: Path,
-    inputs: dict[str, Any],
-    spec: ModelSpec,
-    config: Config,
-    described: Any,
-    resume: bool,
-    validation: Cases | None = None,
-    epochs: int | None = None,
-) -> Learned:
-    """Train on some steps: until validation no longer improves, or for so many ``epochs``."""
-    pieces = snapshot.windows(steps, spec.max_length, config.train.windows)
-    rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
-    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-    learned_from = readers.read_all(data.files)["item"]
-    known_pairs = learned_from if config.model.initial == "cooccurrence" else None
-    start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
-    initial_weights = folder / "initial.safetensors"
-    artifact.write_weights(initial_weights, start)
-    planned = train.plan(
-        data, spec, config.train, folder / "run", validation, initial_weights, resume=resume, epochs=epochs
-    )
-    return Learned(spec, learned_from, data.manifest["sequences"], train.run(planned, config.train))
 
 
 if __name__ == "__main__":
