@@ -7,7 +7,8 @@ import torch
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import blend, recency_scores
 from headwater.models.transitions import count
-from headwater.training.hybrid import best_blend, candidates_of, fit_parts
+from headwater.training import hybrid
+from headwater.training.hybrid import best_blend, fit_parts, shortlists_of
 from headwater.training.validation import Cases, ndcg
 
 ITEMS = 40
@@ -43,13 +44,13 @@ def test_where_all_take_what_is_popular_recency_leads(model):
     assert weights["transitions"] == 0
 
 
-def test_candidates_hold_every_list_that_the_whole_catalogue_gives(model):
+def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
     rows = np.array([[1, 2, 5], [1, 2, 6], [4, 3, 2], [9, 8, 3]])
     parts = fit_parts(["transitions", "ease"], rows, ITEMS)
     held = cases(range(4, 12), np.arange(ITEMS + 1.0))
     everybody = np.arange(len(held))
     with torch.inference_mode():
-        found = list(candidates_of(model, parts, held))
+        found = list(shortlists_of(model, parts, held))
         for weights in ({"transitions": 0.5, "ease": 3.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
             items = torch.from_numpy(held.item)
             logits = model.user_vectors(items, torch.from_numpy(held.type)) @ model.item_matrix().T
@@ -59,6 +60,14 @@ def test_candidates_hold_every_list_that_the_whole_catalogue_gives(model):
             expected = ndcg(whole, held.wanted(everybody, ITEMS + 1), held.ideal(everybody))
             assert 0 < expected.mean() < 1
             assert torch.cat([some.ndcg(weights) for some in found]).tolist() == pytest.approx(expected.tolist())
+
+
+def test_where_candidates_are_too_many_some_users_decide(model, monkeypatch):
+    held = cases(range(4, 12), np.arange(ITEMS + 1.0))
+    monkeypatch.setattr(hybrid, "CELLS", 30)
+    with torch.inference_mode():
+        found = list(shortlists_of(model, {}, held))
+    assert sum(len(some.logits) for some in found) == 30 // 10 + 1
 
 
 def test_without_anybody_to_ask_all_weigh_one(model):

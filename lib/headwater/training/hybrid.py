@@ -32,13 +32,15 @@ LEAST = 0.25
 """What is popular is the same for everybody: its weight becomes the smallest that costs at most the share ``TOLERANCE``
 of NDCG, but no less than the share ``LEAST`` of itself."""
 CELLS = 1 << 26
-"""Scores of users × items that are held at once, 256 MiB."""
+"""Scores that are held at once, 256 MiB, of users × items and then of users × candidates."""
+ASKED = 256
+"""Users that say how many candidates one has."""
 LONGEST = 10
 """Places of a list that count."""
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Shortlists:
     """What may stand in the lists of some users, padded on the right where a user has fewer.
 
     ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted`` bool, the
@@ -71,10 +73,10 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
     best = {**dict.fromkeys(neighbours, 0.0), "recency": 0.0}
     if not len(cases):
         return best | dict.fromkeys(names, 1.0)
-    candidates = list(candidates_of(model, neighbours, cases))
+    shortlists = list(shortlists_of(model, neighbours, cases))
 
     def quality(weights: dict[str, float]) -> float:
-        return float(sum(some.ndcg(weights).sum() for some in candidates))
+        return float(sum(some.ndcg(weights).sum() for some in shortlists))
 
     for _ in range(ROUNDS):
         for name in names:
@@ -86,10 +88,14 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
     return next((weights for weights in tried_less if quality(weights) >= enough), best)
 
 
-def candidates_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Candidates]:
-    """The candidates of all cases, users with histories of like length together."""
+def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Shortlists]:
+    """The candidates of all cases, or of as many, evenly spread, as ``CELLS`` allows; users with histories of like length
+    stand together."""
     matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
     order = np.argsort((cases.item > 0).sum(axis=1), kind="stable")
+    asked = torch.from_numpy(cases.item[_spread(order, ASKED)])
+    many = LONGEST + sum(part.evidence(asked).nnz for part in neighbours.values()) / len(asked)
+    order = _spread(order, int(CELLS / many) + 1)
     size = max(1, CELLS // len(matrix))
     for users in (order[start : start + size] for start in range(0, len(order), size)):
         items, types = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.type[users])
@@ -108,4 +114,9 @@ def candidates_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         if len(prior):
             parts["recency"] = prior[picked]
         within = logits.gather(1, picked).masked_fill(kept == 0, -torch.inf)
-        yield Candidates(within, parts, wanted.gather(1, picked), cases.ideal(users))
+        yield Shortlists(within, parts, wanted.gather(1, picked), cases.ideal(users))
+
+
+def _spread(users: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly spread."""
+    return users[np.linspace(0, len(users) - 1, min(len(users), most)).astype(int)]
