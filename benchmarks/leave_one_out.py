@@ -56,11 +56,11 @@ def main(
     rows = left_padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
     parts = hybrid.fit_parts(settings.model.blend, rows, last_item(sequences)) if settings.model.hybrid else {}
     for name, values in beside(sequences, rows, parts).items():
-        print(f"{name:<28}{values}", flush=True)
+        print(f"{name:<36}{values}", flush=True)
     found = [train(sequences, rows, parts, described, settings, seed) for seed in range(1, seeds + 1)]
     for name in found[0]:
         values = np.array([each[name] for each in found])
-        print(f"{name:<28}{values.mean():.4f} ± {values.std(ddof=min(1, seeds - 1)):.4f}")
+        print(f"{name:<36}{values.mean():.4f} ± {values.std(ddof=min(1, seeds - 1)):.4f}")
 
 
 def read(path: Path) -> list[np.ndarray]:

@@ -50,9 +50,9 @@ LIKE_PEERS = [
     "train.loss={kind: sampled_softmax, negatives: 256, correction: false}",
 ]
 RECIPES = {
-    "ours, 2,048": ["train.loss.negatives=2048"],
+    "ours, 2,048": ["train.loss={kind: sampled_softmax, negatives: 2048, correction: false}"],
     "ours, like peers": LIKE_PEERS,
-    "ours, softmax": ["train.loss.kind=softmax"],
+    "ours, softmax": [],
 }
 """What differs from our recipe; those like the peers start from the defaults."""
 PEERS = ["RePlay, sampled", "RecTools, gBCE", "RecTools, softmax"]
