@@ -27,6 +27,7 @@ import typer
 from leave_one_out import CLICK, fit
 
 from headwater import config as configuration
+from headwater.clock import DAY
 from headwater.config import Config
 from headwater.evaluation import baselines, gate
 from headwater.evaluation.cases import HeldOut
@@ -37,7 +38,6 @@ from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker, recency_scores
 from headwater.training import hybrid
 
-DAY = 86_400.0
 NDCG = ("ndcg", 10)
 
 

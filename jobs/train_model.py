@@ -1,4 +1,4 @@
-"""Train a sequence model on one pinned version of `sequences`, on all ranks that the config asks for, and register it.
+"""Train a sequence model on one pinned version of `events`, on all ranks that the config asks for, and register it.
 
     python jobs/train_model.py
     python jobs/train_model.py --resume      # go on from the newest checkpoint of the same inputs
@@ -89,16 +89,17 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     known |= {"best_epoch": best_epoch, "parent_version": 0, "features": list(config.model.features)}
     model, kept = folder / "model", tried
     shutil.rmtree(model, ignore_errors=True)
+    blended = config.model.blend if config.model.hybrid else ()
+    parts = hybrid.fit_parts(blended, tried.items, n_items)
     if config.model.hybrid:
         artifact.save(model, tried.weights, tried.spec, known)
-        parts = hybrid.fit_parts(config.model.blend, tried.items, n_items)
         known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
     if config.train.refit:
         kept = learn(until_test, folder / "refit", inputs, spec, config, described, resume, epochs=best_epoch)
+        parts = hybrid.fit_parts(blended, kept.items, n_items)
         known |= {"refit": True, "train_until": known["validation_until"]}
     known["sequences"] = kept.sequences
-    blended = config.model.blend if config.model.hybrid else ()
-    artifact.save(model, kept.weights, kept.spec, known, hybrid.fit_parts(blended, kept.items, n_items))
+    artifact.save(model, kept.weights, kept.spec, known, parts)
     steps.unpersist()
     failpoint("train_model:before_register")
     version = runs.log_training(registry, config, model, known, tried.answer["history"], j.name)

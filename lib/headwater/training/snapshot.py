@@ -3,7 +3,6 @@
 ``sequences`` holds what a model reads to rank: each user's last events. To learn from there is more, whole histories,
 which ``windows`` cuts into pieces of that length.
 
-
 A live Delta table is no input for training (its folder holds other versions' files), so a snapshot is written once:
 left-padded integer arrays, no nulls, no user identifiers, the same number of rows in every file, so that ranks which
 take ``files[rank::world]`` always have equally many steps.
