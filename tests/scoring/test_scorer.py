@@ -215,13 +215,24 @@ def blended(model, **weights):
     return ranker
 
 
-def test_what_is_listed_for_being_popular_says_so_and_not_because_of_an_event(model):
+def test_what_is_listed_for_being_popular_says_so_and_the_rest_names_an_event(model):
+    ranker = blended(model, transitions=1.0, recency=9.0)
+    rows = listed(Scorer(ranker, catalogue(), Topn(n=5)).lists(users([1, 6])), "u0").set_index("item_idx")
+    popular = rows[rows.index.isin([2, 3, 4, 5, 7])]  # the most popular that the user has not seen
+    assert set(popular["because_idx"]) == {0}
+    assert set(popular["otherwise"]) == {"popular lately"}
+    assert rows.loc[8, "because_idx"] == 6  # popular too, but five others are more so
+
+
+def test_what_is_popular_too_names_the_event_that_did_more_for_it(model):
     personal = listed(Scorer(blended(model), catalogue(), Topn(n=3)).lists(users([6])), "u0")
-    assert personal["because_idx"].iloc[0] == 6
-    crowd = listed(Scorer(blended(model, transitions=0.0, recency=9.0), catalogue(), Topn(n=3)).lists(users([6])), "u0")
-    assert crowd["item_idx"].iloc[0] == 1
-    assert set(crowd["because_idx"]) == {0}
-    assert set(crowd["otherwise"]) == {"popular lately"}
+    assert (personal["item_idx"].iloc[0], personal["because_idx"].iloc[0]) == (7, 6)
+
+
+def test_where_popularity_counts_nothing_no_reason_speaks_of_it(model):
+    quiet = Topn(n=5, boosts={"popular_share": 0.0})
+    rows = listed(Scorer(blended(model, recency=9.0), catalogue(), quiet).lists(users([1, 6])), "u0")
+    assert "popular lately" not in set(rows["otherwise"])
 
 
 def test_less_of_what_is_popular_makes_lists_differ(model):

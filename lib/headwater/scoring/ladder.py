@@ -42,6 +42,17 @@ class Ladder:
     def __init__(self, catalogue: Catalogue, most: int = 0) -> None:
         self.catalogue, self.most = catalogue, most
         self.popular = catalogue.by_popularity()
+        self.place = np.full(len(catalogue.available), len(catalogue.available))
+        self.place[self.popular] = np.arange(len(self.popular))
+
+    def stands_anyway(self, listed: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """Bool ``[n]``: which items of a list this long would stand in it for being popular alone, whatever its user did.
+
+        ``listed`` int64 ``[n]``, 0 where a list is shorter; ``taken``: what may not be listed.
+        """
+        ahead = np.sort(self.place[np.unique(taken[taken < len(self.place)])])
+        place = self.place[listed]
+        return (listed > 0) & (place - np.searchsorted(ahead, place) < len(listed))
 
     def fill(
         self,

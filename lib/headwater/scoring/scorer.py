@@ -107,7 +107,7 @@ class Scorer:
         asked = self.candidates.ask(shared, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        frame = self._explained(users, query, shared, scores, items)
+        frame = self._explained(users, query, shared, member, scores, items)
         if again is not None:
             self._say_again(frame, again)
         self._fill(frame, users, member)
@@ -137,19 +137,28 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _explained(self, users: Users, query: Query, shared: Query, scores: Tensor, items: Tensor) -> pd.DataFrame:
-        """Rows of lists ``[users, n]``, each with the event behind it; without one where most of the score comes from what
-        is popular, which nobody would take for a consequence of what they did."""
+    def _explained(
+        self, users: Users, query: Query, shared: Query, member: np.ndarray, scores: Tensor, items: Tensor
+    ) -> pd.DataFrame:
+        """Rows of lists ``[users, n]``, each with the event behind it; without one where popularity is enough for the place
+        and most of the score, which nobody would take for a consequence of what they did."""
         place = decisive_events(self.ranker, query, items, users.history, users.types)
-        place = place.masked_fill(items == 0, -1)
-        if self.ranker.blend:
-            everybodys = shared.users[:, -1:] * self.ranker.recency[items]
-            place = place.masked_fill(everybodys > self.ranker.own_part(items, query).clamp(min=0), -1)
+        everybodys = shared.users[:, -1:] * self.ranker.recency[items]
+        popular = (everybodys > self.ranker.own_part(items, query).clamp(min=0)) & self._anyway(users, member, items)
+        place = place.masked_fill((items == 0) | popular, -1)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
         frame["because_idx"], frame["because_type"] = users.events_at(place)
-        frame["otherwise"] = LATELY if self.ranker.transitions is not None else "fits what you did so far"
+        frame["otherwise"] = np.where(popular.flatten().numpy(), LATELY, "fits what you did so far")
         return frame
+
+    def _anyway(self, users: Users, member: np.ndarray, items: Tensor) -> Tensor:
+        """Which of the items ``[users, n]`` are popular enough to be listed whatever a user did, bool of the same shape."""
+        found = np.zeros(items.shape, dtype=bool)
+        if self.ranker.blend.get("recency"):
+            for user, (group, listed) in enumerate(zip(member, items.numpy(), strict=True)):
+                found[user] = self.groups[group].ladder.stands_anyway(listed, users.seen[user])
+        return torch.from_numpy(found)
 
     def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
         """Let the rows of what was bought before say so."""
