@@ -104,7 +104,7 @@ def train(
     length, n_items = config.sequence.max_length, last_item(sequences)
     validation = held_out(sequences, 2)
     cases = validation.arrays(length)
-    model, best_epoch = fit(rows[(rows > 0).sum(1) >= 2], cases, described, n_items, config, seed)
+    model, best_epoch = fit(as_batch(rows[(rows > 0).sum(1) >= 2]), cases, described, n_items, config, seed)
     trained = time.monotonic() - begun
     known: dict[str, Any] = {"blend": hybrid.best_blend(model, parts, cases)} if parts else {}
     ranker = Ranker(model, known, parts)
@@ -122,7 +122,7 @@ def on_cpu(model: SequenceModel, cases: Cases) -> float:
 
 
 def fit(
-    rows: np.ndarray,
+    batch: readers.Batch,
     cases: Cases | None,
     described: Any,
     n_items: int,
@@ -130,14 +130,12 @@ def fit(
     seed: int,
     judge: Callable[[SequenceModel, Cases], float] = on_cpu,
 ) -> tuple[SequenceModel, int]:
-    """A model trained on int rows ``[rows, seq]``, left-padded with 0, in this process, and its best epoch by ``judge``;
-    the last one without ``cases``."""
-    known_pairs = rows if config.model.initial == "cooccurrence" else None
+    """A model trained on all rows in this process, and its best epoch by ``judge``; the last one without ``cases``."""
+    known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
     spec = facts.spec_of(config, n_items)
     weights, spec = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
     model = models.build(spec)
     model.load_state_dict(weights)
-    batch = as_batch(rows)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     with tempfile.TemporaryDirectory() as folder:
         fitted = loop.fit(
@@ -156,9 +154,10 @@ def fit(
     return model.eval(), fitted.best_epoch
 
 
-def as_batch(rows: np.ndarray) -> readers.Batch:
-    """All rows, as a reader gives those of one file."""
-    return {"item": rows, "type": CLICK * (rows > 0), "weight": np.ones(rows.shape, np.float32)}
+def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Batch:
+    """Int rows ``[rows, seq]``, left-padded with 0, as a reader gives those of one file; clicks where no more is known."""
+    codes = CLICK * (rows > 0) if context is None else context
+    return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
 
 
 def settings_of(config: Config, seed: int) -> loop.Settings:
@@ -167,8 +166,8 @@ def settings_of(config: Config, seed: int) -> loop.Settings:
 
 
 def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
-    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
-        return ranker.scores(*ranker.pad(items, types))
+    def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
+        return ranker.scores(*ranker.pad(items, context))
 
     measured = measure(scores, held, [10], np.ones(n_items + 1))
     return {"HR@10": measured.mean("hit_rate", 10), "NDCG@10": measured.mean("ndcg", 10)}

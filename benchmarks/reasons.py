@@ -19,9 +19,10 @@ from headwater import job, popularity
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
-from headwater.schemas import EVENT_TYPES
+from headwater.scoring import lists
 from headwater.scoring.candidates import Candidates
 from headwater.scoring.reasons import decisive_events
+from headwater.scoring.users import Steps
 from headwater.tracking import Registry
 
 USERS, BATCH = 2_000, 500
@@ -41,31 +42,31 @@ def measure(j: Job) -> dict[str, Any]:
     ranker = Ranker.open(registry.download(registry.need_champion())).with_recency(popular)
     candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
-    frame = rows.select("item_idx", "event_type", "seen_items").toPandas()
-    types = [[EVENT_TYPES.index(name) + 1 for name in names] for names in frame["event_type"]]
+    frame = lists.histories(rows).toPandas()
+    context = Steps.of(frame).context()
     draws = torch.Generator().manual_seed(1)
     held = held_random = with_event = places = 0
     seconds = {"lists": 0.0, "reasons": 0.0}
     for start in range(0, len(frame), BATCH):
         part = slice(start, start + BATCH)
-        history, kinds = ranker.pad(frame["item_idx"][part], types[part])
+        history, codes = ranker.pad(frame["item_idx"][part], context[part])
         seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in frame["seen_items"][part]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         begun = time.perf_counter()
         variety = Variety.of(topn)
-        query = ranker.query(history, kinds)
+        query = ranker.query(history, codes)
         found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.unit)
         listed = time.perf_counter()
-        place = decisive_events(ranker, query, items, history, kinds)
+        place = decisive_events(ranker, query, items, history, codes)
         seconds["lists"] += listed - begun
         seconds["reasons"] += time.perf_counter() - listed
         length = (history > 0).sum(1, keepdim=True)
         by_chance = history.shape[1] - 1 - (torch.rand(place.shape, generator=draws) * length).long()
         places += place.numel()
         with_event += int((place >= 0).sum())
-        held += int((falls(ranker, items, history, kinds, place) & (place >= 0)).sum())
-        held_random += int(falls(ranker, items, history, kinds, by_chance).sum())
+        held += int((falls(ranker, items, history, codes, place) & (place >= 0)).sum())
+        held_random += int(falls(ranker, items, history, codes, by_chance).sum())
     print(f"{places} places: {with_event / places:.1%} have an event as their reason")
     print(
         f"of these {held / with_event:.1%} score lower without it; of all, {held_random / places:.1%} without a random event"
@@ -74,13 +75,13 @@ def measure(j: Job) -> dict[str, Any]:
     return {"users": len(frame)}
 
 
-def falls(ranker: Ranker, items: Tensor, history: Tensor, types: Tensor, place: Tensor) -> Tensor:
+def falls(ranker: Ranker, items: Tensor, history: Tensor, context: Tensor, place: Tensor) -> Tensor:
     """Whether an item scores lower once the event at a place is gone, bool ``[batch, n]``; one scoring a place."""
-    before, lower = ranker.scores_of(items, ranker.query(history, types)), []
+    before, lower = ranker.scores_of(items, ranker.query(history, context)), []
     for rank in range(items.shape[1]):
         gone = torch.arange(history.shape[1]) == place[:, rank : rank + 1]
         shorter = ranker.pad(
-            *([row[~cut].tolist() for row, cut in zip(part, gone, strict=True)] for part in (history, types))
+            *([row[~cut].tolist() for row, cut in zip(part, gone, strict=True)] for part in (history, context))
         )
         lower.append(ranker.scores_of(items[:, rank : rank + 1], ranker.query(*shorter)) < before[:, rank : rank + 1])
     return torch.cat(lower, dim=1)

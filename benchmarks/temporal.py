@@ -5,7 +5,8 @@
     python benchmarks/temporal.py ml-100k.inter --separator "\\t" --columns user_id:token,item_id:token,timestamp:float \\
         --config conf/experiments/films.yaml --seeds 3
 
-The file has a line an event, and columns for user, item and time (epoch seconds or a date). The protocol is that of
+The file has a line an event, and columns for user, item, time (epoch seconds or a date) and, for models that are told of
+it (`model.context`), value. The protocol is that of
 ``evaluate.protocol: temporal``: training sees what came before a first cut, early stopping and blend what lies between it
 and a second one, the test what came after. With ``train.refit`` the model learns once more, from all before the second.
 Beside it stand popularity, recent popularity, item transitions and EASE, each of all events before the second cut; a
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import CLICK, fit
+from leave_one_out import CLICK, as_batch, fit
 
 from headwater import config as configuration
 from headwater.clock import DAY
@@ -33,17 +34,17 @@ from headwater.evaluation import baselines, gate
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure
 from headwater.evaluation.ranking import Scores
-from headwater.models import ease, transitions
+from headwater.models import context, ease, transitions
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker, recency_scores
-from headwater.training import hybrid
+from headwater.training import hybrid, readers
 
 NDCG = ("ndcg", 10)
 
 
 def main(
     data: Path,
-    columns: str = typer.Option(..., "--columns", help="user,item,time as the file calls them"),
+    columns: str = typer.Option(..., "--columns", help="user,item,time[,value] as the file calls them"),
     separator: str = typer.Option(",", "--separator"),
     where: str = typer.Option("", "--where", help="which rows count, a pandas expression"),
     config: list[Path] = typer.Option([], "--config"),
@@ -78,21 +79,28 @@ def main(
 
 
 def read(path: Path, columns: list[str], separator: str, where: str) -> pd.DataFrame:
-    """Columns user (from 0), item (from 1) and time (epoch seconds), oldest first; rows that lack one are left out."""
+    """Columns user (from 0), item (from 1), time (epoch seconds) and context, oldest first; rows that lack one are left
+    out."""
     table = pd.read_csv(path, sep=separator, low_memory=False)
     table = (table.query(where) if where else table)[columns].dropna()
-    table.columns = pd.Index(["user", "item", "time"])
+    table.columns = pd.Index(["user", "item", "time", "value"][: len(columns)])
     if not pd.api.types.is_numeric_dtype(table["time"]):
         table["time"] = pd.to_datetime(table["time"]).astype("datetime64[s]").astype("int64")
     table = table.sort_values("time", kind="stable", ignore_index=True)
     table["user"], table["item"] = pd.factorize(table["user"])[0], pd.factorize(table["item"])[0] + 1
+    by_user = table.sort_values("user", kind="stable")
+    value = by_user["value"] if "value" in by_user else np.full(len(by_user), np.nan)
+    kinds, first = np.full(len(by_user), CLICK), ~by_user.duplicated("user")
+    codes = context.pack(kinds, by_user["time"].to_numpy(), np.asarray(value, float), first.to_numpy())
+    table["context"] = pd.Series(codes, by_user.index)
     return table
 
 
 def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> HeldOut:
     """Who did something in ``[start, end)``; with ``topn.exclude_seen`` that they had not done before."""
     during = events[(events["time"] >= start) & (events["time"] < end)]
-    done = of_users(events[events["time"] < start])
+    before = events[events["time"] < start]
+    done, told = of_users(before), of_users(before, "context")
     users, items, seen, targets = [], [], [], []
     for user, wanted in of_users(during).items():
         history = done.get(user, np.empty(0, np.int64))
@@ -102,25 +110,30 @@ def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> 
             items.append(history)
             seen.append(known)
             targets.append(new)
-    read_by_models = [history[-config.sequence.max_length :] for history in items]
-    types = [np.full(len(history), CLICK) for history in read_by_models]
-    return HeldOut(np.array(users), read_by_models, types, seen, targets, np.array(list(map(len, items))))
+    last = config.sequence.max_length
+    surroundings = [told.get(user, np.empty(0, np.int64))[-last:] for user in users]
+    count = np.array(list(map(len, items)))
+    return HeldOut(np.array(users), [history[-last:] for history in items], surroundings, seen, targets, count)
 
 
-def of_users(events: pd.DataFrame) -> dict[int, np.ndarray]:
-    """Items of each user, oldest first."""
-    return {user: items.to_numpy() for user, items in events.groupby("user")["item"]}
+def of_users(events: pd.DataFrame, column: str = "item") -> dict[int, np.ndarray]:
+    """Items of each user, oldest first, or what another column says of these events."""
+    return {user: values.to_numpy() for user, values in events.groupby("user")[column]}
 
 
-def windows(events: pd.DataFrame, length: int, count: int) -> np.ndarray:
-    """Histories as ``training.snapshot.windows`` cuts them, int ``[rows, length + 1]``, left-padded with 0."""
-    pieces = [
-        items[max(0, end - length - 1) : end]
-        for items in of_users(events).values()
-        for end in [len(items) - length * piece for piece in range(count)]
-        if end >= 2
-    ]
-    return left_padded(pieces, length + 1)
+def windows(events: pd.DataFrame, length: int, count: int) -> readers.Batch:
+    """Histories as ``training.snapshot.windows`` cuts them, each int ``[rows, length + 1]``, left-padded with 0."""
+
+    def cut(column: str) -> np.ndarray:
+        pieces = [
+            values[max(0, end - length - 1) : end]
+            for values in of_users(events, column).values()
+            for end in [len(values) - length * piece for piece in range(count)]
+            if end >= 2
+        ]
+        return left_padded(pieces, length + 1)
+
+    return as_batch(cut("item"), cut("context"))
 
 
 def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
@@ -131,24 +144,24 @@ def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
 
 def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int) -> Ranker:
     """What ``jobs/train_model.py`` does: epochs and blend by validation, then once more from all before the test."""
-    cut: Callable[[pd.DataFrame], np.ndarray] = lambda events: windows(  # noqa: E731
+    cut: Callable[[pd.DataFrame], readers.Batch] = lambda events: windows(  # noqa: E731
         events, config.sequence.max_length, config.train.windows
     )
     rows = cut(learned)
     if "recency" in config.model.blend:
         cases = replace(cases, prior=recency_scores(decayed(learned, n_items, config)).numpy())
     model, best_epoch = fit(rows, cases, None, n_items, config, seed)
-    blend = hybrid.best_blend(model, hybrid.fit_parts(config.model.blend, rows, n_items), cases)
-    print(f"seed {seed}: {len(rows):,} rows, best epoch {best_epoch}, {blend}", flush=True)
+    blend = hybrid.best_blend(model, hybrid.fit_parts(config.model.blend, rows["item"], n_items), cases)
+    print(f"seed {seed}: {len(rows['item']):,} rows, best epoch {best_epoch}, {blend}", flush=True)
     if config.train.refit:
         rows = cut(before)
         again = config.train.model_copy(update={"epochs": best_epoch})
         model, _ = fit(rows, None, None, n_items, config.model_copy(update={"train": again}), seed)
-    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.model.blend, rows, n_items))
+    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.model.blend, rows["item"], n_items))
 
 
 def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:
-    return measure(lambda items, types: ranker.scores(*ranker.pad(items, types)), held, [10], np.ones(n_items + 1))
+    return measure(lambda items, codes: ranker.scores(*ranker.pad(items, codes)), held, [10], np.ones(n_items + 1))
 
 
 def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str, Scores]]:

@@ -176,7 +176,7 @@ def ours(
         return quality
 
     with suppress(Enough):
-        fit(rows, cases, described, last_item(sequences), config, seed, judge)
+        fit(as_batch(rows), cases, described, last_item(sequences), config, seed, judge)
     return moments
 
 
@@ -218,7 +218,7 @@ def engines(
     rows, n_items = training_rows(sequences, config), last_item(sequences)
     batch = as_batch(rows)
     batches = [
-        [torch.from_numpy(part[name]) for name in ("item", "type", "weight")]
+        [torch.from_numpy(part[name]) for name in ("item", "context", "weight")]
         for part in readers.epoch([""], lambda _: batch, config.train.batch_size, seed, 1)
     ]
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
@@ -237,7 +237,7 @@ def engines(
         return float(len(engine))
 
     train = config.train.model_copy(update={"epochs": ROUNDS})
-    fit(rows, cases, described, n_items, config.model_copy(update={"train": train}), seed, judge)
+    fit(as_batch(rows), cases, described, n_items, config.model_copy(update={"train": train}), seed, judge)
     return len(rows) / min(engine[1:]), len(rows) / min(by_hand[1:])
 
 

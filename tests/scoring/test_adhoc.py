@@ -1,5 +1,7 @@
 """Histories typed by hand or looked up."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -22,6 +24,7 @@ def test_a_typed_history_is_a_user_without_what_the_catalogue_lacks():
         "item_idx": [3, 1, 3],
         "event_type": ["view", "view", "view"],
         "at": [5.0, 5.0, 5.0],
+        "value": [math.nan] * 3,
         "seen_items": [1, 3],
     }
     assert adhoc.events(user, CATALOG) == [("view", "c"), ("view", "a"), ("view", "c")]

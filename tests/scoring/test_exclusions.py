@@ -17,7 +17,8 @@ def of(rules, *steps, seen=None, exclude_seen=False):
     """What is left out for one user with steps (item, type, days ago), who has seen these items and maybe more."""
     items, types, days = zip(*steps, strict=True) if steps else ((), (), ())
     at = [NOW - ago * DAY for ago in days]
-    frame = pd.DataFrame({"item_idx": [np.array(items)], "event_type": [np.array(types)], "at": [np.array(at)]})
+    one = {"item_idx": items, "event_type": types, "at": at, "value": [np.nan] * len(at)}
+    frame = pd.DataFrame({name: [np.array(values)] for name, values in one.items()})
     ever = np.array(sorted({*items, *(seen or ())}), dtype=np.int64)
     topn = Topn(exclude_seen=exclude_seen, exclude=rules)
     (found,) = left_out(Steps.of(frame), [ever], topn, np.array([NOW]), LENGTH)

@@ -35,6 +35,7 @@ def steps(*users):
                 "item_idx": [np.array(items, dtype=np.int64) for items, _ in users],
                 "event_type": [np.array(["view"] * len(items), dtype=object) for items, _ in users],
                 "at": [NOW - DAY * (ago + np.arange(len(items))[::-1]) for items, ago in users],
+                "value": [np.full(len(items), np.nan) for items, _ in users],
             }
         )
     )

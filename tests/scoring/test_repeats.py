@@ -50,6 +50,7 @@ def test_a_bonus_is_for_what_the_user_bought_and_two_lines_of_an_order_are_one_p
             "item_idx": [np.array([1, 1, 2, 1]), np.array([], dtype=np.int64)],
             "event_type": [np.array(["purchase", "purchase", "view", "purchase"]), np.array([])],
             "at": [np.array([0.1, 0.2, 1, 8.5]) * DAY, np.array([])],
+            "value": [np.full(4, np.nan), np.array([])],
         }
     )
     known = Intervals(np.array([0.0, 10, 5, 5]), np.array([0.0, 0.5, 0.5, 0.5]))

@@ -57,6 +57,7 @@ def users(*histories):
             "item_idx": [np.array(history, dtype=np.int32) for history in histories],
             "event_type": [np.array(["view"] * len(history), dtype=object) for history in histories],
             "at": [np.arange(len(history)) * DAY for history in histories],
+            "value": [np.full(len(history), np.nan) for history in histories],
             "seen_items": [np.unique(np.array(history, dtype=np.int32)) for history in histories],
         }
     )

@@ -20,8 +20,11 @@ SETTINGS = Train(processes=2, epochs=1, batch_size=8, use_gpu=False, reader="pya
 def data(spark, tmp_path_factory):
     """One user for two ranks: the second has only rows that fill up, of weight 0."""
     times = [datetime(2025, 1, day, tzinfo=UTC) for day in range(1, 8)]
-    one = [("u", [1, 2, 3, 4, 5, 6, 7], ["view"] * 7, times, list("abcdefg"))]
-    ddl = "user_id string, item_idx array<int>, event_type array<string>, event_time array<timestamp>, event_id array<string>"
+    one = [("u", [1, 2, 3, 4, 5, 6, 7], ["view"] * 7, times, list("abcdefg"), [None] * 7)]
+    ddl = (
+        "user_id string, item_idx array<int>, event_type array<string>, event_time array<timestamp>, "
+        "event_id array<string>, value array<double>"
+    )
     rows = snapshot.training_rows(spark.createDataFrame(one, ddl), 12, 6)
     return snapshot.export(rows, tmp_path_factory.mktemp("data") / "s", {}, 2, 1)
 

@@ -53,7 +53,7 @@ def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
         found = list(shortlists_of(model, parts, held))
         for weights in ({"transitions": 0.5, "ease": 3.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
             items = torch.from_numpy(held.item)
-            logits = model.user_vectors(items, torch.from_numpy(held.type)) @ model.item_matrix().T
+            logits = model.user_vectors(items, torch.from_numpy(held.context)) @ model.item_matrix().T
             evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}
             whole = blend(logits, evidence | {"recency": torch.from_numpy(held.prior)}, weights)
             held.hide_seen(whole, everybody)

@@ -25,9 +25,19 @@ def write_snapshot(folder, files):
     entries = []
     for k in range(files):
         part = items[k::files]
-        kinds = {"item": pa.int32(), "type": pa.int32(), "weight": pa.float32()}
-        values = {"item": part, "type": np.ones_like(part), "weight": np.ones_like(part)}
-        table = pa.table({name: pa.array(values[name].tolist(), pa.list_(kind)) for name, kind in kinds.items()})
+        kinds = {
+            "item": pa.int32(),
+            "type": pa.int32(),
+            "at": pa.int64(),
+            "value": pa.float64(),
+            "weight": pa.float32(),
+        }
+        table = pa.table(
+            {
+                name: pa.array((part if name == "item" else np.ones_like(part)).tolist(), pa.list_(kind))
+                for name, kind in kinds.items()
+            }
+        )
         parquet.write_table(table, folder / f"rows-{k}.parquet")
         digest = snapshot.digest(folder / f"rows-{k}.parquet")
         entries.append({"path": f"rows-{k}.parquet", "rows": len(part), "sha256": digest})
@@ -84,7 +94,7 @@ def fitted(tmp_path, **options):
         **settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options
     )
     items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
-    batch = {"item": items, "type": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
+    batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
     group, cpu = loop.Group(0, 1, torch.clone), torch.device("cpu")
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     return loop.fit(model, model, lambda _: [batch], None, settings, group, cpu, folder, False, torch.zeros(13)).weights

@@ -12,7 +12,7 @@ from headwater.training.validation import Cases, mean_ndcg, ndcg
 
 CASES = Cases(
     item=np.array([[0, 1, 2], [0, 0, 3]]),
-    type=np.array([[0, 1, 1], [0, 0, 1]]),
+    context=np.array([[0, 1, 1], [0, 0, 1]]),
     seen_start=np.array([0, 2, 3]),
     seen=np.array([1, 2, 3]),
     target_start=np.array([0, 1, 3]),

@@ -30,7 +30,7 @@ def by_count(counts: np.ndarray) -> Scores:
     broken = counts - np.arange(len(counts)) / (2.0 * len(counts))
     row = torch.from_numpy(broken)
 
-    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Tensor:
+    def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
         return row.expand(len(items), -1)
 
     return scores
@@ -40,7 +40,7 @@ def by_transitions(transitions: Neighbours, counts: np.ndarray) -> Scores:
     """Transitions from the last few events; popularity decides where they say nothing."""
     fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
 
-    def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Tensor:
+    def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
         return transitions.scores(torch.from_numpy(left_padded(items, WINDOW))).double() + fallback
 
     return scores

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
+from headwater.models import context
 from headwater.models.histories import left_padded
 from headwater.schemas import EVENT_TYPES
 from headwater.training.validation import Cases
@@ -25,11 +26,12 @@ SEGMENTS = {"new": (0, 2), "light": (3, 19), "heavy": (20, None)}
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Users with something held out; each list has one int64 array a user."""
+    """Users with something held out; each list has one int64 array a user. ``context``: beside ``items``
+    (``models.context``)."""
 
     users: np.ndarray
     items: list[np.ndarray]
-    types: list[np.ndarray]
+    context: list[np.ndarray]
     seen: list[np.ndarray]
     targets: list[np.ndarray]
     events_before: np.ndarray
@@ -48,11 +50,11 @@ class HeldOut:
     def arrays(self, max_length: int) -> Cases:
         """The users with a history, as the arrays that training validates on; to others a model has nothing to say."""
         users = [user for user in range(len(self)) if len(self.items[user])]
-        every = (self.items, self.types, self.seen, self.targets)
-        items, types, seen, targets = ([part[user] for user in users] for part in every)
+        every = (self.items, self.context, self.seen, self.targets)
+        items, context, seen, targets = ([part[user] for user in users] for part in every)
         starts = [np.cumsum([0, *map(len, part)]) for part in (seen, targets)]
-        item, kind = left_padded(items, max_length), left_padded(types, max_length)
-        return Cases(item, kind, starts[0], _joined(seen), starts[1], _joined(targets))
+        item, codes = left_padded(items, max_length), left_padded(context, max_length)
+        return Cases(item, codes, starts[0], _joined(seen), starts[1], _joined(targets))
 
 
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
@@ -109,28 +111,30 @@ def histories(steps: DataFrame, max_length: int) -> DataFrame:
     nothing = F.array().cast("array<int>")
     return _histories(steps, max_length).select(
         "user_id",
-        F.col("steps.item_idx").alias("items"),
-        F.col("steps.type").alias("types"),
+        *(F.col(f"steps.{step}").alias(name) for name, step in _READ.items()),
         "seen",
         nothing.alias("targets"),
         "events_before",
     )
 
 
-_COLUMNS = ("user_id", "items", "types", "seen", "targets", "events_before")
+_READ = {"items": "item_idx", "types": "type", "at": "at", "values": "value"}
+"""What is read of the steps of a history, and what it is called there."""
+_COLUMNS = ("user_id", *_READ, "seen", "targets", "events_before")
 
 
 def collect(cases: DataFrame, max_users: int) -> HeldOut:
     """Bring cases to the driver, at most ``max_users`` of them: those of the smallest hash, the same ones every time."""
     frame = cases.orderBy(F.xxhash64("user_id"), "user_id").limit(max_users).toPandas()
 
-    def arrays(column: str) -> list[np.ndarray]:
-        return [np.asarray(values if values is not None else [], dtype=np.int64) for values in frame[column]]
+    def arrays(column: str, kind: type = np.int64) -> list[np.ndarray]:
+        return [np.asarray(values if values is not None else [], dtype=kind) for values in frame[column]]
 
+    told = zip(arrays("types"), arrays("at", np.float64), arrays("values", np.float64), strict=True)
     return HeldOut(
         frame["user_id"].to_numpy(),
         arrays("items"),
-        arrays("types"),
+        [context.pack(*steps, np.arange(len(steps[0])) == 0) for steps in told],
         arrays("seen"),
         arrays("targets"),
         frame["events_before"].fillna(0).to_numpy(dtype=np.int64),
@@ -142,7 +146,11 @@ def _histories(before: DataFrame, max_length: int) -> DataFrame:
     names = F.array(*(F.lit(name) for name in EVENT_TYPES))
     aged = before.withColumn("age", F.row_number().over(newest_first))
     step = F.struct(
-        (-F.col("age")).alias("place"), "item_idx", F.array_position(names, F.col("event_type")).alias("type")
+        (-F.col("age")).alias("place"),
+        "item_idx",
+        F.array_position(names, F.col("event_type")).alias("type"),
+        F.col("event_time").cast("double").alias("at"),
+        "value",
     )
     return aged.groupBy("user_id").agg(
         F.array_sort(F.collect_list(F.when(F.col("age") <= max_length, step))).alias("steps"),
@@ -166,8 +174,7 @@ def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: b
         joined.where(F.size("targets") > 0)
         .select(
             "user_id",
-            F.col("steps.item_idx").alias("items"),
-            F.col("steps.type").alias("types"),
+            *(F.col(f"steps.{step}").alias(name) for name, step in _READ.items()),
             "seen",
             "targets",
             F.coalesce("events_before", F.lit(0)).alias("events_before"),

@@ -55,8 +55,8 @@ class Evaluation:
         """A version as it is served: told what was popular up to the split, its lists picked for variety."""
         ranker.with_recency(self.decayed)
 
-        def scores(items: list[np.ndarray], types: list[np.ndarray]) -> Any:
-            return ranker.scores(*ranker.pad(items, types))
+        def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
+            return ranker.scores(*ranker.pad(items, context))
 
         return self._measure(scores, ranker.unit, Variety.of(self.config.topn))
 

@@ -13,7 +13,7 @@ from headwater.evaluation.cases import HeldOut
 from headwater.models.variety import Variety
 
 Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
-"""Histories (items, types; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
+"""Histories (items and their ``models.context``; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
 
 AS_RANKED = Variety()
 """Lists are the best items, nothing is picked."""
@@ -46,7 +46,7 @@ def rank(
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
         stop = min(start + batch, len(held))
-        rows = scores(held.items[start:stop], held.types[start:stop]).clone()
+        rows = scores(held.items[start:stop], held.context[start:stop]).clone()
         rows[rows.isnan()] = -torch.inf  # a comparison with NaN is false, which would rank it first
         rows[:, 0] = -torch.inf
         for row, user in enumerate(range(start, stop)):

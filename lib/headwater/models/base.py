@@ -1,8 +1,9 @@
 """What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
 
-Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; event types likewise, 1 + their place in
-``schemas.EVENT_TYPES``. The input of a step is the sum of its item and event-type vectors and, where the encoder has
-absolute positions, of one for its place, counted back from the newest event, so that padding moves nothing.
+Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; beside them, of the same shape, is what surrounds each
+event (``models.context``). The input of a step is the sum of its item's vector, of one for each part of its context and,
+where the encoder has absolute positions, of one for its place, counted back from the newest event, so that padding moves
+nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from headwater.models import context as surroundings
 from headwater.models.features import ItemFeatures
 from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
-from headwater.schemas import EVENT_TYPES
 
 WHOLE_SOFTMAX = Objective()
 
@@ -34,16 +35,18 @@ class SequenceModel(nn.Module):
         self.features = (
             ItemFeatures(rows, spec.feature_buckets, spec.feature_cells, spec.dim) if spec.feature_buckets else None
         )
-        self.event_type = nn.Embedding(len(EVENT_TYPES) + 1, spec.dim, padding_idx=0)
+        parts = {name: nn.Embedding(surroundings.SIZES[name], spec.dim, padding_idx=0) for name in spec.context}
+        for name, part in parts.items():
+            self.add_module(name, part)
         self.position = nn.Embedding(spec.max_length + 1, spec.dim) if self.absolute else None
         self.drop = nn.Dropout(spec.dropout if spec.input_dropout is None else spec.input_dropout)
         self.norm = nn.LayerNorm(spec.dim)
-        for table in (self.item, self.event_type, self.position):
+        for table in (self.item, *parts.values(), self.position):
             if table is not None:
                 nn.init.normal_(table.weight, std=spec.dim**-0.5)
         with torch.no_grad():
-            self.item.weight[0].zero_()
-            self.event_type.weight[0].zero_()
+            for padded in (self.item, *parts.values()):
+                padded.weight[0].zero_()
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         """Steps ``[batch, seq, dim]`` and what of them is no padding, bool ``[batch, seq]`` → states, the same shape."""
@@ -53,21 +56,23 @@ class SequenceModel(nn.Module):
         """The last of ``transform``'s states, ``[batch, dim]``; an encoder that can spare the others does so."""
         return self.transform(steps, real)[:, -1]
 
-    def encode(self, items: Tensor, types: Tensor) -> Tensor:
+    def encode(self, items: Tensor, context: Tensor) -> Tensor:
         """States ``[batch, seq, dim]``; the state at a step knows that step and, if causal, nothing after it."""
-        return self.norm(self.transform(*self._steps(items, types)))
+        return self.norm(self.transform(*self._steps(items, context)))
 
-    def _steps(self, items: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+    def _steps(self, items: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into ``transform``."""
         real = items > 0
-        steps = self.item_rows(items) + self.event_type(types)  # [batch, seq, dim]
+        steps = self.item_rows(items)  # [batch, seq, dim]
+        for name in self.spec.context:
+            steps = steps + self.get_submodule(name)(surroundings.part(context, name))
         if self.position is not None:
             steps = steps + self.position(torch.arange(items.shape[1] - 1, -1, -1, device=items.device))
         return self.drop(steps) * real.unsqueeze(-1), real
 
-    def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
+    def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
         """The state after the newest event, ``[batch, dim]``; its product with the item matrix ranks what comes next."""
-        return self.norm(self.newest(*self._steps(items, types)))
+        return self.norm(self.newest(*self._steps(items, context)))
 
     def item_matrix(self) -> Tensor:
         """Item vectors ``[n_items + 1, dim]``; row 0 is padding."""
@@ -82,14 +87,14 @@ class SequenceModel(nn.Module):
         return (self.item(different) + self.features(different))[place]
 
     def loss(
-        self, items: Tensor, types: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
+        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Next-item loss of sequences ``[batch, seq + 1]``: each step predicts the item of the next one.
 
         ``weights`` (same shape) weigh a step as a target. Returns the weighted sum and the sum of weights, so that
         ranks and batches add up exactly.
         """
-        states = self.encode(items[:, :-1], types[:, :-1])  # [batch, seq, dim]
+        states = self.encode(items[:, :-1], context[:, :-1])  # [batch, seq, dim]
         wanted = (items[:, 1:] > 0) & (items[:, :-1] > 0)
         weight = (torch.ones_like(items, dtype=states.dtype) if weights is None else weights)[:, 1:]
         return objective(states[wanted], items[:, 1:][wanted], weight[wanted], self)

@@ -23,14 +23,14 @@ class Bert4Rec(Transformer):
         super().__init__(spec)
         self.mask_token = spec.n_items + 1
 
-    def user_vectors(self, items: Tensor, types: Tensor) -> Tensor:
+    def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
         """The state of a mask put after the newest event, ``[batch, dim]``; zero for an empty history."""
         mask = torch.full_like(items[:, :1], self.mask_token)
         asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
-        return super().user_vectors(asked, torch.cat([types, torch.zeros_like(mask)], dim=1))
+        return super().user_vectors(asked, torch.cat([context, torch.zeros_like(mask)], dim=1))
 
     def loss(
-        self, items: Tensor, types: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
+        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Masked-item loss of sequences ``[batch, seq + 1]``, in the shape of the next-item loss."""
         real = items > 0
@@ -40,7 +40,7 @@ class Bert4Rec(Transformer):
         masked[:, -1] |= newest & real[:, -1]
         masked &= real.sum(1, keepdim=True) > 1
         states = self.encode(
-            items.masked_fill(masked, self.mask_token), types.masked_fill(masked, 0)
+            items.masked_fill(masked, self.mask_token), context.masked_fill(masked, 0)
         )  # [batch, seq + 1, dim]
         weight = torch.ones_like(items, dtype=states.dtype) if weights is None else weights
         return objective(states[masked], items[masked], weight[masked], self)

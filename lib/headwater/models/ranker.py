@@ -122,24 +122,24 @@ class Ranker:
         """Vectors of length 1 of all items, ``[items + 1, dim]``."""
         return torch.nn.functional.normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
-    def pad(self, items: Iterable[Any], types: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    def pad(self, items: Iterable[Any], context: Iterable[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
 
         Items that the model does not know (new since its training) are left out.
         """
         known: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for history, kinds in zip(items, types, strict=True):
+        for history, codes in zip(items, context, strict=True):
             item = np.asarray(history, dtype=np.int64)
             keep = (item > 0) & (item <= self.n_items)
             known[0].append(item[keep])
-            known[1].append(np.asarray(kinds, dtype=np.int64)[keep])
-        item_rows, type_rows = (torch.from_numpy(left_padded(part, self.max_length)) for part in known)
-        return item_rows, type_rows
+            known[1].append(np.asarray(codes, dtype=np.int64)[keep])
+        item_rows, context_rows = (torch.from_numpy(left_padded(part, self.max_length)) for part in known)
+        return item_rows, context_rows
 
     @torch.inference_mode()
-    def query(self, items: Tensor, types: Tensor) -> Query:
+    def query(self, items: Tensor, context: Tensor) -> Query:
         """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more."""
-        users = self._encode(items, types)  # [batch, dim]
+        users = self._encode(items, context)  # [batch, dim]
         cold = items[:, -1] == 0
         weight, cells = torch.zeros(len(users)), None
         weight += self.blend.get("recency", 0.0)
@@ -180,13 +180,13 @@ class Ranker:
             second += real.T @ real
         return first / self.n_items, second / self.n_items
 
-    def _encode(self, items: Tensor, types: Tensor) -> Tensor:
+    def _encode(self, items: Tensor, context: Tensor) -> Tensor:
         """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
         lengths = (items > 0).sum(dim=1)
         users = torch.zeros(len(items), self.item_vectors.shape[1])
         for some in lengths.argsort().split(ENCODED_TOGETHER):
             longest = max(1, int(lengths[some].max()))
-            users[some] = self.model.user_vectors(items[some, -longest:], types[some, -longest:]).float()
+            users[some] = self.model.user_vectors(items[some, -longest:], context[some, -longest:]).float()
         return users
 
     @torch.inference_mode()
@@ -201,9 +201,9 @@ class Ranker:
         return scores + torch.from_numpy(cells.reshape(wanted.shape))
 
     @torch.inference_mode()
-    def scores(self, items: Tensor, types: Tensor) -> Tensor:
+    def scores(self, items: Tensor, context: Tensor) -> Tensor:
         """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
-        query = self.query(items, types)
+        query = self.query(items, context)
         every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
         scores = query.users[:, :-1] @ every.T + query.users[:, -1:] * self.recency
         return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())

@@ -11,7 +11,8 @@ class ModelSpec:
     """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding.
 
     ``input_dropout`` is that of what goes into the encoder, ``dropout`` where it is None. ``feature_cells`` of its items ×
-    ``feature_buckets`` are not zero; without buckets it knows items by their events alone.
+    ``feature_buckets`` are not zero; without buckets it knows items by their events alone. ``context``: what of an event it
+    is told beside the item (``models.context``).
     """
 
     kind: str
@@ -24,6 +25,7 @@ class ModelSpec:
     dropout: float = 0.2
     input_dropout: float | None = None
     mask_probability: float = 0.2
+    context: tuple[str, ...] = ("event_type",)
     feature_buckets: int = 0
     feature_cells: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ def row(events: list[tuple[str, str]], catalog: pd.DataFrame, at: float) -> pd.D
             "item_idx": [[item for _, item in known]],
             "event_type": [[kind for kind, _ in known]],
             "at": [[at] * len(known)],
+            "value": [[math.nan] * len(known)],
             "seen_items": [sorted({item for _, item in known})],
         }
     )

@@ -78,7 +78,7 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
 def histories(sequences: DataFrame) -> DataFrame:
     """Rows of ``sequences`` as the scorer takes them: ``at`` is ``event_time`` in epoch seconds."""
     seconds = F.col("event_time").cast("array<double>").alias("at")
-    return sequences.select("user_id", "item_idx", "event_type", seconds, "seen_items")
+    return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items")
 
 
 @lru_cache(maxsize=1)

@@ -19,10 +19,10 @@ SPARED = 0.1
 
 
 @torch.inference_mode()
-def decisive_events(ranker: Ranker, query: Query, items: Tensor, history: Tensor, types: Tensor) -> Tensor:
+def decisive_events(ranker: Ranker, query: Query, items: Tensor, history: Tensor, context: Tensor) -> Tensor:
     """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
 
-    ``items`` int64 ``[batch, n]``, 0 where a list is shorter; ``history`` and ``types`` int64 ``[batch, seq]`` (0 is
+    ``items`` int64 ``[batch, n]``, 0 where a list is shorter; ``history`` and ``context`` int64 ``[batch, seq]`` (0 is
     padding, left), of which ``query`` was made. Of the events that were tried and without which the item scores lower,
     it is the one that costs most.
     The one event of a short history is the reason for all that is listed.
@@ -40,8 +40,8 @@ def decisive_events(ranker: Ranker, query: Query, items: Tensor, history: Tensor
         tried = wanted.masked_fill(~left[users], -torch.inf).argmax(dim=1)
         tried = torch.where(left[users, -1], history.shape[1] - 1, tried)
         left[users, tried] = False
-        shorter, kinds = (_without(part[users], tried) for part in (history, types))
-        loss = before[users] - ranker.scores_of(items[users], ranker.query(shorter, kinds))  # [users, n]
+        shorter, codes = (_without(part[users], tried) for part in (history, context))
+        loss = before[users] - ranker.scores_of(items[users], ranker.query(shorter, codes))  # [users, n]
         loss[shorter[:, -1] == 0] = torch.inf  # nothing to compare with
         better = loss > most[users]
         most[users] = torch.where(better, loss, most[users])

@@ -64,7 +64,7 @@ class Scorer:
         ]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, seen_items): a frame with the
+        """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): a frame with the
         columns of ``LISTS``."""
         users, now = self._users(frame)
         own = taste.mix(users.steps, self.catalogue)
@@ -91,18 +91,18 @@ class Scorer:
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
         """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
-        history, kinds = self.ranker.pad(steps.items(), steps.types())
+        history, context = self.ranker.pad(steps.items(), steps.context())
         seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
         seen = left_out(steps, seen, self.topn, now, self.ranker.max_length)
-        return Users(frame["user_id"].to_numpy(), steps, history, kinds, seen), now
+        return Users(frame["user_id"].to_numpy(), steps, history, context, seen), now
 
     def _top(self, users: Users, member: np.ndarray, own: Taste, now: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """The Top-N of each user, as rows and as items ``[users, n]``."""
         again = None
         if self.catalogue.again is not None:
             again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
-        query = self.ranker.query(users.history, users.types)
+        query = self.ranker.query(users.history, users.context)
         shared = self._with_share(query, member)
         asked = self.candidates.ask(shared, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
@@ -142,7 +142,7 @@ class Scorer:
     ) -> pd.DataFrame:
         """Rows of lists ``[users, n]``, each with the event behind it; without one where popularity is enough for the place
         and most of the score, which nobody would take for a consequence of what they did."""
-        place = decisive_events(self.ranker, query, items, users.history, users.types)
+        place = decisive_events(self.ranker, query, items, users.history, users.context)
         everybodys = shared.users[:, -1:] * self.ranker.recency[items]
         popular = (everybodys > self.ranker.own_part(items, query).clamp(min=0)) & self._anyway(users, member, items)
         place = place.masked_fill((items == 0) | popular, -1)

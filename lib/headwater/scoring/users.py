@@ -10,24 +10,26 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headwater.models import context
 from headwater.schemas import EVENT_TYPES
 
 
 @dataclass(frozen=True)
 class Steps:
     """The events of all users in one row, user after user, oldest first: the place of the ``user``, int64; ``item`` and
-    ``type`` (1 + its place in ``EVENT_TYPES``), int64; ``at``, epoch seconds; those of a user begin at ``start``
-    ``[users + 1]``."""
+    ``type`` (1 + its place in ``EVENT_TYPES``), int64; ``at``, epoch seconds; ``value``, NaN where there is none; those of a
+    user begin at ``start`` ``[users + 1]``."""
 
     start: np.ndarray
     user: np.ndarray
     item: np.ndarray
     type: np.ndarray
     at: np.ndarray
+    value: np.ndarray
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Steps:
-        """The steps of rows with item_idx, event_type (names) and at (epoch seconds), arrays of one length each."""
+        """The steps of rows with item_idx, event_type (names), at (epoch seconds) and value, arrays of one length each."""
         count = np.array([len(items) for items in frame["item_idx"]], dtype=np.int64)
         start = np.concatenate([[0], np.cumsum(count)])
         types = {name: code for code, name in enumerate(EVENT_TYPES, 1)}
@@ -38,6 +40,7 @@ class Steps:
             _joined(frame["item_idx"], np.int64),
             np.fromiter(map(types.__getitem__, named), np.int64, len(named)),
             _joined(frame["at"], np.float64),
+            _joined(frame["value"], np.float64),
         )
 
     def of_types(self, names: Sequence[str]) -> np.ndarray:
@@ -56,6 +59,11 @@ class Steps:
         """Beside ``items``."""
         return np.split(self.type, self.start[1:-1])
 
+    def context(self) -> list[np.ndarray]:
+        """Beside ``items``: what surrounds each (``models.context``)."""
+        first = np.diff(self.user, prepend=-1) > 0
+        return np.split(context.pack(self.type, self.at, self.value, first), self.start[1:-1])
+
     def oldest(self) -> np.ndarray:
         """When each user's first step was, ``[users]``; ``inf`` where there is none."""
         return self._at(self.start[:-1], np.inf)
@@ -65,7 +73,7 @@ class Steps:
         kept = np.isin(self.user, users)
         start = np.concatenate([[0], np.cumsum(self.count()[users])])
         user = np.searchsorted(users, self.user[kept])
-        return Steps(start, user, self.item[kept], self.type[kept], self.at[kept])
+        return Steps(start, user, self.item[kept], self.type[kept], self.at[kept], self.value[kept])
 
     def newest(self) -> np.ndarray:
         """When each user's last step was, ``[users]``; ``-inf`` where there is none."""
@@ -89,13 +97,13 @@ def _joined(arrays: pd.Series, kind: type) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Users:
-    """``steps``: what they did, also with items that the model does not know; ``history`` and ``types`` int64
+    """``steps``: what they did, also with items that the model does not know; ``history`` and ``context`` int64
     ``[users, seq]``, what it knows of them, left-padded; ``seen``: an int64 array a user, what must not be listed."""
 
     ids: np.ndarray
     steps: Steps
     history: Tensor
-    types: Tensor
+    context: Tensor
     seen: list[np.ndarray]
 
     def __len__(self) -> int:
@@ -104,7 +112,7 @@ class Users:
     def of(self, places: np.ndarray) -> Users:
         """Some of the users, their places ascending."""
         seen = [self.seen[place] for place in places]
-        return Users(self.ids[places], self.steps.of_users(places), self.history[places], self.types[places], seen)
+        return Users(self.ids[places], self.steps.of_users(places), self.history[places], self.context[places], seen)
 
     def having_seen(self, items: np.ndarray) -> Users:
         """The same users, who must not be shown ``items`` ``[users, n]`` either; 0 is none."""
@@ -118,7 +126,8 @@ class Users:
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Items and event types at places of the history ``[users, n]``, flat; 0 where the place is -1."""
         real = place >= 0
-        found = (part.gather(1, place.clamp(min=0)) * real for part in (self.history, self.types))
+        kinds = context.part(self.context, "event_type")
+        found = (part.gather(1, place.clamp(min=0)) * real for part in (self.history, kinds))
         items, types = (part.flatten().numpy().astype(np.int32) for part in found)
         return items, types
 

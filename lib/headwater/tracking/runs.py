@@ -135,12 +135,12 @@ Weights are plain tensors; `manifest.sha256` holds their digests.
 
 
 def signature(facts: dict[str, Any]) -> ModelSignature:
-    """Padded histories and their event types in, scores of the catalogue out."""
+    """Padded histories and what surrounds their events in, scores of the catalogue out."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     history = (-1, int(facts["max_length"]))
-    inputs = [TensorSpec(np.dtype("int64"), history, name) for name in ("items", "types")]
+    inputs = [TensorSpec(np.dtype("int64"), history, name) for name in ("items", "context")]
     scores = TensorSpec(np.dtype("float32"), (-1, int(facts["n_items"]) + 1), "scores")
     return ModelSignature(Schema([*inputs]), Schema([scores]))
 

@@ -25,6 +25,7 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
         dropout=model.dropout,
         input_dropout=model.input_dropout,
         mask_probability=model.mask_probability,
+        context=model.context,
     )
 
 

@@ -98,8 +98,8 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
     order = _spread(order, int(CELLS / many) + 1)
     size = max(1, CELLS // len(matrix))
     for users in (order[start : start + size] for start in range(0, len(order), size)):
-        items, types = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.type[users])
-        logits = model.user_vectors(items, types) @ matrix.T
+        items, context = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.context[users])
+        logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
         wanted = cases.wanted(users, logits.shape[1])

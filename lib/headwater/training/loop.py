@@ -144,11 +144,11 @@ def run_epoch(
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     for batch in batches:
-        items, types, weights = (
-            torch.from_numpy(batch[name]).to(device, non_blocking=True) for name in ("item", "type", "weight")
+        items, context, weights = (
+            torch.from_numpy(batch[name]).to(device, non_blocking=True) for name in ("item", "context", "weight")
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision and device.type == "cuda"):
-            loss, weight = wrapped(items, types, weights, objective)
+            loss, weight = wrapped(items, context, weights, objective)
         whole = group.total(torch.stack([loss.detach().double(), weight.double()]))
         if not math.isfinite(whole[0].item()):
             raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")

@@ -1,6 +1,6 @@
 """Two readers of a snapshot that give the same batches: Petastorm, and plain pyarrow.
 
-A batch is a dict of numpy arrays ``item``, ``type`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order
+A batch is a dict of numpy arrays ``item``, ``context`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order
 is a function of (seed, epoch, rank, world) alone: files are permuted alike on every rank, rank r takes ``files[r::world]``,
 rows are permuted within a file and grouped by length, so that no time goes to padding; then the batches are shuffled.
 Batches of one file have about as many events each: many short sequences, or few long ones.
@@ -18,10 +18,11 @@ from typing import Protocol
 import numpy as np
 import pyarrow.parquet as parquet
 
+from headwater.models import context
 from headwater.training.snapshot import SCHEMA
 
 Batch = dict[str, np.ndarray]
-KINDS = {"item": np.int64, "type": np.int64, "weight": np.float32}
+STORED = {"item": np.int64, "type": np.int64, "at": np.int64, "value": np.float64, "weight": np.float32}
 
 
 class Reader(Protocol):
@@ -32,10 +33,12 @@ class Reader(Protocol):
 
 def read_pyarrow(path: str) -> Batch:
     table = parquet.read_table(path, columns=list(SCHEMA))
-    return {
-        name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind)
-        for name, kind in KINDS.items()
-    }
+    return _batch(
+        {
+            name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind)
+            for name, kind in STORED.items()
+        }
+    )
 
 
 def read_petastorm(path: str) -> Batch:
@@ -50,8 +53,10 @@ def read_petastorm(path: str) -> Batch:
         _quietly(),
         make_batch_reader([f"file://{Path(path).resolve()}"], schema_fields=list(SCHEMA), **options) as reader,
     ):
-        groups = [{name: np.asarray(getattr(group, name)) for name in KINDS} for group in reader]
-    return {name: np.concatenate([group[name] for group in groups]).astype(kind) for name, kind in KINDS.items()}
+        groups = [{name: np.asarray(getattr(group, name)) for name in STORED} for group in reader]
+    return _batch(
+        {name: np.concatenate([group[name] for group in groups]).astype(kind) for name, kind in STORED.items()}
+    )
 
 
 @contextmanager
@@ -68,7 +73,7 @@ READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarr
 def read_all(files: list[str]) -> Batch:
     """All rows of a snapshot, for what needs them at once."""
     parts = [read_pyarrow(path) for path in files]
-    return {name: np.concatenate([part[name] for part in parts]) for name in KINDS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
@@ -110,6 +115,14 @@ def _trim(batch: Batch) -> Batch:
     """Cut the padding that all rows share."""
     longest = max(2, int((batch["item"] > 0).sum(axis=1).max()))
     return {name: values[:, -longest:] for name, values in batch.items()}
+
+
+def _batch(stored: Batch) -> Batch:
+    """What a model reads of rows as they are stored."""
+    item = stored["item"]
+    first = np.concatenate([np.ones((len(item), 1), dtype=bool), item[:, :-1] == 0], axis=1)
+    codes = context.pack(stored["type"], stored["at"], stored["value"], first)
+    return {"item": item, "context": codes, "weight": stored["weight"]}
 
 
 def _matrix(flat: np.ndarray, rows: int, kind: type) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,8 +27,14 @@ from headwater.schemas import EVENT_TYPES
 
 ROWS_PER_FILE = 65_536
 KEY = ("user_id", "piece")
-READ = ("item_idx", "event_type", "event_time", "event_id")
-SCHEMA = {"item": "array<int>", "type": "array<int>", "weight": "array<float>"}
+READ = ("item_idx", "event_type", "event_time", "event_id", "value")
+SCHEMA = {
+    "item": "array<int>",
+    "type": "array<int>",
+    "at": "array<bigint>",
+    "value": "array<double>",
+    "weight": "array<float>",
+}
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,14 @@ def windows(steps: DataFrame, max_length: int, count: int) -> DataFrame:
     first_of_piece = (F.col("place") % max_length == 0) & (F.col("place") > 0)
     pieces = F.when(first_of_piece, F.array(piece, piece - 1)).otherwise(F.array(piece))
     cut = steps.withColumn("place", place).withColumn("piece", F.explode(pieces)).where(F.col("piece") < count)
-    step = F.struct((-F.col("place")).alias("age"), "item_idx", "event_type", "event_time", "event_id")
+    step = F.struct((-F.col("place")).alias("age"), *READ)
     collected = cut.groupBy("user_id", "piece").agg(F.array_sort(F.collect_list(step)).alias("steps"))
     return collected.select("user_id", "piece", *(F.col(f"steps.{name}").alias(name) for name in READ))
 
 
 def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: datetime | None = None) -> DataFrame:
-    """``windows`` or ``sequences`` as fixed-length rows: user_id, piece, item, type, weight, each array
-    ``max_length + 1`` long, left-padded; a whole sequence is piece 0.
+    """``windows`` or ``sequences`` as fixed-length rows: user_id, piece, item, type, at (epoch seconds), value (NaN where
+    there is none) and weight, each array ``max_length + 1`` long, left-padded; a whole sequence is piece 0.
 
     Only events with an item index up to ``n_items`` and, if given, a time earlier than ``before``. Pieces with fewer than
     two events left are no rows. A column ``rewards`` (map of event id to number), where there is one, adds to the weight 1
@@ -103,6 +110,8 @@ def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: date
         *KEY,
         _padded(lambda step: step["item_idx"], "int", length).alias("item"),
         _padded(lambda step: F.array_position(names, step["event_type"]), "int", length).alias("type"),
+        _padded(lambda step: F.unix_seconds(step["event_time"]), "bigint", length).alias("at"),
+        _padded(lambda step: F.coalesce(step["value"], F.lit(math.nan)), "double", length).alias("value"),
         _padded(lambda step: F.lit(1.0) + _reward(step["event_id"]), "float", length).alias("weight"),
     )
 
@@ -130,10 +139,9 @@ def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: i
     missing = -count % files
     placed = rows.join(places, list(KEY), how="inner").drop(*KEY)
     copies = F.sequence(F.col("place") + count, F.lit(count + missing - 1), F.lit(count))
-    extra = placed.where(F.col("place") < missing).select(
-        "item", "type", F.transform("weight", lambda w: w * 0).alias("weight"), F.explode(copies).alias("place")
-    )
-    whole = placed.select("item", "type", "weight", "place").unionByName(extra) if missing else placed
+    no_weight = F.transform("weight", lambda weight: weight * 0)
+    extra = placed.where(F.col("place") < missing).withColumn("weight", no_weight)
+    whole = placed.unionByName(extra.withColumn("place", F.explode(copies))) if missing else placed
     temporary = directory.with_name(directory.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     dealt = whole.withColumn("file", F.pmod("place", F.lit(files)).cast("int"))

@@ -17,7 +17,7 @@ PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Cases:
-    """Users to rank for: ``item`` and ``type`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
+    """Users to rank for: ``item`` and ``context`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
 
     ``seen_start``/``target_start`` are int64 ``[users + 1]``; user u's targets are
     ``target[target_start[u] : target_start[u + 1]]``. ``prior``: for a model that will be blended, what it is blended
@@ -25,7 +25,7 @@ class Cases:
     """
 
     item: np.ndarray
-    type: np.ndarray
+    context: np.ndarray
     seen_start: np.ndarray
     seen: np.ndarray
     target_start: np.ndarray
@@ -40,7 +40,7 @@ class Cases:
         seen, target = self.seen_start[: users + 1], self.target_start[: users + 1]
         return Cases(
             self.item[:users],
-            self.type[:users],
+            self.context[:users],
             seen,
             self.seen[: seen[-1]],
             target,
@@ -102,8 +102,8 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: i
             users = order[start : start + batch]
             longest = max(1, lengths[users[-1]])
             items = torch.from_numpy(cases.item[users, -longest:]).to(device)
-            types = torch.from_numpy(cases.type[users, -longest:]).to(device)
-            scores = (model.user_vectors(items, types) @ matrix.T).float().cpu()
+            context = torch.from_numpy(cases.context[users, -longest:]).to(device)
+            scores = (model.user_vectors(items, context) @ matrix.T).float().cpu()
             cases.hide_seen(scores, users)
             wanted, ideal = cases.wanted(users, scores.shape[1]), cases.ideal(users)
             for place, weight in enumerate(weights):

@@ -1,0 +1,42 @@
+"""What surrounds an event, as one number: its type, how long after the event before it, what it was worth.
+
+Histories carry this code beside their items, so that what a model is told of a step can grow without another array on
+every path. It is packed here and nowhere else, for training as for scoring; a model looks up the parts that its
+``spec.context`` names.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from headwater.schemas import EVENT_TYPES
+
+SIZES = {"event_type": len(EVENT_TYPES) + 1, "gap": 32, "value": 64}
+"""How many codes each part has. Code 0 is padding, and of a gap or a value that it is not known."""
+_PLACE = {"event_type": 1, "gap": SIZES["event_type"], "value": SIZES["event_type"] * SIZES["gap"]}
+
+
+def pack(types: np.ndarray, at: np.ndarray, value: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Codes, int64 of the shape of ``types``, 0 where that is 0.
+
+    ``types``: 1 + place in ``EVENT_TYPES``; ``at``: epoch seconds, in the order of events along the last axis; ``value``:
+    float, NaN where an event has none; ``first``: bool, events before which nothing is known.
+
+    A gap's code is 1 + the number of binary digits of its seconds: within a second, within 2, 4, … up to 34 years. That of a
+    value above zero counts half powers of two, from 1/32 on, so that stars lie apart as well as prices do.
+    """
+    seconds = np.floor(np.asarray(at, dtype=np.float64))
+    between = np.diff(seconds.ravel(), prepend=0.0).reshape(seconds.shape)
+    digits = np.frexp(np.where(first, 0.0, between).clip(min=0))[1]
+    gap = np.where(first, 0, 1 + digits.clip(max=SIZES["gap"] - 2))
+    positive = np.where(value > 0, value, 1.0)
+    power = np.rint(2 * np.log2(positive)).clip(-10, SIZES["value"] - 13)
+    worth = np.where(value > 0, 12 + power, np.where(np.isnan(value), 0, 1)).astype(np.int64)
+    codes = types + _PLACE["gap"] * gap + _PLACE["value"] * worth
+    return np.where(types > 0, codes, 0)
+
+
+def part(codes: Tensor, name: str) -> Tensor:
+    """One part of packed codes, of the same shape."""
+    return codes // _PLACE[name] % SIZES[name]

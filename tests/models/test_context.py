@@ -1,0 +1,56 @@
+"""What surrounds an event is packed into one number, and a model reads the parts of it that it is asked to."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater import models
+from headwater.models import ModelSpec, context
+
+
+def packed(types, at, value, first=None):
+    return torch.from_numpy(
+        context.pack(
+            np.array(types),
+            np.array(at, dtype=float),
+            np.array(value, dtype=float),
+            np.arange(len(types)) == 0 if first is None else np.array(first),
+        )
+    )
+
+
+def parts(codes):
+    return {name: context.part(codes, name).tolist() for name in context.SIZES}
+
+
+def test_each_part_comes_back_from_the_code():
+    codes = packed([0, 1, 6, 7], [0, 10, 11.9, 11 + 3600], [np.nan, np.nan, 5, -2], [True, True, False, False])
+    assert parts(codes) == {"event_type": [0, 1, 6, 7], "gap": [0, 0, 2, 13], "value": [0, 0, 17, 1]}
+
+
+def test_gaps_and_values_of_any_size_have_a_code():
+    codes = packed([1] * 5, [0, 0, 1, 1e12, 5], [0, 1e-300, 1e300, np.inf, 1e-9])
+    for name, size in context.SIZES.items():
+        found = context.part(codes, name)
+        assert (found.min() >= 0) & (found.max() < size)
+    assert context.part(codes, "gap").tolist() == [0, 1, 2, 31, 1]  # a clock that went back is no gap
+
+
+def test_stars_lie_apart():
+    assert len(set(parts(packed([1] * 5, [0] * 5, [1, 2, 3, 4, 5]))["value"])) == 5
+
+
+@pytest.mark.parametrize("name", list(context.SIZES))
+def test_a_model_reads_what_it_is_told_of_and_nothing_else(name):
+    items = torch.tensor([[3, 4, 5]])
+    here = packed([1, 1, 1], [0, 60, 120], [1, 1, 1])[None]
+    changed = {
+        "event_type": packed([1, 1, 5], [0, 60, 120], [1, 1, 1]),
+        "gap": packed([1, 1, 1], [0, 60, 9e5], [1, 1, 1]),
+        "value": packed([1, 1, 1], [0, 60, 120], [1, 1, 9]),
+    }
+    torch.manual_seed(1)
+    model = models.build(ModelSpec("sasrec", 9, 4, dim=8, layers=1, heads=1, context=(name,))).eval()
+    before = model.user_vectors(items, here)
+    for other, codes in changed.items():
+        assert torch.equal(before, model.user_vectors(items, codes[None])) == (other != name)

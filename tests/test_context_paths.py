@@ -1,0 +1,37 @@
+"""Training, evaluation and scoring tell a model the same of the same event, though each reads it on a path of its own."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from headwater import schemas, sequences
+from headwater.evaluation import cases
+from headwater.scoring import lists
+from headwater.scoring.users import Steps
+from headwater.training import readers, snapshot
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+STEPS = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
+
+
+def test_an_event_has_one_context_on_every_path(spark, tmp_path):
+    after = [0.0, 0.4, 61.9, 3_600.0, 90_000.25]
+    kinds, values = ["view", "rating", "click", "purchase", "view"], [None, 4.0, None, 129.9, 0.0]
+    rows = [
+        ("u", START + timedelta(seconds=seconds), f"e{place}", place + 1, kind, value)
+        for place, (seconds, kind, value) in enumerate(zip(after, kinds, values, strict=True))
+    ]
+    steps = spark.createDataFrame(rows, STEPS)
+    stored = spark.createDataFrame([], schemas.ddl("sequences"))
+    sequence = sequences.build(steps, stored, 9, START)
+    scored = Steps.of(lists.histories(sequence).toPandas()).context()[0]
+    evaluated = cases.collect(cases.histories(steps, 9), 9).context[0]
+    trained = {
+        name: readers.read_all(snapshot.export(snapshot.training_rows(pieces, 9, 9), tmp_path / name, {}, 1, 1).files)[
+            "context"
+        ][0, -5:]
+        for name, pieces in {"windows": snapshot.windows(steps, 9, 2), "sequences": sequence}.items()
+    }
+    assert len(set(scored.tolist())) == 5
+    for codes in (evaluated, trained["windows"], trained["sequences"]):
+        np.testing.assert_array_equal(codes, scored)
