@@ -1,0 +1,83 @@
+"""The approximate index beside exact lists, by the number of items: CPU seconds to make it, users a CPU second, recall.
+
+    python benchmarks/index.py --items 100000 --items 1000000
+
+Vectors stand in clusters, as those of real catalogues do: a thousand middles, items and users around them. Both ways find
+the same number of candidates for the same users, each with some items left out (``scoring.candidates``), on one thread;
+making an index takes all cores, as it does in ``score_topn``. The last column: from how many users on the index saves time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import typer
+from torch import Tensor
+
+from headwater.scoring import index
+from headwater.scoring.candidates import Among
+
+T = TypeVar("T")
+DIM, N, SEEN, CLUSTERS = 64, 40, 20, 1_000
+
+
+def main(
+    items: list[int] = typer.Option([100_000, 1_000_000], "--items"),
+    users: int = typer.Option(512, "--users", help="asked for"),
+    rounds: int = typer.Option(3, "--rounds", help="in turns; the best counts"),
+) -> None:
+    print(f"{'items':>12}{'made in':>10}{'size':>10}{'exact':>12}{'index':>12}{'×':>7}{'recall':>8}{'pays from':>12}")
+    for count in items:
+        draws = torch.Generator().manual_seed(1)
+        middles = torch.randn(CLUSTERS, DIM, generator=draws)
+        matrix, asked = (around(middles, each, draws) for each in (count, users))
+        seen = (torch.randint(count, (users, 1), generator=draws) + torch.arange(SEEN) * (count // SEEN)) % count
+        blocked = torch.arange(users).repeat_interleave(SEEN), seen.flatten()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "index"
+            begun = time.process_time()
+            index.write(matrix, path)
+            made = time.process_time() - begun
+            torch.set_num_threads(1)
+            rows = torch.arange(count)
+            ways = {
+                "exact": Among(count, rows, matrix),
+                "index": index.Near(path, count, rows, lambda some, matrix=matrix: matrix[some]),
+            }
+            seconds = dict.fromkeys(ways, float("inf"))
+            lists: dict[str, Tensor] = {}
+            for _ in range(rounds):
+                for name, way in ways.items():
+                    taken, (_, lists[name]) = timed(partial(way.best, asked, N, blocked))
+                    seconds[name] = min(seconds[name], taken)
+            size = path.stat().st_size
+        found = [len(set(a.tolist()) & set(b.tolist())) / N for a, b in zip(*lists.values(), strict=True)]
+        rate = {name: users / taken for name, taken in seconds.items()}
+        from_users = made / (1 / rate["exact"] - 1 / rate["index"])
+        print(
+            f"{count:>12,}{made:>8.1f} s{size / 2**20:>6.0f} MiB{rate['exact']:>10,.0f}/s{rate['index']:>10,.0f}/s"
+            f"{rate['index'] / rate['exact']:>7.2f}{sum(found) / users:>8.3f}{from_users:>12,.0f}",
+            flush=True,
+        )
+
+
+def around(middles: Tensor, count: int, draws: torch.Generator) -> Tensor:
+    """Vectors ``[count, dim]``, each near one of the middles."""
+    chosen = torch.randint(len(middles), (count,), generator=draws)
+    return middles[chosen] + 0.7 * torch.randn(count, middles.shape[1], generator=draws)
+
+
+def timed(call: Callable[[], T]) -> tuple[float, T]:
+    begun = time.process_time()
+    answer = call()
+    return time.process_time() - begun, answer
+
+
+if __name__ == "__main__":
+    typer.run(main)
