@@ -5,12 +5,14 @@
 Some of the items, drawn by chance, are taken out of all histories, and a model is trained on the rest. Then, for each event
 with such an item, the history before it ranks (a) the whole catalogue, warm items and cold, and (b) the cold items alone.
 A cold item's vector is made in different ways: by its features, as the model learned what they mean; by the middle of its
-categories (``scoring.vectors``); as the mean of the warm items most like it in content.
+attributes (as ``scoring.vectors`` does); as the mean of the warm items most like it in content; each as it comes, and as
+long as the vector of a usual item. Beside it stands what the newcomers cost the users whose next item is a warm one.
 Data are those of ``leave_one_out.py``; no Spark.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,15 @@ import typer
 from leave_one_out import CLICK, as_batch, attribute_matrix, fit, last_item, read
 from scipy import sparse
 from sklearn.preprocessing import normalize
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwater import config as configuration
 from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
-from headwater.scoring.vectors import nearest_in_content
 
 K = 10
+ALIKE = 20
 
 
 def main(
@@ -57,16 +59,29 @@ def main(
     model, _ = fit(
         as_batch(rows), held.arrays(settings.sequence.max_length), described[: warm + 1], warm, settings, seed
     )
-    print(f"{warm:,} warm items, {n_items - warm:,} cold")
     ranker = Ranker(model, {})
     history, targets = cold_cases(sequences, warm)
-    own = ranker.item_vectors
-    print(f"{len(targets):,} events with cold items")
-    show("chance", None, None, targets, own, n_items)
+    print(f"{warm:,} warm items, {n_items - warm:,} cold ones in {len(targets):,} events")
+    print(f"{'':<42}chance: whole catalogue {K / n_items:.4f}, cold alone {K / (n_items - warm):.4f}")
+    cold = Asked(states(ranker, history), targets)
+    usual = Asked(states(ranker, held.items), np.concatenate(held.targets))
+    length = ranker.item_vectors[1:].norm(dim=1).median()
     for name, vectors in made(ranker, described, warm).items():
-        codes = [np.full(len(items), CLICK) for items in history]
-        users = ranker.query(*ranker.pad(history, codes)).users[:, :-1]
-        show(name, users, vectors, targets, own, n_items)
+        show(name, cold, usual, ranker.item_vectors[1:], vectors)
+        show(f"{name}, lengthened", cold, usual, ranker.item_vectors[1:], nn.functional.normalize(vectors) * length)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """States of users ``[cases, dim]`` and the item that each took next."""
+
+    users: Tensor
+    targets: np.ndarray
+
+
+def states(ranker: Ranker, histories: list[np.ndarray]) -> Tensor:
+    codes = [np.full(len(items), CLICK) for items in histories]
+    return ranker.query(*ranker.pad(histories, codes)).users[:, :-1]
 
 
 def renumbered(
@@ -93,31 +108,39 @@ def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray]
 
 def made(ranker: Ranker, described: sparse.csr_matrix, warm: int) -> dict[str, Tensor]:
     """Vectors of the cold items ``[cold, dim]``, by the way they are made."""
-    vectors, cold = ranker.item_vectors, described[warm + 1 :]
+    vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
     weight = ranker.model.features.weight.detach().numpy()
-    has = (described[: warm + 1] > 0).astype(np.float32)
-    middles = normalize(has, norm="l1", axis=0).T @ vectors.numpy()  # [buckets, dim]
-    return {
-        "features": torch.from_numpy(cold @ weight),
-        "middle of its attributes": torch.from_numpy(normalize(cold > 0, norm="l1").astype(np.float32) @ middles),
-        "nearest in content": nearest_in_content(vectors, described[: warm + 1], cold),
+    middles = normalize(known > 0, norm="l1", axis=0).T @ vectors.numpy()  # [buckets, dim]
+    like = normalize(cold) @ normalize(known).T
+    like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
+    means = {
+        "features": cold @ weight,
+        "middle of its attributes": normalize(cold > 0, norm="l1") @ middles,
+        "nearest in content": normalize(like, norm="l1") @ vectors.numpy(),
     }
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
 
-def show(name: str, users: Tensor | None, vectors: Tensor | None, targets: np.ndarray, own: Tensor, size: int) -> None:
-    """HR@10 and NDCG@10 among all items and among cold ones; popularity knows no cold item, so that it is chance there."""
-    warm = len(own) - 1
-    if users is None or vectors is None:
-        print(f"{name:<28}whole catalogue HR@10 {K / size:.4f}, cold alone HR@10 {K / (size - warm):.4f}")
-        return
-    cold = users @ vectors.T
-    mine = cold[torch.arange(len(users)), torch.from_numpy(targets) - warm - 1].unsqueeze(1)
-    ahead = (cold >= mine).sum(1) - 1
-    overall = ahead + (users @ own[1:].T >= mine).sum(1)
-    for place, rank in {"whole catalogue": overall, "cold alone": ahead}.items():
-        hit = rank < K
-        gain = (hit / (rank + 2).float().log2()).mean()
-        print(f"{name:<28}{place} HR@10 {hit.float().mean():.4f} NDCG@10 {gain:.4f}", flush=True)
+def cut_at(matrix: sparse.csr_matrix, count: int) -> np.ndarray:
+    """The ``count``-th highest value of each row, 0 where a row has no more than that."""
+    rows = np.split(matrix.data, matrix.indptr[1:-1])
+    return np.array([np.partition(row, -count)[-count] if len(row) > count else 0.0 for row in rows])
+
+
+def show(name: str, cold: Asked, usual: Asked, own: Tensor, vectors: Tensor) -> None:
+    """HR@10 of cold targets among all items and among the cold ones, and of usual targets beside cold rivals or without."""
+    warm = len(own)
+    mine = (cold.users * vectors[cold.targets - warm - 1]).sum(1, keepdim=True)
+    ahead = (cold.users @ vectors.T >= mine).sum(1) - 1
+    overall = ahead + (cold.users @ own.T >= mine).sum(1)
+    mine = (usual.users * own[usual.targets - 1]).sum(1, keepdim=True)
+    without = (usual.users @ own.T >= mine).sum(1) - 1
+    beside = without + (usual.users @ vectors.T >= mine).sum(1)
+    hits = [f"{(rank < K).float().mean():.4f}" for rank in (overall, ahead, without, beside)]
+    print(
+        f"{name:<42}HR@10 whole catalogue {hits[0]}, cold alone {hits[1]}; warm targets {hits[2]}, beside cold items {hits[3]}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

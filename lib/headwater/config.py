@@ -166,7 +166,7 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     mask_probability: Fraction = 0.2
-    context: tuple[Literal["event_type", "gap", "value"], ...] = ("event_type",)
+    context: tuple[Literal["event_type", "gap", "value"], ...] = ("event_type", "gap")
     initial: Literal["cooccurrence", "random"] = "cooccurrence"
     features: tuple[Literal["category", "title", "text"], ...] = ()
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy import sparse
-from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from headwater.models.ranker import Ranker
@@ -14,8 +11,6 @@ from headwater.scoring.catalogue import Catalogue
 TRIFLE = 1e-3
 """Spread of the noise in a newcomer's vector, in those of the trained: newcomers of a category would else be equal, and
 which of equals came first would hang on the rounding of a product."""
-ALIKE = 20
-"""How many items like a newcomer in content stand for it."""
 PRIOR = 5.0
 """How many events tell as much of a newcomer as its category does."""
 
@@ -56,19 +51,3 @@ def _middles(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
     means, real = sums / counts.clamp(min=1), (counts > 0).float()
     total, many = means[categories].sum(dim=1), real[categories].sum(dim=1)
     return torch.where(many > 0, total / many.clamp(min=1), vectors[1:].mean(dim=0))
-
-
-def nearest_in_content(vectors: Tensor, described: sparse.csr_matrix, newcomers: sparse.csr_matrix) -> Tensor:
-    """For each newcomer the mean of the vectors of the ``ALIKE`` trained items most like it in what the catalogue says,
-    weighed by how like they are: ``[newcomers, dim]``; zero where it shares no token with any.
-
-    ``vectors`` ``[trained, dim]``; ``described`` and ``newcomers``: shares of tokens, CSR ``[items, buckets]``
-    (``training.describe``).
-    """
-    like = sparse.csr_matrix(normalize(newcomers) @ normalize(described).T)
-    best = like.copy()
-    for row in range(len(newcomers.indptr) - 1):
-        values = best.data[best.indptr[row] : best.indptr[row + 1]]
-        if len(values) > ALIKE:
-            values[values < np.partition(values, -ALIKE)[-ALIKE]] = 0.0
-    return torch.from_numpy(normalize(best, norm="l1").astype(np.float32) @ vectors.numpy())
