@@ -10,6 +10,7 @@ from headwater.config import Loss, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec, build
 from headwater.training import artifact, checkpoints, grow, loop, snapshot, train
+from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 
 SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, dropout=0.1)
@@ -90,12 +91,10 @@ def fitted(tmp_path, **options):
         "average": 0.0,
         "patience": 9,
     }
-    settings = loop.Settings(
-        **settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options
-    )
+    settings = Settings(**settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options)
     items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
-    group, cpu = loop.Group(0, 1, torch.clone), torch.device("cpu")
+    group, cpu = Group(0, 1, torch.clone), torch.device("cpu")
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     return loop.fit(model, model, lambda _: [batch], None, settings, group, cpu, folder, False, torch.zeros(13)).weights
 

@@ -23,6 +23,7 @@ from headwater.config import Loss
 from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
 from headwater.training import loop, readers
+from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
 
@@ -79,10 +80,12 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
+    settings = Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
+    if settings.sparse_items:  # the optimiser adds these gradients up itself
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])
     wrapped = DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
     )
-    settings = loop.Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.READERS[plan["reader"]]
     rows = max(1, plan["batch_size"] // world)
@@ -91,6 +94,16 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         summed = tensor.clone()
         distributed.all_reduce(summed)
         return summed
+
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
+        lengths = torch.zeros(world, dtype=torch.int64, device=device)
+        lengths[rank] = len(tensor)
+        rows = total(lengths).tolist()
+        room = [tensor.new_empty((max(rows), *tensor.shape[1:])) for _ in rows]
+        mine = tensor.new_zeros(room[0].shape)
+        mine[: len(tensor)] = tensor
+        distributed.all_gather(room, mine)
+        return torch.cat([part[:length] for part, length in zip(room, rows, strict=True)])
 
     counts = torch.zeros(model.spec.n_items + 1)
     if settings.loss.kind != "softmax" and settings.loss.source != "uniform":
@@ -108,7 +121,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
         validate,
         settings,
-        loop.Group(rank, world, total),
+        Group(rank, world, total, gather, wrapped.no_sync),
         device,
         folder / "checkpoints",
         plan["resume"],
