@@ -71,10 +71,13 @@ def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_p
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": Loss(kind="sampled_softmax", negatives=64), "sparse_items": True, "accumulate": 2}]
+)
+def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path, options):
     """Batches hold other rows and dropout falls otherwise, so the runs agree, they are not equal."""
-    one, _ = trained(tmp_path, "one", epochs=4)
-    two, _ = trained(tmp_path, "two", processes=2, epochs=4)
+    one, _ = trained(tmp_path, "one", epochs=4, **options)
+    two, _ = trained(tmp_path, "two", processes=2, epochs=4, **options)
     assert two["history"][0]["sequences"] == one["history"][0]["sequences"] == 48
     assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
 

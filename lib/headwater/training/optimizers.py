@@ -64,7 +64,7 @@ class Optimizer:
 
     def scale(self, factor: float) -> None:
         """Multiply the gradient that has been gathered so far."""
-        for each in (*self.whole, self.table):
+        for each in self.whole if self.rows is None else (*self.whole, self.table):
             if each.grad is not None:
                 each.grad.mul_(factor)
 
@@ -92,10 +92,7 @@ class Optimizer:
             self.average.after_step()
 
     def _touched(self) -> tuple[Tensor, Tensor]:
-        """Rows of the item table that any rank read, int64 ``[n]`` ascending, and the mean of the ranks' slopes ``[n, dim]``.
-
-        DDP leaves this gradient alone: NCCL adds up no sparse ones.
-        """
+        """Rows of the item table that any rank read, int64 ``[n]`` ascending, and the mean of the ranks' slopes ``[n, dim]``."""
         assert self.table.grad is not None, "every batch reads items"
         found = self.table.grad.coalesce()
         if self.group.world > 1:
