@@ -65,7 +65,7 @@ def measure(way: str, epochs: int, steps: int, average: float) -> None:
 
 
 def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, average: float) -> None:
-    batch = {"item": rows, "type": (rows > 0).astype(np.int64), "weight": np.ones(rows.shape, np.float32)}
+    batch = {"item": rows, "context": (rows > 0).astype(np.int64), "weight": np.ones(rows.shape, np.float32)}
     cases, cpu, taken = held_out(rows[:JUDGED]), [0.0, 0.0, 0.0], [0]
     settings = Settings(
         epochs=epochs,

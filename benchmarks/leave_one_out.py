@@ -139,7 +139,7 @@ def fit(
     model = models.build(spec)
     model.load_state_dict(weights)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
-    steps = readers.steps([{"rows": len(rows)}], config.train.batch_size, 1)
+    steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     with tempfile.TemporaryDirectory() as folder:
         fitted = loop.fit(
             model,

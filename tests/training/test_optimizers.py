@@ -38,7 +38,7 @@ CPU, ONE = torch.device("cpu"), Group(0, 1, torch.clone)
 def batch(rows=48, items=ITEMS):
     """Cycles of some items."""
     item = (np.arange(rows)[:, None] + np.arange(7)) % items + 1
-    return {"item": item, "type": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
+    return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
 
 
 def fitted(folder, settings, batches=None, model=None, resume=False, after=lambda: None):
@@ -49,6 +49,23 @@ def fitted(folder, settings, batches=None, model=None, resume=False, after=lambd
     batches = batches or [batch(32), batch(16)]
     counts = torch.ones(ITEMS + 1)
     return loop.fit(model, model, lambda _: batches, None, settings, ONE, CPU, folder, resume, counts, after)
+
+
+def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
+    settings = replace(SETTINGS, loss=Loss(), sparse_items=False, weight_decay=0.1, clip_norm=0.1)
+    torch.manual_seed(1)
+    plain = build(SPEC)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=settings.learning_rate, weight_decay=0.1)
+    for rows in [32, 16] * settings.epochs:
+        items, context, weights = (torch.from_numpy(values) for values in batch(rows).values())
+        loss, weight = plain(items, context, weights)
+        optimizer.zero_grad()
+        (loss / weight).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), settings.clip_norm)
+        optimizer.step()
+    found = fitted(tmp_path, settings).weights
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(found[name], tensor), name
 
 
 def test_rows_that_a_step_does_not_read_stay_where_they_are_and_others_are_learned(tmp_path):

@@ -111,32 +111,43 @@ def run_epoch(
     torch.manual_seed(settings.seed * 1_000_003 + epoch * 1_009 + group.rank)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     objective = Objective(settings.loss, counts.to(device), generator)
-    reduced = settings.mixed_precision and device.type == "cuda"
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     with prefetch.prefetched(batches, pinned=device.type == "cuda") as ready:
         for number, batch in enumerate(ready):
             optimizer.forget()
-            weighed = torch.zeros(1, dtype=torch.float64, device=device)
+            step = torch.zeros(2, dtype=torch.float64, device=device)
             for place, part in enumerate(prefetch.parts(batch, settings.accumulate)):
                 last = place == settings.accumulate - 1
-                items, context, weights = (
-                    part[name].to(device, non_blocking=True) for name in ("item", "context", "weight")
-                )
                 with nullcontext() if last else group.alone():
-                    with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-                        loss, weight = wrapped(items, context, weights, objective)
-                    whole = group.total(torch.stack([loss.detach().double(), weight.double()]))
+                    loss, whole = part_loss(wrapped, part, objective, settings, group, device)
                     if not math.isfinite(whole[0].item()):
                         raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
-                    # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over the
-                    # targets of all ranks and of the parts so far.
-                    before, weighed = weighed, weighed + whole[1]
+                    before, step = step, step + whole
+                    weight = step[1].clamp(min=1e-6)
                     if place:
-                        optimizer.scale((before / weighed.clamp(min=1e-6)).item())
-                    (loss * group.world / weighed.clamp(min=1e-6).float()).backward()
-                sums[:2] += whole
+                        optimizer.scale((before[1] / weight).item())
+                    # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over the
+                    # targets of all ranks, in all parts so far.
+                    (loss * group.world / weight.float()).backward()
             optimizer.step(epoch, number)
+            sums[:2] += step
             sums[2] += len(batch["item"])
     sums[2] = group.total(sums[2:])[0]
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])
+
+
+def part_loss(
+    wrapped: nn.Module,
+    part: dict[str, Tensor],
+    objective: Objective,
+    settings: Settings,
+    group: Group,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """This rank's weighted sum of losses, and float64 ``[2]``: that and the sum of weights, over all ranks."""
+    items, context, weights = (part[name].to(device, non_blocking=True) for name in ("item", "context", "weight"))
+    reduced = settings.mixed_precision and device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+        loss, weight = wrapped(items, context, weights, objective)
+    return loss, group.total(torch.stack([loss.detach().double(), weight.double()]))
