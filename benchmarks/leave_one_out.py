@@ -11,6 +11,7 @@ library that the jobs call, in one process and on ``--threads`` threads.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import tempfile
@@ -34,6 +35,7 @@ from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.training import describe, facts, hybrid, initial, loop, readers
+from headwater.training.settings import Group, Settings
 from headwater.training.validation import Cases, mean_ndcg
 
 CLICK = 3
@@ -137,14 +139,15 @@ def fit(
     model = models.build(spec)
     model.load_state_dict(weights)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
+    steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     with tempfile.TemporaryDirectory() as folder:
         fitted = loop.fit(
             model,
             model,
             lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
             None if cases is None else lambda judged: judge(judged, cases),
-            settings_of(config, seed),
-            loop.Group(0, 1, torch.clone),
+            dataclasses.replace(settings_of(config, seed), steps=steps, sparse_items=config.train.moves_rows(n_items)),
+            Group(0, 1, torch.clone),
             torch.device("cpu"),
             Path(folder),
             False,
@@ -160,9 +163,11 @@ def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Bat
     return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
 
 
-def settings_of(config: Config, seed: int) -> loop.Settings:
+def settings_of(config: Config, seed: int) -> Settings:
+    """Those of a config, but for what depends on the data."""
     options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
-    return loop.Settings(**{name: options[name] for name in loop.Settings.__dataclass_fields__})
+    options |= {"steps": 0, "sparse_items": False}
+    return Settings(**{name: options[name] for name in Settings.__dataclass_fields__})
 
 
 def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:

@@ -32,6 +32,20 @@ def test_later_files_and_then_set_win(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("asked", "kind", "n_items", "rows"),
+    [
+        ("auto", "gbce", 200_000, True),
+        ("auto", "gbce", 199_999, False),
+        ("auto", "softmax", 1_000_000, False),
+        (True, "bpr", 10, True),
+        (False, "bpr", 1_000_000, False),
+    ],
+)
+def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
+    assert config.Train(sparse_items=asked, loss=config.Loss(kind=kind)).moves_rows(n_items) is rows
+
+
+@pytest.mark.parametrize(
     ("overrides", "line"),
     [
         (["no.such.key=1"], "no is not a known config key"),
@@ -49,6 +63,9 @@ def test_later_files_and_then_set_win(tmp_path):
             "index faiss is of one catalogue for all",
         ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
+        (["train.sparse_items=true"], "sparse_items needs a sampled loss"),
+        (["train.schedule=linear"], "train.schedule: Input should be 'constant' or 'cosine'"),
+        (["train.warmup=1"], "train.warmup: Input should be less than 1"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
         (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),

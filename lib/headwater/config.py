@@ -22,6 +22,8 @@ EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "ratin
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
+SPARSE_FROM = 200_000
+"""Items from which on ``train.sparse_items: auto`` moves only those that a step read."""
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
 
 
@@ -197,6 +199,10 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    accumulate: Positive = 1
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    sparse_items: bool | Literal["auto"] = "auto"
     loss: Loss = Loss()
     patience: Positive = 5
     validation_users: Positive = 2_000
@@ -204,6 +210,18 @@ class Train(Section):
     reader: Literal["petastorm", "pyarrow"] = "petastorm"
     timeout_seconds: Positive = 600
     mixed_precision: bool = True
+
+    @model_validator(mode="after")
+    def _leaves_items_alone(self) -> Train:
+        if self.sparse_items is True and self.loss.kind == "softmax":
+            raise ValueError("sparse_items needs a sampled loss; softmax moves every item in each step")
+        return self
+
+    def moves_rows(self, n_items: int) -> bool:
+        """Whether a step moves only the items that it read, for a catalogue of ``n_items``."""
+        if self.sparse_items == "auto":
+            return self.loss.kind != "softmax" and n_items >= SPARSE_FROM
+        return self.sparse_items
 
 
 class Evaluate(Section):

@@ -110,7 +110,9 @@ def test_negatives_come_as_often_as_their_source_says():
     targets = torch.tensor([2, 2, 5, 2])
 
     def shares(source):
-        got = negatives.draw(Loss(kind="bpr", negatives=20_000, source=source), targets, counts, generator)
+        got = negatives.draw(
+            Loss(kind="bpr", negatives=20_000, source=source), targets, negatives.Chances(counts), generator
+        )
         return torch.bincount(got.items, minlength=7) / 20_000, got
 
     uniform, got = shares("uniform")

@@ -10,6 +10,7 @@ from headwater.config import Loss, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec, build
 from headwater.training import artifact, checkpoints, grow, loop, snapshot, train
+from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 
 SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, dropout=0.1)
@@ -70,10 +71,13 @@ def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_p
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": Loss(kind="sampled_softmax", negatives=64), "sparse_items": True, "accumulate": 2}]
+)
+def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path, options):
     """Batches hold other rows and dropout falls otherwise, so the runs agree, they are not equal."""
-    one, _ = trained(tmp_path, "one", epochs=4)
-    two, _ = trained(tmp_path, "two", processes=2, epochs=4)
+    one, _ = trained(tmp_path, "one", epochs=4, **options)
+    two, _ = trained(tmp_path, "two", processes=2, epochs=4, **options)
     assert two["history"][0]["sequences"] == one["history"][0]["sequences"] == 48
     assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
 
@@ -90,12 +94,10 @@ def fitted(tmp_path, **options):
         "average": 0.0,
         "patience": 9,
     }
-    settings = loop.Settings(
-        **settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options
-    )
+    settings = Settings(**settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options)
     items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
-    group, cpu = loop.Group(0, 1, torch.clone), torch.device("cpu")
+    group, cpu = Group(0, 1, torch.clone), torch.device("cpu")
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     return loop.fit(model, model, lambda _: [batch], None, settings, group, cpu, folder, False, torch.zeros(13)).weights
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from headwater.models import ModelSpec, build
+from headwater.training import validation
 from headwater.training.validation import Cases, mean_ndcg, ndcg
 
 CASES = Cases(
@@ -53,6 +54,20 @@ def test_with_a_prior_the_best_blend_counts():
     assert mean_ndcg(model, replace(CASES, prior=told), torch.device("cpu")) == pytest.approx((1 + second) / 2)
     assert mean_ndcg(model, replace(CASES, prior=np.zeros(7, np.float32)), torch.device("cpu")) == pytest.approx(alone)
     assert mean_ndcg(model, replace(CASES, prior=-told), torch.device("cpu")) == pytest.approx(alone)  # weight 0
+
+
+def test_a_large_catalogue_is_ranked_for_fewer_users_at_a_time(monkeypatch):
+    torch.manual_seed(1)
+    model = build(ModelSpec("gru", n_items=6, max_length=3, dim=8, layers=1, heads=1))
+    alike = replace(CASES, prior=np.arange(7, dtype=np.float32))
+    together = mean_ndcg(model, alike, torch.device("cpu"))
+    ranked = []
+    monkeypatch.setattr(
+        Cases, "hide_seen", lambda *args, real=Cases.hide_seen: ranked.append(args[1].shape) or real(*args)
+    )
+    monkeypatch.setattr(validation, "TILE_SCORES", 13)
+    assert mean_ndcg(model, alike, torch.device("cpu")) == pytest.approx(together)
+    assert ranked == [(1, 7), (1, 7)]
 
 
 def test_cases_come_back_from_their_file_as_they_were(tmp_path):

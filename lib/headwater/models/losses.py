@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -40,12 +41,16 @@ class Objective:
     """A loss, and what it draws its negatives from.
 
     ``counts`` float32 ``[items + 1]``: how often each item is a target in training; ``generator``: the draws, the same
-    ones on all ranks. The whole softmax needs neither.
+    ones on all ranks. The whole softmax needs neither. One objective serves a whole epoch.
     """
 
     loss: Loss = field(default_factory=Loss)
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
     generator: torch.Generator | None = None
+
+    @cached_property
+    def chances(self) -> negatives.Chances:
+        return negatives.Chances(self.counts)
 
     def __call__(self, states: Tensor, targets: Tensor, weights: Tensor, items: Items) -> tuple[Tensor, Tensor]:
         """Weighted sum of the losses and the sum of weights, so that ranks and batches add up exactly.
@@ -55,7 +60,7 @@ class Objective:
         if self.loss.kind == "softmax":
             total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
             return total, weights.sum()
-        drawn = negatives.draw(self.loss, targets, self.counts, self.generator)
+        drawn = negatives.draw(self.loss, targets, self.chances, self.generator)
         positive = (states * items.item_rows(targets)).sum(-1).float()  # [positions]
         negative = (states @ items.item_rows(drawn.items).T).float()  # [positions, negatives]
         hit = drawn.items == targets.unsqueeze(1)  # the target itself is no negative

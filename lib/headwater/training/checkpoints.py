@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from headwater.errors import ModelError
@@ -26,11 +27,10 @@ def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str,
     """Write the checkpoint of an epoch, keep the newest ``KEEP``. Power may fail at any instant."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:05d}.safetensors"
-    content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(state)}
-    )
-    write_whole(path, content)
-    write_whole(path.with_suffix(".sha256"), digest(path).encode())
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, lambda file: save_file(content, file, {"state": json.dumps(state)}))
+    recorded = digest(path)
+    write_whole(path.with_suffix(".sha256"), lambda file: file.write_text(recorded))
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEEP]:
         old.with_suffix(".sha256").unlink(missing_ok=True)
         old.unlink()
@@ -61,12 +61,11 @@ def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict
     return None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if power fails."""
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file so that it is there whole or not at all, even if power fails; ``write`` makes it under a name of its own."""
     temporary = path.with_name(path.name + ".writing")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    write(temporary)
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.rename(path)
     directory = os.open(path.parent, os.O_RDONLY)

@@ -1,49 +1,25 @@
-"""The epoch loop: steps, clipping, validation, checkpoints. Knows of ranks only what ``Group`` tells it."""
+"""The epoch loop: steps, validation, checkpoints. Knows of ranks only what ``Group`` tells it."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from headwater.config import Loss
 from headwater.errors import ModelError
 from headwater.models import SequenceModel
 from headwater.models.losses import Objective
-from headwater.training import checkpoints
+from headwater.training import checkpoints, prefetch
+from headwater.training.optimizers import Optimizer
 from headwater.training.readers import Batch
-
-
-@dataclass(frozen=True)
-class Group:
-    """This process among the ranks; ``total`` adds a tensor up over all of them."""
-
-    rank: int
-    world: int
-    total: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Length and step of a training; ``fingerprint`` names everything that its result depends on."""
-
-    epochs: int
-    learning_rate: float
-    loss: Loss
-    weight_decay: float
-    clip_norm: float
-    average: float
-    patience: int
-    seed: int
-    mixed_precision: bool
-    fingerprint: str
+from headwater.training.settings import Group, Settings
 
 
 @dataclass(frozen=True)
@@ -76,11 +52,7 @@ def fit(
     together, when the loss is no longer finite. Checkpoints are written by rank 0 after each epoch; ``resume`` goes on
     from the newest.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
-    )
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
-    judged: Any = model if averaged is None else averaged.module
+    optimizer = Optimizer(model, settings, group, device)
     state: dict[str, Any] = {
         "fingerprint": settings.fingerprint,
         "epoch": 0,
@@ -88,77 +60,94 @@ def fit(
         "best_epoch": 0,
         "history": [],
     }
-    best = clone(judged)
+    best: dict[str, Tensor] = {}
     if resume and (found := checkpoints.read_newest(folder, settings.fingerprint)):
         tensors, state = found
         model.load_state_dict(checkpoints.part(tensors, "model"))
+        optimizer.load(tensors)
         best = checkpoints.part(tensors, "best")
-        if averaged is not None:
-            averaged.load_state_dict(checkpoints.part(tensors, "average"))
-        checkpoints.load_optimizer(optimizer, tensors)
-    after_step = (lambda: None) if averaged is None else (lambda: averaged.update_parameters(model))
+        del found, tensors  # a table of a million items is not held twice
     while state["epoch"] < settings.epochs and state["epoch"] - state["best_epoch"] < settings.patience:
         epoch, started = state["epoch"] + 1, time.monotonic()
-        loss, rows = run_epoch(wrapped, optimizer, batches(epoch), settings, group, device, epoch, counts, after_step)
+        loss, rows = run_epoch(wrapped, optimizer, batches(epoch), settings, group, device, epoch, counts)
+        optimizer.settle()
         entry = {"epoch": epoch, "loss": loss, "sequences": rows, "seconds": round(time.monotonic() - started, 3)}
         score = torch.zeros(1, dtype=torch.float64)
         if validate is not None:
-            score += validate(judged) if group.rank == 0 else 0.0
+            score += validate(optimizer.judged) if group.rank == 0 else 0.0
             entry["epoch_ndcg_10"] = float(group.total(score.to(device)))
         state["epoch"] = epoch
         state["history"].append(entry)
         if validate is None or entry["epoch_ndcg_10"] > state["best"]:
             state["best"], state["best_epoch"] = entry.get("epoch_ndcg_10", -1.0), epoch
-            best = clone(judged)
+            keep(best, optimizer.judged)
         if group.rank == 0:
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
             tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-            if averaged is not None:
-                tensors |= {f"average.{name}": tensor for name, tensor in averaged.state_dict().items()}
-            checkpoints.write(folder, epoch, tensors | checkpoints.optimizer_tensors(optimizer), state)
+            checkpoints.write(folder, epoch, tensors | optimizer.tensors(), state)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in entry.items() if name != "epoch")
             print(f"epoch {epoch}/{settings.epochs}: {shown}", flush=True)
             after_checkpoint()
     return Fitted(best, state["best_epoch"], state["history"])
 
 
-def clone(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of a model's weights, by name."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+def keep(kept: dict[str, Tensor], model: nn.Module) -> None:
+    """Copy a model's weights, by name, over those that were kept before."""
+    for name, tensor in model.state_dict().items():
+        kept[name] = kept[name].copy_(tensor) if name in kept else tensor.detach().clone()
 
 
 def run_epoch(
     wrapped: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batches: Iterable[Batch],
     settings: Settings,
     group: Group,
     device: torch.device,
     epoch: int,
     counts: Tensor,
-    after_step: Callable[[], None] = lambda: None,
 ) -> tuple[float, int]:
     """One pass; returns the mean loss of a target over all ranks, and the sequences seen."""
     torch.manual_seed(settings.seed * 1_000_003 + epoch * 1_009 + group.rank)
-    objective = Objective(settings.loss, counts, torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch))
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    objective = Objective(settings.loss, counts.to(device), generator)
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    for batch in batches:
-        items, context, weights = (
-            torch.from_numpy(batch[name]).to(device, non_blocking=True) for name in ("item", "context", "weight")
-        )
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision and device.type == "cuda"):
-            loss, weight = wrapped(items, context, weights, objective)
-        whole = group.total(torch.stack([loss.detach().double(), weight.double()]))
-        if not math.isfinite(whole[0].item()):
-            raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
-        optimizer.zero_grad(set_to_none=True)
-        # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over all ranks' targets.
-        (loss * group.world / whole[1].clamp(min=1e-6).float()).backward()
-        # the gradient is the same on all ranks by now, so all of them stop here or none does
-        if not math.isfinite(nn.utils.clip_grad_norm_(wrapped.parameters(), settings.clip_norm).item()):
-            raise ModelError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
-        optimizer.step()
-        after_step()
-        sums += torch.cat([whole, group.total(torch.tensor([len(items)], dtype=torch.float64, device=device))])
+    with prefetch.prefetched(batches, pinned=device.type == "cuda") as ready:
+        for number, batch in enumerate(ready):
+            optimizer.forget()
+            step = torch.zeros(2, dtype=torch.float64, device=device)
+            for place, part in enumerate(prefetch.parts(batch, settings.accumulate)):
+                last = place == settings.accumulate - 1
+                with nullcontext() if last else group.alone():
+                    loss, whole = part_loss(wrapped, part, objective, settings, group, device)
+                    if not math.isfinite(whole[0].item()):
+                        raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
+                    before, step = step, step + whole
+                    weight = step[1].clamp(min=1e-6)
+                    if place:
+                        optimizer.scale((before[1] / weight).item())
+                    # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over the
+                    # targets of all ranks, in all parts so far.
+                    (loss * group.world / weight.float()).backward()
+            optimizer.step(epoch, number)
+            sums[:2] += step
+            sums[2] += len(batch["item"])
+    sums[2] = group.total(sums[2:])[0]
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])
+
+
+def part_loss(
+    wrapped: nn.Module,
+    part: dict[str, Tensor],
+    objective: Objective,
+    settings: Settings,
+    group: Group,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """This rank's weighted sum of losses, and float64 ``[2]``: that and the sum of weights, over all ranks."""
+    items, context, weights = (part[name].to(device, non_blocking=True) for name in ("item", "context", "weight"))
+    reduced = settings.mixed_precision and device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+        loss, weight = wrapped(items, context, weights, objective)
+    return loss, group.total(torch.stack([loss.detach().double(), weight.double()]))

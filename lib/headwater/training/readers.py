@@ -9,11 +9,11 @@ Batches of one file have about as many events each: many short sequences, or few
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -84,6 +84,12 @@ def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
         wanted = (rows["item"][:, 1:] > 0) & (rows["item"][:, :-1] > 0) & (rows["weight"][:, 1:] > 0)
         counts += np.bincount(rows["item"][:, 1:][wanted], minlength=n_items + 1).astype(np.float32)
     return counts
+
+
+def steps(files: Sequence[Mapping[str, Any]], batch_size: int, world: int) -> int:
+    """Batches of one rank in one epoch, for ``files`` as a manifest lists them and ``batch_size`` rows over all ranks."""
+    rows = max(1, batch_size // world)
+    return sum(-(-file["rows"] // rows) for file in files) // world
 
 
 def epoch(

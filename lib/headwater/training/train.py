@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from headwater.config import Train
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
-from headwater.training import worker
+from headwater.training import readers, worker
 from headwater.training.snapshot import Snapshot, digest
 from headwater.training.validation import Cases
 
@@ -53,6 +53,11 @@ def plan(
         "patience": train.patience,
         "seed": train.seed,
         "mixed_precision": train.mixed_precision,
+        "accumulate": train.accumulate,
+        "schedule": train.schedule,
+        "warmup": train.warmup,
+        "steps": readers.steps(snapshot.manifest["files"], train.batch_size, train.processes),
+        "sparse_items": train.moves_rows(spec.n_items),
     }
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
     if len(files) % train.processes:

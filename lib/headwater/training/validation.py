@@ -13,6 +13,8 @@ from headwater.models import SequenceModel
 
 PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0)
 """Weights of the prior that are tried, for the best of them to count."""
+TILE_SCORES = 1 << 25
+"""Scores of users × items that stand in memory at once (128 MiB, and as much again as they are blended)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def ndcg(scores: Tensor, wanted: Tensor, ideal: Tensor, k: int = 10) -> Tensor:
     return (hits * _discounts(hits.shape[1])).sum(1) / ideal
 
 
-def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: int = 512) -> float:
+def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float:
     """Mean NDCG@10 of a model over the cases, the whole catalogue ranked, seen items left out; leaves the model in
     evaluation mode.
 
@@ -96,6 +98,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device, batch: i
     totals = np.zeros(len(weights))
     with torch.inference_mode():
         matrix = model.item_matrix()
+        batch = max(1, min(512, TILE_SCORES // len(matrix)))
         lengths = (cases.item > 0).sum(axis=1)
         order = np.argsort(lengths, kind="stable")  # histories of like length go together, without their padding
         for start in range(0, len(cases), batch):

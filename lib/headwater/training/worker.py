@@ -20,9 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 import headwater
 from headwater import models
 from headwater.config import Loss
+from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
 from headwater.training import loop, readers
+from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
 
@@ -79,23 +81,16 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
-    wrapped = DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-    )
-    settings = loop.Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
+    settings = Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
+    wrapped, group = spread(model, settings, rank, world, device)
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.READERS[plan["reader"]]
     rows = max(1, plan["batch_size"] // world)
 
-    def total(tensor: torch.Tensor) -> torch.Tensor:
-        summed = tensor.clone()
-        distributed.all_reduce(summed)
-        return summed
-
     counts = torch.zeros(model.spec.n_items + 1)
     if settings.loss.kind != "softmax" and settings.loss.source != "uniform":
         own = readers.target_counts(snapshot.files[rank::world], read, model.spec.n_items)
-        counts = total(torch.from_numpy(own).to(device)).cpu()
+        counts = group.total(torch.from_numpy(own).to(device)).cpu()
 
     validate = None
     if plan["validation"]:
@@ -108,7 +103,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
         validate,
         settings,
-        loop.Group(rank, world, total),
+        group,
         device,
         folder / "checkpoints",
         plan["resume"],
@@ -120,6 +115,36 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in fitted.weights.items()}, weights)
     distributed.barrier()
     return {"weights": str(weights), "best_epoch": fitted.best_epoch, "history": fitted.history}
+
+
+def spread(
+    model: SequenceModel, settings: Settings, rank: int, world: int, device: torch.device
+) -> tuple[DistributedDataParallel, Group]:
+    """The model inside DDP, and this process among the ranks of the process group that it has joined.
+
+    DDP leaves a gradient of rows alone, because NCCL adds up no sparse ones; the optimiser gathers it through ``Group``.
+    """
+    if settings.sparse_items:
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])
+    gpus = [device.index] if device.type == "cuda" else None
+    wrapped = DistributedDataParallel(model, device_ids=gpus, broadcast_buffers=False)
+
+    def total(tensor: torch.Tensor) -> torch.Tensor:
+        summed = tensor.clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
+        lengths = torch.zeros(world, dtype=torch.int64, device=device)
+        lengths[rank] = len(tensor)
+        rows = total(lengths).tolist()
+        padded = tensor.new_zeros((max(rows), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        found = [torch.empty_like(padded) for _ in rows]
+        distributed.all_gather(found, padded)
+        return torch.cat([part[:length] for part, length in zip(found, rows, strict=True)])
+
+    return wrapped, Group(rank, world, total, gather, wrapped.no_sync)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,144 @@
+"""What training costs at a million items: a step that moves the whole item table beside one that moves the rows it read.
+
+    OMP_NUM_THREADS=1 python benchmarks/big_catalogue.py
+
+A SASRec of d = 64 with a sampled softmax over 100,000 made-up users and 1,000,000 items; a user goes through a
+neighbourhood of items, popular ones more often. Each way trains in a process of its own, by the library's epoch loop with
+validation, checkpoints and a moving average, and says for each epoch: CPU seconds a step, and the most memory that the
+process held (RSS), data included. ``factors`` is what ``model.initial: cooccurrence`` costs before the first step. Sizes:
+HEADWATER_BENCH_USERS, HEADWATER_BENCH_ITEMS. No Spark.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+import typer
+
+from headwater.config import Loss
+from headwater.models import ModelSpec, SequenceModel, build, factors
+from headwater.training import loop, readers
+from headwater.training.settings import Group, Settings
+from headwater.training.validation import Cases, mean_ndcg
+
+USERS = int(os.environ.get("HEADWATER_BENCH_USERS", "100000"))
+ITEMS = int(os.environ.get("HEADWATER_BENCH_ITEMS", "1000000"))
+LENGTH, BATCH, JUDGED, SEED = 50, 128, 500, 1
+SPEC = ModelSpec("sasrec", n_items=ITEMS, max_length=LENGTH, dim=64)
+WAYS = ["rows", "whole table", "factors"]
+
+
+def main(
+    ways: list[str] = typer.Option(WAYS, "--way", help="these, one after another"),
+    epochs: int = typer.Option(3, "--epochs"),
+    steps: int = typer.Option(100, "--steps", help="of an epoch at most; 0: all"),
+    average: float = typer.Option(0.0, "--average", help="train.average"),
+) -> None:
+    print(f"{USERS:,} users, {ITEMS:,} items, d = {SPEC.dim}, batches of {BATCH}", flush=True)
+    context = multiprocessing.get_context("spawn")
+    for way in ways:
+        process = context.Process(target=measure, args=(way, epochs, steps, average))
+        process.start()
+        process.join()
+
+
+def measure(way: str, epochs: int, steps: int, average: float) -> None:
+    torch.set_num_threads(1)
+    rows, memory = histories(), Memory()
+    print(f"{way}: data and imports {memory.most():.2f} GiB", flush=True)
+    if way == "factors":
+        begun = time.process_time()
+        factors.item_vectors(rows, ITEMS, SPEC.dim, SEED)
+        print(f"{way}: {time.process_time() - begun:.0f} s of CPU, {memory.most():.2f} GiB", flush=True)
+    else:
+        train(way, rows, memory, epochs, steps, average)
+
+
+def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, average: float) -> None:
+    batch = {"item": rows, "context": (rows > 0).astype(np.int64), "weight": np.ones(rows.shape, np.float32)}
+    cases, cpu, taken = held_out(rows[:JUDGED]), [0.0, 0.0, 0.0], [0]
+    settings = Settings(
+        epochs=epochs,
+        learning_rate=1e-3,
+        loss=Loss(kind="sampled_softmax"),
+        weight_decay=0.0,
+        clip_norm=1.0,
+        average=average,
+        patience=epochs,
+        seed=SEED,
+        mixed_precision=False,
+        fingerprint="",
+        sparse_items=way == "rows",
+    )
+
+    def batches(epoch: int) -> Iterator[readers.Batch]:
+        whole = readers.epoch([""], lambda _: batch, BATCH, SEED, epoch)
+        taken[0], cpu[0] = 0, time.process_time()
+        for each in itertools.islice(whole, steps or None):
+            taken[0] += 1
+            yield each
+
+    def judge(model: SequenceModel) -> float:
+        cpu[1] = time.process_time()
+        found = mean_ndcg(model, cases, torch.device("cpu"))
+        cpu[2] = time.process_time()
+        return found
+
+    def tell() -> None:
+        print(
+            f"{way}: {taken[0]} steps, {1000 * (cpu[1] - cpu[0]) / taken[0]:.0f} ms of CPU each; judging {JUDGED} users "
+            f"{cpu[2] - cpu[1]:.1f} s, checkpoint {time.process_time() - cpu[2]:.1f} s; {memory.most():.2f} GiB",
+            flush=True,
+        )
+
+    torch.manual_seed(SEED)
+    model, group, counts = build(SPEC), Group(0, 1, torch.clone), torch.zeros(ITEMS + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        loop.fit(model, model, batches, judge, settings, group, torch.device("cpu"), Path(folder), False, counts, tell)
+
+
+def histories() -> np.ndarray:
+    """Int64 ``[users, LENGTH + 1]``, left-padded with 0: 6 to 51 events each, half of the users in a tenth of the items."""
+    draws = np.random.default_rng(SEED)
+    start = (ITEMS * draws.random((USERS, 1)) ** 3.3).astype(np.int64)
+    walked = start + draws.integers(1, 20, (USERS, LENGTH + 1)).cumsum(axis=1)
+    lengths = np.clip(draws.geometric(1 / 15, (USERS, 1)) + 5, 6, LENGTH + 1)
+    return np.where(np.arange(LENGTH + 1) >= LENGTH + 1 - lengths, walked % ITEMS + 1, 0)
+
+
+def held_out(rows: np.ndarray) -> Cases:
+    """The last event of each row as its target; training sees it too, for what counts here is the cost."""
+    each = np.arange(len(rows) + 1)
+    return Cases(rows[:, :-1], (rows[:, :-1] > 0).astype(np.int64), each, rows[:, -2], each, rows[:, -1])
+
+
+class Memory:
+    """Watches this process; ``most`` is the largest RSS since it was last asked, GiB."""
+
+    def __init__(self) -> None:
+        self._most = 0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self._most = max(self._most, psutil.Process().memory_info().rss)
+            time.sleep(0.05)
+
+    def most(self) -> float:
+        time.sleep(0.1)
+        found, self._most = self._most, 0
+        return found / 2**30
+
+
+if __name__ == "__main__":
+    typer.run(main)

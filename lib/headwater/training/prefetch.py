@@ -1,0 +1,69 @@
+"""Batches made ready by a thread while the model is busy with others, so that it never waits for the reader."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headwater.training.readers import Batch
+
+AHEAD = 4
+"""Batches that wait at most."""
+
+
+@contextmanager
+def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """The batches in their order, as tensors on the CPU, in ``pinned`` memory for a GPU to copy from.
+
+    What the reader raises is raised where its batch would have come. At the end of the block the thread ends too, however
+    far it was.
+    """
+    ready: queue.Queue[Any] = queue.Queue(AHEAD)
+    stopped = threading.Event()
+
+    def put(what: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(what, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+                put({name: tensor.pin_memory() for name, tensor in tensors.items()} if pinned else tensors)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    def taken() -> Iterator[dict[str, Tensor]]:
+        while (batch := ready.get()) is not None:
+            if isinstance(batch, BaseException):
+                raise batch
+            yield batch
+
+    reader = threading.Thread(target=read, name="reader", daemon=True)
+    reader.start()
+    try:
+        yield taken()
+    finally:
+        stopped.set()
+        reader.join()
+
+
+def parts(batch: dict[str, Tensor], count: int) -> Iterator[dict[str, Tensor]]:
+    """A batch in ``count`` parts of about as many rows. Ranks go through equally many, so where rows are too few a part is
+    one of them without weight."""
+    for place in range(count):
+        rows = slice(place, None, count) if place < len(batch["item"]) else slice(0, 1)
+        part = {name: tensor[rows] for name, tensor in batch.items()}
+        yield part if place < len(batch["item"]) else {**part, "weight": torch.zeros_like(part["weight"])}

@@ -1,0 +1,203 @@
+"""What a step does to the weights: rows of the item table alone, parts of a batch, the learning rate, the average of rows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as distributed
+
+from headwater.config import Loss
+from headwater.models import ModelSpec, build
+from headwater.training import loop, optimizers, worker
+from headwater.training.averages import Average
+from headwater.training.settings import Group, Settings
+
+ITEMS = 12
+SPEC = ModelSpec("gru", n_items=ITEMS, max_length=6, dim=16, layers=1, heads=1, dropout=0.0)
+SAMPLED = Loss(kind="sampled_softmax", negatives=4)
+TWO_ITEMS = Loss(kind="bpr", negatives=64, source="batch")
+"""Of two items it makes no difference to bpr which are drawn, so that ranks and parts can be compared exactly."""
+SETTINGS = Settings(
+    epochs=3,
+    learning_rate=0.01,
+    loss=SAMPLED,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    average=0.0,
+    patience=9,
+    seed=1,
+    mixed_precision=False,
+    fingerprint="",
+    steps=2,
+    sparse_items=True,
+)
+CPU, ONE = torch.device("cpu"), Group(0, 1, torch.clone)
+
+
+def batch(rows=48, items=ITEMS):
+    """Cycles of some items."""
+    item = (np.arange(rows)[:, None] + np.arange(7)) % items + 1
+    return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
+
+
+def fitted(folder, settings, batches=None, model=None, resume=False, after=lambda: None):
+    """Two steps an epoch, in this process."""
+    if model is None:
+        torch.manual_seed(1)
+        model = build(SPEC)
+    batches = batches or [batch(32), batch(16)]
+    counts = torch.ones(ITEMS + 1)
+    return loop.fit(model, model, lambda _: batches, None, settings, ONE, CPU, folder, resume, counts, after)
+
+
+def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
+    settings = replace(SETTINGS, loss=Loss(), sparse_items=False, weight_decay=0.1, clip_norm=0.1)
+    torch.manual_seed(1)
+    plain = build(SPEC)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=settings.learning_rate, weight_decay=0.1)
+    for rows in [32, 16] * settings.epochs:
+        items, context, weights = (torch.from_numpy(values) for values in batch(rows).values())
+        loss, weight = plain(items, context, weights)
+        optimizer.zero_grad()
+        (loss / weight).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), settings.clip_norm)
+        optimizer.step()
+    found = fitted(tmp_path, settings).weights
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_rows_that_a_step_does_not_read_stay_where_they_are_and_others_are_learned(tmp_path):
+    torch.manual_seed(1)
+    model = build(SPEC)
+    before = model.item.weight.detach().clone()
+    settings = replace(SETTINGS, epochs=20, loss=Loss(kind="sampled_softmax", negatives=3, source="batch"))
+    found = fitted(tmp_path, settings, [batch(items=9)], model)
+    moved = (model.item.weight != before).any(dim=1)
+    assert moved.tolist() == [False, *[True] * 9, *[False] * 3]  # padding and items 10 to 12 were never read
+    assert found.history[-1]["loss"] < found.history[0]["loss"] / 2
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"average": 0.9}, {"clip_norm": 0.05}])
+def test_steps_that_read_every_item_are_those_of_the_whole_table(tmp_path, options):
+    rows = fitted(tmp_path / "rows", replace(SETTINGS, **options))
+    whole = fitted(tmp_path / "whole", replace(SETTINGS, sparse_items=False, **options))
+    assert [entry["loss"] for entry in rows.history] == pytest.approx([entry["loss"] for entry in whole.history])
+    for name, tensor in whole.weights.items():
+        torch.testing.assert_close(rows.weights[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_step_is_that_of_the_whole_table_whatever_it_reads(tmp_path):
+    """AdamW moves no row without slope or memory, so the two differ from the second step on."""
+    few = [batch(items=9)]
+    settings = replace(SETTINGS, epochs=1, loss=Loss(kind="bpr", negatives=3, source="batch"))
+    rows = fitted(tmp_path / "rows", settings, few)
+    whole = fitted(tmp_path / "whole", replace(settings, sparse_items=False), few)
+    torch.testing.assert_close(rows.weights["item.weight"], whole.weights["item.weight"])
+
+
+class Killed(Exception):
+    """After the first epoch's checkpoint."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_decay": 0.1},
+        {"average": 0.9},
+        {"schedule": "cosine", "warmup": 0.3},
+        {"schedule": "cosine", "warmup": 0.3, "accumulate": 3, "average": 0.9, "sparse_items": False},
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, options):
+    settings = replace(SETTINGS, **options)
+    batches = [batch(5), batch(16, items=9)]
+    whole = fitted(tmp_path / "whole", settings, batches)
+
+    def kill():
+        raise Killed
+
+    with pytest.raises(Killed):
+        fitted(tmp_path / "killed", settings, batches, after=kill)
+    resumed = fitted(tmp_path / "killed", settings, batches, resume=True)
+    assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in whole.history]
+    for name, tensor in whole.weights.items():
+        assert torch.equal(resumed.weights[name], tensor), name
+
+
+def test_the_average_of_rows_that_stand_still_is_caught_up_with():
+    """A table of three rows, of which each step moves one or two: the same as averaging all of it at each step."""
+    torch.manual_seed(1)
+    model = build(SPEC)
+    lazy, plain = Average(model, 0.8, sparse_items=True), Average(model, 0.8, sparse_items=False)
+    for step in range(6):
+        rows = torch.tensor([[1, 2], [2, 3], [2, 4], [5, 2], [1, 5], [4, 5]][step])
+        lazy.before_step(rows)
+        with torch.no_grad():
+            model.item.weight[rows] += torch.randn(2, SPEC.dim)
+            model.norm.weight += 1
+        lazy.after_step()
+        plain.after_step()
+    lazy.settle()
+    for name, tensor in plain.model.named_parameters():
+        torch.testing.assert_close(dict(lazy.model.named_parameters())[name], tensor)
+    assert not torch.allclose(lazy.model.item.weight, model.item.weight)
+
+
+@pytest.mark.parametrize("rows", [48, 47, 2])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path, sparse, rows):
+    """Weights differ by event, so a part is not worth as much as another; of two rows a third part is empty. Negatives are
+    drawn anew for each part."""
+    one = batch(rows, items=2 if sparse else ITEMS)
+    one["weight"] = np.random.default_rng(1).random(one["item"].shape, dtype=np.float32)
+    settings = replace(SETTINGS, epochs=1, loss=TWO_ITEMS if sparse else Loss(), sparse_items=sparse, clip_norm=1e9)
+    gradients = {}
+    for parts in (1, 2, 3):
+        torch.manual_seed(1)
+        model = build(SPEC)
+        found = fitted(tmp_path / str(parts), replace(settings, accumulate=parts), [one], model)
+        gradients[parts] = {name: each.grad.to_dense() for name, each in model.named_parameters()}
+        assert found.history[0]["sequences"] == rows
+        for name, gradient in gradients[1].items():
+            torch.testing.assert_close(gradients[parts][name], gradient, atol=1e-6, rtol=1e-4)
+    assert gradients[1]["item.weight"].norm() > 0.01
+
+
+def train_a_rank(rank, folder, settings):
+    """One of two processes, with every second row of the batch."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(1)
+    model = build(SPEC)
+    wrapped, group = worker.spread(model, settings, rank, 2, CPU)
+    half = {name: values[rank::2] for name, values in batch(47, items=2).items()}
+    loop.fit(model, wrapped, lambda _: [half], None, settings, group, CPU, folder / "run", False, torch.ones(ITEMS + 1))
+    torch.save(model.state_dict(), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_ranks_make_the_steps_of_one(tmp_path, monkeypatch, parts):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    settings = replace(SETTINGS, loss=TWO_ITEMS, accumulate=parts, average=0.5)
+    torch.multiprocessing.spawn(train_a_rank, (tmp_path, settings), nprocs=2)
+    torch.manual_seed(1)
+    model = build(SPEC)
+    fitted(tmp_path / "one", replace(settings, accumulate=1), [batch(47, items=2)], model)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_the_learning_rate_rises_and_falls():
+    settings = replace(SETTINGS, epochs=5, steps=2, learning_rate=0.1, schedule="cosine", warmup=0.2)
+    rates = [optimizers.learning_rate(settings, step) for step in range(10)]
+    assert rates[:3] == pytest.approx([0.05, 0.1, 0.1])
+    assert rates[6] == pytest.approx(0.05)  # half of the eight steps after warmup
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[9] < 0.005
+    constant = replace(settings, schedule="constant", warmup=0.0)
+    assert {optimizers.learning_rate(constant, step) for step in range(10)} == {0.1}

@@ -1,0 +1,50 @@
+"""Batches that are read ahead: their order, the reader's errors, and an end before the last of them."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.training.prefetch import AHEAD, parts, prefetched
+
+
+def numbered(count, read=None):
+    for number in range(count):
+        if read is not None:
+            read.append(number)
+        yield {"item": np.full((2, 3), number)}
+
+
+def test_batches_come_as_tensors_in_their_order():
+    with prefetched(numbered(20), pinned=False) as batches:
+        assert [int(batch["item"][0, 0]) for batch in batches] == list(range(20))
+
+
+def test_an_error_of_the_reader_comes_after_what_it_read():
+    def breaks():
+        yield from numbered(2)
+        raise OSError("the disk is gone")
+
+    taken = []
+    with pytest.raises(OSError, match="the disk is gone"), prefetched(breaks(), pinned=False) as batches:
+        taken.extend(batches)
+    assert len(taken) == 2
+
+
+def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
+    read, threads = [], threading.active_count()
+    with prefetched(numbered(1_000, read), pinned=False) as batches:
+        next(batches)
+        assert threading.active_count() == threads + 1
+    assert threading.active_count() == threads
+    assert len(read) <= AHEAD + 3  # one was taken, one waits for room, one is at hand when the block ends
+
+
+def test_parts_share_out_the_rows_and_an_empty_one_has_no_weight():
+    batch = {"item": torch.arange(1, 6).reshape(5, 1), "weight": torch.ones(5, 1)}
+    found = list(parts(batch, 2))
+    assert [part["item"].flatten().tolist() for part in found] == [[1, 3, 5], [2, 4]]
+    few = list(parts({name: values[:1] for name, values in batch.items()}, 3))
+    assert [part["weight"].flatten().tolist() for part in few] == [[1.0], [0.0], [0.0]]
+    assert torch.equal(next(parts(batch, 1))["item"], batch["item"])
