@@ -161,4 +161,6 @@ def run_epoch(
         optimizer.step()
         after_step()
         sums += torch.cat([whole, group.total(torch.tensor([len(items)], dtype=torch.float64, device=device))])
+    if not sums[1].item():
+        raise ModelError("no event to learn from has a weight as a target; see train.targets")
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])

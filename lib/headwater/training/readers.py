@@ -9,7 +9,7 @@ Batches of one file have about as many events each: many short sequences, or few
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -63,6 +63,17 @@ def _quietly() -> Iterator[None]:
 
 
 READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}
+
+
+def weighed(read: Reader, targets: Sequence[float]) -> Reader:
+    """A reader whose weights are also those of ``targets``, one a number in ``type``, from padding on."""
+    table = np.asarray(targets, dtype=np.float32)
+
+    def read_weighed(path: str) -> Batch:
+        rows = read(path)
+        return {**rows, "weight": rows["weight"] * table[rows["type"]]}
+
+    return read_weighed
 
 
 def read_all(files: list[str]) -> Batch:

@@ -84,7 +84,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     )
     settings = loop.Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
     snapshot = Snapshot.open(Path(plan["snapshot"]))
-    read = readers.READERS[plan["reader"]]
+    read = readers.weighed(readers.READERS[plan["reader"]], plan["targets"])
     rows = max(1, plan["batch_size"] // world)
 
     def total(tensor: torch.Tensor) -> torch.Tensor:
