@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headwater import models
-from headwater.config import Config, Model, Sequence, Targets, Train
+from headwater.config import Config, Finetune, Model, Sequence, Targets, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec
 from headwater.training import artifact, describe, facts, initial, readers, snapshot, train, transfer
@@ -92,6 +92,7 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
     config = Config(
         sequence=Sequence(max_length=20),
         model=Model(dim=16, layers=1, heads=1, dropout=0.0, initial="random"),
+        finetune=Finetune(learning_rate=0.01),
         train=Train(
             pretrain_epochs=8,
             epochs=4,
