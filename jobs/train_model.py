@@ -3,6 +3,9 @@
     python jobs/train_model.py
     python jobs/train_model.py --resume      # go on from the newest checkpoint of the same inputs
 
+With `train.start_from` it starts from another site's model, with `train.pretrain_epochs` from what all events teach; then
+`train.targets` say what counts.
+
 Validation (`evaluate.protocol`) tells when to stop and how to blend; then, with `train.refit`, the model is trained once
 more, for as many epochs, on what validated too. The test's events are never trained on. The new version becomes the
 challenger, and the champion where there is none.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,11 +25,12 @@ from headwater import job, popularity, sequences
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.job import Job
+from headwater.models import ModelSpec, SequenceModel
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import work_folder
-from headwater.training import artifact, describe, facts, hybrid
+from headwater.training import artifact, describe, facts, hybrid, transfer
 from headwater.training.learned import learn
 
 app = typer.Typer(add_completion=False)
@@ -53,18 +58,19 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     registry = Registry(config)
     registry.alias("champion")  # an MLflow that does not answer is told now, not after the training
     steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
-    length, exclude = config.sequence.max_length, config.topn.exclude_seen
+    length, exclude, targets = config.sequence.max_length, config.topn.exclude_seen, config.evaluate.targets
     train_until = validation_until = None
     if config.evaluate.protocol == "temporal":
         train_until, validation_until = cases.cuts(
             steps, config.evaluate.test_fraction, config.evaluate.validation_fraction
         )
-        held = cases.temporal(steps, train_until, validation_until, length, exclude)
+        held = cases.temporal(steps, train_until, validation_until, length, exclude, targets)
         learned, until_test = (steps.where(F.col("event_time") < F.lit(cut)) for cut in (train_until, validation_until))
     else:
-        held = cases.leave_one_out(steps, 2, length, exclude)
+        held = cases.leave_one_out(steps, 2, length, exclude, targets)
         learned, until_test = (cases.without_last(steps, count) for count in (2, 1))
     spec = facts.spec_of(config, n_items)
+    source = source_of(registry, config.train.start_from, spec)
     known = facts.gather(config, spec, versions, train_until, validation_until, runs.code_revision())
     inputs = {key: known[key] for key in ("events_version", "n_items", "max_length", "protocol", "train_until")}
     inputs["windows"] = config.train.windows
@@ -84,9 +90,11 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         described,
         resume,
         validation.first(config.train.validation_users),
+        source=source,
     )
-    best_epoch = tried.answer["best_epoch"]
-    known |= {"best_epoch": best_epoch, "parent_version": 0, "features": list(config.model.features)}
+    best = tried.best
+    known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
+    known |= {"parent_version": 0, "start_from": config.train.start_from, "features": list(config.model.features)}
     model, kept = folder / "model", tried
     shutil.rmtree(model, ignore_errors=True)
     blended = config.model.blend if config.model.hybrid else ()
@@ -95,23 +103,37 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         artifact.save(model, tried.weights, tried.spec, known)
         known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
     if config.train.refit:
-        kept = learn(until_test, folder / "refit", inputs, spec, config, described, resume, epochs=best_epoch)
+        kept = learn(until_test, folder / "refit", inputs, spec, config, described, resume, epochs=best, source=source)
         parts = hybrid.fit_parts(blended, kept.items, n_items)
         known |= {"refit": True, "train_until": known["validation_until"]}
     known["sequences"] = kept.sequences
     artifact.save(model, kept.weights, kept.spec, known, parts)
     steps.unpersist()
     failpoint("train_model:before_register")
-    version = runs.log_training(registry, config, model, known, tried.answer["history"], j.name)
+    version = runs.log_training(registry, config, model, known, tried.history, j.name)
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "model_version": version,
         "sequences": known["sequences"],
         "items": n_items,
-        "epochs": len(tried.answer["history"]),
-        "best_epoch": best_epoch,
-        "loss": round(tried.answer["history"][-1]["loss"], 5),
+        "epochs": len(tried.history),
+        "pretrain_epochs": best.pretrained,
+        "best_epoch": best.trained,
+        "loss": round(tried.history[-1]["loss"], 5),
     }
+
+
+def source_of(registry: Registry, start_from: str, spec: ModelSpec) -> SequenceModel | None:
+    """The model that a training of ``spec`` starts from: a folder, or a version by its number; none without a name.
+
+    Raises ModelError, before anything is learned, for one that cannot be.
+    """
+    if not start_from:
+        return None
+    folder = registry.download(int(start_from)) if start_from.isdecimal() else Path(start_from)
+    model, _ = artifact.load(folder)
+    transfer.check(model.spec, spec, start_from)
+    return model
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from headwater.schemas import EVENT_TYPES
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
+TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
@@ -187,10 +189,30 @@ class Loss(Section):
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
+class Targets(Section):
+    """What an event of each type weighs as something to predict; it is read as part of a history whatever it weighs."""
+
+    view: Weight = 1.0
+    search: Weight = 1.0
+    click: Weight = 1.0
+    add_to_cart: Weight = 1.0
+    purchase: Weight = 1.0
+    rating: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _one_counts(self) -> Targets:
+        if not any(self.model_dump().values()):
+            raise ValueError("every weight is 0, and nothing would be learned; give one event type a weight above 0")
+        return self
+
+
 class Train(Section):
     processes: Positive = 1
     use_gpu: bool | Literal["auto"] = "auto"
     local_mode: bool = True
+    start_from: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    pretrain_epochs: Annotated[int, Field(ge=0)] = 0
+    targets: Targets = Targets()
     epochs: Positive = 30
     batch_size: Positive = 128
     windows: Positive = 20
@@ -226,6 +248,9 @@ class Train(Section):
 
 class Evaluate(Section):
     protocol: Literal["temporal", "leave_one_out"] = "temporal"
+    targets: tuple[TargetType, ...] = Field(
+        default=("view", "search", "click", "add_to_cart", "purchase", "rating"), min_length=1
+    )
     k: list[Positive] = Field(default=[5, 10, 20], min_length=1)
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction = 0.1
@@ -407,6 +432,12 @@ class Config(Section):
     maintain: Maintain = Maintain()
     tables: Tables = Tables()
     spark: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _starts_from_features(self) -> Config:
+        if self.train.start_from and not self.model.features:
+            raise ValueError("train.start_from carries over what features mean: name some in model.features")
+        return self
 
     @property
     def tracking_uri(self) -> str:

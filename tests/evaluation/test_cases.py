@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 import torch
+from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
@@ -49,6 +50,17 @@ def test_without_exclusion_a_repeated_item_is_a_target_and_nothing_is_left_out(s
 def test_leave_one_out_takes_the_last_event_and_validates_on_the_one_before(spark):
     assert collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, True))["u"] == ([1, 2, 1, 3], [1, 2, 3], [4], 4)
     assert collected(cases.leave_one_out(steps(spark, *ROWS), 2, 10, True))["u"] == ([1, 2, 1], [1, 2], [3], 3)
+
+
+def test_only_an_event_of_a_wanted_type_is_a_target_and_all_are_history(spark):
+    kinds = {"c": "purchase", "d": "purchase", "e": "view", "f": "view"}
+    frame = steps(spark, *ROWS).withColumn(
+        "event_type", F.coalesce(*(F.when(F.col("event_id") == k, v) for k, v in kinds.items()), "event_type")
+    )
+    cut = START + timedelta(days=4)
+    assert collected(cases.temporal(frame, cut, None, 10, True, ["purchase"])) == {"u": ([1, 2], [1, 2], [3], 2)}
+    assert collected(cases.leave_one_out(frame, 1, 10, True, ["purchase"])) == {}
+    assert collected(cases.leave_one_out(frame, 2, 10, True, ["purchase"])) == {"u": ([1, 2, 1], [1, 2], [3], 3)}
 
 
 def test_cuts_are_exact_quantiles_of_time(spark):

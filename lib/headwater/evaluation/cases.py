@@ -6,7 +6,7 @@ of each user tests, the one before validates. Histories never hold an event of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -78,8 +78,16 @@ def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> 
     return train_until, validation_until
 
 
-def temporal(steps: DataFrame, start: datetime, end: datetime | None, max_length: int, exclude_seen: bool) -> DataFrame:
-    """One row for each user with a target in ``[start, end)``: the columns of ``_COLUMNS``.
+def temporal(
+    steps: DataFrame,
+    start: datetime,
+    end: datetime | None,
+    max_length: int,
+    exclude_seen: bool,
+    targets: Sequence[str] = EVENT_TYPES,
+) -> DataFrame:
+    """One row for each user with a target in ``[start, end)``, an event of a type in ``targets``: the columns of
+    ``_COLUMNS``.
 
     With ``exclude_seen`` an item that the user had before ``start`` is no target.
     """
@@ -87,16 +95,23 @@ def temporal(steps: DataFrame, start: datetime, end: datetime | None, max_length
     after = steps.where(F.col("event_time") >= F.lit(start))
     if end is not None:
         after = after.where(F.col("event_time") < F.lit(end))
-    return _cases(before, after, max_length, exclude_seen)
+    return _cases(before, after.where(F.col("event_type").isin(*targets)), max_length, exclude_seen)
 
 
-def leave_one_out(steps: DataFrame, place_from_end: int, max_length: int, exclude_seen: bool) -> DataFrame:
-    """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target."""
+def leave_one_out(
+    steps: DataFrame,
+    place_from_end: int,
+    max_length: int,
+    exclude_seen: bool,
+    targets: Sequence[str] = EVENT_TYPES,
+) -> DataFrame:
+    """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target, if its type is
+    one of ``targets``."""
     before = without_last(steps, place_from_end)
     after = without_last(steps, place_from_end - 1).join(
         before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
     )
-    held = _cases(before, after, max_length, exclude_seen)
+    held = _cases(before, after.where(F.col("event_type").isin(*targets)), max_length, exclude_seen)
     return held.where(F.col("events_before") > 0)
 
 

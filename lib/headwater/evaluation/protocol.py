@@ -38,14 +38,15 @@ class Evaluation:
         assert split in SPLITS
         self.config, self.n_items, self.protocol = config, n_items, facts["protocol"]
         length, exclude = config.sequence.max_length, config.topn.exclude_seen
+        targets = config.evaluate.targets
         if self.protocol == "temporal":
             train_until, validation_until = (_moment(facts[key]) for key in ("train_until", "validation_until"))
             start, end = (train_until, validation_until) if split == "validation" else (validation_until, None)
-            held = cases.temporal(steps, start, end, length, exclude)
+            held = cases.temporal(steps, start, end, length, exclude, targets)
             self.before = steps.where(F.col("event_time") < F.lit(start))
         else:
             place = 2 if split == "validation" else 1
-            held = cases.leave_one_out(steps, place, length, exclude)
+            held = cases.leave_one_out(steps, place, length, exclude, targets)
             self.before = cases.without_last(steps, place)
         self.held: HeldOut = cases.collect(held, config.evaluate.max_users)
         self.before = self.before.persist()

@@ -7,10 +7,14 @@ every path. It is packed here and nowhere else, for training as for scoring; a m
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from torch import Tensor
 
 from headwater.schemas import EVENT_TYPES
+
+Codes = TypeVar("Codes", np.ndarray, Tensor)
 
 SIZES = {"event_type": len(EVENT_TYPES) + 1, "gap": 32, "value": 64}
 """How many codes each part has. Code 0 is padding, and of a gap or a value that it is not known."""
@@ -37,6 +41,6 @@ def pack(types: np.ndarray, at: np.ndarray, value: np.ndarray, first: np.ndarray
     return np.where(types > 0, codes, 0)
 
 
-def part(codes: Tensor, name: str) -> Tensor:
+def part(codes: Codes, name: str) -> Codes:
     """One part of packed codes, of the same shape."""
     return codes // _PLACE[name] % SIZES[name]

@@ -125,13 +125,23 @@ def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) ->
 
 - Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, events before {facts["train_until"]}.
 - Protocol {facts["protocol"]}; what lies after that moment {tests} it.
-- Best epoch {facts["best_epoch"]} of {len(history)}; last loss {last.get("loss", float("nan")):.4f}.
+- {_stages(facts, len(history))}; last loss {last.get("loss", float("nan")):.4f}.
+- Weights of what it predicts: {", ".join(f"{name} {weight:g}" for name, weight in facts.get("targets", {}).items()) or "all 1"}.
 - Seed {facts["seed"]}, code revision {facts["code_revision"]}.
 
 Items newer than index {facts["n_items"]} are unknown to it; they reach lists by the popularity fallback until the next training.
 Weights are plain tensors; `manifest.sha256` holds their digests.
 """
     (model / "README.md").write_text(text)
+
+
+def _stages(facts: dict[str, Any], epochs: int) -> str:
+    """What a training went through; two stages stand in one curve, the second counted on from the first."""
+    if before := facts.get("pretrain_epochs"):
+        stages = f"Pre-trained on all events alike, best epoch {before}; then best epoch {facts['best_epoch']}, {epochs} in all"
+    else:
+        stages = f"Best epoch {facts['best_epoch']} of {epochs}"
+    return f"Started from model {facts['start_from']}. {stages}" if facts.get("start_from") else stages
 
 
 def signature(facts: dict[str, Any]) -> ModelSignature:

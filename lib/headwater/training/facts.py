@@ -47,6 +47,7 @@ def gather(
         "protocol": config.evaluate.protocol,
         "train_until": train_until.isoformat() if train_until else "",
         "validation_until": validation_until.isoformat() if validation_until else "",
+        "targets": config.train.targets.model_dump(),
         "seed": config.train.seed,
         "code_revision": code_revision,
         **more,

@@ -10,27 +10,36 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater import models
-from headwater.models import factors
+from headwater.models import SequenceModel, factors
 from headwater.models.spec import ModelSpec
+from headwater.training import transfer
 
 SPREAD = 0.05
 """Of the entries of an item vector that starts from what occurs together; the training soon lengthens what it is sure of."""
 
 
 def weights(
-    spec: ModelSpec, seed: int, sequences: np.ndarray | None = None, described: sparse.csr_matrix | None = None
+    spec: ModelSpec,
+    seed: int,
+    sequences: np.ndarray | None = None,
+    described: sparse.csr_matrix | None = None,
+    source: SequenceModel | None = None,
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """Weights by name, and the spec with the features in it.
 
     ``sequences`` int ``[rows, seq]``: item vectors start as the factors of what occurs near what; ``described`` CSR
-    ``[n_items + 1, buckets]``: what the catalogue says of items (``training.describe``).
+    ``[n_items + 1, buckets]``: what the catalogue says of items (``training.describe``); ``source``, beside ``described``: a
+    model of another site to start from (``training.transfer``).
     """
     torch.manual_seed(seed)
     state = models.build(spec).state_dict()
     if sequences is not None:
         vectors = factors.item_vectors(sequences, spec.n_items, spec.dim, seed)
         state["item.weight"][1 : spec.n_items + 1] = vectors[1:] * SPREAD
-    return (state, spec) if described is None else with_features(state, spec, described)
+    if described is None:
+        return state, spec
+    state, spec = with_features(state, spec, described)
+    return (state if source is None else transfer.carry(state, spec, source, sequences is not None)), spec
 
 
 def with_features(

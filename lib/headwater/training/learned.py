@@ -1,4 +1,9 @@
-"""One training from steps to weights: windows of histories, their snapshot, weights to start from, ranks."""
+"""One training from steps to weights: windows of histories, their snapshot, weights to start from, ranks.
+
+It has one or two stages on the same snapshot: with ``train.pretrain_epochs`` every event first counts alike, and what that
+learned is what the second stage, in which ``train.targets`` count, starts from, with the steps of a fine-tuning: with
+those of a training it forgets what few targets do not tell again.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +15,43 @@ import numpy as np
 from pyspark.sql import DataFrame
 from torch import Tensor
 
-from headwater.config import Config
+from headwater.config import Config, Targets
+from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
 from headwater.training import artifact, initial, readers, snapshot, train
 from headwater.training.validation import Cases
 
 
 @dataclass(frozen=True)
+class Epochs:
+    """How many of a stage each, the best ones by validation."""
+
+    pretrained: int
+    trained: int
+
+
+@dataclass(frozen=True)
 class Learned:
-    """``items``: what was learned from, int ``[sequences, seq]``, left-padded with 0; ``answer``: rank 0's."""
+    """``items``: what was learned from, int ``[sequences, seq]``, left-padded with 0; ``answers``: rank 0's, one a stage."""
 
     spec: ModelSpec
     items: np.ndarray
     sequences: int
-    answer: dict[str, Any]
+    answers: list[dict[str, Any]]
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        return artifact.read_weights(self.answer["weights"])
+        return artifact.read_weights(self.answers[-1]["weights"])
+
+    @property
+    def best(self) -> Epochs:
+        return Epochs(sum(answer["best_epoch"] for answer in self.answers[:-1]), self.answers[-1]["best_epoch"])
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One dict an epoch; the epochs of a second stage are counted on from those of the first."""
+        entries = [entry for answer in self.answers for entry in answer["history"]]
+        return [{**entry, "epoch": number} for number, entry in enumerate(entries, start=1)]
 
 
 def learn(
@@ -39,18 +63,30 @@ def learn(
     described: Any,
     resume: bool,
     validation: Cases | None = None,
-    epochs: int | None = None,
+    epochs: Epochs | None = None,
+    source: SequenceModel | None = None,
 ) -> Learned:
-    """Train on some steps: until validation no longer improves, or for so many ``epochs``."""
+    """Train on some steps: until validation no longer improves, or for so many ``epochs``.
+
+    ``source``: a model of another site to start from.
+    """
     pieces = snapshot.windows(steps, spec.max_length, config.train.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
     learned_from = readers.read_all(data.files)["item"]
     known_pairs = learned_from if config.model.initial == "cooccurrence" else None
-    start, spec = initial.weights(spec, config.train.seed, known_pairs, described)
-    initial_weights = folder / "initial.safetensors"
-    artifact.write_weights(initial_weights, start)
-    planned = train.plan(
-        data, spec, config.train, folder / "run", validation, initial_weights, resume=resume, epochs=epochs
-    )
-    return Learned(spec, learned_from, data.manifest["sequences"], train.run(planned, config.train))
+    start, spec = initial.weights(spec, config.train.seed, known_pairs, described, source)
+    start_weights = folder / "initial.safetensors"
+    artifact.write_weights(start_weights, start)
+    most = epochs or Epochs(config.train.pretrain_epochs, config.train.epochs)
+    first = ("pretrain", most.pretrained, Targets(), config.train.learning_rate)
+    last = ("run", most.trained, config.train.targets, config.train.learning_rate)
+    stages = [first, (*last[:-1], config.finetune.learning_rate)] if config.train.pretrain_epochs else [last]
+    answers: list[dict[str, Any]] = []
+    for name, count, targets, rate in stages:
+        planned = train.plan(
+            data, spec, config.train, folder / name, validation, start_weights, resume, count, rate, targets
+        )
+        answers.append(train.run(planned, config.train))
+        start_weights = Path(answers[-1]["weights"])
+    return Learned(spec, learned_from, data.manifest["sequences"], answers)

@@ -134,6 +134,8 @@ def run_epoch(
             sums[:2] += step
             sums[2] += len(batch["item"])
     sums[2] = group.total(sums[2:])[0]
+    if not sums[1].item():
+        raise ModelError("no event to learn from has a weight as a target; see train.targets")
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])
 
 

@@ -70,6 +70,18 @@ def _quietly() -> Iterator[None]:
 READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}
 
 
+def weighed(read: Reader, targets: Sequence[float]) -> Reader:
+    """A reader whose weights are also those of ``targets``, one a number in ``type``, from padding on."""
+    table = np.asarray(targets, dtype=np.float32)
+
+    def read_weighed(path: str) -> Batch:
+        rows = read(path)
+        types = context.part(rows["context"], "event_type")
+        return {**rows, "weight": rows["weight"] * table[types]}
+
+    return read_weighed
+
+
 def read_all(files: list[str]) -> Batch:
     """All rows of a snapshot, for what needs them at once."""
     parts = [read_pyarrow(path) for path in files]

@@ -19,9 +19,10 @@ import torch
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
-from headwater.config import Train
+from headwater.config import Targets, Train
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
+from headwater.schemas import EVENT_TYPES
 from headwater.training import readers, worker
 from headwater.training.snapshot import Snapshot, digest
 from headwater.training.validation import Cases
@@ -37,9 +38,11 @@ def plan(
     resume: bool = False,
     epochs: int | None = None,
     learning_rate: float | None = None,
+    targets: Targets | None = None,
 ) -> dict[str, Any]:
     """Everything that a rank needs, as plain JSON; ``folder`` holds checkpoints and weights.
 
+    ``targets``, where given, count instead of ``train.targets``: the snapshot says what happened, the plan what of it counts.
     Without ``resume`` what an earlier run left in the folder is removed.
     """
     use_gpu = torch.cuda.is_available() if train.use_gpu == "auto" else train.use_gpu
@@ -59,6 +62,7 @@ def plan(
         "steps": readers.steps(snapshot.manifest["files"], train.batch_size, train.processes),
         "sparse_items": train.moves_rows(spec.n_items),
     }
+    weighing = target_weights(targets or train.targets)
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
     if len(files) % train.processes:
         raise ModelError(f"snapshot {snapshot.directory} has {len(files)} files, train.processes is {train.processes}")
@@ -66,7 +70,7 @@ def plan(
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
         cases.update(getattr(validation, name).tobytes())
-    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest()]
+    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
     settings["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -77,6 +81,7 @@ def plan(
         "snapshot": str(snapshot.directory.resolve()),
         "spec": spec.to_dict(),
         "settings": settings,
+        "targets": weighing,
         "batch_size": train.batch_size,
         "reader": train.reader,
         "folder": str(folder.resolve()),
@@ -87,6 +92,12 @@ def plan(
         "threads": max(1, (os.cpu_count() or 1) // train.processes),
         "timeout_seconds": train.timeout_seconds,
     }
+
+
+def target_weights(targets: Targets) -> list[float]:
+    """Weights by a snapshot's numbers of event types, that of padding first; an impression weighs 0."""
+    named = targets.model_dump()
+    return [0.0, *(named.get(event_type, 0.0) for event_type in EVENT_TYPES)]
 
 
 def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     settings = Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
     wrapped, group = spread(model, settings, rank, world, device)
     snapshot = Snapshot.open(Path(plan["snapshot"]))
-    read = readers.READERS[plan["reader"]]
+    read = readers.weighed(readers.READERS[plan["reader"]], plan["targets"])
     rows = max(1, plan["batch_size"] // world)
 
     counts = torch.zeros(model.spec.n_items + 1)

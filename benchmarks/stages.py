@@ -1,0 +1,268 @@
+"""Does a stage before help? What 5 %, 20 % and 100 % of the users teach, from scratch and from what is known already.
+
+    python benchmarks/stages.py targets ml-100k.inter --set model.layers=1 --set train.batch_size=32 \\
+        --set train.learning_rate=0.003 --set train.pretrain_epochs=10 --set train.epochs=20 --set train.patience=4
+    python benchmarks/stages.py transfer Beauty.txt.gz --attributes Beauty_item2attributes.json \\
+        --config conf/experiments/beauty.yaml --set model.dim=64 --set train.loss.kind=sampled_softmax \\
+        --set train.loss.negatives=512 --set train.epochs=12 --set train.patience=3
+
+``targets``: a file of ratings, of which those from 4 on are what lists must find. Pre-training learns every rating of
+everybody, for ``train.pretrain_epochs``; then a share of the users teaches which ratings are high, with
+``finetune.learning_rate``. Each user's last high rating tests, the one before validates.
+
+``transfer``: sequences as in ``leave_one_out.py``; the items, by lot, are two shops' catalogues that share attributes and
+no item. One is learned whole, the other from a share of its users.
+
+All users are tested, the early stop looks at those of the share alone. NDCG@10 of the whole catalogue, seen items left out.
+No Spark, one process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from leave_one_out import as_batch, attribute_matrix, last_item, quality, read, settings_of
+from leave_one_out import held_out as last_held_out
+
+from headwater import config as configuration
+from headwater import models
+from headwater.config import Config, Targets
+from headwater.evaluation.cases import HeldOut
+from headwater.models import SequenceModel
+from headwater.models.histories import left_padded
+from headwater.models.ranker import Ranker
+from headwater.training import facts, initial, loop, readers
+from headwater.training.settings import Group
+from headwater.training.train import target_weights
+from headwater.training.validation import Cases, mean_ndcg
+
+SHARES = (0.05, 0.2, 1.0)
+VIEW, LIKE = 1, 5
+"""Event types of a low and of a high rating: `view` and `purchase`."""
+LIKES = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
+
+app = typer.Typer(add_completion=False)
+Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
+Rows = dict[str, dict[float, list[float]]]
+"""NDCG@10 by name and share, a seed each."""
+
+
+@app.command()
+def targets(
+    data: Path,
+    config: list[Path] = typer.Option([], "--config"),
+    set_: list[str] = typer.Option([], "--set"),
+    seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
+    threads: int = typer.Option(1, "--threads"),
+) -> None:
+    """Pre-train on all ratings, fine-tune on those from 4 on."""
+    torch.set_num_threads(threads)
+    settings = configuration.load(config, set_)
+    length = settings.sequence.max_length
+    users = rated(data)
+    n_items = max(int(user["item"].max()) for user in users)
+    validation, test = (last_liked(users, place) for place in (2, 1))
+    taught = [{name: values[: liked(user)[-2]] for name, values in user.items()} for user in users]
+    everything = windows(taught, length, settings.train.windows)
+    print(f"{len(users):,} users, {n_items:,} items, {sum(len(user['item']) for user in users):,} ratings")
+    slower = with_train(settings, learning_rate=settings.finetune.learning_rate)
+    found: Rows = {}
+    for seed in range(1, seeds + 1):
+        start = initial.weights(facts.spec_of(settings, n_items), seed, everything["item"])
+        learned = fitted(everything, start, None, with_train(settings, epochs=settings.train.pretrain_epochs), seed)
+        note(found, "pre-trained, as it is", 0, learned, test, n_items)
+        for share, chosen in shares(len(users), seed):
+            rows = windows([taught[user] for user in chosen], length, settings.train.windows)
+            cases = some(validation, chosen).arrays(length)
+            known = initial.weights(facts.spec_of(settings, n_items), seed, rows["item"])
+            before = (learned.state_dict(), learned.spec)
+            arms: dict[str, tuple[Start, Config, Targets]] = {
+                "from scratch, all ratings alike": (known, settings, Targets()),
+                "from scratch, high ratings": (known, settings, LIKES),
+                "pre-trained, then all ratings alike": (before, slower, Targets()),
+                "pre-trained, then high ratings": (before, slower, LIKES),
+            }
+            for name, (first, chosen_settings, counted) in arms.items():
+                note(found, name, share, fitted(rows, first, cases, chosen_settings, seed, counted), test, n_items)
+    show(found)
+
+
+@app.command()
+def transfer(
+    data: Path,
+    attributes: Path = typer.Option(..., "--attributes", help="JSON: item → list of attributes"),
+    config: list[Path] = typer.Option([], "--config"),
+    set_: list[str] = typer.Option([], "--set"),
+    seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
+    threads: int = typer.Option(1, "--threads"),
+) -> None:
+    """Learn one half of a catalogue, then the other one from its encoder and the meaning of attributes."""
+    torch.set_num_threads(threads)
+    settings = configuration.load(config, set_)
+    length = settings.sequence.max_length
+    sequences = read(data)
+    described = attribute_matrix(attributes, sequences)
+    first = np.random.default_rng(0).random(last_item(sequences) + 1) < 0.5
+    (one, about_one), (two, about_two) = (half(sequences, described, mask) for mask in (first, ~first))
+    n_items, test, validation = last_item(two), last_held_out(two, 1), last_held_out(two, 2)
+    print(f"{len(one):,} users and {last_item(one):,} items first, then {len(two):,} and {n_items:,}")
+    found: Rows = {}
+    for seed in range(1, seeds + 1):
+        rows = learnable(one, length)
+        start = initial.weights(facts.spec_of(settings, last_item(one)), seed, rows, about_one)
+        source = fitted(as_batch(rows), start, last_held_out(one, 2).arrays(length), settings, seed)
+        for share, chosen in shares(len(two), seed):
+            rows = learnable([two[user] for user in chosen], length)
+            cases = some(validation, chosen).arrays(length)
+            for name, first_weights in starts(settings, n_items, seed, rows, about_two, source):
+                if name.endswith("as it is"):
+                    model = built(first_weights)
+                else:
+                    model = fitted(as_batch(rows), first_weights, cases, settings, seed)
+                note(found, name, share, model, test, n_items)
+    show(found)
+
+
+def starts(
+    config: Config, n_items: int, seed: int, rows: np.ndarray, described: Any, source: SequenceModel
+) -> Iterator[tuple[str, Start]]:
+    """What a training of the second catalogue may start from."""
+    spec = facts.spec_of(config, n_items)
+    yield "from scratch, random vectors", initial.weights(spec, seed, None, described)
+    yield "from scratch, factors", initial.weights(spec, seed, rows, described)
+    nothing = initial.weights(spec, seed, None, described, source)
+    turned = initial.weights(spec, seed, rows, described, source)
+    by_chance, _ = initial.weights(spec, seed, rows, described)
+    yield "transferred, as it is", nothing
+    yield "transferred, factors turned, as it is", turned
+    yield "transferred, no vectors", nothing
+    yield "transferred, factors as they fall", ({**turned[0], "item.weight": by_chance["item.weight"]}, turned[1])
+    yield "transferred, factors turned", turned
+
+
+def with_train(config: Config, **changes: Any) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
+def rated(path: Path) -> list[dict[str, np.ndarray]]:
+    """Each user's items (from 1) and event types, oldest first; users with fewer than three high ratings are left out."""
+    table = pd.read_csv(path, sep="\t")
+    table.columns = pd.Index([name.partition(":")[0] for name in table.columns])
+    table = table.sort_values(["timestamp", "user_id", "item_id"], kind="stable")
+    table["item"] = pd.factorize(table["item_id"])[0] + 1
+    table["context"] = np.where(table["rating"] >= 4, LIKE, VIEW)
+    users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in table.groupby("user_id")]
+    return [user for user in users if (user["context"] == LIKE).sum() >= 3 and liked(user)[-2] > 0]
+
+
+def liked(user: dict[str, np.ndarray]) -> np.ndarray:
+    return np.flatnonzero(user["context"] == LIKE)
+
+
+def last_liked(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
+    """Each user's high rating ``place`` from the end (1 the last) and all ratings before it."""
+    until = [liked(user)[-place] for user in users]
+    before = [user["item"][:end] for user, end in zip(users, until, strict=True)]
+    return HeldOut(
+        np.arange(len(users)),
+        before,
+        [user["context"][:end] for user, end in zip(users, until, strict=True)],
+        [np.unique(items) for items in before],
+        [user["item"][end : end + 1] for user, end in zip(users, until, strict=True)],
+        np.array(until),
+    )
+
+
+def some(held: HeldOut, chosen: np.ndarray) -> HeldOut:
+    lists = ([part[user] for user in chosen] for part in (held.items, held.context, held.seen, held.targets))
+    return HeldOut(held.users[chosen], *lists, held.events_before[chosen])
+
+
+def shares(users: int, seed: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Users by lot; a larger share holds the smaller ones."""
+    order = np.random.default_rng(seed).permutation(users)
+    for share in SHARES:
+        yield share, np.sort(order[: round(share * users)])
+
+
+def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> readers.Batch:
+    """Histories as ``training.snapshot.windows`` cuts them, ``[rows, length + 1]``, each target of weight 1."""
+    ends = [(user, len(user["item"]) - length * piece) for user in users for piece in range(count)]
+    cut = {
+        name: left_padded([user[name][max(0, end - length - 1) : end] for user, end in ends if end >= 2], length + 1)
+        for name in ("item", "context")
+    }
+    return cut | {"weight": np.ones(cut["item"].shape, np.float32)}
+
+
+def half(sequences: list[np.ndarray], described: Any, kept: np.ndarray) -> tuple[list[np.ndarray], Any]:
+    """What happened with some items, numbered anew from 1, and what is said of them; users need three events."""
+    kept = kept.copy()
+    kept[0] = False
+    number = np.cumsum(kept)
+    shorter = [number[items[kept[items]]] for items in sequences]
+    kept[0] = True
+    return [items for items in shorter if len(items) >= 3], described[np.flatnonzero(kept)]
+
+
+def learnable(sequences: list[np.ndarray], length: int) -> np.ndarray:
+    """What precedes each user's last two events, where it is enough to learn from."""
+    rows = left_padded([items[:-2] for items in sequences], length + 1)
+    return rows[(rows > 0).sum(1) >= 2]
+
+
+def built(start: Start) -> SequenceModel:
+    weights, spec = start
+    model = models.build(spec)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def fitted(
+    rows: readers.Batch, start: Start, cases: Cases | None, config: Config, seed: int, targets: Targets | None = None
+) -> SequenceModel:
+    """A model trained in this process from some weights on; its best epoch by ``cases``, the last one without."""
+    model, cpu = built(start), torch.device("cpu")
+    read_rows = readers.weighed(lambda _: rows, target_weights(targets or config.train.targets))
+    counts = torch.from_numpy(readers.target_counts([""], read_rows, model.spec.n_items))
+    with tempfile.TemporaryDirectory() as folder:
+        found = loop.fit(
+            model,
+            model,
+            lambda epoch: readers.epoch([""], read_rows, config.train.batch_size, seed, epoch),
+            None if cases is None else lambda judged: mean_ndcg(judged, cases, cpu),
+            settings_of(config, seed),
+            Group(0, 1, torch.clone),
+            cpu,
+            Path(folder),
+            False,
+            counts,
+        )
+    model.load_state_dict(found.weights)
+    return model.eval()
+
+
+def note(found: Rows, name: str, share: float, model: SequenceModel, test: HeldOut, n_items: int) -> None:
+    value = quality(Ranker(model, {}, {}), test, n_items)["NDCG@10"]
+    found.setdefault(name, {}).setdefault(share, []).append(value)
+    print(f"{name}{f', {share:.0%}' if share else ''}: {value:.4f}", flush=True)
+
+
+def show(found: Rows) -> None:
+    """A line a start: mean and spread over seeds for each share; what needs no share stands under all."""
+    print(f"{'test NDCG@10':<40}" + "".join(f"{share:>16.0%}" for share in SHARES))
+    for name, by_share in found.items():
+        values = [np.array(by_share.get(share, by_share.get(0, []))) for share in SHARES]
+        cells = (f"{each.mean():.4f} ± {each.std(ddof=min(1, len(each) - 1)):.4f}" for each in values)
+        print(f"{name:<40}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+if __name__ == "__main__":
+    app()

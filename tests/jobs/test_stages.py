@@ -1,0 +1,55 @@
+"""A shop that learns what is bought: from all that happens first, and from another shop's model before that."""
+
+from pathlib import Path
+
+import pytest
+import shop
+from inside import Inside
+
+from headwater.config import Model, Targets, Train
+from headwater.errors import ModelError
+from headwater.tracking import Registry
+
+DESCRIBED = Model(dim=16, layers=1, heads=1, features=("category", "title"))
+SHORT = Train(epochs=2, use_gpu=False)
+
+
+@pytest.fixture(scope="module")
+def site(spark, tmp_path_factory):
+    site = Inside(spark, tmp_path_factory.mktemp("stages"), shop.CONFIG)
+    shop.write_first_day(site.landing)
+    site.call("ingest_events", "ingest")
+    site.call("build_sequences", "build")
+    return site
+
+
+def train(site, model=DESCRIBED, **settings):
+    return site.call("train_model", "fit", False, model=model, train=SHORT.model_copy(update=settings))
+
+
+def test_a_version_tells_its_stages_and_its_curves_go_on_from_one_to_the_next(site):
+    first = train(site, refit=False)["model_version"]
+    folder = Registry(site.config).download(first)
+    only_bought = Targets(view=0, click=0)
+    closing = train(site, start_from=str(folder), pretrain_epochs=1, targets=only_bought)
+    registry, version = Registry(site.config), closing["model_version"]
+    assert (closing["epochs"], closing["pretrain_epochs"]) == (3, 1)
+    known = registry.facts(version)
+    assert (known["pretrain_epochs"], known["start_from"]) == (1, str(folder))
+    assert known["targets"] == only_bought.model_dump()
+    curves = registry.history(version)
+    assert [epoch for epoch, _ in curves["loss"]] == [epoch for epoch, _ in curves["epoch_ndcg_10"]] == [1, 2, 3]
+    card = (registry.download(version) / "README.md").read_text()
+    assert "Pre-trained on all events alike, best epoch 1; then best epoch " in card
+    assert f"Started from model {folder}" in card
+    assert "view 0, search 1, click 0" in card
+
+
+def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned(site):
+    plain = train(site, model=Model(dim=16, layers=1, heads=1), refit=False, epochs=1)["model_version"]
+    with pytest.raises(ModelError, match=f"model {plain} knows no features of items"):
+        train(site, start_from=str(plain))
+    with pytest.raises(ModelError, match="has no version 99"):
+        train(site, start_from="99")
+    with pytest.raises(ModelError, match=r"nowhere has no manifest\.sha256"):
+        train(site, start_from=str(Path("nowhere")))
