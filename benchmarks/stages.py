@@ -43,7 +43,7 @@ from headwater.training.settings import Group
 from headwater.training.train import target_weights
 from headwater.training.validation import Cases, mean_ndcg
 
-SHARES = (0.05, 0.2, 1.0)
+SHARES = [0.05, 0.2, 1.0]
 VIEW, LIKE = 1, 5
 """Event types of a low and of a high rating: `view` and `purchase`."""
 LIKES = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
@@ -61,6 +61,7 @@ def targets(
     set_: list[str] = typer.Option([], "--set"),
     seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
     threads: int = typer.Option(1, "--threads"),
+    share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
     """Pre-train on all ratings, fine-tune on those from 4 on."""
     torch.set_num_threads(threads)
@@ -78,7 +79,7 @@ def targets(
         start = initial.weights(facts.spec_of(settings, n_items), seed, everything["item"])
         learned = fitted(everything, start, None, with_train(settings, epochs=settings.train.pretrain_epochs), seed)
         note(found, "pre-trained, as it is", 0, learned, test, n_items)
-        for share, chosen in shares(len(users), seed):
+        for part, chosen in shares(len(users), share, seed):
             rows = windows([taught[user] for user in chosen], length, settings.train.windows)
             cases = some(validation, chosen).arrays(length)
             known = initial.weights(facts.spec_of(settings, n_items), seed, rows["item"])
@@ -90,8 +91,8 @@ def targets(
                 "pre-trained, then high ratings": (before, slower, LIKES),
             }
             for name, (first, chosen_settings, counted) in arms.items():
-                note(found, name, share, fitted(rows, first, cases, chosen_settings, seed, counted), test, n_items)
-    show(found)
+                note(found, name, part, fitted(rows, first, cases, chosen_settings, seed, counted), test, n_items)
+    show(found, share)
 
 
 @app.command()
@@ -102,6 +103,7 @@ def transfer(
     set_: list[str] = typer.Option([], "--set"),
     seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
     threads: int = typer.Option(1, "--threads"),
+    share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
     """Learn one half of a catalogue, then the other one from its encoder and the meaning of attributes."""
     torch.set_num_threads(threads)
@@ -118,7 +120,7 @@ def transfer(
         rows = learnable(one, length)
         start = initial.weights(facts.spec_of(settings, last_item(one)), seed, rows, about_one)
         source = fitted(as_batch(rows), start, last_held_out(one, 2).arrays(length), settings, seed)
-        for share, chosen in shares(len(two), seed):
+        for part, chosen in shares(len(two), share, seed):
             rows = learnable([two[user] for user in chosen], length)
             cases = some(validation, chosen).arrays(length)
             for name, first_weights in starts(settings, n_items, seed, rows, about_two, source):
@@ -126,8 +128,8 @@ def transfer(
                     model = built(first_weights)
                 else:
                     model = fitted(as_batch(rows), first_weights, cases, settings, seed)
-                note(found, name, share, model, test, n_items)
-    show(found)
+                note(found, name, part, model, test, n_items)
+    show(found, share)
 
 
 def starts(
@@ -185,10 +187,10 @@ def some(held: HeldOut, chosen: np.ndarray) -> HeldOut:
     return HeldOut(held.users[chosen], *lists, held.events_before[chosen])
 
 
-def shares(users: int, seed: int) -> Iterator[tuple[float, np.ndarray]]:
+def shares(users: int, wanted: list[float], seed: int) -> Iterator[tuple[float, np.ndarray]]:
     """Users by lot; a larger share holds the smaller ones."""
     order = np.random.default_rng(seed).permutation(users)
-    for share in SHARES:
+    for share in wanted:
         yield share, np.sort(order[: round(share * users)])
 
 
@@ -255,11 +257,11 @@ def note(found: Rows, name: str, share: float, model: SequenceModel, test: HeldO
     print(f"{name}{f', {share:.0%}' if share else ''}: {value:.4f}", flush=True)
 
 
-def show(found: Rows) -> None:
+def show(found: Rows, shares: list[float]) -> None:
     """A line a start: mean and spread over seeds for each share; what needs no share stands under all."""
-    print(f"{'test NDCG@10':<40}" + "".join(f"{share:>16.0%}" for share in SHARES))
+    print(f"{'test NDCG@10':<40}" + "".join(f"{share:>16.0%}" for share in shares))
     for name, by_share in found.items():
-        values = [np.array(by_share.get(share, by_share.get(0, []))) for share in SHARES]
+        values = [np.array(by_share.get(share, by_share.get(0, []))) for share in shares]
         cells = (f"{each.mean():.4f} ± {each.std(ddof=min(1, len(each) - 1)):.4f}" for each in values)
         print(f"{name:<40}" + "".join(f"{cell:>16}" for cell in cells))
 
