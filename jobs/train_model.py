@@ -31,7 +31,7 @@ from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import work_folder
 from headwater.training import artifact, describe, facts, hybrid, transfer
-from headwater.training.learned import learn
+from headwater.training.learned import Task, learn
 
 app = typer.Typer(add_completion=False)
 
@@ -81,17 +81,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
         validation = replace(validation, prior=popular.numpy())
     described = describe.features(items, config.model.features, n_items) if config.model.features else None
-    tried = learn(
-        learned,
-        folder / "tried",
-        inputs,
-        spec,
-        config,
-        described,
-        resume,
-        validation.first(config.train.validation_users),
-        source=source,
-    )
+    task = Task(spec, config, inputs, described, source, resume)
+    tried = learn(task, learned, folder / "tried", validation.first(config.train.validation_users))
     best = tried.best
     known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
     known |= {"parent_version": 0, "start_from": config.train.start_from, "features": list(config.model.features)}
@@ -103,7 +94,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         artifact.save(model, tried.weights, tried.spec, known)
         known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
     if config.train.refit:
-        kept = learn(until_test, folder / "refit", inputs, spec, config, described, resume, epochs=best, source=source)
+        kept = learn(task, until_test, folder / "refit", epochs=best)
         parts = hybrid.fit_parts(blended, kept.items, n_items)
         known |= {"refit": True, "train_until": known["validation_until"]}
     known["sequences"] = kept.sequences

@@ -13,7 +13,7 @@ from headwater.config import Config, Finetune, Model, Sequence, Targets, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec
 from headwater.training import artifact, describe, facts, initial, readers, snapshot, train, transfer
-from headwater.training.learned import learn
+from headwater.training.learned import Task, learn
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 BOUGHT = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
@@ -105,13 +105,13 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
     )
     spec = facts.spec_of(config, 12)
     frame = steps(spark, shoppers())
-    found = learn(frame, tmp_path, {}, spec, config, None, resume=False)
+    found = learn(Task(spec, config, {}), frame, tmp_path)
     before = artifact.read_weights(found.answers[0]["weights"])
     assert foretold(before, spec) == [1] * 12
     assert foretold(found.weights, spec) == [6] * 12
     assert [entry["epoch"] for entry in found.history] == list(range(1, 13))
     assert dataclasses.astuple(found.best) == (8, 4)
-    again = learn(frame, tmp_path, {}, spec, config, None, resume=True)  # both stages are found finished
+    again = learn(Task(spec, config, {}, resume=True), frame, tmp_path)  # both stages are found finished
     assert again.history == found.history
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in found.weights.items())
 

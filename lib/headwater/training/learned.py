@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
+from scipy import sparse
 from torch import Tensor
 
 from headwater.config import Config, Targets
@@ -20,6 +21,22 @@ from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
 from headwater.training import artifact, initial, readers, snapshot, train
 from headwater.training.validation import Cases
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the trainings of one version have in common.
+
+    ``inputs``: facts that name the tables learned from; ``described``: what the catalogue says of items
+    (``training.describe``), None where the model is not to know; ``source``: a model of another site to start from.
+    """
+
+    spec: ModelSpec
+    config: Config
+    inputs: dict[str, Any]
+    described: sparse.csr_matrix | None = None
+    source: SequenceModel | None = None
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,38 +72,27 @@ class Learned:
 
 
 def learn(
-    steps: DataFrame,
-    folder: Path,
-    inputs: dict[str, Any],
-    spec: ModelSpec,
-    config: Config,
-    described: Any,
-    resume: bool,
-    validation: Cases | None = None,
-    epochs: Epochs | None = None,
-    source: SequenceModel | None = None,
+    task: Task, steps: DataFrame, folder: Path, validation: Cases | None = None, epochs: Epochs | None = None
 ) -> Learned:
-    """Train on some steps: until validation no longer improves, or for so many ``epochs``.
-
-    ``source``: a model of another site to start from.
-    """
-    pieces = snapshot.windows(steps, spec.max_length, config.train.windows)
+    """Train on some steps, until validation no longer improves or for so many ``epochs``; ``folder`` keeps what a resumed
+    training finds again."""
+    spec, config, options = task.spec, task.config, task.config.train
+    pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
-    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+    data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
     learned_from = readers.read_all(data.files)["item"]
     known_pairs = learned_from if config.model.initial == "cooccurrence" else None
-    start, spec = initial.weights(spec, config.train.seed, known_pairs, described, source)
-    start_weights = folder / "initial.safetensors"
-    artifact.write_weights(start_weights, start)
-    most = epochs or Epochs(config.train.pretrain_epochs, config.train.epochs)
-    first = ("pretrain", most.pretrained, Targets(), config.train.learning_rate)
-    last = ("run", most.trained, config.train.targets, config.train.learning_rate)
-    stages = [first, (*last[:-1], config.finetune.learning_rate)] if config.train.pretrain_epochs else [last]
+    start, spec = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
+    weights = folder / "initial.safetensors"
+    artifact.write_weights(weights, start)
+    most = epochs or Epochs(options.pretrain_epochs, options.epochs)
+    stages = [("run", most.trained, options.targets, options.learning_rate)]
+    if options.pretrain_epochs:
+        alike = ("pretrain", most.pretrained, Targets(), options.learning_rate)
+        stages = [alike, ("run", most.trained, options.targets, config.finetune.learning_rate)]
     answers: list[dict[str, Any]] = []
     for name, count, targets, rate in stages:
-        planned = train.plan(
-            data, spec, config.train, folder / name, validation, start_weights, resume, count, rate, targets
-        )
-        answers.append(train.run(planned, config.train))
-        start_weights = Path(answers[-1]["weights"])
+        planned = train.plan(data, spec, options, folder / name, validation, weights, task.resume, count, rate, targets)
+        answers.append(train.run(planned, options))
+        weights = Path(answers[-1]["weights"])
     return Learned(spec, learned_from, data.manifest["sequences"], answers)
