@@ -95,7 +95,7 @@ def prepare(tables: Warehouse, config: Config, root: Path) -> None:
         "blend": {"transitions": 2.0, "recency": 0.5}, "train_until": NOW.isoformat(), "validation_until": NOW.isoformat(),
     }  # fmt: skip
     torch.manual_seed(1)
-    artifact.save(root / "model", build(spec).state_dict(), spec, facts, count(padded, ITEMS))
+    artifact.save(root / "model", build(spec).state_dict(), spec, facts, {"transitions": count(padded, ITEMS)})
     runs.log_training(Registry(config), config, root / "model", facts, [{"epoch": 1, "loss": 1.0}], "train_model")
 
 
