@@ -97,6 +97,7 @@ def users(batch: int) -> pd.DataFrame:
             "item_idx": histories,
             "event_type": [["view"] * len(history) for history in histories],
             "at": [[0.0] * len(history) for history in histories],
+            "value": [[np.nan] * len(history) for history in histories],
             "seen_items": [np.unique(history) for history in histories],
         }
     )
