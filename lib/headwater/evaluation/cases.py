@@ -95,7 +95,7 @@ def temporal(
     after = steps.where(F.col("event_time") >= F.lit(start))
     if end is not None:
         after = after.where(F.col("event_time") < F.lit(end))
-    return _cases(before, after.where(F.col("event_type").isin(*targets)), max_length, exclude_seen)
+    return _cases(before, after, max_length, exclude_seen, targets)
 
 
 def leave_one_out(
@@ -111,7 +111,7 @@ def leave_one_out(
     after = without_last(steps, place_from_end - 1).join(
         before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
     )
-    held = _cases(before, after.where(F.col("event_type").isin(*targets)), max_length, exclude_seen)
+    held = _cases(before, after, max_length, exclude_seen, targets)
     return held.where(F.col("events_before") > 0)
 
 
@@ -174,8 +174,12 @@ def _histories(before: DataFrame, max_length: int) -> DataFrame:
     )
 
 
-def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool) -> DataFrame:
-    targets = after.groupBy("user_id").agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
+def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool, types: Sequence[str]) -> DataFrame:
+    targets = (
+        after.where(F.col("event_type").isin(*types))
+        .groupBy("user_id")
+        .agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
+    )
     nothing = F.array().cast("array<int>")
     joined = targets.join(_histories(before, max_length), "user_id", how="left").withColumn(
         "seen", F.coalesce("seen", nothing)

@@ -143,8 +143,7 @@ class Scorer:
         """Rows of lists ``[users, n]``, each with the event behind it; without one where popularity is enough for the place
         and most of the score, which nobody would take for a consequence of what they did."""
         place = decisive_events(self.ranker, query, items, users.history, users.context)
-        everybodys = shared.users[:, -1:] * self.ranker.recency[items]
-        popular = (everybodys > self.ranker.own_part(items, query).clamp(min=0)) & self._anyway(users, member, items)
+        popular = self._popular(users, query, shared, member, items)
         place = place.masked_fill((items == 0) | popular, -1)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
@@ -152,13 +151,18 @@ class Scorer:
         frame["otherwise"] = np.where(popular.flatten().numpy(), LATELY, "fits what you did so far")
         return frame
 
-    def _anyway(self, users: Users, member: np.ndarray, items: Tensor) -> Tensor:
-        """Which of the items ``[users, n]`` are popular enough to be listed whatever a user did, bool of the same shape."""
-        found = np.zeros(items.shape, dtype=bool)
-        if self.ranker.blend.get("recency"):
-            for user, (group, listed) in enumerate(zip(member, items.numpy(), strict=True)):
-                found[user] = self.groups[group].ladder.stands_anyway(listed, users.seen[user])
-        return torch.from_numpy(found)
+    def _popular(self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor) -> Tensor:
+        """Which of the items ``[users, n]`` owe most of their score to popularity, and would be listed for it whatever a
+        user did: bool of the same shape."""
+        if not self.ranker.blend.get("recency"):
+            return torch.zeros(items.shape, dtype=torch.bool)
+        anyway = [
+            self.groups[group].ladder.stands_anyway(listed, seen)
+            for group, listed, seen in zip(member, items.numpy(), users.seen, strict=True)
+        ]
+        everybodys = shared.users[:, -1:] * self.ranker.recency[items]
+        most = everybodys > self.ranker.own_part(items, query).clamp(min=0)
+        return most & torch.from_numpy(np.array(anyway, dtype=bool).reshape(items.shape))
 
     def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
         """Let the rows of what was bought before say so."""
