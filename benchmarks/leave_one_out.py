@@ -38,6 +38,8 @@ from headwater.training import describe, facts, hybrid, initial, loop, readers
 from headwater.training.settings import Group, Settings
 from headwater.training.validation import Cases, mean_ndcg
 
+Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
+"""Weights by name, and what they are the weights of."""
 CLICK = 3
 """Event type of everything: the files do not tell."""
 
@@ -123,6 +125,13 @@ def on_cpu(model: SequenceModel, cases: Cases) -> float:
     return mean_ndcg(model, cases, torch.device("cpu"))
 
 
+def built(start: Start) -> SequenceModel:
+    weights, spec = start
+    model = models.build(spec)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
 def fit(
     batch: readers.Batch,
     cases: Cases | None,
@@ -135,9 +144,20 @@ def fit(
     """A model trained on all rows in this process, and its best epoch by ``judge``; the last one without ``cases``."""
     known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
     spec = facts.spec_of(config, n_items)
-    weights, spec = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
-    model = models.build(spec)
-    model.load_state_dict(weights)
+    start = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
+    return fit_from(start, batch, cases, config, seed, judge)
+
+
+def fit_from(
+    start: Start,
+    batch: readers.Batch,
+    cases: Cases | None,
+    config: Config,
+    seed: int,
+    judge: Callable[[SequenceModel, Cases], float] = on_cpu,
+) -> tuple[SequenceModel, int]:
+    """The same from given weights on."""
+    model, n_items = built(start), start[1].n_items
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,6 @@ No Spark, one process.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,20 +27,18 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import as_batch, attribute_matrix, last_item, quality, read, settings_of
+from leave_one_out import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read
 from leave_one_out import held_out as last_held_out
 
 from headwater import config as configuration
-from headwater import models
 from headwater.config import Config, Targets
 from headwater.evaluation.cases import HeldOut
 from headwater.models import SequenceModel
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
-from headwater.training import facts, initial, loop, readers
-from headwater.training.settings import Group
+from headwater.training import facts, initial, readers
 from headwater.training.train import target_weights
-from headwater.training.validation import Cases, mean_ndcg
+from headwater.training.validation import Cases
 
 SHARES = [0.05, 0.2, 1.0]
 VIEW, LIKE = 1, 5
@@ -49,7 +46,6 @@ VIEW, LIKE = 1, 5
 LIKES = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
 
 app = typer.Typer(add_completion=False)
-Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
 Rows = dict[str, dict[float, list[float]]]
 """NDCG@10 by name and share, a seed each."""
 
@@ -220,35 +216,12 @@ def learnable(sequences: list[np.ndarray], length: int) -> np.ndarray:
     return rows[(rows > 0).sum(1) >= 2]
 
 
-def built(start: Start) -> SequenceModel:
-    weights, spec = start
-    model = models.build(spec)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
 def fitted(
     rows: readers.Batch, start: Start, cases: Cases | None, config: Config, seed: int, targets: Targets | None = None
 ) -> SequenceModel:
-    """A model trained in this process from some weights on; its best epoch by ``cases``, the last one without."""
-    model, cpu = built(start), torch.device("cpu")
-    read_rows = readers.weighed(lambda _: rows, target_weights(targets or config.train.targets))
-    counts = torch.from_numpy(readers.target_counts([""], read_rows, model.spec.n_items))
-    with tempfile.TemporaryDirectory() as folder:
-        found = loop.fit(
-            model,
-            model,
-            lambda epoch: readers.epoch([""], read_rows, config.train.batch_size, seed, epoch),
-            None if cases is None else lambda judged: mean_ndcg(judged, cases, cpu),
-            settings_of(config, seed),
-            Group(0, 1, torch.clone),
-            cpu,
-            Path(folder),
-            False,
-            counts,
-        )
-    model.load_state_dict(found.weights)
-    return model.eval()
+    """A model trained from some weights on; its best epoch by ``cases``, the last one without."""
+    weighed = readers.weighed(lambda _: rows, target_weights(targets or config.train.targets))
+    return fit_from(start, weighed(""), cases, config, seed)[0]
 
 
 def note(found: Rows, name: str, share: float, model: SequenceModel, test: HeldOut, n_items: int) -> None:
