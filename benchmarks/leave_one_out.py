@@ -6,7 +6,7 @@ The file has a line a user, "user item item …" in order of time, the format of
 Training sees neither of the last two items; the test history holds the validation item. The whole catalogue is ranked,
 seen items left out, ties against us. ``--attributes`` is a JSON object of item → attributes, for ``model.features``.
 With ``model.hybrid`` the blend and its sequence model alone stand in two columns. No Spark: the same rooms of the
-library that the jobs call, in one process and on ``--threads`` threads.
+library that the jobs call, in one process, on a GPU where there is one and else on ``--threads`` threads.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from headwater.training.validation import Cases, mean_ndcg
 
 Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
 """Weights by name, and what they are the weights of."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLICK = 3
 """Event type of everything: the files do not tell."""
 
@@ -121,8 +122,8 @@ def train(
     return found
 
 
-def on_cpu(model: SequenceModel, cases: Cases) -> float:
-    return mean_ndcg(model, cases, torch.device("cpu"))
+def by_ndcg(model: SequenceModel, cases: Cases) -> float:
+    return mean_ndcg(model, cases, DEVICE)
 
 
 def built(start: Start) -> SequenceModel:
@@ -139,7 +140,7 @@ def fit(
     n_items: int,
     config: Config,
     seed: int,
-    judge: Callable[[SequenceModel, Cases], float] = on_cpu,
+    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
 ) -> tuple[SequenceModel, int]:
     """A model trained on all rows in this process, and its best epoch by ``judge``; the last one without ``cases``."""
     known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
@@ -154,10 +155,10 @@ def fit_from(
     cases: Cases | None,
     config: Config,
     seed: int,
-    judge: Callable[[SequenceModel, Cases], float] = on_cpu,
+    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
 ) -> tuple[SequenceModel, int]:
     """The same from given weights on."""
-    model, n_items = built(start), start[1].n_items
+    model, n_items = built(start).to(DEVICE), start[1].n_items
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -168,13 +169,13 @@ def fit_from(
             None if cases is None else lambda judged: judge(judged, cases),
             dataclasses.replace(settings_of(config, seed), steps=steps, sparse_items=config.train.moves_rows(n_items)),
             Group(0, 1, torch.clone),
-            torch.device("cpu"),
+            DEVICE,
             Path(folder),
             False,
             counts,
         )
     model.load_state_dict(fitted.weights)
-    return model.eval(), fitted.best_epoch
+    return model.cpu().eval(), fitted.best_epoch
 
 
 def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Batch:

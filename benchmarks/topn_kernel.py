@@ -24,8 +24,9 @@ DIM, N, THREADS, ROUNDS = 64, 10, 1, 3
 
 OURS = f"""
 import numpy, sys, time, torch
-from headwater.scoring.kernel import BATCH, TILE, top_n
+from headwater.scoring.kernel import TILES, top_n
 torch.set_num_threads({THREADS})
+BATCH, TILE = TILES["cpu"]
 users, items = (torch.from_numpy(numpy.load(f"{{sys.argv[1]}}/{{name}}.npy")) for name in ("users", "items"))
 buffer = torch.empty(BATCH, TILE)
 def product():

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch._dynamo  # what an optimiser imports in its first step
 import typer
-from leave_one_out import as_batch, attribute_matrix, fit, held_out, last_item, on_cpu, read, settings_of
+from leave_one_out import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read, settings_of
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from watch import Watch
 
@@ -169,7 +169,7 @@ def ours(
     def judge(model: Any, cases: Cases) -> float:
         wall, cpu, epochs = watch.wall, watch.cpu, len(moments) + 1
         with watch.paused():
-            quality = on_cpu(model, cases)
+            quality = by_ndcg(model, cases)
         moments.append(shown(name, Moment(wall, cpu, epochs * len(rows), epochs * events, quality)))
         if cpu > seconds or quality >= target:
             raise Enough

@@ -168,6 +168,7 @@ class Model(Section):
     heads: Positive = 2
     feed_forward: Positive = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    input_scale: Annotated[float, Field(gt=0)] | None = None
     input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     mask_probability: Fraction = 0.2
     context: tuple[Literal["event_type", "gap", "value"], ...] = ("event_type", "gap")
@@ -350,6 +351,7 @@ class Topn(Section):
     exclude: tuple[Exclusion, ...] = ()
     repeat: Repeat = Repeat()
     batch_users: Positive = 1_024
+    use_gpu: bool | Literal["auto"] = "auto"
     variety: Rule = "dpp"
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.1
     candidates: Positive = 40

@@ -1,5 +1,7 @@
 """One contract for every encoder: no leak, no influence of padding, order matters, a planted pattern is learned."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -54,6 +56,18 @@ def test_the_newest_state_is_the_last_of_all_states(kind):
     items = torch.tensor([[0, 0, 4, 5, 6], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7]])
     steps, real = model.item(items), items > 0
     torch.testing.assert_close(model.newest(steps, real), model.transform(steps, real)[:, -1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scale_lengthens_what_goes_in_and_nothing_else(kind):
+    model, items = built(kind).eval(), torch.tensor([[0, 4, 5, 6]])
+    longer = models.build(dataclasses.replace(model.spec, input_scale=3.0)).eval()
+    longer.load_state_dict(model.state_dict())
+    assert torch.equal(longer.item_matrix(), model.item_matrix())
+    with torch.no_grad():
+        model.item.weight *= 3
+    vector = longer.user_vectors(items, types_of(items))
+    torch.testing.assert_close(vector, model.user_vectors(items, types_of(items)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +134,7 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
     whole.backward()
     expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
-    monkeypatch.setattr(losses, "TILE_LOGITS", 1)  # the smallest tile: 16 of 36 positions
+    monkeypatch.setitem(losses.TILE_LOGITS, "cpu", 1)  # the smallest tile: 16 of 36 positions
     tiled, _ = model.loss(items, types_of(items))
     tiled.backward()
     torch.testing.assert_close(whole, tiled)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from headwater import models
+from headwater.config import Config, Model
 from headwater.models import ModelSpec
-from headwater.training import describe, grow, initial
+from headwater.training import describe, facts, grow, initial
 
 GOODS = [
     (1, "Garden|Tools", "Red spade", None),
@@ -35,6 +36,13 @@ def test_a_category_is_no_word_of_a_title():
     assert describe.described("category", "Red; green ") == ["category=red", "category=green"]
     assert describe.described("title", "Red, green!") == ["red", "green"]
     assert describe.described("text", None) == []
+
+
+def test_vectors_by_chance_go_in_longer_unless_the_config_says_how_long():
+    def scale(**model):
+        return facts.spec_of(Config(model=Model(dim=64, **model)), 5).input_scale
+
+    assert (scale(), scale(initial="random"), scale(initial="random", input_scale=2.0)) == (1.0, 8.0, 2.0)
 
 
 @pytest.mark.parametrize("kind", sorted(models.ENCODERS))

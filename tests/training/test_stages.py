@@ -138,7 +138,9 @@ def described(kind="sasrec", items=9, **shape):
 def test_another_catalogue_starts_from_encoder_and_features_and_from_no_items(kind):
     source = described(kind)
     spec = ModelSpec(kind, n_items=4, max_length=6, dim=16, layers=1, heads=1)
+    spec = dataclasses.replace(spec, input_scale=4.0)  # as what starts by chance would have it
     weights, spec = initial.weights(spec, 2, None, catalogue(["pots", "pots", "seeds", "rakes"]), source)
+    assert spec.input_scale == source.spec.input_scale
     theirs = source.state_dict()
     own = {"item.weight", "features.start", "features.bucket", "features.share"}
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs.keys() - own)

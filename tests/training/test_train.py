@@ -1,49 +1,18 @@
 """Training through TorchDistributor, with real ranks: same seed same loss, one rank and two agree, resume, artifacts."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from cycle import write_snapshot
 
 from headwater.config import Loss, Train
 from headwater.errors import ModelError
 from headwater.models import ModelSpec, build
-from headwater.training import artifact, checkpoints, grow, loop, snapshot, train
+from headwater.training import artifact, checkpoints, grow, loop, train
 from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 
 SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, dropout=0.1)
-
-
-def write_snapshot(folder, files):
-    """A cycle of twelve items, 48 rows, as a snapshot with so many files."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    folder.mkdir(parents=True)
-    items = ((np.arange(48)[:, None] + np.arange(7)) % 12 + 1).astype(np.int32)
-    entries = []
-    for k in range(files):
-        part = items[k::files]
-        kinds = {
-            "item": pa.int32(),
-            "type": pa.int32(),
-            "at": pa.int64(),
-            "value": pa.float64(),
-            "weight": pa.float32(),
-        }
-        table = pa.table(
-            {
-                name: pa.array((part if name == "item" else np.ones_like(part)).tolist(), pa.list_(kind))
-                for name, kind in kinds.items()
-            }
-        )
-        parquet.write_table(table, folder / f"rows-{k}.parquet")
-        digest = snapshot.digest(folder / f"rows-{k}.parquet")
-        entries.append({"path": f"rows-{k}.parquet", "rows": len(part), "sha256": digest})
-    (folder / "manifest.json").write_text(json.dumps({"files": entries}))
-    return Snapshot.open(folder)
 
 
 def trained(tmp_path, name, processes=1, resume=False, epochs=3, batch_size=16, **settings):

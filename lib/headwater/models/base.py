@@ -1,9 +1,9 @@
 """What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
 
 Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; beside them, of the same shape, is what surrounds each
-event (``models.context``). The input of a step is the sum of its item's vector, of one for each part of its context and,
-where the encoder has absolute positions, of one for its place, counted back from the newest event, so that padding moves
-nothing.
+event (``models.context``). The input of a step is the sum of its item's vector times ``input_scale``, of one for each part of
+its context and, where the encoder has absolute positions, of one for its place, counted back from the newest event, so that
+padding moves nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SequenceModel(nn.Module):
     def _steps(self, items: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into ``transform``."""
         real = items > 0
-        steps = self.item_rows(items)  # [batch, seq, dim]
+        steps = self.item_rows(items) * self.spec.input_scale  # [batch, seq, dim]
         for name in self.spec.context:
             steps = steps + self.get_submodule(name)(surroundings.part(context, name))
         if self.position is not None:

@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from headwater.config import Loss
 from headwater.models import negatives
 
-TILE_LOGITS = 1 << 21
-"""Logits that stand in memory at once (8 MiB); above 131,072 items a tile still has 16 positions."""
+TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Logits that stand in memory at once, by device (8 and 512 MiB): what its caches hold, or what keeps it busy. Above
+131,072 items on a CPU a tile still has 16 positions."""
 
 
 class Items(Protocol):
@@ -111,7 +112,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        tile = max(16, TILE_LOGITS // len(items))
+        tile = max(16, TILE_LOGITS[states.device.type] // len(items))
         learning = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         total = torch.zeros((), device=states.device)
         to_states = torch.zeros_like(states if learning else states[:0])

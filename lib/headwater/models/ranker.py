@@ -1,7 +1,8 @@
 """A trained model opened for ranking: histories in, what scores the whole catalogue out.
 
 Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
-served. Pure torch on the CPU; the model directory is checked as it is opened (``training.artifact``).
+served. Pure torch; the model directory is checked as it is opened (``training.artifact``). All tensors are on the CPU, but for
+the encoder of a ranker that was moved to a GPU (``on``).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor
 from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 
-ENCODED_TOGETHER = 64
-"""Histories that pass through the encoder at once: more of them differ more in length, fewer cost more calls."""
+ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
+"""Histories that pass through the encoder at once, by device: more of them differ more in length, fewer cost more calls."""
 
 GATHERED_TOGETHER = 65_536
 """Items whose vectors are copied or converted at once, so that no second whole copy stands beside the first."""
@@ -50,6 +51,7 @@ class Ranker:
         self.model = model.eval()
         self.facts = facts
         self.neighbours = dict(neighbours or {})
+        self.device = torch.device("cpu")
         self.n_items: int = model.spec.n_items
         self.max_length: int = model.spec.max_length
         self.name: str = "+".join([model.spec.kind, *self.neighbours])
@@ -66,6 +68,12 @@ class Ranker:
 
         model, facts = artifact.load(folder)
         return cls(model, facts, artifact.load_neighbours(folder))
+
+    def on(self, device: torch.device) -> Ranker:
+        """The same ranker with its encoder on a device."""
+        self.model.to(device)
+        self.device = device
+        return self
 
     @property
     def blend(self) -> dict[str, float]:
@@ -184,9 +192,10 @@ class Ranker:
         """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
         lengths = (items > 0).sum(dim=1)
         users = torch.zeros(len(items), self.item_vectors.shape[1])
-        for some in lengths.argsort().split(ENCODED_TOGETHER):
+        for some in lengths.argsort().split(ENCODED_TOGETHER[self.device.type]):
             longest = max(1, int(lengths[some].max()))
-            users[some] = self.model.user_vectors(items[some, -longest:], context[some, -longest:]).float()
+            steps = (part[some, -longest:].to(self.device) for part in (items, context))
+            users[some] = self.model.user_vectors(*steps).float().cpu()
         return users
 
     @torch.inference_mode()

@@ -10,7 +10,8 @@ from typing import Any
 class ModelSpec:
     """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding.
 
-    ``input_dropout`` is that of what goes into the encoder, ``dropout`` where it is None. ``feature_cells`` of its items ×
+    ``input_scale``: what an item's vector is multiplied by as it goes into the encoder; ``input_dropout`` is that of what
+    goes in, ``dropout`` where it is None. ``feature_cells`` of its items ×
     ``feature_buckets`` are not zero; without buckets it knows items by their events alone. ``context``: what of an event it
     is told beside the item (``models.context``).
     """
@@ -23,6 +24,7 @@ class ModelSpec:
     heads: int = 2
     feed_forward: int = 4
     dropout: float = 0.2
+    input_scale: float = 1.0
     input_dropout: float | None = None
     mask_probability: float = 0.2
     context: tuple[str, ...] = ("event_type",)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater.models.ranker import Query, Ranker
 from headwater.scoring.index import Near
-from headwater.scoring.kernel import Pairs, top_n
+from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
 
 NEVER = -1e9
 """What is added to the score of an item that must not be seen: so far below any score that it can be told apart."""
@@ -24,7 +24,8 @@ class Among:
     """
 
     def __init__(self, n: int, rows: Tensor, matrix: Tensor) -> None:
-        """``matrix`` ``[rows, dim]`` holds these rows alone."""
+        """``matrix`` ``[rows, dim]`` holds these rows alone; on the device that it is on lists are found, all else is on
+        the CPU."""
         self.rows, self.matrix = rows, matrix
         self.place = torch.full((n,), -1, dtype=torch.int64)
         self.place[rows] = torch.arange(len(rows))
@@ -44,9 +45,10 @@ class Among:
         """
         if not len(self.rows):
             return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
-        scores, places = top_n(
-            users, self.matrix, n, self._pairs(*blocked), None if bonus is None else self._pairs(*bonus)
-        )
+        device = self.matrix.device
+        left_out, added = (None if pairs is None else self._pairs(*pairs).to(device) for pairs in (blocked, bonus))
+        search = top_n if device.type == "cpu" else top_n_rescored
+        scores, places = (found.cpu() for found in search(users.to(device), self.matrix, n, left_out, added))
         return scores, torch.where(places < 0, 0, self.rows[places])
 
     def _pairs(self, users: Tensor, items: Tensor, values: Tensor | None = None) -> Pairs:
@@ -90,7 +92,7 @@ class Candidates:
 
     def some(self, rows: Tensor) -> Among:
         """Some items alone, ascending."""
-        return Among(self.ranker.size, rows, self.matrix(rows))
+        return Among(self.ranker.size, rows, self.matrix(rows).to(self.ranker.device))
 
     @torch.inference_mode()
     def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> Asked:

@@ -18,10 +18,9 @@ from torch import Tensor
 
 BLOCK = 16
 """Items of a block. They stand ``blocks`` apart, so that the highest of all blocks is one elementwise maximum."""
-BATCH, TILE = 128, 12_288
-"""Users and items of a tile of scores, 6 MiB. Smaller ones are multiplied faster and looked through slower."""
-
-
+TILES = {"cpu": (128, 12_288), "cuda": (16_384, 131_072)}
+"""Users and items of a tile of scores, by device. On a CPU smaller ones are multiplied faster and looked through slower;
+a GPU is kept busy by large ones (4 GiB in half precision)."""
 WIDER = 4
 """How many candidates rough products leave for each place of a list."""
 ROUNDING, SUMMING = 2.0**-8, 1e-4
@@ -38,6 +37,11 @@ class Pairs:
     rows: Tensor
     items: Tensor
     values: Tensor | None = None
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same on a device."""
+        values = None if self.values is None else self.values.to(device)
+        return Pairs(self.rows.to(device), self.items.to(device), values)
 
     def of(self, rows: Tensor, n_rows: int) -> Pairs:
         """Those of some rows, which are counted from 0 then, in their order."""
@@ -71,8 +75,8 @@ def top_n(
     n: int,
     blocked: Pairs | None = None,
     bonus: Pairs | None = None,
-    batch: int = BATCH,
-    tile: int = TILE,
+    batch: int | None = None,
+    tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The ``n`` items with the highest product with each user, best first.
 
@@ -80,11 +84,11 @@ def top_n(
     fewer bits. ``bonus`` is added to the product in single cells, ``blocked`` cells are left out. Returns scores
     ``[users, n]`` and the rows of ``items`` ``[users, n]``; where fewer than ``n`` are left, the rest is ``-inf`` and -1.
     """
-    tile = -(-min(tile, len(items)) // BLOCK) * BLOCK
-    exact = users.dtype == torch.float32
-    buffer = torch.empty(min(batch, len(users)), tile, device=users.device)
+    usual = TILES[users.device.type]
+    batch, tile = batch or usual[0], -(-min(tile or usual[1], len(items)) // BLOCK) * BLOCK
+    buffer = torch.empty(min(batch, len(users)), tile, device=users.device, dtype=users.dtype)
     cells = [(pairs, *pairs.by_batch(batch, len(items))) for pairs in (bonus, blocked) if pairs is not None]
-    scores = torch.full((len(users), n), -torch.inf, device=users.device)
+    scores = torch.full((len(users), n), -torch.inf, device=users.device, dtype=users.dtype)
     places = torch.full((len(users), n), -1, dtype=torch.int64, device=users.device)
     for number, first in enumerate(range(0, len(users), batch)):
         some = users[first : first + batch]
@@ -92,10 +96,7 @@ def top_n(
         for start in range(0, len(items), tile):
             stop = min(start + tile, len(items))
             tiled = buffer[: len(some)]
-            if exact:
-                torch.mm(some, items[start:stop].T, out=tiled[:, : stop - start])
-            else:
-                tiled[:, : stop - start] = some @ items[start:stop].T
+            torch.mm(some, items[start:stop].T, out=tiled[:, : stop - start])
             if stop - start < tile:
                 tiled[:, stop - start :] = -torch.inf
             ends = torch.tensor([start, stop], device=users.device)
@@ -103,40 +104,49 @@ def top_n(
                 low, high = torch.searchsorted(keys, ends + number * len(items)).tolist()
                 if low < high:
                     cell = (pairs.rows[low:high] - first, pairs.items[low:high] - start)
-                    tiled[cell] = -torch.inf if pairs.values is None else tiled[cell] + pairs.values[low:high]
+                    added = -torch.inf if pairs.values is None else pairs.values[low:high].to(users.dtype)
+                    tiled[cell] = tiled[cell] + added
             best.look_through(tiled, start)
         best.settle()
     return scores, places
 
 
 def top_n_rescored(
-    users: Tensor, items: Tensor, n: int, blocked: Pairs | None = None, bonus: Pairs | None = None
+    users: Tensor,
+    items: Tensor,
+    n: int,
+    blocked: Pairs | None = None,
+    bonus: Pairs | None = None,
+    batch: int | None = None,
+    tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As ``top_n`` of float32 vectors, by products in bfloat16 and exact scores of the ``WIDER`` set that these leave.
 
-    Rounding both factors and the product moves a score by at most (3δ + 3δ² + δ³) · |user| · |longest item|, with δ for
-    ``ROUNDING`` (Cauchy and Schwarz). So where the worst rough score that was kept lies more than that below the
-    ``n``-th exact one, nothing that was left out can stand in the list; users of whom this cannot be said are searched
-    in full.
+    Rounding both factors, their product and its sum with a bonus moves a score by at most ((1 + δ)⁴ - 1) · |user| ·
+    |longest item| + ((1 + δ)² - 1) · |largest bonus|, with δ for ``ROUNDING`` (Cauchy and Schwarz). So where the worst
+    rough score that was kept lies more than that below the ``n``-th exact one, nothing that was left out can stand in
+    the list; users of whom this cannot be said are searched in full.
     """
     wide = WIDER * n
     if wide >= len(items):
-        return top_n(users, items, n, blocked, bonus)
-    rough, places = top_n(users.bfloat16(), items.bfloat16(), wide, blocked, bonus)
+        return top_n(users, items, n, blocked, bonus, batch, tile)
+    rough, places = top_n(users.bfloat16(), items.bfloat16(), wide, blocked, bonus, batch, tile)
     exact = (items[places.clamp(min=0)] @ users.unsqueeze(2)).squeeze(2)  # [users, wide]
-    if bonus is not None:
+    share = (1 + ROUNDING) ** 4 - 1 + SUMMING
+    error = share * users.norm(dim=1) * items.norm(dim=1).max()
+    if bonus is not None and bonus.values is not None:
         exact = exact + bonus.at(places, len(items))
+        largest = torch.zeros_like(error).scatter_reduce(0, bonus.rows, bonus.values.abs(), "amax")
+        error = error + ((1 + ROUNDING) ** 2 - 1) * largest
     exact = exact.masked_fill(places < 0, -torch.inf)
     places, order = places.sort(dim=1)
     exact, best = exact.gather(1, order).sort(dim=1, descending=True, stable=True)
     scores, places = exact[:, :n].clone(), places.gather(1, best[:, :n])
-    share = 3 * ROUNDING + 3 * ROUNDING**2 + ROUNDING**3 + SUMMING
-    error = share * users.norm(dim=1) * items.norm(dim=1).max()
     unproved = (rough[:, -1] > -torch.inf) & (rough[:, -1] + error >= scores[:, -1])
     if unproved.any():
         rows = unproved.nonzero().squeeze(1)
         left_out, added = (None if pairs is None else pairs.of(rows, len(users)) for pairs in (blocked, bonus))
-        scores[rows], places[rows] = top_n(users[rows], items, n, left_out, added)
+        scores[rows], places[rows] = top_n(users[rows], items, n, left_out, added, batch, tile)
     return scores, places
 
 

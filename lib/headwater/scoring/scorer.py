@@ -44,6 +44,8 @@ class Scorer:
     def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
+        gpu = torch.cuda.is_available() if topn.use_gpu == "auto" else topn.use_gpu
+        ranker = ranker.on(torch.device("cuda" if gpu else "cpu"))
         self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)

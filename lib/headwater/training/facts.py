@@ -12,8 +12,13 @@ from headwater.models.spec import ModelSpec
 
 
 def spec_of(config: Config, n_items: int) -> ModelSpec:
-    """The model that a config asks for, for a catalogue of ``n_items``."""
+    """The model that a config asks for, for a catalogue of ``n_items``.
+
+    Item vectors that start by chance go in √dim times as long (Vaswani et al., 2017): a step of Adam moves all numbers
+    alike, and would move what the encoder reads too slowly. Factors stand where they should from the start.
+    """
     model = config.model
+    by_chance = model.dim**0.5 if model.initial == "random" else 1.0
     return ModelSpec(
         kind=model.kind,
         n_items=n_items,
@@ -23,6 +28,7 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
         heads=model.heads,
         feed_forward=model.feed_forward,
         dropout=model.dropout,
+        input_scale=by_chance if model.input_scale is None else model.input_scale,
         input_dropout=model.input_dropout,
         mask_probability=model.mask_probability,
         context=model.context,

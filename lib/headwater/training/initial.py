@@ -39,7 +39,10 @@ def weights(
     if described is None:
         return state, spec
     state, spec = with_features(state, spec, described)
-    return (state if source is None else transfer.carry(state, spec, source, sequences is not None)), spec
+    if source is None:
+        return state, spec
+    spec = dataclasses.replace(spec, input_scale=source.spec.input_scale)  # what its encoder is used to
+    return transfer.carry(state, spec, source, sequences is not None), spec
 
 
 def with_features(

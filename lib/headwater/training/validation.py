@@ -80,10 +80,10 @@ def ndcg(scores: Tensor, wanted: Tensor, ideal: Tensor, k: int = 10) -> Tensor:
 
     ``scores`` ``[users, candidates]`` is changed in place; ``wanted`` is bool of the same shape; ``ideal`` ``[users]``.
     """
-    scores[wanted] = scores[wanted].nextafter(torch.tensor(-torch.inf))
+    scores[wanted] = scores[wanted].nextafter(scores.new_tensor(-torch.inf))
     best = scores.topk(min(k, scores.shape[1]), dim=1)
     hits = wanted.gather(1, best.indices) & (best.values > -torch.inf)
-    return (hits * _discounts(hits.shape[1])).sum(1) / ideal
+    return (hits * _discounts(hits.shape[1]).to(hits.device)).sum(1) / ideal
 
 
 def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float:
@@ -97,7 +97,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
     weights = PRIOR_WEIGHTS if len(cases.prior) else PRIOR_WEIGHTS[:1]
     totals = np.zeros(len(weights))
     with torch.inference_mode():
-        matrix = model.item_matrix()
+        matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior).to(device)
         batch = max(1, min(512, TILE_SCORES // len(matrix)))
         lengths = (cases.item > 0).sum(axis=1)
         order = np.argsort(lengths, kind="stable")  # histories of like length go together, without their padding
@@ -106,11 +106,11 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
             longest = max(1, lengths[users[-1]])
             items = torch.from_numpy(cases.item[users, -longest:]).to(device)
             context = torch.from_numpy(cases.context[users, -longest:]).to(device)
-            scores = (model.user_vectors(items, context) @ matrix.T).float().cpu()
+            scores = (model.user_vectors(items, context) @ matrix.T).float()
             cases.hide_seen(scores, users)
-            wanted, ideal = cases.wanted(users, scores.shape[1]), cases.ideal(users)
+            wanted, ideal = cases.wanted(users, scores.shape[1]).to(device), cases.ideal(users).to(device)
             for place, weight in enumerate(weights):
-                blended = scores + weight * torch.from_numpy(cases.prior) if weight else scores.clone()
+                blended = scores + weight * prior if weight else scores.clone()
                 totals[place] += float(ndcg(blended, wanted, ideal).sum())
     return float(totals.max()) / len(cases)
 

@@ -1,0 +1,176 @@
+"""What a GPU gives: the Top-N kernel beside the bare product, whole lists, and a training's steps, on the device that is there.
+
+    python benchmarks/gpu.py [--tiles 512x65536,4096x131072]
+
+Without a GPU it runs on the CPU, with fewer users. Random vectors of d = 64, lists of 10. Beside the kernel stand the bare
+product in the same tiles with nothing kept, in float32 and in bfloat16, and what one would write first, ``topk`` of whole
+rows of scores. Training: sequences of Zipf's items, 6 events in the median, the layers of
+``conf/experiments/beauty.yaml``, whole softmax and 2,048 negatives, with and without mixed precision; the first epoch
+warms up, the second is timed. Lists: the same model's, blended with item transitions, with variety and reasons, as a worker of
+``score_topn`` makes them for a batch of users. No Spark.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from leave_one_out import DEVICE, as_batch, built, settings_of
+from torch import Tensor
+
+from headwater import config as configuration
+from headwater.config import Config
+from headwater.models import transitions
+from headwater.models.ranker import Ranker
+from headwater.scoring import kernel
+from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.scorer import Scorer
+from headwater.training import facts, initial, loop, optimizers, readers
+from headwater.training.settings import Group
+
+GPU = DEVICE.type == "cuda"
+SIZES = ((131_072, 12_000), (65_536, 100_000), (16_384, 1_000_000)) if GPU else ((4_096, 12_000), (1_024, 100_000))
+DIM, N = 64, 10
+WHOLE_ROWS = 2_048
+"""Users whose whole rows of scores stand at once beside it: 8 GB of them at a million items."""
+RECIPE = Path(__file__).resolve().parents[1] / "conf/experiments/beauty.yaml"
+SEQUENCES, ITEMS = 22_363, 12_101
+
+
+def main(
+    tiles: str = typer.Option(
+        "", "--tiles", help="users x items of a tile, several with commas; else the kernel's own"
+    ),
+    training: bool = typer.Option(True),
+) -> None:
+    name = torch.cuda.get_device_name() if GPU else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}; users a second, and × the bare product in float32")
+    for users, items in SIZES:
+        for batch, tile in sizes(tiles):
+            ranked(users, items, batch, tile)
+    print("\nlists a second, reasons included, of one process")
+    for users in (1_024, 8_192):
+        listed(users)
+    if training:
+        print("\nsequences a second of the second epoch, and the most memory on the device")
+        for options in ({}, {"kind": "sampled_softmax", "negatives": 2_048}):
+            for rows in (128, 1_024):
+                for mixed in (True, False) if GPU else (False,):
+                    taught(options, rows, mixed)
+
+
+def sizes(tiles: str) -> list[tuple[int, int]]:
+    told = [each.split("x") for each in tiles.split(",") if each]
+    return [(int(batch), int(tile)) for batch, tile in told] or [kernel.TILES[DEVICE.type]]
+
+
+def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
+    draws = torch.Generator(DEVICE).manual_seed(0)
+    users, items = (torch.randn(n, DIM, generator=draws, device=DEVICE) for n in (n_users, n_items))
+
+    def product(users: Tensor, items: Tensor) -> None:
+        buffer = torch.empty(batch, tile, device=DEVICE, dtype=users.dtype)
+        for some in users.split(batch):
+            for part in items.split(tile):
+                torch.mm(some, part.T, out=buffer[: len(some), : len(part)])
+
+    def whole_rows() -> Tensor:
+        return torch.cat([(some @ items.T).topk(N).indices for some in users.split(WHOLE_ROWS)])
+
+    calls: dict[str, Callable[[], object]] = {
+        "product": lambda: product(users, items),
+        "product bf16": lambda: product(users.bfloat16(), items.bfloat16()),
+        "top_n": lambda: kernel.top_n(users, items, N, batch=batch, tile=tile),
+        "rescored": lambda: kernel.top_n_rescored(users, items, N, batch=batch, tile=tile),
+        "topk": whole_rows,
+    }
+    taken = {name: seconds(call) for name, call in calls.items()}
+    cells = (f"{name} {n_users / each:>11,.0f} {taken['product'] / each:>5.2f} ×" for name, each in taken.items())
+    print(f"{n_users:,} × {n_items:,} in {batch:,} × {tile:,}: ".ljust(46) + "   ".join(cells), flush=True)
+
+
+def seconds(call: Callable[[], object], rounds: int = 3) -> float:
+    """The best of some, after one that warms up."""
+    taken = []
+    for _ in range(rounds + 1):
+        wait()
+        begun = time.perf_counter()
+        call()
+        wait()
+        taken.append(time.perf_counter() - begun)
+    return min(taken[1:])
+
+
+def wait() -> None:
+    if GPU:
+        torch.cuda.synchronize()
+
+
+def listed(users: int) -> None:
+    config = configuration.load([RECIPE], [])
+    every = sequences(config)[:, 1:]
+    rows = every[:users]
+    weights, spec = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
+    parts = {"transitions": transitions.count(every, ITEMS)}
+    ranker = Ranker(built((weights, spec)), {"blend": {"transitions": 1.0, "recency": 0.1}}, parts)
+    popular = np.bincount(every.ravel(), minlength=ITEMS + 1) * 1.0
+    nothing = np.zeros((ITEMS + 1, 1), np.int32), np.zeros(ITEMS + 1), np.array([""])
+    scorer = Scorer(ranker, Catalogue(np.arange(ITEMS + 1) > 0, popular, *nothing), config.topn)
+    histories = [row[row > 0] for row in rows]
+    columns = {
+        "user_id": [f"u{user}" for user in range(users)],
+        "item_idx": histories,
+        "event_type": [np.array(["click"] * len(items), dtype=object) for items in histories],
+        "at": [np.arange(len(items)) * 3_600.0 for items in histories],
+        "value": [np.full(len(items), np.nan) for items in histories],
+        "seen_items": [np.unique(items).astype(np.int32) for items in histories],
+    }
+    frame = pd.DataFrame(columns)
+    print(f"{users:,} users at once: {users / seconds(lambda: scorer.lists(frame)):,.0f}", flush=True)
+
+
+def taught(loss: dict[str, object], rows: int, mixed: bool) -> None:
+    config = configuration.load([RECIPE], [])
+    train = config.train.model_copy(
+        update={
+            "loss": config.train.loss.model_copy(update=loss),
+            "batch_size": rows,
+            "mixed_precision": mixed,
+        }
+    )
+    config = config.model_copy(update={"train": train})
+    batch = as_batch(sequences(config))
+    start = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
+    model = built(start).to(DEVICE).train()
+    settings, group = settings_of(config, 1), Group(0, 1, torch.clone)
+    optimizer = optimizers.Optimizer(model, settings, group, DEVICE)
+    counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, ITEMS))
+    for epoch in (1, 2):
+        wait()
+        begun = time.perf_counter()
+        each = readers.epoch([""], lambda _: batch, rows, 1, epoch)
+        loop.run_epoch(model, optimizer, each, settings, group, DEVICE, epoch, counts)
+        wait()
+        taken = time.perf_counter() - begun
+    memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""
+    name = f"{config.train.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
+    print(f"{name:<52}{SEQUENCES / taken:>10,.0f}{memory}", flush=True)
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
+
+
+def sequences(config: Config) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    length = config.sequence.max_length + 1
+    many = np.minimum(3 + rng.geometric(0.2, SEQUENCES), length)
+    items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (SEQUENCES, length)), ITEMS) - 1] + 1
+    return np.where(np.arange(length) >= length - many[:, None], items, 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
