@@ -82,6 +82,15 @@ def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
     assert torch.allclose(scores, order.values[:, :8], atol=1e-5)
 
 
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_scores_of_a_few_items_are_those_of_all(hybrid):
+    made = ranker(hybrid).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS)
+    items, types = histories(made)
+    wanted = torch.tensor([[1, 9, 0], [4, 10, 11], [2, 3, 4], [5, 5, 11]])
+    expected = made.scores(items, types).gather(1, wanted)
+    torch.testing.assert_close(made.scores_of(wanted, made.query(items, types)), expected)
+
+
 def test_with_nothing_allowed_there_are_no_candidates():
     made = ranker(hybrid=True)
     items, types = histories(made)

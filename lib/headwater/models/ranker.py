@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.models.histories import left_padded
-from headwater.models.neighbours import Neighbours
+from headwater.models.neighbours import Evidence, Neighbours
 
 ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
 """Histories that pass through the encoder at once, by device: more of them differ more in length, fewer cost more calls."""
@@ -30,13 +30,15 @@ GATHERED_TOGETHER = 65_536
 
 @dataclass(frozen=True)
 class Query:
-    """How the catalogue scores for some users: ``users @ rows.T + cells``.
-
-    ``users`` ``[batch, dim + 1]``, ``cells`` sparse ``[batch, items + 1]``, newcomers included.
-    """
+    """How the catalogue scores for some users: ``users @ rows.T + evidence``; ``users`` ``[batch, dim + 1]``."""
 
     users: Tensor
-    cells: sparse.csr_matrix | None
+    evidence: Evidence
+
+    @property
+    def cells(self) -> sparse.csr_matrix | None:
+        """What is added to the product, ``[batch, items + 1]``, newcomers included; None where nothing is blended in."""
+        return self.evidence.cells
 
 
 class Ranker:
@@ -147,15 +149,13 @@ class Ranker:
     @torch.inference_mode()
     def query(self, items: Tensor, context: Tensor) -> Query:
         """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more."""
-        users = self._encode(items, context)  # [batch, dim]
+        users = torch.empty(len(items), self.item_vectors.shape[1] + 1)
+        users[:, :-1] = self._encode(items, context)
+        users[:, -1] = self.blend.get("recency", 0.0)
         cold = items[:, -1] == 0
-        weight, cells = torch.zeros(len(users)), None
-        weight += self.blend.get("recency", 0.0)
-        if self.neighbours:
-            cells = sum(part.evidence(items) * np.float32(self.blend[name]) for name, part in self.neighbours.items())
-            cells.resize((len(users), self.size))  # newcomers followed nothing yet
-        users[cold], weight[cold] = 0.0, 1.0
-        return Query(torch.cat([users, weight.unsqueeze(1)], dim=1), cells)
+        users[cold, :-1], users[cold, -1] = 0.0, 1.0
+        parts = tuple((part, self.blend[name]) for name, part in self.neighbours.items())
+        return Query(users, Evidence(parts, items, self.size))
 
     def spreads(self, query: Query) -> Tensor:
         """How far the model's scores of the catalogue lie apart for each user, ``[batch]``; 1 where it says nothing.
@@ -202,12 +202,7 @@ class Ranker:
     def scores_of(self, wanted: Tensor, query: Query) -> Tensor:
         """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``."""
         rows = self.rows(wanted.flatten()).unflatten(0, wanted.shape)  # [batch, n, dim + 1]
-        scores = (rows @ query.users.unsqueeze(2)).squeeze(2)
-        if query.cells is None:
-            return scores
-        places = np.arange(len(wanted)).repeat(wanted.shape[1]), wanted.flatten().numpy().copy()
-        cells = np.asarray(query.cells[places], dtype=np.float32)
-        return scores + torch.from_numpy(cells.reshape(wanted.shape))
+        return (rows @ query.users.unsqueeze(2)).squeeze(2) + query.evidence.of(wanted)
 
     @torch.inference_mode()
     def scores(self, items: Tensor, context: Tensor) -> Tensor:

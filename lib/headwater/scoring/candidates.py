@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -27,8 +28,8 @@ class Among:
         """``matrix`` ``[rows, dim]`` holds these rows alone; on the device that it is on lists are found, all else is on
         the CPU."""
         self.rows, self.matrix = rows, matrix
-        self.place = torch.full((n,), -1, dtype=torch.int64)
-        self.place[rows] = torch.arange(len(rows))
+        self.place = np.full(n + 1, -1, dtype=np.int32)  # the last one is of whatever lies beyond the matrix
+        self.place[rows.numpy()] = np.arange(len(rows))
 
     def best(
         self,
@@ -40,7 +41,7 @@ class Among:
         """The ``n`` rows with the highest product with each user: scores and indices in the whole matrix ``[users, n]``,
         ``-inf`` and 0 where none is left.
 
-        ``blocked`` (users, items) and ``bonus`` (users, items, what is added to the product): int64 and float32
+        ``blocked`` (users, items) and ``bonus`` (users, items, what is added to the product): ints and float32
         ``[pairs]`` each, every pair once; items that are not among the rows, or beyond the matrix, are fine.
         """
         if not len(self.rows):
@@ -52,10 +53,11 @@ class Among:
         return scores, torch.where(places < 0, 0, self.rows[places])
 
     def _pairs(self, users: Tensor, items: Tensor, values: Tensor | None = None) -> Pairs:
-        known = items < len(self.place)
-        place = self.place[torch.where(known, items, 0)]
-        keep = known & (place >= 0)
-        return Pairs(users[keep], place[keep], None if values is None else values[keep])
+        place = torch.from_numpy(np.take(self.place, items.numpy(), mode="clip"))
+        keep = place >= 0
+        if not keep.all():
+            users, place, values = users[keep], place[keep], None if values is None else values[keep]
+        return Pairs(users, place, values)
 
 
 @dataclass(frozen=True)
@@ -131,4 +133,4 @@ class Candidates:
 def cells(matrix: sparse.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and values of a sparse matrix."""
     found = matrix.tocoo()
-    return torch.from_numpy(found.row).long(), torch.from_numpy(found.col).long(), torch.from_numpy(found.data).float()
+    return torch.from_numpy(found.row), torch.from_numpy(found.col), torch.from_numpy(found.data).float()

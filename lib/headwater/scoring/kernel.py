@@ -1,6 +1,6 @@
 """Exact Top-N of user vectors against a whole catalogue, in tiles, so that memory does not grow with the catalogue.
 
-Pure torch. All tiles of scores are written into one buffer of a few megabytes: fresh and larger ones cost more than the
+Torch and numpy. All tiles of scores are written into one buffer of a few megabytes: fresh and larger ones cost more than the
 product itself. Each tile is looked through once, for the highest score of each block of its items; only blocks that beat
 a user's ``n``-th best score so far are looked into. Ties are broken by the lower item, so that a list does not depend on
 tile, block or batch size.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ ROUNDING, SUMMING = 2.0**-8, 1e-4
 
 @dataclass(frozen=True)
 class Pairs:
-    """Some cells of the matrix of users and items: int64 ``rows`` and ``items`` ``[pairs]``, each cell once.
+    """Some cells of the matrix of users and items: ints ``rows`` and ``items`` ``[pairs]``, each cell once.
 
     ``values`` (float32) are what is added to the score of a cell; without them the cell is not to be listed.
     """
@@ -56,17 +57,48 @@ class Pairs:
         assert self.values is not None, "cells that are added have values"
         if not len(self.rows):
             return torch.zeros(items.shape, device=items.device)
-        keys, order = (self.rows * n_items + self.items).sort()
+        keys, order = (self.rows.long() * n_items + self.items).sort()
         wanted = torch.arange(len(items), device=items.device).unsqueeze(1) * n_items + items
         place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         return torch.where(keys[place] == wanted, self.values[order][place], 0.0)
 
-    def by_batch(self, batch: int, n_items: int) -> tuple[Pairs, Tensor]:
-        """The pairs in the order of batch of rows, then item; and the keys, in that order, by which they are found."""
-        keys = self.rows // batch * n_items + self.items
-        keys, order = keys.sort()
-        values = None if self.values is None else self.values[order]
-        return Pairs(self.rows[order], self.items[order], values), keys
+    def by_tile(self, batch: int, tile: int, n_items: int) -> Tiled:
+        """The pairs in the order of tiles. Sorted by numpy, on the CPU: of small numbers it makes five times less ado."""
+        rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
+        across = -(-n_items // tile)
+        number = rows // batch * across + items // tile
+        place = (rows % batch).astype(np.int64) * tile + items % tile
+        values = None if self.values is None else self.values.cpu().numpy()
+        if (number[1:] < number[:-1]).any():
+            small = np.min_scalar_type(number.max())
+            order = np.argsort(number.astype(small), kind="stable")
+            place, values = place[order], None if values is None else values[order]
+        ends = np.bincount(number).cumsum().tolist()
+        device = self.rows.device
+        added = None if values is None else torch.from_numpy(values).to(device)
+        return Tiled([0, *ends], torch.from_numpy(place).to(device), added)
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Pairs by tile, row after row of tiles: those of tile t are ``[ends[t] : ends[t + 1]]``, tiles after the last have none.
+
+    ``place`` int64 ``[pairs]`` counts the cells of a tile row by row; ``values`` as in ``Pairs``.
+    """
+
+    ends: list[int]
+    place: Tensor
+    values: Tensor | None
+
+    def put(self, number: int, tile: Tensor) -> None:
+        """Add what is added in a tile, or set what is not to be listed to ``-inf``; ``tile`` is a flat view of it."""
+        if number + 1 >= len(self.ends):
+            return
+        some = slice(self.ends[number], self.ends[number + 1])
+        if self.values is None:
+            tile.index_fill_(0, self.place[some], -torch.inf)
+        else:
+            tile.index_add_(0, self.place[some], self.values[some].to(tile.dtype))
 
 
 def top_n(
@@ -87,10 +119,11 @@ def top_n(
     usual = TILES[users.device.type]
     batch, tile = batch or usual[0], -(-min(tile or usual[1], len(items)) // BLOCK) * BLOCK
     buffer = torch.empty(min(batch, len(users)), tile, device=users.device, dtype=users.dtype)
-    cells = [(pairs, *pairs.by_batch(batch, len(items))) for pairs in (bonus, blocked) if pairs is not None]
+    cells = [pairs.by_tile(batch, tile, len(items)) for pairs in (bonus, blocked) if pairs is not None]
     scores = torch.full((len(users), n), -torch.inf, device=users.device, dtype=users.dtype)
     places = torch.full((len(users), n), -1, dtype=torch.int64, device=users.device)
-    for number, first in enumerate(range(0, len(users), batch)):
+    number = 0
+    for first in range(0, len(users), batch):
         some = users[first : first + batch]
         best = _Best(scores[first : first + batch], places[first : first + batch])
         for start in range(0, len(items), tile):
@@ -99,13 +132,9 @@ def top_n(
             torch.mm(some, items[start:stop].T, out=tiled[:, : stop - start])
             if stop - start < tile:
                 tiled[:, stop - start :] = -torch.inf
-            ends = torch.tensor([start, stop], device=users.device)
-            for _, pairs, keys in cells:
-                low, high = torch.searchsorted(keys, ends + number * len(items)).tolist()
-                if low < high:
-                    cell = (pairs.rows[low:high] - first, pairs.items[low:high] - start)
-                    added = -torch.inf if pairs.values is None else pairs.values[low:high].to(users.dtype)
-                    tiled[cell] = tiled[cell] + added
+            for each in cells:
+                each.put(number, tiled.view(-1))
+            number += 1
             best.look_through(tiled, start)
         best.settle()
     return scores, places
