@@ -4,7 +4,8 @@
 
 Users with feedback that no version has learned from yet are trained on again, their feedback weighed by its reward;
 items that came since grow the item table. The newest part of the feedback is held out for the gate. With fewer than
-`finetune.min_feedback` new rows the job does nothing and closes with `"status": "skipped"`.
+`finetune.min_feedback` new rows, or where nothing that these users did weighs as a target (`train.targets`), the job does
+nothing and closes with `"status": "skipped"`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import CHALLENGER, work_folder
-from headwater.training import artifact, describe, facts, grow, snapshot, train
+from headwater.training import artifact, describe, facts, grow, readers, snapshot, train
 
 app = typer.Typer(add_completion=False)
 
@@ -57,6 +58,10 @@ def tune(j: Job) -> dict[str, Any]:
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+    read = readers.weighed(readers.READERS[config.train.reader], train.target_weights(config.train.targets))
+    if not readers.target_counts(data.files, read, spec.n_items).any():
+        shutil.rmtree(folder, ignore_errors=True)
+        return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
     initial = folder / "initial.safetensors"
     artifact.write_weights(initial, weights)
     planned = train.plan(

@@ -100,6 +100,9 @@ def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_
 
     skipped = site.run("finetune_model", "--set", "finetune.min_feedback=100000")
     assert skipped["status"] == "skipped"
+    nothing = "train.targets={view: 0, search: 0, click: 0, add_to_cart: 0, purchase: 0, rating: 1}"
+    without_target = site.run("finetune_model", "--set", nothing)
+    assert (without_target["status"], without_target["targets"]) == ("skipped", 0)
     tuned = site.run("finetune_model")
     assert (tuned["status"], tuned["model_version"]) == ("ok", 2)
     decision = site.run("promote_model")
