@@ -1,6 +1,6 @@
 """What a GPU gives: the Top-N kernel beside the bare product, whole lists, and a training's steps, on the device that is there.
 
-    python benchmarks/gpu.py [--tiles 512x65536,4096x131072]
+    python benchmarks/gpu.py [--size 65536x100000] [--tile 4096x131072] [--sequences 22363]
 
 Without a GPU it runs on the CPU, with fewer users. Random vectors of d = 64, lists of 10. Beside the kernel stand the bare
 product in the same tiles with nothing kept, in float32 and in bfloat16, and what one would write first, ``topk`` of whole
@@ -34,39 +34,43 @@ from headwater.training import facts, initial, loop, optimizers, readers
 from headwater.training.settings import Group
 
 GPU = DEVICE.type == "cuda"
-SIZES = ((131_072, 12_000), (65_536, 100_000), (16_384, 1_000_000)) if GPU else ((4_096, 12_000), (1_024, 100_000))
+SIZES = ["131072x12000", "65536x100000", "16384x1000000"] if GPU else ["4096x12000", "1024x100000"]
 DIM, N = 64, 10
 WHOLE_ROWS = 2_048
 """Users whose whole rows of scores stand at once beside it: 8 GB of them at a million items."""
 RECIPE = Path(__file__).resolve().parents[1] / "conf/experiments/beauty.yaml"
 SEQUENCES, ITEMS = 22_363, 12_101
+ASKED = (1_024, 8_192)
+"""Users whose lists are made at once."""
 
 
 def main(
-    tiles: str = typer.Option(
-        "", "--tiles", help="users x items of a tile, several with commas; else the kernel's own"
+    size: list[str] = typer.Option(SIZES, "--size", help="users x items"),
+    tile: list[str] = typer.Option(
+        ["x".join(map(str, kernel.TILES[DEVICE.type]))], "--tile", help="users x items of one"
     ),
-    training: bool = typer.Option(True),
+    many: int = typer.Option(SEQUENCES, "--sequences", help="to train on; 0: no training"),
 ) -> None:
     name = torch.cuda.get_device_name() if GPU else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}; users a second, and × the bare product in float32")
-    for users, items in SIZES:
-        for batch, tile in sizes(tiles):
-            ranked(users, items, batch, tile)
+    for users, items in map(numbers, size):
+        for batch, width in map(numbers, tile):
+            ranked(users, items, batch, width)
     print("\nlists a second, reasons included, of one process")
-    for users in (1_024, 8_192):
+    for users in ASKED:
         listed(users)
-    if training:
-        print("\nsequences a second of the second epoch, and the most memory on the device")
-        for options in ({}, {"kind": "sampled_softmax", "negatives": 2_048}):
-            for rows in (128, 1_024):
-                for mixed in (True, False) if GPU else (False,):
-                    taught(options, rows, mixed)
+    if not many:
+        return
+    print("\nsequences a second of the second epoch, and the most memory on the device")
+    for options in ({}, {"kind": "sampled_softmax", "negatives": 2_048}):
+        for rows in (128, 1_024):
+            for mixed in (True, False) if GPU else (False,):
+                taught(options, rows, mixed, many)
 
 
-def sizes(tiles: str) -> list[tuple[int, int]]:
-    told = [each.split("x") for each in tiles.split(",") if each]
-    return [(int(batch), int(tile)) for batch, tile in told] or [kernel.TILES[DEVICE.type]]
+def numbers(told: str) -> tuple[int, int]:
+    users, items = told.split("x")
+    return int(users), int(items)
 
 
 def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
@@ -113,7 +117,7 @@ def wait() -> None:
 
 def listed(users: int) -> None:
     config = configuration.load([RECIPE], [])
-    every = sequences(config)[:, 1:]
+    every = sequences(config, SEQUENCES)[:, 1:]
     rows = every[:users]
     weights, spec = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
     parts = {"transitions": transitions.count(every, ITEMS)}
@@ -134,7 +138,7 @@ def listed(users: int) -> None:
     print(f"{users:,} users at once: {users / seconds(lambda: scorer.lists(frame)):,.0f}", flush=True)
 
 
-def taught(loss: dict[str, object], rows: int, mixed: bool) -> None:
+def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
     config = configuration.load([RECIPE], [])
     train = config.train.model_copy(
         update={
@@ -144,7 +148,7 @@ def taught(loss: dict[str, object], rows: int, mixed: bool) -> None:
         }
     )
     config = config.model_copy(update={"train": train})
-    batch = as_batch(sequences(config))
+    batch = as_batch(sequences(config, many))
     start = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
     model = built(start).to(DEVICE).train()
     settings, group = settings_of(config, 1), Group(0, 1, torch.clone)
@@ -159,17 +163,18 @@ def taught(loss: dict[str, object], rows: int, mixed: bool) -> None:
         taken = time.perf_counter() - begun
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""
     name = f"{config.train.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
-    print(f"{name:<52}{SEQUENCES / taken:>10,.0f}{memory}", flush=True)
+    print(f"{name:<52}{many / taken:>10,.0f}{memory}", flush=True)
     if GPU:
         torch.cuda.reset_peak_memory_stats()
 
 
-def sequences(config: Config) -> np.ndarray:
+def sequences(config: Config, many: int) -> np.ndarray:
+    """Made up, int ``[many, length + 1]``, left-padded with 0."""
     rng = np.random.default_rng(0)
     length = config.sequence.max_length + 1
-    many = np.minimum(3 + rng.geometric(0.2, SEQUENCES), length)
-    items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (SEQUENCES, length)), ITEMS) - 1] + 1
-    return np.where(np.arange(length) >= length - many[:, None], items, 0)
+    lengths = np.minimum(3 + rng.geometric(0.2, many), length)
+    items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (many, length)), ITEMS) - 1] + 1
+    return np.where(np.arange(length) >= length - lengths[:, None], items, 0)
 
 
 if __name__ == "__main__":

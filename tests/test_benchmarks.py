@@ -1,0 +1,76 @@
+"""Every benchmark that needs no peer and no site runs to its end, on data of a moment; its figures mean nothing here."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from sites import ROOT
+
+SMALL = (
+    "model.dim=8",
+    "model.layers=1",
+    "model.heads=1",
+    "train.epochs=1",
+    "train.batch_size=16",
+    "sequence.max_length=8",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Forty users on their way through thirty items: a line a user, what the items are, and a line an event."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(1)
+    walks = [[(start + step + rng.randrange(3)) % 30 + 1 for step in range(10)] for start in range(40)]
+    sequences = [f"{user} {' '.join(map(str, walk))}" for user, walk in enumerate(walks)]
+    (folder / "sequences.txt").write_text("\n".join(sequences) + "\n")
+    (folder / "attributes.json").write_text(json.dumps({str(item): [item % 4, item % 3] for item in range(1, 31)}))
+    events = [
+        f"{user}\t{item}\t{rng.randrange(1, 6)}\t{86_400 * (user + 4 * step)}"
+        for user, walk in enumerate(walks)
+        for step, item in enumerate(walk)
+    ]
+    (folder / "events.tsv").write_text("\n".join(["user_id\titem_id\trating\ttimestamp", *events]) + "\n")
+    return folder
+
+
+def ran(script, *args, cwd, **sizes):
+    """What a benchmark prints; ``sizes`` become HEADWATER_BENCH_*."""
+    env = os.environ | {f"HEADWATER_BENCH_{name}": str(size) for name, size in sizes.items()}
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *args]
+    ended = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def test_quality_on_a_published_split(data):
+    attributes = ("--attributes", "attributes.json", "--threads", "1")
+    settings = [f"--set={each}" for each in (*SMALL, "model.hybrid=true", "model.features=[category]")]
+    said = ran("leave_one_out.py", "sequences.txt", *attributes, *settings, cwd=data)
+    assert "hybrid, test NDCG@10" in said
+    said = ran("cold_items.py", "sequences.txt", *attributes[:2], *settings, "--share=0.2", cwd=data)
+    assert "lengthened" in said
+
+
+def test_quality_ahead_in_time_and_of_stages(data):
+    columns = ("--separator", r"\t", "--columns", "user_id,item_id,timestamp", "--threads", "1")
+    settings = [f"--set={each}" for each in SMALL]
+    said = ran("temporal.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
+    assert "hybrid ahead by" in said
+    said = ran("stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data)
+    assert "pre-trained, then high ratings" in said
+
+
+def test_kernel_index_memory_and_a_large_catalogue(tmp_path):
+    assert "rescored" in ran("gpu.py", "--size=64x500", "--sequences=0", cwd=tmp_path)
+    assert "recall" in ran("index.py", "--items=2000", "--users=16", "--rounds=1", cwd=tmp_path)
+    assert "shared" in ran("worker_memory.py", cwd=tmp_path, ITEMS=2_000)
+    assert "rows" in ran("big_catalogue.py", "--epochs=1", "--steps=2", cwd=tmp_path, USERS=600, ITEMS=2_000)
+
+
+def test_the_scoring_job_from_end_to_end(tmp_path):
+    said = ran("score_job.py", cwd=tmp_path, USERS=60, ITEMS=200, CHANGED=5)
+    assert "nearline" in said
