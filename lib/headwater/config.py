@@ -173,7 +173,14 @@ class Model(Section):
     mask_probability: Fraction = 0.2
     context: tuple[Literal["event_type", "gap", "value"], ...] = ("event_type", "gap")
     initial: Literal["cooccurrence", "random"] = "cooccurrence"
-    features: tuple[Literal["category", "title", "text"], ...] = ()
+    features: tuple[Literal["category", "title", "text", "vector"], ...] = ()
+    vectors: str = ""
+
+    @model_validator(mode="after")
+    def _brings_vectors(self) -> Model:
+        if ("vector" in self.features) != bool(self.vectors):
+            raise ValueError("features with vector and the file vectors go together")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:

@@ -6,6 +6,7 @@ import torch
 
 from headwater import models
 from headwater.config import Config, Model
+from headwater.errors import UsageError
 from headwater.models import ModelSpec
 from headwater.training import describe, facts, grow, initial
 
@@ -36,6 +37,55 @@ def test_a_category_is_no_word_of_a_title():
     assert describe.described("category", "Red; green ") == ["category=red", "category=green"]
     assert describe.described("title", "Red, green!") == ["red", "green"]
     assert describe.described("text", None) == []
+
+
+@pytest.fixture
+def brought(spark, tmp_path):
+    """A file of vectors, one of an item that the catalogue lacks, and the catalogue's numbers of the others."""
+
+    def write(*vectors):
+        path = str(tmp_path / "vectors.parquet")
+        rows = [(f"i{number}", [float(value) for value in vector]) for number, vector in enumerate(vectors, start=1)]
+        spark.createDataFrame(rows, "item_id string, vector array<double>").write.parquet(path)
+        items = [(f"i{number}", number, "Garden") for number in (1, 2, 3, 9)]
+        return spark.createDataFrame(items, "item_id string, item_idx int, category string"), path
+
+    return write
+
+
+def test_vectors_that_a_shop_brings_are_features_of_length_one(brought):
+    items, path = brought([3, 4], [0, 0], [-1, 0], [7, 7])
+    found = describe.features(items, ("vector",), 3, path)
+    assert found.shape == (4, describe.BUCKETS)
+    np.testing.assert_allclose(found[:, :2].toarray(), [[0, 0], [0.6, 0.8], [0, 0], [-1, 0]], rtol=1e-6)
+    beside = describe.features(items, ("category", "vector"), 3, path)
+    np.testing.assert_allclose((beside - describe.features(items, ("category",), 3) - found).toarray(), 0, atol=1e-6)
+
+
+def test_long_vectors_keep_their_angles_and_their_space_whoever_is_in_the_catalogue(brought):
+    draws = np.random.default_rng(1)
+    one = draws.normal(size=500)
+    items, path = brought(one, one + 0.3 * draws.normal(size=500), draws.normal(size=500))
+    found = describe.features(items, ("vector",), 3, path)
+    near, far = (found[1] @ found[k].T for k in (2, 3))
+    assert near[0, 0] > 0.9
+    assert abs(far[0, 0]) < 0.4
+    alone = describe.features(items.where("item_idx = 2"), ("vector",), 3, path)
+    np.testing.assert_allclose(alone[2].toarray(), found[2].toarray(), atol=1e-6)
+
+
+def test_vectors_that_are_none_are_told_in_one_line(brought):
+    items, path = brought([1, 2], [3])
+    with pytest.raises(UsageError, match="has vectors of 1 and of 2 numbers"):
+        describe.features(items, ("vector",), 3, path)
+    with pytest.raises(UsageError, match=r"nowhere is no Parquet file of item_id and vector"):
+        describe.features(items, ("vector",), 3, path + "/nowhere")
+
+
+def test_numbers_that_are_none_name_their_item(brought):
+    items, path = brought([1, 2], [3, float("nan")])
+    with pytest.raises(UsageError, match="a vector that is not finite, that of item i2"):
+        describe.features(items, ("vector",), 3, path)
 
 
 def test_vectors_by_chance_go_in_longer_unless_the_config_says_how_long():

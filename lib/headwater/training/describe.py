@@ -14,23 +14,29 @@ from pyspark.sql import DataFrame
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
+from headwater.training import vectors
+
 SEPARATOR = re.compile(r"[|;,/>]")
 WORD = re.compile(r"\w+")
 BUCKETS = 1 << 14
+VECTOR = "vector"
 LONGEST = 2_000
 """Characters of a text that count; what an item is, its first lines say."""
 
 
-def features(items: DataFrame, columns: Sequence[str], n_items: int) -> sparse.csr_matrix:
+def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str = "") -> sparse.csr_matrix:
     """The described items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``.
 
-    ``columns`` of ``items``: a ``category`` is what stands between separators, anything else is a text of words.
+    ``names``: columns of ``items``, of which a ``category`` is what stands between separators and anything else a text of
+    words; and ``vector``, what the file ``brought`` says of items (``training.vectors``).
     """
+    columns = [name for name in names if name != VECTOR]
     tokens: list[list[str]] = [[] for _ in range(n_items + 1)]
     for row in items.select("item_idx", *columns).toLocalIterator():
         if row["item_idx"] <= n_items:
             tokens[row["item_idx"]] = [token for name in columns for token in described(name, row[name])]
-    return hashed(tokens)
+    found = hashed(tokens)
+    return found + vectors.features(items, brought, n_items, BUCKETS) if VECTOR in names else found
 
 
 def described(column: str, value: str | None) -> list[str]:

@@ -1,20 +1,39 @@
-"""The encoder that docs/models.md shows keeps the contract of all encoders."""
+"""What docs/models.md shows works: word vectors become features, and the encoder keeps the contract of all encoders."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from headwater import models
 from headwater.models import ModelSpec
+from headwater.training import describe
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/models.md"
 
 
+def blocks():
+    """The two of the page: word vectors of a catalogue, and an encoder."""
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(found) == 2
+    return found
+
+
+def test_word_vectors_of_a_catalogue_are_features(spark, tmp_path):
+    titles = ["red spade", "blue spade", "red pot", "green pot", "green seeds", None]
+    goods = [(f"i{number}", number, title) for number, title in enumerate(titles, start=1)]
+    items = spark.createDataFrame(goods, "item_id string, item_idx int, title string")
+    exec(blocks()[0].replace('"item-vectors.parquet"', f'"{tmp_path}/item-vectors.parquet"'), {"items": items})
+    found = describe.features(items, ("vector",), 6, f"{tmp_path}/item-vectors.parquet")
+    assert [row.nnz for row in found] == [0, 64, 64, 64, 64, 64, 0]
+    assert np.allclose(found.multiply(found).sum(axis=1).A1, [0, 1, 1, 1, 1, 1, 0], atol=1e-5)
+
+
 @pytest.fixture
 def encoder(monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code = blocks()[1]
     names = {"__name__": "convolution"}
     exec(code, names)
     monkeypatch.setitem(models.ENCODERS, "convolution", names["Convolution"])

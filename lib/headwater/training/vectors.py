@@ -1,0 +1,56 @@
+"""Vectors that a shop brings for its items, of images, sounds or texts, as features of a model.
+
+They are columns of a Parquet file: ``item_id`` and ``vector``, all of one length. What is longer than ``LENGTH`` goes through a
+fixed random projection, which keeps distances (Johnson and Lindenstrauss, 1984) and asks for no training: the item that comes
+tomorrow, and the shop next door that uses the same encoder, stand in the same space.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from scipy import sparse
+from sklearn.random_projection import GaussianRandomProjection
+
+from headwater.errors import UsageError
+
+LENGTH = 64
+"""Numbers that are kept of a vector: each costs a model as much as a word of a title."""
+
+
+def read(items: DataFrame, path: str) -> DataFrame:
+    """``item_idx`` and ``vector``, array of float, of the catalogue's items that the file knows. Raises UsageError where it
+    is no such file."""
+    try:
+        found = items.sparkSession.read.parquet(path)
+        found = found.select("item_id", F.col("vector").cast("array<float>").alias("vector"))
+    except AnalysisException as error:
+        told = str(error).splitlines()[0]
+        raise UsageError(f"model.vectors: {path} is no Parquet file of item_id and vector: {told}") from error
+    return items.select("item_id", "item_idx").join(found.where(F.col("vector").isNotNull()), "item_id")
+
+
+def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.csr_matrix:
+    """The vectors of items up to ``n_items``, each of length 1, in the first columns of a CSR float32 ``[n_items + 1,
+    buckets]``; an item without one has a row of zeros. Raises UsageError for vectors of unlike length or numbers that are none.
+    """
+    rows = read(items, path).where(F.col("item_idx") <= n_items).dropDuplicates(["item_idx"]).toPandas()
+    dense = np.zeros((n_items + 1, LENGTH), dtype=np.float32)
+    if len(rows):
+        lengths = rows["vector"].map(len)
+        if lengths.nunique() > 1:
+            raise UsageError(f"model.vectors: {path} has vectors of {lengths.min()} and of {lengths.max()} numbers")
+        vectors = np.stack(rows["vector"].to_list()).astype(np.float64)
+        if not np.isfinite(vectors).all():
+            item = rows["item_id"][~np.isfinite(vectors).all(axis=1)].iloc[0]
+            raise UsageError(f"model.vectors: {path} has a vector that is not finite, that of item {item}")
+        if vectors.shape[1] > LENGTH:
+            vectors = GaussianRandomProjection(LENGTH, random_state=0).fit_transform(vectors)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        shares = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+        dense[rows["item_idx"], : shares.shape[1]] = shares
+    found = sparse.csr_matrix(dense)
+    found.resize(n_items + 1, buckets)
+    return found
