@@ -85,7 +85,7 @@ def prepare(root: Path, broker: Broker) -> Path:
     for job, *flags in (
         ("ingest_events",),
         ("build_sequences",),
-        ("train_model", "--set", "train.epochs=1"),
+        ("train_model", "--set", "train.epochs=1", "--set", "train.loss.kind=sampled_softmax"),
         ("score_topn",),
     ):
         command = [sys.executable, str(ROOT / f"jobs/{job}.py"), "--config", str(before), *flags]

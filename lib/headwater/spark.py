@@ -54,6 +54,9 @@ Alone, the other compiler would get a code cache that a long session fills, henc
 """
 LASTING = ("nearline",)
 """Sessions that live long enough for the optimising compiler: after a few rounds it saves a third of each."""
+ROUNDS = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(os.cpu_count() or 1)}
+"""What such a session has beside ``LOCAL``: its rounds are small, alike and many. Planning each query anew between its
+stages (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU."""
 CLASS_ARCHIVE = "headwater-classes.jsa"
 """The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
@@ -71,7 +74,8 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
-        for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": java_options(name)}.items():
+        own = {**LOCAL, **ROUNDS} if name in LASTING else LOCAL
+        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(name)}.items():
             builder = builder.config(key, value)
         if packages := _packages(config):
             builder = builder.config("spark.jars.packages", ",".join(packages))

@@ -149,7 +149,6 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         "mode": mode,
     }
     with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
-
         tables.create("topn")
         publish_history(j)
         sequences_version = tables.version("sequences")
@@ -170,9 +169,9 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         if not counts["users_scored"] and last is not None:
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
-        read = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+        beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         standing = {
-            table: read.submit(standing_lists, j, table, wanted if last else None, few)
+            table: beside.submit(standing_lists, j, table, wanted if last else None, few)
             for table in ("topn", "sections")
             if table == "topn" or topn.sections or tables.exists("sections")
         }
@@ -186,7 +185,8 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         if bad := publish.unfit(scored).count():
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
         rows = publish.topn_rows(scored, wanted, version, j.now)
-        counts["users_changed"] = publish.changed_users(rows, standing["topn"].result()).count()
+        rows = held(rows)[0] if few else rows
+        changed = beside.submit(publish.changed_users(rows, standing["topn"].result()).count)
         write_embeddings(j, version, shelf.model(version), items)
         if "sections" in standing:
             shelves = publish.section_rows(scored, version, j.now)
@@ -195,6 +195,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         replace(j, "topn", rows, standing["topn"].result() if last else None, note)
         failpoint("score_topn:after_topn")
         publish_history(j)
+        counts["users_changed"] = changed.result()
         return counts
 
 
