@@ -54,8 +54,9 @@ def run(j: Job, once: bool) -> dict[str, int]:
                     break  # told to end while it waited
                 raise
             total.update(counts)
-            if counts["batches"]:
-                pack(j, total["batches"])
+            table = turn_to_pack(total["batches"]) if counts["batches"] else None
+            if table and j.warehouse.exists(table):
+                j.warehouse.pack(table)
             if once and not waiting:
                 break
             if not counts["batches"]:
@@ -104,14 +105,13 @@ def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
     )
 
 
-def pack(j: Job, batches: int) -> None:
-    """Pack the small files of one of the written tables, where it is its turn after so many batches.
+def turn_to_pack(batches: int) -> str | None:
+    """The table whose small files are packed after so many batches, if any.
 
     Delta's own packing at commits (4.0.1) does not wait for fifty files: it rewrites a table's small files at every commit.
     """
-    table, turn = divmod(batches % PACKED_AFTER, PACKED_AFTER // len(WRITTEN))
-    if turn == 0 and table < len(WRITTEN) and j.warehouse.exists(WRITTEN[table]):
-        j.warehouse.pack(WRITTEN[table])
+    table, rest = divmod(batches % PACKED_AFTER, PACKED_AFTER // len(WRITTEN))
+    return WRITTEN[table] if rest == 0 and table < len(WRITTEN) else None
 
 
 @contextmanager
