@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from headwater import feedback, job, schemas
 from headwater.feedback.attribution import filter_actions
 from headwater.job import Job
-from headwater.tables import failpoint, readers, rows_still_there
+from headwater.tables import failpoint, readers, still_there
 
 app = typer.Typer(add_completion=False)
 
@@ -60,7 +60,7 @@ def new_events(j: Job, after: int | None, until: int) -> DataFrame:
     if after is None:
         return whole
     feed = j.warehouse.changes("events", after, until)
-    if rows_still_there(feed) is None:
+    if still_there(feed.count) is None:
         j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
         return whole
     return feed.where(F.col("_change_type") == "insert").select(whole.columns)

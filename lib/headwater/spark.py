@@ -28,6 +28,8 @@ SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # a round of the stream runs some hundred generated classes; the default keeps 100, so each was compiled anew
+    "spark.sql.codegen.cache.maxEntries": "5000",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
@@ -50,6 +52,11 @@ QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSe
 Alone, the other compiler would get a code cache that a long session fills, hence its size. These come before
 ``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back for long computations.
 """
+LASTING = ("nearline",)
+"""Sessions that live long enough for the optimising compiler: after a few rounds it saves a third of each."""
+ROUNDS = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(os.cpu_count() or 1)}
+"""What such a session has beside ``LOCAL``: its rounds are small, alike and many. Planning each query anew between its
+stages (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU."""
 CLASS_ARCHIVE = "headwater-classes.jsa"
 """The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
@@ -67,7 +74,8 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
-        for key, value in {**LOCAL, "spark.driver.defaultJavaOptions": java_options()}.items():
+        own = {**LOCAL, **ROUNDS} if name in LASTING else LOCAL
+        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(name)}.items():
             builder = builder.config(key, value)
         if packages := _packages(config):
             builder = builder.config("spark.jars.packages", ",".join(packages))
@@ -104,10 +112,11 @@ def _packages(config: Config) -> list[str]:
     return [package for package, jar in wanted.items() if not any((spark_home() / "jars").glob(jar))]
 
 
-def java_options() -> str:
-    """Java options of a local session: those above, and the archive of classes where it is there."""
+def java_options(name: str = "") -> str:
+    """Java options of a local session of this name: those above, and the archive of classes where it is there."""
     archive = spark_home() / CLASS_ARCHIVE
-    return f"{QUICK_START} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else QUICK_START
+    options = "-XX:+UseSerialGC" if name in LASTING else QUICK_START
+    return f"{options} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else options
 
 
 def _quiet_log4j() -> None:

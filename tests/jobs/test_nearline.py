@@ -16,8 +16,10 @@ import yaml
 from sites import LONGEST, ROOT, Site
 
 from headwater.config import load
+from headwater.in_hand import FEW
+from headwater.ingest import batch
 from headwater.job import Job
-from headwater.nearline import stream
+from headwater.nearline import lists, sequences, stream
 from headwater.nearline.events import Intake
 from headwater.nearline.lists import Shelf
 from headwater.tracking import Registry
@@ -102,6 +104,28 @@ def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, t
     closing = warm.run("nearline", "--once")
     assert (closing["rounds"], closing["batches"], closing["users_scored"]) == (1, 0, 0)
     assert versions == {table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in versions}
+
+
+def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
+    found = []
+    for few in (FEW, 0):
+        for module in (batch, sequences, lists):
+            monkeypatch.setattr(module, "FEW", few)
+        site = copy_of(trained, tmp_path / str(few))
+        changed = shop.write_second_day(site.landing)
+        j = Job("nearline", load([site.config]))
+        shelf = Shelf(j)
+        counts, _ = stream.take_round(j, Intake(j.beside("ingest_events")), shelf)
+        shelf.close()
+        assert counts["users_scored"] == len(changed)
+        rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
+        found.append((of_tables(site, spark), *(site.rows(spark, table, *rest) for table in ("topn", "topn_history"))))
+    assert found[0] == found[1]
+
+
+def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():
+    turns = [stream.turn_to_pack(batches) for batches in range(1, stream.PACKED_AFTER + 1)]
+    assert sorted(filter(None, turns)) == sorted(stream.WRITTEN)
 
 
 def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path, spark):

@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,27 @@ def test_a_busy_table_is_named_after_the_timeout(tmp_path):
         other.join()
     with locks.locked(tmp_path, ("items",), 5):
         pass  # the kernel freed the dead writer's lock
+
+
+def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch):
+    names = [f"{n:05d}" for n in range(3_000)]
+    warehouse.append(items(spark, *((name, n, name) for n, name in enumerate(names))), "items", {"job": "t"})
+    large = {Path(file) for file in warehouse.read("items").inputFiles()}
+    for number in range(3):
+        warehouse.append(items(spark, (f"new {number}", 5_000 + number, "N")), "items", {"job": "t"})
+    monkeypatch.setattr("headwater.tables.warehouse.PACKED_BYTES", 8_000)
+    warehouse.pack("items")
+    after = {Path(file) for file in warehouse.read("items").inputFiles()}
+    assert (len(after - large), after & large) == (1, large)
+    assert warehouse.read("items").count() == 3_003
+
+
+def test_a_commit_counts_the_rows_that_it_wrote(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B"), ("c", 3, "C")), "items", {"job": "t"})
+    warehouse.merge(items(spark, ("b", 2, "bee"), ("d", 4, "D")), "items", {"job": "t"})
+    warehouse.optimize("items")
+    assert [commit.rows for commit in warehouse.commits("items")][-3:] == [2, 3, 0]
+    assert sum(commit.rows for commit in warehouse.commits("items")) == 5
 
 
 def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, warehouse):

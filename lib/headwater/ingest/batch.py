@@ -17,9 +17,13 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Config
 from headwater.errors import HeadwaterError
+from headwater.in_hand import FEW, held
 from headwater.ingest import access_log, bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import place
+
+HELD_BYTES = 32 * 2**20
+"""A batch whose lines are longer than this together stays on the executors, however few they are."""
 
 POSITION = "position struct<block: bigint, line: bigint>"
 EVENT_DDL = (
@@ -175,8 +179,10 @@ def _judge(
         else:
             _, bad_goods, repeated_goods = _facts(_without_event(keep(goods)))
             _need_ids(goods, bad_goods, groups)
-        is_ready = F.col("reason").isNull() & ~F.col("ignored")
-        judged = keep(_with_verdict(spark, lines.where(is_ready), config, facts, stored))
+        ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
+        few = facts is not None and facts["rows"] <= FEW and facts["bytes"] <= HELD_BYTES
+        judged = _with_verdict(spark, held(ready)[0] if few else ready, config, facts, stored, few)
+        judged = held(judged)[0] if few else keep(judged)
         verdicts: Counter[str] = Counter(dict(judged.groupBy("verdict").count().collect()))
     except BaseException:
         _free(cached)
@@ -223,6 +229,7 @@ def _facts(lines: DataFrame) -> tuple[Row | None, Counter[str], int]:
     """What the possible events hold, how many lines each reason has (``""`` for ignored ones), surplus headers."""
     rows = lines.groupBy("reason", "ignored").agg(
         F.count("*").alias("rows"),
+        F.sum(F.length("raw")).alias("bytes"),
         F.max("id_given").alias("given"),
         F.min("event_time").alias("first"),
         F.max("event_time").alias("last"),
@@ -252,7 +259,7 @@ def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Grou
 
 
 def _with_verdict(
-    spark: SparkSession, ready: DataFrame, config: Config, facts: Row | None, stored: DataFrame
+    spark: SparkSession, ready: DataFrame, config: Config, facts: Row | None, stored: DataFrame, few: bool
 ) -> DataFrame:
     """Adds ``verdict``: ``event``, ``duplicate``, or the reason why the user is a bot."""
     ingest = config.ingest
@@ -271,7 +278,7 @@ def _with_verdict(
         # an id made of content holds the time, so only the days of this batch can have it
         days = (aware(facts["first"]).date(), aware(facts["last"]).date())
         stored = stored.where(F.col("event_date").between(*days))
-    people = duplicates.with_stored(people, stored).join(robots, on="user_id", how="left")
+    people = duplicates.with_stored(people, stored, few).join(robots, on="user_id", how="left")
     is_robot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (
         F.when(F.col("copy") > 1, "duplicate")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace as with_other
 from functools import cached_property
@@ -22,12 +23,13 @@ from pyspark.sql import functions as F
 
 from headwater import schemas, sequences
 from headwater.errors import HeadwaterError, TrackingError
+from headwater.in_hand import FEW, held
 from headwater.job import Job
 from headwater.scoring import items as goods
 from headwater.scoring import lately, lists, publish
 from headwater.scoring.lately import Lately
 from headwater.scoring.served import SERVED
-from headwater.tables import failpoint, readers, rows_still_there
+from headwater.tables import failpoint, readers, still_there
 from headwater.tracking import Registry
 from headwater.training import artifact
 
@@ -147,42 +149,53 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         "mode": mode,
     }
     with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
+        tables.create("topn")
+        publish_history(j)
+        sequences_version = tables.version("sequences")
+        last = tables.last_note("topn", j.name) if mode == "nearline" else None
+        unread = readers.unread(tables, readers.LISTS)
+        if last is not None and not unread:
+            return counts
 
         def keep(frame: DataFrame) -> DataFrame:
             stack.callback(frame.unpersist)
             return frame.persist()
 
-        tables.create("topn")
-        publish_history(j)
-        sequences_version = tables.version("sequences")
-        last = tables.last_note("topn", j.name) if mode == "nearline" else None
-        if last is not None and not readers.unread(tables, readers.LISTS):
-            return counts
         note = {"job": j.name, "mode": mode, "sequences_version": sequences_version, "model_version": version}
         after = last["sequences_version"] if last else None
-        wanted, counts["users_scored"] = wanted_sequences(j, after, sequences_version, keep)
+        few = sum(commit.rows for commit in unread) <= FEW
+        wanted, users = wanted_sequences(j, after, sequences_version, keep, few)
+        counts["users_scored"], few = users, few and users <= FEW
         if not counts["users_scored"] and last is not None:
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
+        beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+        standing = {
+            table: beside.submit(standing_lists, j, table, wanted if last else None, few)
+            for table in ("topn", "sections")
+            if table == "topn" or topn.sections or tables.exists("sections")
+        }
         shipped, items = shelf.shipped(version), shelf.items()
         if topn.index == "faiss":
             shipped, searched = by_index(j, shelf, shipped, version, wanted, int(counts["users_scored"]))
             counts |= searched
         scored = goods.with_titles(lists.recommend(wanted, shipped, topn), items)
-        scored = keep(publish.with_reasons(scored))
+        scored = publish.with_reasons(scored)
+        scored = held(scored)[0] if few else keep(scored)
         if bad := publish.unfit(scored).count():
             raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
         rows = publish.topn_rows(scored, wanted, version, j.now)
-        standing = standing_lists(j, "topn", wanted if last else None)
-        counts["users_changed"] = publish.changed_users(rows, standing).count()
+        rows = held(rows)[0] if few else rows
+        changed = beside.submit(publish.changed_users(rows, standing["topn"].result()).count)
         write_embeddings(j, version, shelf.model(version), items)
-        if topn.sections or tables.exists("sections"):
+        if "sections" in standing:
             shelves = publish.section_rows(scored, version, j.now)
-            replace(j, "sections", shelves, standing_lists(j, "sections", wanted) if last else None, note)
+            replace(j, "sections", shelves, standing["sections"].result() if last else None, note)
         failpoint("score_topn:before_topn")
-        replace(j, "topn", rows, standing if last else None, note)
+        replace(j, "topn", rows, standing["topn"].result() if last else None, note)
         failpoint("score_topn:after_topn")
         publish_history(j)
+        counts["users_changed"] = changed.result()
         return counts
 
 
@@ -218,24 +231,32 @@ def replace(j: Job, table: str, rows: DataFrame, standing: DataFrame | None, not
     j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
 
 
-def standing_lists(j: Job, table: str, users: DataFrame | None) -> DataFrame:
+def standing_lists(j: Job, table: str, users: DataFrame | None, few: bool) -> DataFrame:
     """The rows of a table, or those of some users, written down: a table of lists is read once for a few of them."""
     j.warehouse.create(table)
     every = j.warehouse.read(table)
-    return every if users is None else every.join(users.select("user_id"), "user_id", how="left_semi").localCheckpoint()
+    if users is None:
+        return every
+    theirs = every.join(users.select("user_id"), "user_id", how="left_semi")
+    return held(theirs)[0] if few else theirs.localCheckpoint()
 
 
 def wanted_sequences(
-    j: Job, after: int | None, until: int, keep: Callable[[DataFrame], DataFrame]
+    j: Job, after: int | None, until: int, keep: Callable[[DataFrame], DataFrame], few: bool
 ) -> tuple[DataFrame, int]:
-    """All sequences at version ``until``, or those of users who changed in the versions after one; and how many."""
+    """All sequences at version ``until``, or those of users who changed in the versions after one, held in hand where
+    they are ``few``; and how many."""
     if after is not None:
-        changed = keep(sequences.newest(j.warehouse.changes("sequences", after, until)))
-        if (count := rows_still_there(changed)) is not None:
-            return changed, count
+        changed = sequences.newest(j.warehouse.changes("sequences", after, until))
+        if (found := still_there(lambda: held(changed) if few else counted(keep(changed)))) is not None:
+            return found
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
-    every = keep(j.warehouse.read("sequences", until))
-    return every, every.count()
+    return counted(keep(j.warehouse.read("sequences", until)))
+
+
+def counted(frame: DataFrame) -> tuple[DataFrame, int]:
+    """A frame, and how many rows it has."""
+    return frame, frame.count()
 
 
 def publish_history(j: Job) -> None:

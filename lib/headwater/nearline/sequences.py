@@ -6,11 +6,14 @@ new events. A changed `sequence.max_length` rebuilds all of them.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from pyspark.sql import functions as F
 
 from headwater import sequences
+from headwater.in_hand import FEW, held
 from headwater.job import Job
-from headwater.tables import failpoint
+from headwater.tables import Warehouse, failpoint
 
 
 def build(j: Job) -> dict[str, int]:
@@ -30,10 +33,15 @@ def build(j: Job) -> dict[str, int]:
         else:
             feed = tables.changes("events", last["events_version"], version)
             new = feed.where(F.col("_change_type") == "insert").select(events.columns)
-        steps = sequences.filter_steps(new, items).persist()
-        events_new = steps.count()  # first, so that Spark knows how few there are when it plans the rest
+        steps = sequences.filter_steps(new, items)
+        few = not rebuild and rows_since(tables, "events", last["events_version"]) <= FEW
+        if few:
+            steps, events_new = held(steps)
+        else:
+            events_new = steps.persist().count()  # first, so that Spark knows how few there are when it plans the rest
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length, j.now)
+        rows = held(rows)[0] if few else rows
         failpoint("build_sequences:before_merge")
         if rebuild:
             tables.overwrite(rows, "sequences", note)
@@ -45,3 +53,8 @@ def build(j: Job) -> dict[str, int]:
         counted = {"users_changed": changed, "events_new": events_new, "events_version": version}
         steps.unpersist()
         return counted
+
+
+def rows_since(tables: Warehouse, table: str, version: int) -> int:
+    """How many rows the commits after a version wrote, by what their writers counted."""
+    return sum(commit.rows for commit in takewhile(lambda commit: commit.version > version, tables.commits(table)))

@@ -24,6 +24,7 @@ from headwater.scoring.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
+    from headwater.scoring.scorer import Scorer
 
 LISTS = (
     "user_id string, section int, rank int, item_idx int, score double, propensity double, strategy string, "
@@ -63,11 +64,10 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
     Ranks run from 1 without gaps; a Top-N is shorter than ``n`` only where nothing else may be shown.
     """
 
-    def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        from headwater.scoring.scorer import Scorer
+    rules = topn.model_dump_json()
 
-        index = None if shipped.index is None else Path(SparkFiles.get(shipped.index))
-        scorer = Scorer(_open(shipped.model), shipped.catalogue.value, topn, index)
+    def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        scorer = _scorer(shipped, rules)
         for frame in frames:
             for start in range(0, len(frame), topn.batch_users):
                 yield scorer.lists(frame.iloc[start : start + topn.batch_users])
@@ -79,6 +79,18 @@ def histories(sequences: DataFrame) -> DataFrame:
     """Rows of ``sequences`` as the scorer takes them: ``at`` is ``event_time`` in epoch seconds."""
     seconds = F.col("event_time").cast("array<double>").alias("at")
     return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items")
+
+
+@lru_cache(maxsize=1)
+def _scorer(shipped: Shipped, rules: str) -> Scorer:
+    """The scorer of a model and a state of the catalogue, kept by a worker from task to task and from round to round.
+
+    ``rules``: the ``topn`` of the config as JSON.
+    """
+    from headwater.scoring.scorer import Scorer
+
+    index = None if shipped.index is None else Path(SparkFiles.get(shipped.index))
+    return Scorer(_open(shipped.model), shipped.catalogue.value, Topn.model_validate_json(rules), index)
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,13 @@ class Commit:
         return self.note.get("job")
 
     @property
+    def rows(self) -> int:
+        """How many rows it inserted, and by a merge updated too."""
+        merged = ("numTargetRowsInserted", "numTargetRowsUpdated")
+        counted = merged if self.operation == "MERGE" else ("numOutputRows",)
+        return sum(int(self.metrics.get(name, 0)) for name in counted)
+
+    @property
     def by(self) -> str | None:
         """Who wrote it: the job, unless another wrote in its name."""
         return self.note.get("by", self.job)

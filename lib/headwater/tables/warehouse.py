@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from delta.tables import DeltaTable
@@ -41,8 +41,13 @@ WRITER = {
 }
 """The job that makes each table, for messages about a missing one."""
 
+PACKED_BYTES = 64 * 2**20
+"""A file of this size is read quickly enough, and packing it again would cost more than it saves."""
+
 GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exist")
 """How Spark says that a file of a table is there no more."""
+
+Answer = TypeVar("Answer")
 
 NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -164,6 +169,15 @@ class Warehouse:
         with self.locked(table), self._noted({"job": "maintain_tables"}):
             self._delta(table).optimize().executeCompaction()
 
+    def pack(self, table: str) -> None:
+        """Pack what is smaller than ``PACKED_BYTES`` together, and leave the other files alone."""
+        small = "spark.databricks.delta.optimize.minFileSize"
+        self.spark.conf.set(small, PACKED_BYTES)
+        try:
+            self.optimize(table)
+        finally:
+            self.spark.conf.unset(small)
+
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
@@ -238,10 +252,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def rows_still_there(changes: DataFrame) -> int | None:
-    """How many rows come of a change feed, or None where a vacuum took files that they lie in."""
+def still_there(read: Callable[[], Answer]) -> Answer | None:
+    """What reading a change feed gives, or None where a vacuum took files that its rows lie in."""
     try:
-        return changes.count()
+        return read()
     except (PySparkException, Py4JJavaError) as error:
         if GONE.search(str(error)):
             return None
