@@ -78,7 +78,7 @@ class Neighbours:
         low, high = start[rows], start[rows + 1]
         end, last = high, len(data) - 1
         for _ in range(int((high - low).max(initial=0)).bit_length()):
-            middle = (low + high) // 2
+            middle = low + (high - low) // 2
             further = (low < high) & (indices[np.minimum(middle, last)] < columns)
             high = np.where(further | (low == high), high, middle)
             low = np.where(further, middle + 1, low)

@@ -169,16 +169,17 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         if not counts["users_scored"] and last is not None:
             tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
             return counts
+        shipped, items = shelf.shipped(version), shelf.items()
+        if topn.index == "faiss":
+            shipped, searched = by_index(j, shelf, shipped, version, wanted, int(counts["users_scored"]))
+            counts |= searched
+        # not before the model is on its way: an archive that comes as tasks begin is unpacked by two at once
         beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         standing = {
             table: beside.submit(standing_lists, j, table, wanted if last else None, few)
             for table in ("topn", "sections")
             if table == "topn" or topn.sections or tables.exists("sections")
         }
-        shipped, items = shelf.shipped(version), shelf.items()
-        if topn.index == "faiss":
-            shipped, searched = by_index(j, shelf, shipped, version, wanted, int(counts["users_scored"]))
-            counts |= searched
         scored = goods.with_titles(lists.recommend(wanted, shipped, topn), items)
         scored = publish.with_reasons(scored)
         scored = held(scored)[0] if few else keep(scored)

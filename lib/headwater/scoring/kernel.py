@@ -63,7 +63,7 @@ class Pairs:
         return torch.where(keys[place] == wanted, self.values[order][place], 0.0)
 
     def by_tile(self, batch: int, tile: int, n_items: int) -> Tiled:
-        """The pairs in the order of tiles. Sorted by numpy, on the CPU: of small numbers it makes five times less ado."""
+        """The pairs in the order of tiles; numpy, which sorts numbers of 16 bits by radix, is five times as fast here as torch."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
         across = -(-n_items // tile)
         number = rows // batch * across + items // tile
