@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 from pyspark.sql import SparkSession
 
@@ -30,14 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "demo")]
 
 from broker import Broker  # noqa: E402
+from score_job import register  # noqa: E402
 
 from headwater.config import Config, load  # noqa: E402
-from headwater.models import ModelSpec, build  # noqa: E402
-from headwater.models.transitions import count  # noqa: E402
 from headwater.spark import session  # noqa: E402
 from headwater.tables import Warehouse  # noqa: E402
-from headwater.tracking import Registry, runs  # noqa: E402
-from headwater.training import artifact  # noqa: E402
 
 USERS, ITEMS, RATE, SECONDS, WARM = (
     int(os.environ.get(f"HEADWATER_BENCH_{name}", default))
@@ -95,25 +91,11 @@ def prepare(root: Path, broker: Broker) -> Path:
     after.write_text(yaml.safe_dump({**settings, "ingest": {"sources": [*files, topic]}}))
     for job in ("ingest_events", "build_sequences", "score_topn"):
         if job == "score_topn":
-            register(load([before]), root / "model")
+            walks = np.random.default_rng(1).integers(1, ITEMS + 1, (USERS, HISTORY))
+            register(load([before]), root / "model", walks, ITEMS, USERS, datetime.now(UTC))
         command = [sys.executable, str(ROOT / f"jobs/{job}.py"), "--config", str(before)]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     return after
-
-
-def register(config: Config, folder: Path) -> None:
-    """A champion with weights by chance: what its lists are worth does not matter here, what they cost does."""
-    spec = ModelSpec("sasrec", n_items=ITEMS, max_length=50, dim=64, layers=2, heads=2)
-    now = datetime.now(UTC).isoformat()
-    facts = {
-        "kind": "sasrec", "n_items": ITEMS, "max_length": 50, "protocol": "temporal", "seed": 1, "best_epoch": 1,
-        "code_revision": "", "sequences_version": 0, "events_version": 0, "sequences": USERS,
-        "blend": {"transitions": 2.0, "recency": 0.5}, "train_until": now, "validation_until": now,
-    }  # fmt: skip
-    torch.manual_seed(1)
-    walks = np.random.default_rng(1).integers(1, ITEMS + 1, (USERS, HISTORY))
-    artifact.save(folder, build(spec).state_dict(), spec, facts, {"transitions": count(walks, ITEMS)})
-    runs.log_training(Registry(config), config, folder, facts, [{"epoch": 1, "loss": 1.0}], "train_model")
 
 
 def wait_until_it_follows(warehouse: Path) -> None:

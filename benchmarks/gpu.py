@@ -76,6 +76,7 @@ def numbers(told: str) -> tuple[int, int]:
 def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
     draws = torch.Generator(DEVICE).manual_seed(0)
     users, items = (torch.randn(n, DIM, generator=draws, device=DEVICE) for n in (n_users, n_items))
+    kernel.TILES[DEVICE.type] = (batch, tile)
 
     def product(users: Tensor, items: Tensor) -> None:
         buffer = torch.empty(batch, tile, device=DEVICE, dtype=users.dtype)
@@ -89,8 +90,8 @@ def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
     calls: dict[str, Callable[[], object]] = {
         "product": lambda: product(users, items),
         "product bf16": lambda: product(users.bfloat16(), items.bfloat16()),
-        "top_n": lambda: kernel.top_n(users, items, N, batch=batch, tile=tile),
-        "rescored": lambda: kernel.top_n_rescored(users, items, N, batch=batch, tile=tile),
+        "top_n": lambda: kernel.top_n(users, items, N),
+        "rescored": lambda: kernel.top_n_rescored(users, items, N),
         "topk": whole_rows,
     }
     taken = {name: seconds(call) for name, call in calls.items()}

@@ -88,15 +88,21 @@ def prepare(tables: Warehouse, config: Config, root: Path) -> None:
         F.lit(NOW.date()).alias("event_date"),
     )  # fmt: skip
     tables.overwrite(events, "events", {"job": "bench"})
-    spec = ModelSpec("sasrec", n_items=ITEMS, max_length=LENGTH, dim=DIM, layers=2, heads=2)
+    register(config, root / "model", padded, ITEMS, USERS, NOW)
+
+
+def register(config: Config, folder: Path, walks: np.ndarray, n_items: int, users: int, at: datetime) -> None:
+    """A champion with weights by chance, blended with what follows what in ``walks`` int ``[rows, seq]``: what its lists are
+    worth does not matter here, what they cost does."""
+    spec = ModelSpec("sasrec", n_items=n_items, max_length=LENGTH, dim=DIM, layers=2, heads=2)
     facts = {
-        "kind": "sasrec", "n_items": ITEMS, "max_length": LENGTH, "protocol": "temporal", "seed": 1, "best_epoch": 1,
-        "code_revision": "", "sequences_version": 0, "events_version": 0, "sequences": USERS,
-        "blend": {"transitions": 2.0, "recency": 0.5}, "train_until": NOW.isoformat(), "validation_until": NOW.isoformat(),
+        "kind": "sasrec", "n_items": n_items, "max_length": LENGTH, "protocol": "temporal", "seed": 1, "best_epoch": 1,
+        "code_revision": "", "sequences_version": 0, "events_version": 0, "sequences": users,
+        "blend": {"transitions": 2.0, "recency": 0.5}, "train_until": at.isoformat(), "validation_until": at.isoformat(),
     }  # fmt: skip
     torch.manual_seed(1)
-    artifact.save(root / "model", build(spec).state_dict(), spec, facts, {"transitions": count(padded, ITEMS)})
-    runs.log_training(Registry(config), config, root / "model", facts, [{"epoch": 1, "loss": 1.0}], "train_model")
+    artifact.save(folder, build(spec).state_dict(), spec, facts, {"transitions": count(walks, n_items)})
+    runs.log_training(Registry(config), config, folder, facts, [{"epoch": 1, "loss": 1.0}], "train_model")
 
 
 def histories(spark, users: int, seed: int):

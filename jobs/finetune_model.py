@@ -49,9 +49,7 @@ def tune(j: Job) -> dict[str, Any]:
     model, known = artifact.load(parent)
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
-    described = None
-    if known.get("features"):
-        described = describe.features(items, known["features"], n_items, config.model.vectors)
+    described = describe.features(items, known.get("features", []), n_items, config.model.vectors)
     weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed, described)
     chosen = feedback.with_replay(
         tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed

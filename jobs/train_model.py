@@ -80,9 +80,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     if config.model.hybrid and "recency" in config.model.blend:
         popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
         validation = replace(validation, prior=popular.numpy())
-    described = None
-    if config.model.features:
-        described = describe.features(items, config.model.features, n_items, config.model.vectors)
+    described = describe.features(items, config.model.features, n_items, config.model.vectors)
     task = Task(spec, config, inputs, described, source, resume)
     tried = learn(task, learned, folder / "tried", validation.first(config.train.validation_users))
     best = tried.best

@@ -6,14 +6,12 @@ new events. A changed `sequence.max_length` rebuilds all of them.
 
 from __future__ import annotations
 
-from itertools import takewhile
-
 from pyspark.sql import functions as F
 
 from headwater import sequences
 from headwater.in_hand import FEW, held
 from headwater.job import Job
-from headwater.tables import Warehouse, failpoint
+from headwater.tables import failpoint, readers
 
 
 def build(j: Job) -> dict[str, int]:
@@ -34,7 +32,7 @@ def build(j: Job) -> dict[str, int]:
             feed = tables.changes("events", last["events_version"], version)
             new = feed.where(F.col("_change_type") == "insert").select(events.columns)
         steps = sequences.filter_steps(new, items)
-        few = not rebuild and rows_since(tables, "events", last["events_version"]) <= FEW
+        few = not rebuild and sum(commit.rows for commit in readers.unread(tables, readers.SEQUENCES)) <= FEW
         if few:
             steps, events_new = held(steps)
         else:
@@ -53,8 +51,3 @@ def build(j: Job) -> dict[str, int]:
         counted = {"users_changed": changed, "events_new": events_new, "events_version": version}
         steps.unpersist()
         return counted
-
-
-def rows_since(tables: Warehouse, table: str, version: int) -> int:
-    """How many rows the commits after a version wrote, by what their writers counted."""
-    return sum(commit.rows for commit in takewhile(lambda commit: commit.version > version, tables.commits(table)))

@@ -141,13 +141,7 @@ def top_n(
 
 
 def top_n_rescored(
-    users: Tensor,
-    items: Tensor,
-    n: int,
-    blocked: Pairs | None = None,
-    bonus: Pairs | None = None,
-    batch: int | None = None,
-    tile: int | None = None,
+    users: Tensor, items: Tensor, n: int, blocked: Pairs | None = None, bonus: Pairs | None = None
 ) -> tuple[Tensor, Tensor]:
     """As ``top_n`` of float32 vectors, by products in bfloat16 and exact scores of the ``WIDER`` set that these leave.
 
@@ -158,8 +152,8 @@ def top_n_rescored(
     """
     wide = WIDER * n
     if wide >= len(items):
-        return top_n(users, items, n, blocked, bonus, batch, tile)
-    rough, places = top_n(users.bfloat16(), items.bfloat16(), wide, blocked, bonus, batch, tile)
+        return top_n(users, items, n, blocked, bonus)
+    rough, places = top_n(users.bfloat16(), items.bfloat16(), wide, blocked, bonus)
     exact = (items[places.clamp(min=0)] @ users.unsqueeze(2)).squeeze(2)  # [users, wide]
     share = (1 + ROUNDING) ** 4 - 1 + SUMMING
     error = share * users.norm(dim=1) * items.norm(dim=1).max()
@@ -175,7 +169,7 @@ def top_n_rescored(
     if unproved.any():
         rows = unproved.nonzero().squeeze(1)
         left_out, added = (None if pairs is None else pairs.of(rows, len(users)) for pairs in (blocked, bonus))
-        scores[rows], places[rows] = top_n(users[rows], items, n, left_out, added, batch, tile)
+        scores[rows], places[rows] = top_n(users[rows], items, n, left_out, added)
     return scores, places
 
 

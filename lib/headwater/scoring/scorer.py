@@ -22,6 +22,7 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.config import Topn
+from headwater.device import on_gpu
 from headwater.models.ranker import Query, Ranker
 from headwater.models.variety import Mix
 from headwater.schemas import EVENT_TYPES
@@ -44,8 +45,7 @@ class Scorer:
     def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
-        gpu = torch.cuda.is_available() if topn.use_gpu == "auto" else topn.use_gpu
-        ranker = ranker.on(torch.device("cuda" if gpu else "cpu"))
+        ranker = ranker.on(torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu"))
         self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)

@@ -24,12 +24,14 @@ LONGEST = 2_000
 """Characters of a text that count; what an item is, its first lines say."""
 
 
-def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str = "") -> sparse.csr_matrix:
-    """The described items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``.
+def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str = "") -> sparse.csr_matrix | None:
+    """The described items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``; None without ``names``.
 
     ``names``: columns of ``items``, of which a ``category`` is what stands between separators and anything else a text of
     words; and ``vector``, what the file ``brought`` says of items (``training.vectors``).
     """
+    if not names:
+        return None
     columns = [name for name in names if name != VECTOR]
     tokens: list[list[str]] = [[] for _ in range(n_items + 1)]
     for row in items.select("item_idx", *columns).toLocalIterator():

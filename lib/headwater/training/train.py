@@ -15,11 +15,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
 from headwater.config import Targets, Train
+from headwater.device import on_gpu
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
@@ -45,7 +45,7 @@ def plan(
     ``targets``, where given, count instead of ``train.targets``: the snapshot says what happened, the plan what of it counts.
     Without ``resume`` what an earlier run left in the folder is removed.
     """
-    use_gpu = torch.cuda.is_available() if train.use_gpu == "auto" else train.use_gpu
+    use_gpu = on_gpu(train.use_gpu)
     settings: dict[str, Any] = {
         "epochs": epochs or train.epochs,
         "learning_rate": learning_rate or train.learning_rate,
