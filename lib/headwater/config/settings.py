@@ -1,36 +1,22 @@
-"""The whole configuration as frozen, typed data: unknown keys refused, impossible values named by their dotted key.
-
-Defaults live here and nowhere else; ``conf/default.yaml`` shows them with unit and reason, and a test holds the two
-together. ``load`` merges files (later files win, mappings are merged, lists replaced) and then ``--set`` pairs.
-"""
+"""Every section of the configuration but ``ingest`` (``config.sources``), and ``Config``, which holds them all."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from headwater.errors import UsageError
-from headwater.schemas import EVENT_TYPES
+from headwater.config.sections import EventType, Positive, Section
+from headwater.config.sources import Ingest
 
-Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
-EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 SPARSE_FROM = 200_000
 """Items from which on ``train.sparse_items: auto`` moves only those that a step read."""
-CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Paths(Section):
@@ -44,115 +30,6 @@ class Mlflow(Section):
     model_name: str = Field(default="headwater", pattern=r"^[A-Za-z0-9_.\- ]+$")
     experiment: str = "headwater"
     timeout_seconds: Positive = 20
-
-
-class Source(Section):
-    format: Literal["json", "csv", "combined_log", "catalog", "kafka"]
-    glob: str = ""
-    name: str = ""
-    fields: dict[str, str] = {}
-    constants: dict[str, str | float | bool] = {}
-    event_types: dict[str, EventType] = {}
-    time_zone: str = "UTC"
-    time_format: str = ""
-    header: bool | list[str] = True
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    brokers: str = ""
-    topic: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,249}$")
-    starting: Literal["earliest", "latest"] = "earliest"
-    max_messages: Positive = 100_000
-    client_file: str = ""
-
-    @property
-    def place(self) -> str:
-        """Where its lines come from, for messages to people."""
-        return f"topic {self.topic}" if self.format == "kafka" else self.glob
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Source:
-        if self.format == "kafka":
-            if missing := [key for key in ("brokers", "topic") if not getattr(self, key)]:
-                raise ValueError(f"format kafka needs {' and '.join(missing)}")
-            if self.glob:
-                raise ValueError("format kafka has a topic, and no glob")
-        elif not self.glob:
-            raise ValueError("glob is missing")
-        elif self.brokers or self.topic:
-            raise ValueError(f"brokers and topic are for format kafka, not {self.format}")
-        if self.glob.startswith("/") or ".." in Path(self.glob).parts:
-            raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
-        known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
-        for key in (*self.fields, *self.constants):
-            if key not in known:
-                raise ValueError(f"{key!r} is not a field of ours; known are {', '.join(known)}")
-        constant = self.constants.get("event_type")
-        if constant is not None and constant not in EVENT_TYPES:
-            raise ValueError(f"constants.event_type {constant!r} is not one of {', '.join(EVENT_TYPES)}")
-        return self
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_a_zone(cls, value: str) -> str:
-        from zoneinfo import ZoneInfo
-
-        try:
-            ZoneInfo(value)
-        except Exception:
-            raise ValueError(f"time zone {value!r} is unknown; use a name such as Europe/London") from None
-        return value
-
-
-class UrlRule(Section):
-    event_type: EventType
-    method: str = "GET"
-    path: str
-
-    @field_validator("path")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            groups = set(re.compile(value).groupindex)
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-        if groups - {"item_id", "query", "user_id"}:
-            raise ValueError(f"{value!r} names groups other than item_id, query and user_id")
-        return value
-
-    @model_validator(mode="after")
-    def _names_an_item(self) -> UrlRule:
-        if self.event_type != "search" and "(?P<item_id>" not in self.path:
-            raise ValueError(f"a {self.event_type} needs an item: name a group (?P<item_id>…) in {self.path!r}")
-        return self
-
-
-def _default_sources() -> list[Source]:
-    return [
-        Source(format="json", glob="api/*.json*"),
-        Source(format="csv", glob="csv/*.csv*"),
-        Source(format="combined_log", glob="web/*.log*"),
-        Source(format="catalog", glob="catalog/*"),
-    ]
-
-
-class Ingest(Section):
-    sources: list[Source] = Field(default_factory=_default_sources, min_length=1)
-    url_rules: list[UrlRule] = []
-    max_line_bytes: Positive = 1_000_000
-    max_value: Annotated[float, Field(gt=0)] = 1_000_000.0
-    max_id_length: Positive = 512
-    earliest: str = "1995-01-01"
-    future_hours: Annotated[float, Field(ge=0)] = 24.0
-    bot_agents: bool = True
-    bot_events_per_minute: Positive = 120
-    bot_regular_events: Positive = 60
-
-    @field_validator("sources")
-    @classmethod
-    def _read_a_topic_once(cls, value: list[Source]) -> list[Source]:
-        topics = [source.topic for source in value if source.format == "kafka"]
-        if twice := [topic for topic in topics if topics.count(topic) > 1]:
-            raise ValueError(f"topic {twice[0]!r} is read by two sources; what was taken is known by its topic's name")
-        return value
 
 
 class Sequence(Section):
@@ -455,68 +332,3 @@ class Config(Section):
 
     def dump(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
-
-
-def load(files: list[Path] | None = None, overrides: list[str] | None = None) -> Config:
-    """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, YAML values).
-
-    Raises UsageError, one sentence naming the file or key, for a missing or broken file, an unknown key, a wrong type
-    or an impossible value.
-    """
-    merged: dict[str, Any] = {}
-    for file in files or []:
-        merged = _merge(merged, _read(Path(file)))
-    for pair in overrides or []:
-        merged = _merge(merged, _parse(pair))
-    try:
-        return Config(**merged)
-    except ValidationError as error:
-        raise UsageError(_describe(error)) from None
-    except TypeError as error:
-        raise UsageError(f"config: {error}") from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UsageError(f"config file {file} must hold a mapping of sections, not a {type(data).__name__}")
-    return data
-
-
-def _parse(pair: str) -> dict[str, Any]:
-    key, separator, text = pair.partition("=")
-    if not separator or not key.strip():
-        raise UsageError(f"--set {pair!r} must read dotted.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    return value
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        mapped = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if mapped else value
-    return merged
-
-
-def _describe(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{key} is not a known config key")
-        else:
-            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
-    return "; ".join(lines)

@@ -1,0 +1,53 @@
+"""The whole configuration as frozen, typed data: unknown keys refused, impossible values named by their dotted key.
+
+Defaults live here and nowhere else; ``conf/default.yaml`` shows them with unit and reason, and a test holds the two
+together. ``load`` merges files (later files win, mappings are merged, lists replaced) and then ``--set`` pairs.
+"""
+
+from headwater.config.files import load
+from headwater.config.sections import EventType
+from headwater.config.settings import (
+    Boosts,
+    Config,
+    Exclusion,
+    Explore,
+    Finetune,
+    FurtherList,
+    Gate,
+    Loss,
+    Maintain,
+    Model,
+    Repeat,
+    Sequence,
+    Targets,
+    Topn,
+    Train,
+    When,
+)
+from headwater.config.sources import CATALOG_FIELDS, EVENT_FIELDS, Ingest, Source, UrlRule
+
+__all__ = [
+    "CATALOG_FIELDS",
+    "EVENT_FIELDS",
+    "Boosts",
+    "Config",
+    "EventType",
+    "Exclusion",
+    "Explore",
+    "Finetune",
+    "FurtherList",
+    "Gate",
+    "Ingest",
+    "Loss",
+    "Maintain",
+    "Model",
+    "Repeat",
+    "Sequence",
+    "Source",
+    "Targets",
+    "Topn",
+    "Train",
+    "UrlRule",
+    "When",
+    "load",
+]

@@ -1,0 +1,84 @@
+"""From YAML files and ``--set`` pairs to a ``Config``, or one sentence that names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from headwater.config.settings import Config
+from headwater.errors import UsageError
+
+
+def load(files: list[Path] | None = None, overrides: list[str] | None = None) -> Config:
+    """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, YAML values).
+
+    Raises UsageError, one sentence naming the file or key, for a missing or broken file, an unknown key, a wrong type
+    or an impossible value.
+    """
+    merged: dict[str, Any] = {}
+    for file in files or []:
+        merged = _merge(merged, _read(Path(file)))
+    for pair in overrides or []:
+        merged = _merge(merged, _parse(pair))
+    try:
+        return Config(**merged)
+    except ValidationError as error:
+        raise UsageError(_describe(error)) from None
+    except TypeError as error:
+        raise UsageError(f"config: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config file {file} is not YAML: {_told(error)}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"config file {file} must hold a mapping of sections, not a {type(data).__name__}")
+    return data
+
+
+def _told(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}: {error.problem}" if mark else " ".join(str(error).split())  # type: ignore[attr-defined]
+
+
+def _parse(pair: str) -> dict[str, Any]:
+    key, separator, text = pair.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {pair!r} must read dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        mapped = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if mapped else value
+    return merged
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key} is not a known config key")
+        elif problem["type"] == "model_type":
+            lines.append(f"{key} is a section: it must hold keys with values (got {problem['input']!r:.80})")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
+    return "; ".join(lines)

@@ -1,0 +1,14 @@
+"""What all sections share: they are frozen, and refuse a key that they do not know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)

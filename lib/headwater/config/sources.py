@@ -1,0 +1,123 @@
+"""The section ``ingest``: where lines come from, what their columns are called, and which of them no one is to believe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from headwater.config.sections import EventType, Positive, Section
+from headwater.schemas import EVENT_TYPES
+
+EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
+CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
+
+
+class Source(Section):
+    format: Literal["json", "csv", "combined_log", "catalog", "kafka"]
+    glob: str = ""
+    name: str = ""
+    fields: dict[str, str] = {}
+    constants: dict[str, str | float | bool] = {}
+    event_types: dict[str, EventType] = {}
+    time_zone: str = "UTC"
+    time_format: str = ""
+    header: bool | list[str] = True
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    brokers: str = ""
+    topic: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,249}$")
+    starting: Literal["earliest", "latest"] = "earliest"
+    max_messages: Positive = 100_000
+    client_file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where its lines come from, for messages to people."""
+        return f"topic {self.topic}" if self.format == "kafka" else self.glob
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Source:
+        if self.format == "kafka":
+            if missing := [key for key in ("brokers", "topic") if not getattr(self, key)]:
+                raise ValueError(f"format kafka needs {' and '.join(missing)}")
+            if self.glob:
+                raise ValueError("format kafka has a topic, and no glob")
+        elif not self.glob:
+            raise ValueError("glob is missing")
+        elif self.brokers or self.topic:
+            raise ValueError(f"brokers and topic are for format kafka, not {self.format}")
+        if self.glob.startswith("/") or ".." in Path(self.glob).parts:
+            raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
+        known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
+        for key in (*self.fields, *self.constants):
+            if key not in known:
+                raise ValueError(f"{key!r} is not a field of ours; known are {', '.join(known)}")
+        constant = self.constants.get("event_type")
+        if constant is not None and constant not in EVENT_TYPES:
+            raise ValueError(f"constants.event_type {constant!r} is not one of {', '.join(EVENT_TYPES)}")
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except Exception:
+            raise ValueError(f"time zone {value!r} is unknown; use a name such as Europe/London") from None
+        return value
+
+
+class UrlRule(Section):
+    event_type: EventType
+    method: str = "GET"
+    path: str
+
+    @field_validator("path")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = set(re.compile(value).groupindex)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        if groups - {"item_id", "query", "user_id"}:
+            raise ValueError(f"{value!r} names groups other than item_id, query and user_id")
+        return value
+
+    @model_validator(mode="after")
+    def _names_an_item(self) -> UrlRule:
+        if self.event_type != "search" and "(?P<item_id>" not in self.path:
+            raise ValueError(f"a {self.event_type} needs an item: name a group (?P<item_id>…) in {self.path!r}")
+        return self
+
+
+def _default_sources() -> list[Source]:
+    return [
+        Source(format="json", glob="api/*.json*"),
+        Source(format="csv", glob="csv/*.csv*"),
+        Source(format="combined_log", glob="web/*.log*"),
+        Source(format="catalog", glob="catalog/*"),
+    ]
+
+
+class Ingest(Section):
+    sources: list[Source] = Field(default_factory=_default_sources, min_length=1)
+    url_rules: list[UrlRule] = []
+    max_line_bytes: Positive = 1_000_000
+    max_value: Annotated[float, Field(gt=0)] = 1_000_000.0
+    max_id_length: Positive = 512
+    earliest: str = "1995-01-01"
+    future_hours: Annotated[float, Field(ge=0)] = 24.0
+    bot_agents: bool = True
+    bot_events_per_minute: Positive = 120
+    bot_regular_events: Positive = 60
+
+    @field_validator("sources")
+    @classmethod
+    def _read_a_topic_once(cls, value: list[Source]) -> list[Source]:
+        topics = [source.topic for source in value if source.format == "kafka"]
+        if twice := [topic for topic in topics if topics.count(topic) > 1]:
+            raise ValueError(f"topic {twice[0]!r} is read by two sources; what was taken is known by its topic's name")
+        return value
