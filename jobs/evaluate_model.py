@@ -18,7 +18,7 @@ import typer
 from headwater import job, schemas, sequences
 from headwater.errors import ModelError, UsageError
 from headwater.evaluation.measure import BESIDE, Measured, rows
-from headwater.evaluation.protocol import BASELINES, SPLITS, Evaluation
+from headwater.evaluation.protocol import ALONE, BASELINES, SPLITS, Evaluation
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring.lately import Lately
@@ -82,7 +82,7 @@ def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Meas
     """The version, and what it is measured beside, on the same users."""
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
-        yield "sequence_model", evaluation.model(ranker.alone())
+        yield ALONE, evaluation.model(ranker.alone())
     for name in BASELINES:
         yield name, evaluation.baseline(name)
 

@@ -8,8 +8,10 @@ import pytest
 
 from headwater import report, schemas
 from headwater.config import Config
-from headwater.report import data
+from headwater.evaluation.protocol import ALONE, BASELINES
+from headwater.report import data, quality
 from headwater.report.runs import Runs, read_runs
+from headwater.scoring.served import SERVED
 from headwater.tables import Warehouse
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -122,6 +124,25 @@ def test_of_two_evaluations_the_newest_counts_and_k_is_ten(full):
     assert sorted(rows) == [
         (2, "sasrec", 10, 0.15), (3, "popularity", 10, 0.05), (3, "recent_popularity", 10, 0.1), (3, "sasrec", 10, 0.2)
     ]  # fmt: skip
+
+
+def test_what_a_hybrid_is_measured_beside_is_never_taken_for_the_hybrid():
+    def measured(version, model, value):
+        return {
+            "version": 3, "model": model, "split": "test", "segment": "all", "metric": "ndcg", "k": 10, "value": value,
+            "model_version": version, "protocol": "temporal", "users": 40,
+        }  # fmt: skip
+
+    rows = [measured(0, ALONE, 0.11), measured(0, SERVED, 0.19), measured(3, "sasrec+ease", 0.22)]
+    assert quality.value(rows, 3, "", "ndcg") == 0.22
+    assert quality.value(rows, 3, ALONE, "ndcg") == 0.11
+    shown = quality.section(rows, 3, Runs(champion=3))
+    assert re.findall(r"<th[^>]*>([^<]+)</th>", shown)[:3] == ["Model", "As served", "Alone"]
+    assert "sasrec+ease · champion" in shown
+
+
+def test_all_that_evaluation_measures_beside_a_model_has_a_name_on_the_page():
+    assert set(quality.BESIDE) == {SERVED, ALONE, *BASELINES}
 
 
 def test_two_actions_on_one_row_are_one_row_acted_on(full):

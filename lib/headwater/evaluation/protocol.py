@@ -26,6 +26,8 @@ from headwater.models.variety import Variety
 
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions")
+ALONE = "sequence_model"
+"""The sequence model of a hybrid, measured beside the whole."""
 
 
 class Evaluation:

@@ -26,7 +26,8 @@ AGES = (
 )  # fmt: skip
 """Upper bounds in seconds and their labels; a list is as old as the newest event it knew of when it was made."""
 INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")
-BASELINES = ("item_transitions", "recent_popularity", "popularity")
+METRICS = ("ndcg", "hit_rate", "mrr", "coverage", "novelty", "diversity")
+"""Those of held-out users; ``model_metrics`` may hold others."""
 MOST_ROWS = 40
 
 
@@ -132,10 +133,10 @@ def freshness(warehouse: Warehouse) -> Freshness:
 def quality(warehouse: Warehouse) -> list[dict[str, Any]]:
     """Each model's newest measurements: rows of ``model_metrics`` of the ten newest versions and their baselines.
 
-    ``version`` is the model's, and for a baseline that of the model it was measured beside. ``k`` is 10 where that was
-    measured, else the largest; the test split where there is one, else validation.
+    ``version`` is the model's, and for a baseline, whose ``model_version`` is 0, that of the model it was measured beside.
+    ``k`` is 10 where that was measured, else the largest; the test split where there is one, else validation.
     """
-    rows = warehouse.read("model_metrics").where(F.col("metric") != "index_recall")  # of lists, on no held-out user
+    rows = warehouse.read("model_metrics").where(F.col("metric").isin(*METRICS))
     of_model = F.when(F.col("model_version") > 0, F.col("model_version"))
     rows = rows.withColumn("version", F.coalesce(of_model, "beside_version", F.lit(0)))
     key = ("version", "model", "split", "segment", "metric", "k")

@@ -77,3 +77,13 @@ def figure(title: str, body: str, note: str = "") -> str:
 def pair(*figures: str) -> str:
     """Figures side by side where there is room, one below the other on a phone."""
     return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def missing(sentence: str) -> str:
+    """What a section says instead of showing something."""
+    return f'<p class="missing">{esc(sentence)}</p>'
+
+
+def plain(name: str | None) -> str:
+    """A name of ours as people write it: blanks for underlines."""
+    return str(name or "–").replace("_", " ")

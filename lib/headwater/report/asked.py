@@ -1,0 +1,31 @@
+"""What a section is given: an answer from the tables, or the sentence that stands in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from headwater.errors import TableError
+from headwater.report.markup import missing
+from headwater.tables import Warehouse
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A value, or the sentence that says why there is none."""
+
+    value: Any = None
+    problem: str = ""
+
+    @classmethod
+    def of(cls, ask: Callable[[Warehouse], T], warehouse: Warehouse) -> Asked:
+        try:
+            return cls(ask(warehouse))
+        except TableError as error:
+            return cls(problem=f"Nothing to show yet: {error}.")
+
+    def show(self, section: Callable[[Any], str]) -> str:
+        return missing(self.problem) if self.problem else section(self.value)
