@@ -11,12 +11,14 @@ The whole catalogue is ranked; served lists are by the rules of `topn`, for its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 import typer
+from pyspark.sql import DataFrame
 
 from headwater import job, schemas, sequences
-from headwater.errors import ModelError, UsageError
+from headwater.errors import UsageError
 from headwater.evaluation.measure import BESIDE, Measured, rows
 from headwater.evaluation.protocol import ALONE, BASELINES, SPLITS, Evaluation
 from headwater.job import Job
@@ -24,33 +26,38 @@ from headwater.models.ranker import Ranker
 from headwater.scoring.lately import Lately
 from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
+from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 
 app = typer.Typer(add_completion=False)
 
 
+class Alias(StrEnum):
+    champion = CHAMPION
+    challenger = CHALLENGER
+    previous_champion = PREVIOUS
+
+
 @app.command(help=__doc__)
 def main(
-    version: int = typer.Option(0, min=0, help="a version of the registered model"),
-    alias: str = typer.Option("", help="champion (the default), challenger or previous_champion"),
+    version: int | None = typer.Option(None, min=1, help="a version of the registered model"),
+    alias: Alias | None = typer.Option(None, help="the version behind it; the champion without --version"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
     job.run("evaluate_model", lambda j: evaluate(j, version, alias), config, set_)
 
 
-def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
+def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]:
     if version and alias:
         raise UsageError("give either --version N or --alias NAME")
     registry = Registry(j.config)
-    chosen = version or registry.alias(alias or "champion")
-    if chosen is None:
-        raise ModelError(f"model {registry.name} has no {alias or 'champion'} yet; run jobs/train_model.py first")
+    chosen = version or registry.need(alias or CHAMPION)
     ranker = Ranker.open(registry.download(chosen))
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     n_items = items.count()
+    k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
     found: list[tuple[Any, ...]] = []
-    unknown = j.spark.createDataFrame([], schemas.ddl("sequences"))
     closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
     logged: dict[str, float] = {}
     for split in SPLITS[-1:] if ranker.facts.get("refit") else SPLITS:  # what was trained on measures nothing
@@ -58,24 +65,30 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
         closing[f"users_{split}"] = len(evaluation.held)
         if not len(evaluation.held):
             continue
-        for name, measured in compared(evaluation, ranker):
-            own = name == ranker.name
-            found += rows(measured, chosen if own else BESIDE, name, chosen, evaluation.protocol, split, j.now)
-            if own:
-                values = {key: measured.mean(*key) for key in measured.per_user} | measured.overall
-                logged |= {f"{split}_{metric}_{k}": value for (metric, k), value in values.items()}
-            k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
-            if split == "test":
-                for metric in ("ndcg", "hit_rate"):
-                    closing[metric if own else f"{metric}_{name}"] = round(measured.mean(metric, k), 5)
-        histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length, j.now)
-        shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
-        measured = evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
-        found += rows(measured, BESIDE, SERVED, chosen, evaluation.protocol, split, j.now)
+        measured = dict(compared(evaluation, ranker))
+        if split == "test":
+            for name, each in measured.items():
+                suffix = "" if name == ranker.name else f"_{name}"
+                closing |= {f"{metric}{suffix}": round(each.mean(metric, k), 5) for metric in ("ndcg", "hit_rate")}
+        measured[SERVED] = served(j, evaluation, items, ranker)
+        for name, each in measured.items():
+            version_of = chosen if name == ranker.name else BESIDE
+            found += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
+        own = measured[ranker.name]
+        values = {key: own.mean(*key) for key in own.per_user} | own.overall
+        logged |= {f"{split}_{metric}_{length}": value for (metric, length), value in values.items()}
     frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}
+
+
+def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measured:
+    """The lists that the version would have served to the same users."""
+    unknown = j.spark.createDataFrame([], schemas.ddl("sequences"))
+    histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length, j.now)
+    shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
+    return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
 
 
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:

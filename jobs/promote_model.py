@@ -38,9 +38,7 @@ def main(
 
 def promote(j: Job) -> dict[str, Any]:
     registry = Registry(j.config)
-    challenger, champion = registry.alias(CHALLENGER), registry.alias(CHAMPION)
-    if challenger is None:
-        raise ModelError(f"model {registry.name} has no challenger; run jobs/train_model.py first")
+    challenger, champion = registry.need(CHALLENGER), registry.alias(CHAMPION)
     if challenger == champion:
         return {"promoted": False, "reason": f"version {champion} is the champion already", "model_version": champion}
     if "rolled_back" in registry.version(challenger).tags:
@@ -53,10 +51,9 @@ def promote(j: Job) -> dict[str, Any]:
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     # the later cut: what neither of the two has been trained on
     facts = max((ranker.facts for ranker in rankers.values()), key=lambda facts: facts["validation_until"] or "")
-    evaluation = Evaluation(steps, items.count(), facts, "test", j.config)
+    one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
+    evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": one_length}))
     key = (j.config.gate.metric, j.config.gate.k)
-    settings = j.config.model_copy(update={"evaluate": j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})})
-    evaluation.config = settings
     values = {version: evaluation.model(ranker).per_user[key] for version, ranker in rankers.items()}
     recent = evaluation.baseline("recent_popularity").per_user[key]
     standing = values[champion] if champion else None

@@ -158,7 +158,7 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
     assert aliases(job) == (2, 1, None)
     assert audit(job) == [("promote", 2, 1, "refused")]
 
-    found = evaluate_model.evaluate(a_job(), 0, "champion")
+    found = evaluate_model.evaluate(a_job(), None, evaluate_model.Alias.champion)
     assert (found["model_version"], found["users_test"]) == (1, USERS)
     assert found["ndcg"] > max(found[f"ndcg_{name}"] for name in ("popularity", "recent_popularity")) + 0.2
     rows = job.warehouse.read("model_metrics").where(
@@ -182,7 +182,7 @@ def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):
 
 
 def test_without_a_challenger_or_a_previous_champion_one_line_says_so(a_job):
-    with pytest.raises(ModelError, match=r"no challenger; run jobs/train_model\.py first"):
+    with pytest.raises(ModelError, match=r"no challenger yet; run jobs/train_model\.py first"):
         promote_model.promote(a_job())
     with pytest.raises(ModelError, match="no previous champion to go back to"):
         promote_model.roll_back(a_job())

@@ -77,8 +77,8 @@ def _describe(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key} is not a known config key")
-        elif problem["type"] == "model_type":
-            lines.append(f"{key} is a section: it must hold keys with values (got {problem['input']!r:.80})")
+        elif problem["type"] in ("model_type", "dict_type"):
+            lines.append(f"{key} must hold keys with values (got {problem['input']!r:.80})")
         else:
             lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
     return "; ".join(lines)

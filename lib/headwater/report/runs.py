@@ -31,10 +31,10 @@ def read_runs(config: Config) -> Runs:
     if file != config.tracking_uri and not Path(file).exists():
         return Runs(problem="No model has been trained yet; jobs/train_model.py trains one.")
     try:
-        from headwater.tracking import Registry
+        from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 
         registry = Registry(config)
-        champion, challenger = registry.alias("champion"), registry.alias("challenger")
+        champion, challenger = registry.alias(CHAMPION), registry.alias(CHALLENGER)
         versions = {version for version in (champion, challenger) if version is not None}
         curves: dict[int, dict[str, Curve]] = {version: {**registry.history(version)} for version in versions}
     except HeadwaterError as error:

@@ -41,12 +41,15 @@ class Registry:
             versions = dict(found[0].aliases) if found else {}
         return int(versions[alias]) if alias in versions else None
 
-    def need_champion(self) -> int:
-        """The champion; raises ModelError where there is none yet."""
-        version = self.alias(CHAMPION)
+    def need(self, alias: str) -> int:
+        """The same; raises ModelError where there is none yet."""
+        version = self.alias(alias)
         if version is None:
-            raise ModelError(f"model {self.name} has no champion yet; run jobs/train_model.py first")
+            raise ModelError(f"model {self.name} has no {alias} yet; run jobs/train_model.py first")
         return version
+
+    def need_champion(self) -> int:
+        return self.need(CHAMPION)
 
     def set_alias(self, alias: str, version: int) -> None:
         with asking(self.uri):
