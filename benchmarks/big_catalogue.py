@@ -102,9 +102,9 @@ def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, a
         )
 
     torch.manual_seed(SEED)
-    model, group, counts = build(SPEC), Group(0, 1, torch.clone), torch.zeros(ITEMS + 1)
+    model, group, counts = build(SPEC), Group.of_one(torch.device("cpu")), torch.zeros(ITEMS + 1)
     with tempfile.TemporaryDirectory() as folder:
-        loop.fit(model, model, batches, judge, settings, group, torch.device("cpu"), Path(folder), False, counts, tell)
+        loop.fit(model, model, batches, judge, settings, group, Path(folder), False, counts, tell)
 
 
 def histories() -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import DEVICE, as_batch, built, settings_of
+from leave_one_out import DEVICE, as_batch, built
 from torch import Tensor
 
 from headwater import config as configuration
@@ -31,7 +31,7 @@ from headwater.scoring import kernel
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.scorer import Scorer
 from headwater.training import facts, initial, loop, optimizers, readers
-from headwater.training.settings import Group
+from headwater.training.settings import Group, Settings
 
 GPU = DEVICE.type == "cuda"
 SIZES = ["131072x12000", "65536x100000", "16384x1000000"] if GPU else ["4096x12000", "1024x100000"]
@@ -152,14 +152,14 @@ def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
     batch = as_batch(sequences(config, many))
     start = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
     model = built(start).to(DEVICE).train()
-    settings, group = settings_of(config, 1), Group(0, 1, torch.clone)
-    optimizer = optimizers.Optimizer(model, settings, group, DEVICE)
+    settings, group = Settings.of(config.train, ITEMS, steps=0), Group.of_one(DEVICE)
+    optimizer = optimizers.Optimizer(model, settings, group)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, ITEMS))
     for epoch in (1, 2):
         wait()
         begun = time.perf_counter()
         each = readers.epoch([""], lambda _: batch, rows, 1, epoch)
-        loop.run_epoch(model, optimizer, each, settings, group, DEVICE, epoch, counts)
+        loop.run_epoch(model, optimizer, each, settings, group, epoch, counts)
         wait()
         taken = time.perf_counter() - begun
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""

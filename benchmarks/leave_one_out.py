@@ -11,7 +11,6 @@ library that the jobs call, in one process, on a GPU where there is one and else
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import tempfile
@@ -167,9 +166,8 @@ def fit_from(
             model,
             lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
             None if cases is None else lambda judged: judge(judged, cases),
-            dataclasses.replace(settings_of(config, seed), steps=steps, sparse_items=config.train.moves_rows(n_items)),
-            Group(0, 1, torch.clone),
-            DEVICE,
+            Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps),
+            Group.of_one(DEVICE),
             Path(folder),
             False,
             counts,
@@ -182,13 +180,6 @@ def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Bat
     """Int rows ``[rows, seq]``, left-padded with 0, as a reader gives those of one file; clicks where no more is known."""
     codes = CLICK * (rows > 0) if context is None else context
     return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
-
-
-def settings_of(config: Config, seed: int) -> Settings:
-    """Those of a config, but for what depends on the data."""
-    options = config.train.model_dump() | {"loss": config.train.loss, "seed": seed, "fingerprint": ""}
-    options |= {"steps": 0, "sparse_items": False}
-    return Settings(**{name: options[name] for name in Settings.__dataclass_fields__})
 
 
 def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch._dynamo  # what an optimiser imports in its first step
 import typer
-from leave_one_out import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read, settings_of
+from leave_one_out import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from watch import Watch
 
@@ -243,7 +243,7 @@ def engines(
 
 def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: int, counts: torch.Tensor) -> None:
     """One epoch: the same model, loss, clipping, optimiser and average, nothing else."""
-    settings = settings_of(config, seed)
+    settings = config.train
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
     objective = Objective(settings.loss, counts, torch.Generator().manual_seed(seed))

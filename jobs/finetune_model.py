@@ -64,16 +64,8 @@ def tune(j: Job) -> dict[str, Any]:
         return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
     initial = folder / "initial.safetensors"
     artifact.write_weights(initial, weights)
-    planned = train.plan(
-        data,
-        spec,
-        config.train,
-        folder / "run",
-        initial_weights=initial,
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-    )
-    answer = train.run(planned, config.train)
+    gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
+    answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
     known = facts.gather(
         config,
         spec,

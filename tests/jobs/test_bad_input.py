@@ -22,7 +22,11 @@ def refused(site, job, *args, code, line, start="start"):
         ("train_model", ["--set", "train.epochs=-1"], "train.epochs"),
         ("score_topn", ["--mode", "sideways"], "sideways"),
         ("ingest_events", ["--nope"], "No such option: --nope"),
-        ("evaluate_model", ["--alias", "newest"], "'newest' is not one of 'champion', 'challenger', 'previous_champion'"),
+        (
+            "evaluate_model",
+            ["--alias", "newest"],
+            "'newest' is not one of 'champion', 'challenger', 'previous_champion'",
+        ),
         ("recommend", ["--history", "look:A"], "'look:A' is not TYPE:ITEM"),
     ],
 )

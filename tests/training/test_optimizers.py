@@ -32,7 +32,7 @@ SETTINGS = Settings(
     steps=2,
     sparse_items=True,
 )
-CPU, ONE = torch.device("cpu"), Group(0, 1, torch.clone)
+CPU = torch.device("cpu")
 
 
 def batch(rows=48, items=ITEMS):
@@ -48,7 +48,7 @@ def fitted(folder, settings, batches=None, model=None, resume=False, after=lambd
         model = build(SPEC)
     batches = batches or [batch(32), batch(16)]
     counts = torch.ones(ITEMS + 1)
-    return loop.fit(model, model, lambda _: batches, None, settings, ONE, CPU, folder, resume, counts, after)
+    return loop.fit(model, model, lambda _: batches, None, settings, Group.of_one(CPU), folder, resume, counts, after)
 
 
 def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
@@ -173,7 +173,7 @@ def train_a_rank(rank, folder, settings):
     model = build(SPEC)
     wrapped, group = worker.spread(model, settings, rank, 2, CPU)
     half = {name: values[rank::2] for name, values in batch(47, items=2).items()}
-    loop.fit(model, wrapped, lambda _: [half], None, settings, group, CPU, folder / "run", False, torch.ones(ITEMS + 1))
+    loop.fit(model, wrapped, lambda _: [half], None, settings, group, folder / "run", False, torch.ones(ITEMS + 1))
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

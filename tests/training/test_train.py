@@ -66,9 +66,9 @@ def fitted(tmp_path, **options):
     settings = Settings(**settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options)
     items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
-    group, cpu = Group(0, 1, torch.clone), torch.device("cpu")
+    group = Group.of_one(torch.device("cpu"))
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    return loop.fit(model, model, lambda _: [batch], None, settings, group, cpu, folder, False, torch.zeros(13)).weights
+    return loop.fit(model, model, lambda _: [batch], None, settings, group, folder, False, torch.zeros(13)).weights
 
 
 def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from scipy import sparse
 from torch import Tensor
 
-from headwater.config import Config, Targets
+from headwater.config import Config, Targets, Train
 from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
 from headwater.training import artifact, initial, readers, snapshot, train
@@ -85,14 +85,20 @@ def learn(
     start, spec = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
     weights = folder / "initial.safetensors"
     artifact.write_weights(weights, start)
-    most = epochs or Epochs(options.pretrain_epochs, options.epochs)
-    stages = [("run", most.trained, options.targets, options.learning_rate)]
-    if options.pretrain_epochs:
-        alike = ("pretrain", most.pretrained, Targets(), options.learning_rate)
-        stages = [alike, ("run", most.trained, options.targets, config.finetune.learning_rate)]
     answers: list[dict[str, Any]] = []
-    for name, count, targets, rate in stages:
-        planned = train.plan(data, spec, options, folder / name, validation, weights, task.resume, count, rate, targets)
-        answers.append(train.run(planned, options))
+    for name, stage in stages(config, epochs or Epochs(options.pretrain_epochs, options.epochs)).items():
+        planned = train.plan(data, spec, stage, folder / name, validation, weights, task.resume)
+        answers.append(train.run(planned, stage))
         weights = Path(answers[-1]["weights"])
     return Learned(spec, learned_from, data.manifest["sequences"], answers)
+
+
+def stages(config: Config, epochs: Epochs) -> dict[str, Train]:
+    """What each stage is told, in their order, by the name of its folder."""
+    only = config.train.model_copy(update={"epochs": epochs.trained})
+    if not config.train.pretrain_epochs:
+        return {"run": only}
+    return {
+        "pretrain": config.train.model_copy(update={"epochs": epochs.pretrained, "targets": Targets()}),
+        "run": only.model_copy(update={"learning_rate": config.finetune.learning_rate}),
+    }

@@ -38,7 +38,6 @@ def fit(
     validate: Callable[[SequenceModel], float] | None,
     settings: Settings,
     group: Group,
-    device: torch.device,
     folder: Path,
     resume: bool,
     counts: Tensor,
@@ -52,7 +51,7 @@ def fit(
     together, when the loss is no longer finite. Checkpoints are written by rank 0 after each epoch; ``resume`` goes on
     from the newest.
     """
-    optimizer = Optimizer(model, settings, group, device)
+    optimizer = Optimizer(model, settings, group)
     state: dict[str, Any] = {
         "fingerprint": settings.fingerprint,
         "epoch": 0,
@@ -69,13 +68,13 @@ def fit(
         del found, tensors  # a table of a million items is not held twice
     while state["epoch"] < settings.epochs and state["epoch"] - state["best_epoch"] < settings.patience:
         epoch, started = state["epoch"] + 1, time.monotonic()
-        loss, rows = run_epoch(wrapped, optimizer, batches(epoch), settings, group, device, epoch, counts)
+        loss, rows = run_epoch(wrapped, optimizer, batches(epoch), settings, group, epoch, counts)
         optimizer.settle()
         entry = {"epoch": epoch, "loss": loss, "sequences": rows, "seconds": round(time.monotonic() - started, 3)}
         score = torch.zeros(1, dtype=torch.float64)
         if validate is not None:
             score += validate(optimizer.judged) if group.rank == 0 else 0.0
-            entry["epoch_ndcg_10"] = float(group.total(score.to(device)))
+            entry["epoch_ndcg_10"] = float(group.total(score.to(group.device)))
         state["epoch"] = epoch
         state["history"].append(entry)
         if validate is None or entry["epoch_ndcg_10"] > state["best"]:
@@ -103,24 +102,23 @@ def run_epoch(
     batches: Iterable[Batch],
     settings: Settings,
     group: Group,
-    device: torch.device,
     epoch: int,
     counts: Tensor,
 ) -> tuple[float, int]:
     """One pass; returns the mean loss of a target over all ranks, and the sequences seen."""
     torch.manual_seed(settings.seed * 1_000_003 + epoch * 1_009 + group.rank)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    objective = Objective(settings.loss, counts.to(device), generator)
+    objective = Objective(settings.loss, counts.to(group.device), generator)
     wrapped.train()
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    with prefetch.prefetched(batches, pinned=device.type == "cuda") as ready:
+    sums = torch.zeros(3, dtype=torch.float64, device=group.device)
+    with prefetch.prefetched(batches, pinned=group.device.type == "cuda") as ready:
         for number, batch in enumerate(ready):
             optimizer.forget()
-            step = torch.zeros(2, dtype=torch.float64, device=device)
+            step = torch.zeros(2, dtype=torch.float64, device=group.device)
             for place, part in enumerate(prefetch.parts(batch, settings.accumulate)):
                 last = place == settings.accumulate - 1
                 with nullcontext() if last else group.alone():
-                    loss, whole = part_loss(wrapped, part, objective, settings, group, device)
+                    loss, whole = part_loss(wrapped, part, objective, settings, group)
                     if not math.isfinite(whole[0].item()):
                         raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
                     before, step = step, step + whole
@@ -145,11 +143,10 @@ def part_loss(
     objective: Objective,
     settings: Settings,
     group: Group,
-    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """This rank's weighted sum of losses, and float64 ``[2]``: that and the sum of weights, over all ranks."""
-    items, context, weights = (part[name].to(device, non_blocking=True) for name in ("item", "context", "weight"))
-    reduced = settings.mixed_precision and device.type == "cuda"
-    with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+    items, context, weights = (part[name].to(group.device, non_blocking=True) for name in ("item", "context", "weight"))
+    reduced = settings.mixed_precision and group.device.type == "cuda"
+    with torch.autocast(group.device.type, torch.bfloat16, enabled=reduced):
         loss, weight = wrapped(items, context, weights, objective)
     return loss, group.total(torch.stack([loss.detach().double(), weight.double()]))

@@ -40,7 +40,7 @@ def learning_rate(settings: Settings, step: int) -> float:
 class Optimizer:
     """All that changes a model's weights. ``judged`` is what to validate and keep: the model, or its moving average."""
 
-    def __init__(self, model: SequenceModel, settings: Settings, group: Group, device: torch.device) -> None:
+    def __init__(self, model: SequenceModel, settings: Settings, group: Group) -> None:
         self.settings, self.group = settings, group
         self.table = model.item.weight
         model.item.sparse = settings.sparse_items
@@ -52,7 +52,7 @@ class Optimizer:
             weight_decay=settings.weight_decay,
             betas=BETAS,
             eps=EPSILON,
-            fused=device.type == "cuda",
+            fused=group.device.type == "cuda",
         )
         self.average = Average(model, settings.average, settings.sparse_items) if settings.average else None
         self.judged = model if self.average is None else self.average.model

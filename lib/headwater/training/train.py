@@ -24,6 +24,7 @@ from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
 from headwater.training import readers, worker
+from headwater.training.settings import Settings
 from headwater.training.snapshot import Snapshot, digest
 from headwater.training.validation import Cases
 
@@ -36,33 +37,16 @@ def plan(
     validation: Cases | None = None,
     initial_weights: Path | None = None,
     resume: bool = False,
-    epochs: int | None = None,
-    learning_rate: float | None = None,
-    targets: Targets | None = None,
 ) -> dict[str, Any]:
     """Everything that a rank needs, as plain JSON; ``folder`` holds checkpoints and weights.
 
-    ``targets``, where given, count instead of ``train.targets``: the snapshot says what happened, the plan what of it counts.
-    Without ``resume`` what an earlier run left in the folder is removed.
+    The snapshot says what happened, the plan what of it counts (``train.targets``). Without ``resume`` what an earlier run
+    left in the folder is removed.
     """
     use_gpu = on_gpu(train.use_gpu)
-    settings: dict[str, Any] = {
-        "epochs": epochs or train.epochs,
-        "learning_rate": learning_rate or train.learning_rate,
-        "weight_decay": train.weight_decay,
-        "clip_norm": train.clip_norm,
-        "average": train.average,
-        "loss": train.loss.model_dump(),
-        "patience": train.patience,
-        "seed": train.seed,
-        "mixed_precision": train.mixed_precision,
-        "accumulate": train.accumulate,
-        "schedule": train.schedule,
-        "warmup": train.warmup,
-        "steps": readers.steps(snapshot.manifest["files"], train.batch_size, train.processes),
-        "sparse_items": train.moves_rows(spec.n_items),
-    }
-    weighing = target_weights(targets or train.targets)
+    steps = readers.steps(snapshot.manifest["files"], train.batch_size, train.processes)
+    settings = Settings.of(train, spec.n_items, steps)
+    weighing = target_weights(train.targets)
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
     if len(files) % train.processes:
         raise ModelError(f"snapshot {snapshot.directory} has {len(files)} files, train.processes is {train.processes}")
@@ -70,8 +54,10 @@ def plan(
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
         cases.update(getattr(validation, name).tobytes())
-    identity = [settings, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
-    settings["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    told = settings.to_dict()
+    del told["fingerprint"]
+    identity = [told, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
+    told["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +66,7 @@ def plan(
     return {
         "snapshot": str(snapshot.directory.resolve()),
         "spec": spec.to_dict(),
-        "settings": settings,
+        "settings": told,
         "targets": weighing,
         "batch_size": train.batch_size,
         "reader": train.reader,

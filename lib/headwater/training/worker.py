@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 import headwater
 from headwater import models
-from headwater.config import Loss
 from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
@@ -81,7 +80,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
     if plan["initial_weights"]:
         model.load_state_dict(load_file(plan["initial_weights"]))
     model.to(device)
-    settings = Settings(**{**plan["settings"], "loss": Loss(**plan["settings"]["loss"])})
+    settings = Settings.from_dict(plan["settings"])
     wrapped, group = spread(model, settings, rank, world, device)
     snapshot = Snapshot.open(Path(plan["snapshot"]))
     read = readers.weighed(readers.READERS[plan["reader"]], plan["targets"])
@@ -104,7 +103,6 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         validate,
         settings,
         group,
-        device,
         folder / "checkpoints",
         plan["resume"],
         counts,
@@ -144,7 +142,7 @@ def spread(
         distributed.all_gather(found, padded)
         return torch.cat([part[:length] for part, length in zip(found, rows, strict=True)])
 
-    return wrapped, Group(rank, world, total, gather, wrapped.no_sync)
+    return wrapped, Group(rank, world, total, gather, wrapped.no_sync, device)
 
 
 def _die_with_parent() -> None:
