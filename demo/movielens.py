@@ -1,0 +1,119 @@
+"""MovieLens-100K, out of the wheel of RecBole 1.2.1, which ships it.
+
+The wheel is fetched with pip, checked against a pinned SHA-256, kept in ``$HEADWATER_CACHE`` (default
+``~/.cache/headwater``) and read as a zip; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = "recbole==1.2.1"
+WHEEL = "recbole-1.2.1-py3-none-any.whl"
+SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+INSIDE = "recbole/dataset_example/ml-100k/ml-100k."
+EVENT_OF = {1: "rating", 2: "rating", 3: "view", 4: "rating", 5: "purchase"}
+"""What an interaction of so many stars is on the demo's site."""
+
+
+class DemoError(Exception):
+    """The demo cannot go on; one sentence that says why and what to do."""
+
+
+class Film(NamedTuple):
+    item_id: str
+    title: str
+    category: str
+    text: str
+
+
+class Interaction(NamedTuple):
+    """One rating of MovieLens; ``time`` is aware UTC, MovieLens's own until ``plan`` moves it."""
+
+    user: str
+    film: str
+    stars: int
+    time: datetime
+
+    @property
+    def event_type(self) -> str:
+        return EVENT_OF[self.stars]
+
+
+def cache_folder() -> Path:
+    """Where the wheel is kept between demos."""
+    return Path(os.environ.get("HEADWATER_CACHE") or Path.home() / ".cache" / "headwater")
+
+
+def fetch(cache: Path) -> Path:
+    """The pinned wheel, from the cache or through pip. Raises DemoError where it cannot be had or is another file."""
+    kept = cache / WHEEL
+    if kept.exists() and _digest(kept) == SHA256:
+        return kept
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            got = _download(Path(scratch))
+            if _digest(got) != SHA256:
+                raise DemoError(f"{WHEEL} from your package index is not the pinned one (SHA-256 differs); not used")
+            os.replace(got, kept)
+    except OSError as error:
+        raise DemoError(f"the cache {cache} cannot be written ({error.strerror}); set HEADWATER_CACHE") from None
+    return kept
+
+
+def _download(folder: Path) -> Path:
+    """Try each pip at hand: an environment made by uv has none of its own."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    pips = [[sys.executable, "-m", "pip"], [base, "-m", "pip"], ["python3", "-m", "pip"], ["uvx", "pip"]]
+    said = "no pip found"
+    for pip in pips:
+        if shutil.which(pip[0]) is None:
+            continue
+        command = [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), PACKAGE]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said = f"pip did not end ({type(error).__name__})"
+            continue
+        wheel = folder / WHEEL
+        if done.returncode == 0 and wheel.exists():
+            return wheel
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        if lines and "No module named pip" not in done.stderr:
+            said = re.sub(r"\w+://\S+", "the index", lines[-1])[:200]
+    raise DemoError(f"{PACKAGE}, which holds MovieLens-100K, cannot be fetched with pip: {said}")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def read_movielens(wheel: Path) -> tuple[list[Interaction], list[Film]]:
+    """Interactions by time, user and film, and films by id, out of the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        ratings = _table(archive.read(INSIDE + "inter").decode())
+        films = _table(archive.read(INSIDE + "item").decode())
+    interactions = [
+        Interaction(f"u{user}", film, int(float(stars)), datetime.fromtimestamp(int(float(time)), UTC))
+        for user, film, stars, time in ratings
+    ]
+    catalogue = [Film(item, title, genres.split()[0], f"{year}. {genres}") for item, title, year, genres in films]
+    return sorted(interactions, key=lambda i: (i.time, i.user, i.film)), catalogue
+
+
+def _table(text: str) -> Iterator[list[str]]:
+    lines = iter(text.splitlines())
+    next(lines)  # names with types, such as user_id:token
+    return (line.split("\t") for line in lines)
