@@ -13,7 +13,7 @@ import typer
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import feedback, job, schemas
+from headwater import feedback, job
 from headwater.feedback.attribution import filter_actions
 from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
@@ -42,7 +42,8 @@ def collect(j: Job) -> dict[str, int | str]:
             reason = "lists in topn are not in topn_history yet; score_topn is at work, or must run once more"
             return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
         new = filter_actions(new_events(j, read, version), rules.rewards)
-        rows = answers(j, new).persist()
+        history, known = tables.read("topn_history"), tables.read("feedback")
+        rows = feedback.new_answers(new, history, known, rules, j.now).persist()
         try:
             counts["rows_feedback"] = rows.count()
             counts["rows_unattributed"] = new.count() - rows.count()
@@ -64,34 +65,6 @@ def new_events(j: Job, after: int | None, until: int) -> DataFrame:
         j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
         return whole
     return feed.where(F.col("_change_type") == "insert").select(whole.columns)
-
-
-def answers(j: Job, actions: DataFrame) -> DataFrame:
-    """Rows of feedback that are not in the table yet.
-
-    Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
-    too old or too young for these actions.
-    """
-    tables, rules = j.warehouse, j.config.feedback
-    history = tables.read("topn_history")
-    start = _micros(history, "generated_at")[0]
-    if start is None:
-        return j.spark.createDataFrame([], schemas.ddl("feedback"))
-    begin = F.timestamp_micros(F.lit(start))
-    actions = actions.where((F.col("event_time") >= begin) & (F.col("event_date") >= F.to_date(begin)))
-    first, last = _micros(actions, "event_time")
-    if first is None:
-        return j.spark.createDataFrame([], schemas.ddl("feedback"))
-    oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
-    lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
-    rows = feedback.attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, j.now)
-    return rows.join(tables.read("feedback").select("event_id"), "event_id", how="left_anti")
-
-
-def _micros(frame: DataFrame, column: str) -> tuple[int | None, int | None]:
-    """The smallest and the largest time of a column, as whole microseconds since 1970; None where there is none."""
-    span = frame.agg(F.unix_micros(F.min(column)), F.unix_micros(F.max(column))).first()
-    return span[0], span[1]  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -11,18 +11,19 @@ nothing and closes with `"status": "skipped"`.
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import typer
-from pyspark.sql import functions as F
 
 from headwater import feedback, job, sequences
+from headwater.config import Train
 from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import CHALLENGER, work_folder
 from headwater.training import artifact, describe, facts, grow, readers, snapshot, train
+from headwater.training.snapshot import Snapshot
 
 app = typer.Typer(add_completion=False)
 
@@ -37,59 +38,40 @@ def tune(j: Job) -> dict[str, Any]:
     registry = Registry(config)
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
-    learned = learned_until(registry, champion)
     gathered = tables.read("feedback", versions["feedback"])
-    new = gathered.where(F.col("collected_at") > F.lit(learned)) if learned else gathered
-    new = new.persist()
-    rows_new, newest = new.agg(F.count("*"), F.max(F.unix_micros("collected_at"))).first()  # type: ignore[misc]
+    new = feedback.collected_after(gathered, learned_until(registry, champion)).persist()
+    rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
     until = feedback.holdout_cut(new, settings.holdout_fraction)
     parent = registry.download(champion)
-    model, known = artifact.load(parent)
+    model, theirs = artifact.load(parent)
+    features = theirs.get("features", [])
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
-    described = describe.features(items, known.get("features", []), n_items, config.model.vectors)
+    described = describe.features(items, features, n_items, config.model.vectors)
     weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed, described)
-    chosen = feedback.with_replay(
-        tables.read("sequences", versions["sequences"]), new, settings.replay_fraction, config.train.seed
-    )
+    stored = tables.read("sequences", versions["sequences"])
+    chosen = feedback.with_replay(stored, new, settings.replay_fraction, config.train.seed)
     rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-    read = readers.weighed(readers.READERS[config.train.reader], train.target_weights(config.train.targets))
-    if not readers.target_counts(data.files, read, spec.n_items).any():
+    if not has_targets(data, spec.n_items, config.train):
         shutil.rmtree(folder, ignore_errors=True)
         return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
     initial = folder / "initial.safetensors"
     artifact.write_weights(initial, weights)
     gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
     answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
-    known = facts.gather(
-        config,
-        spec,
-        versions,
-        until,
-        until,
-        runs.code_revision(),
-        parent_version=champion,
-        feedback_rows=rows_new,
-        feedback_until=datetime.fromtimestamp(newest / 1e6, UTC).isoformat(),
-        sequences=data.manifest["sequences"],
-        best_epoch=answer["best_epoch"],
-        protocol="temporal",
-        features=known.get("features", []),
-        **({"blend": known["blend"]} if "blend" in known else {}),
-    )
+    known = facts.gather(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
+    known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
+    known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
+    if "blend" in theirs:
+        known["blend"] = theirs["blend"]
+    neighbours = {name: part.grown(n_items) for name, part in artifact.load_neighbours(parent).items()}
     tuned = folder / "model"
-    artifact.save(
-        tuned,
-        artifact.read_weights(answer["weights"]),
-        spec,
-        known,
-        {name: part.grown(n_items) for name, part in artifact.load_neighbours(parent).items()},
-    )
+    artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, neighbours)
     failpoint("finetune_model:before_register")
     version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,6 +83,12 @@ def tune(j: Job) -> dict[str, Any]:
         "items_new": spec.n_items - model.spec.n_items,
         "loss": round(answer["history"][-1]["loss"], 5),
     }
+
+
+def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
+    """Whether anything in a snapshot has a weight by ``train.targets``."""
+    read = readers.weighed(readers.READERS[settings.reader], train.target_weights(settings.targets))
+    return bool(readers.target_counts(data.files, read, n_items).any())
 
 
 def learned_until(registry: Registry, champion: int) -> datetime | None:

@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from pyspark.sql import functions as F
 
-from headwater import job, popularity, sequences
+from headwater import job, models, popularity, sequences
+from headwater.config import Config
 from headwater.errors import HeadwaterError
-from headwater.evaluation import cases
+from headwater.evaluation import cases, protocol
+from headwater.evaluation.protocol import Split
 from headwater.job import Job
 from headwater.models import ModelSpec, SequenceModel
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import work_folder
+from headwater.tracking.registry import CHAMPION, work_folder
 from headwater.training import artifact, describe, facts, hybrid, transfer
 from headwater.training.learned import Task, learn
+from headwater.training.validation import Cases
 
 app = typer.Typer(add_completion=False)
 
@@ -56,48 +58,34 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"
         )
     registry = Registry(config)
-    registry.alias("champion")  # an MLflow that does not answer is told now, not after the training
+    registry.alias(CHAMPION)  # an MLflow that does not answer is told now, not after the training
     steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
-    length, exclude, targets = config.sequence.max_length, config.topn.exclude_seen, config.evaluate.targets
-    train_until = validation_until = None
-    if config.evaluate.protocol == "temporal":
-        train_until, validation_until = cases.cuts(
-            steps, config.evaluate.test_fraction, config.evaluate.validation_fraction
-        )
-        held = cases.temporal(steps, train_until, validation_until, length, exclude, targets)
-        learned, until_test = (steps.where(F.col("event_time") < F.lit(cut)) for cut in (train_until, validation_until))
-    else:
-        held = cases.leave_one_out(steps, 2, length, exclude, targets)
-        learned, until_test = (cases.without_last(steps, count) for count in (2, 1))
+    split = protocol.split(steps, config)
     spec = facts.spec_of(config, n_items)
     source = source_of(registry, config.train.start_from, spec)
-    known = facts.gather(config, spec, versions, train_until, validation_until, runs.code_revision())
+    cuts, features = (split.train_until, split.validation_until), list(config.model.features)
+    known = facts.gather(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
+    known["start_from"] = config.train.start_from
     inputs = {key: known[key] for key in ("events_version", "n_items", "max_length", "protocol", "train_until")}
     inputs["windows"] = config.train.windows
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
-    asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
-    validation = cases.collect(held, asked).arrays(length)
-    if config.model.hybrid and "recency" in config.model.blend:
-        popular = recency_scores(popularity.decayed_counts(learned, n_items, config.topn.popular_half_life_days))
-        validation = replace(validation, prior=popular.numpy())
+    validation = validation_cases(split, config, n_items)
     described = describe.features(items, config.model.features, n_items, config.model.vectors)
     task = Task(spec, config, inputs, described, source, resume)
-    tried = learn(task, learned, folder / "tried", validation.first(config.train.validation_users))
-    best = tried.best
+    tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
+    best, kept = tried.best, tried
     known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
-    known |= {"parent_version": 0, "start_from": config.train.start_from, "features": list(config.model.features)}
-    model, kept = folder / "model", tried
-    shutil.rmtree(model, ignore_errors=True)
     blended = config.model.blend if config.model.hybrid else ()
     parts = hybrid.fit_parts(blended, tried.items, n_items)
     if config.model.hybrid:
-        artifact.save(model, tried.weights, tried.spec, known)
-        known["blend"] = hybrid.best_blend(artifact.load(model)[0], parts, validation)
+        known["blend"] = hybrid.best_blend(models.restore(tried.spec, tried.weights), parts, validation)
     if config.train.refit:
-        kept = learn(task, until_test, folder / "refit", epochs=best)
+        kept = learn(task, split.until_test, folder / "refit", epochs=best)
         parts = hybrid.fit_parts(blended, kept.items, n_items)
         known |= {"refit": True, "train_until": known["validation_until"]}
     known["sequences"] = kept.sequences
+    model = folder / "model"
+    shutil.rmtree(model, ignore_errors=True)
     artifact.save(model, kept.weights, kept.spec, known, parts)
     steps.unpersist()
     failpoint("train_model:before_register")
@@ -112,6 +100,16 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         "best_epoch": best.trained,
         "loss": round(tried.history[-1]["loss"], 5),
     }
+
+
+def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
+    """Whom early stopping and the blend look at; for a hybrid beside what was popular before they acted."""
+    asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
+    found = cases.collect(split.validation, asked).arrays(config.sequence.max_length)
+    if config.model.hybrid and "recency" in config.model.blend:
+        counts = popularity.decayed_counts(split.learned, n_items, config.topn.popular_half_life_days)
+        return replace(found, prior=recency_scores(counts).numpy())
+    return found
 
 
 def source_of(registry: Registry, start_from: str, spec: ModelSpec) -> SequenceModel | None:

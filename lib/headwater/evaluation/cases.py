@@ -91,11 +91,15 @@ def temporal(
 
     With ``exclude_seen`` an item that the user had before ``start`` is no target.
     """
-    before = steps.where(F.col("event_time") < F.lit(start))
     after = steps.where(F.col("event_time") >= F.lit(start))
     if end is not None:
         after = after.where(F.col("event_time") < F.lit(end))
-    return _cases(before, after, max_length, exclude_seen, targets)
+    return _cases(before(steps, start), after, max_length, exclude_seen, targets)
+
+
+def before(steps: DataFrame, cut: datetime) -> DataFrame:
+    """Steps of a time before the cut."""
+    return steps.where(F.col("event_time") < F.lit(cut))
 
 
 def leave_one_out(
@@ -107,11 +111,11 @@ def leave_one_out(
 ) -> DataFrame:
     """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target, if its type is
     one of ``targets``."""
-    before = without_last(steps, place_from_end)
+    earlier = without_last(steps, place_from_end)
     after = without_last(steps, place_from_end - 1).join(
-        before.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
+        earlier.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
     )
-    held = _cases(before, after, max_length, exclude_seen, targets)
+    held = _cases(earlier, after, max_length, exclude_seen, targets)
     return held.where(F.col("events_before") > 0)
 
 
@@ -156,10 +160,10 @@ def collect(cases: DataFrame, max_users: int) -> HeldOut:
     )
 
 
-def _histories(before: DataFrame, max_length: int) -> DataFrame:
+def _histories(earlier: DataFrame, max_length: int) -> DataFrame:
     newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
     names = F.array(*(F.lit(name) for name in EVENT_TYPES))
-    aged = before.withColumn("age", F.row_number().over(newest_first))
+    aged = earlier.withColumn("age", F.row_number().over(newest_first))
     step = F.struct(
         (-F.col("age")).alias("place"),
         "item_idx",
@@ -174,14 +178,16 @@ def _histories(before: DataFrame, max_length: int) -> DataFrame:
     )
 
 
-def _cases(before: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool, types: Sequence[str]) -> DataFrame:
+def _cases(
+    earlier: DataFrame, after: DataFrame, max_length: int, exclude_seen: bool, types: Sequence[str]
+) -> DataFrame:
     targets = (
         after.where(F.col("event_type").isin(*types))
         .groupBy("user_id")
         .agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
     )
     nothing = F.array().cast("array<int>")
-    joined = targets.join(_histories(before, max_length), "user_id", how="left").withColumn(
+    joined = targets.join(_histories(earlier, max_length), "user_id", how="left").withColumn(
         "seen", F.coalesce("seen", nothing)
     )
     joined = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -30,6 +31,30 @@ ALONE = "sequence_model"
 """The sequence model of a hybrid, measured beside the whole."""
 
 
+@dataclass(frozen=True)
+class Split:
+    """What a training learns from and is judged on: steps before what validates, steps before what tests, and the
+    validation's cases (``evaluation.cases``). Both cuts are None with ``leave_one_out``."""
+
+    learned: DataFrame
+    until_test: DataFrame
+    validation: DataFrame
+    train_until: datetime | None = None
+    validation_until: datetime | None = None
+
+
+def split(steps: DataFrame, config: Config) -> Split:
+    """Cut steps (``sequences.filter_steps``) by ``evaluate.protocol``; raises HeadwaterError where they span too little."""
+    asked = config.evaluate
+    how = (config.sequence.max_length, config.topn.exclude_seen, asked.targets)
+    if asked.protocol == "leave_one_out":
+        held = cases.leave_one_out(steps, 2, *how)
+        return Split(cases.without_last(steps, 2), cases.without_last(steps, 1), held)
+    first, second = cases.cuts(steps, asked.test_fraction, asked.validation_fraction)
+    held = cases.temporal(steps, first, second, *how)
+    return Split(cases.before(steps, first), cases.before(steps, second), held, first, second)
+
+
 class Evaluation:
     """One split of one protocol over pinned steps (``sequences.filter_steps``); ranks any model on the same users.
 
@@ -45,7 +70,7 @@ class Evaluation:
             train_until, validation_until = (_moment(facts[key]) for key in ("train_until", "validation_until"))
             start, end = (train_until, validation_until) if split == "validation" else (validation_until, None)
             held = cases.temporal(steps, start, end, length, exclude, targets)
-            self.before = steps.where(F.col("event_time") < F.lit(start))
+            self.before = cases.before(steps, start)
         else:
             place = 2 if split == "validation" else 1
             held = cases.leave_one_out(steps, place, length, exclude, targets)

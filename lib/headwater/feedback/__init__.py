@@ -1,7 +1,17 @@
 """What users did with the lists they were shown: which list an action answers, and what it is worth."""
 
+from headwater.feedback.answers import new_answers
 from headwater.feedback.attribution import attribute, with_served_list
 from headwater.feedback.rewards import reward
-from headwater.feedback.selection import holdout_cut, with_replay
+from headwater.feedback.selection import collected_after, count_and_newest, holdout_cut, with_replay
 
-__all__ = ["attribute", "holdout_cut", "reward", "with_replay", "with_served_list"]
+__all__ = [
+    "attribute",
+    "collected_after",
+    "count_and_newest",
+    "holdout_cut",
+    "new_answers",
+    "reward",
+    "with_replay",
+    "with_served_list",
+]

@@ -8,6 +8,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 
+def collected_after(feedback: DataFrame, moment: datetime | None) -> DataFrame:
+    """Feedback that was collected after a moment; all of it where there is none."""
+    return feedback if moment is None else feedback.where(F.col("collected_at") > F.lit(moment))
+
+
+def count_and_newest(feedback: DataFrame) -> tuple[int, datetime]:
+    """How many rows there are, and when the newest was collected; 1970 where there is none."""
+    row = feedback.agg(F.count("*"), F.coalesce(F.max(F.unix_micros("collected_at")), F.lit(0))).first()
+    assert row is not None, "an aggregate has one row"
+    return row[0], datetime.fromtimestamp(row[1] / 1e6, UTC)
+
+
 def holdout_cut(feedback: DataFrame, holdout_fraction: float) -> datetime:
     """The moment from which on events are held out: the exact quantile of feedback time, so that the newest share gates.
 

@@ -1,5 +1,8 @@
 """Sequence models in pure torch: no rank, device, file or logger. A new encoder is one module and one line below."""
 
+import torch
+from torch import Tensor
+
 from headwater.models import bert4rec, recurrent, sasrec
 from headwater.models.base import SequenceModel
 from headwater.models.spec import ModelSpec
@@ -12,9 +15,23 @@ ENCODERS = {
     "lstm": recurrent.LSTM,
 }
 
-__all__ = ["ENCODERS", "ModelSpec", "SequenceModel", "build"]
+__all__ = ["ENCODERS", "ModelSpec", "SequenceModel", "build", "restore"]
 
 
 def build(spec: ModelSpec) -> SequenceModel:
     """A model with fresh weights, drawn from torch's current random state."""
     return ENCODERS[spec.kind](spec)
+
+
+def restore(spec: ModelSpec, weights: dict[str, Tensor]) -> SequenceModel:
+    """A model around given weights, which it takes without a copy, in evaluation mode.
+
+    Raises RuntimeError where their names or shapes are not those of ``spec``, ValueError where their number types are not.
+    """
+    with torch.device("meta"):  # no weights are drawn, which the given ones would replace at once
+        model = build(spec)
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    if wrong := [name for name, tensor in weights.items() if tensor.dtype != kinds.get(name, tensor.dtype)]:
+        raise ValueError(f"tensor {wrong[0]} is {weights[wrong[0]].dtype}, not {kinds[wrong[0]]}")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()

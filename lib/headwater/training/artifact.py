@@ -86,19 +86,14 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
     verify(folder)
     try:
         stored = json.loads((folder / SPEC).read_text())
-        with torch.device("meta"):  # no weights are drawn that the file's replace at once
-            model = models.build(ModelSpec(**stored["spec"]))
         weights = load_file(folder / WEIGHTS)
-        kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-        if wrong := [name for name, tensor in weights.items() if tensor.dtype != kinds.get(name, tensor.dtype)]:
-            raise ValueError(f"tensor {wrong[0]} is {weights[wrong[0]].dtype}, not {kinds[wrong[0]]}")
-        model.load_state_dict(weights, assign=True)
+        model = models.restore(ModelSpec(**stored["spec"]), weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelError(f"model {folder} cannot be opened: {str(error).splitlines()[0]}") from None
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")
-    return model.eval(), stored["facts"]
+    return model, stored["facts"]
 
 
 def facts(folder: Path) -> dict[str, Any]:

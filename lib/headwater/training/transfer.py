@@ -56,8 +56,7 @@ def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, fa
 
 def said(weights: dict[str, Tensor], spec: ModelSpec) -> Tensor:
     """What features say of each item, ``[n_items + 1, dim]``."""
-    model = models.build(spec)
-    model.load_state_dict(weights)
+    model = models.restore(spec, weights)
     assert model.features is not None
     with torch.no_grad():
         return model.features(torch.arange(spec.n_items + 1))

@@ -1,0 +1,40 @@
+"""The actions that answer a list and are not in ``feedback`` yet, without a look at what cannot matter."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headwater import schemas
+from headwater.config import Feedback
+from headwater.feedback.attribution import attribute
+
+
+def new_answers(actions: DataFrame, history: DataFrame, known: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
+    """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``) on lists of ``history``, without those ``known``.
+
+    Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
+    too old or too young for these actions.
+    """
+    nothing = actions.sparkSession.createDataFrame([], schemas.ddl("feedback"))
+    begin, _ = _span(history, "generated_at")
+    if begin is None:
+        return nothing
+    start = F.timestamp_micros(F.lit(begin))
+    actions = actions.where((F.col("event_time") >= start) & (F.col("event_date") >= F.to_date(start)))
+    first, last = _span(actions, "event_time")
+    if first is None:
+        return nothing
+    oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
+    lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
+    rows = attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, now)
+    return rows.join(known.select("event_id"), "event_id", how="left_anti")
+
+
+def _span(frame: DataFrame, column: str) -> tuple[int | None, int | None]:
+    """The smallest and the largest time of a column, as whole microseconds since 1970; None where there is none."""
+    span = frame.agg(F.unix_micros(F.min(column)), F.unix_micros(F.max(column))).first()
+    assert span is not None, "an aggregate has one row"
+    return span[0], span[1]
