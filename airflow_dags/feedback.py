@@ -1,7 +1,7 @@
 """### Headwater, after new sequences: learn from what users did with their lists
 
 Starts when nightly or nearline has built sequences (the Asset `headwater_sequences`); several such events make one
-run. Attributes new actions to the list, rank and model that showed the film, fine-tunes a challenger from the champion
+run. Attributes new actions to the list, rank and model that showed the item, fine-tunes a challenger from the champion
 when enough has gathered (`finetune.min_feedback`), measures it, lets the gate decide, and rewrites all lists when the
 gate has spoken. This DAG updates no Asset that starts it, so it never chases itself.
 

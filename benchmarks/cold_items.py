@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
-from leave_one_out import CLICK, as_batch, attribute_matrix, fit, last_item, read
+from fitting import CLICK, as_batch, attribute_matrix, fit, last_item, read
+from options import Attributes, Threads
 from scipy import sparse
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 from headwater import config as configuration
+from headwater import job
 from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
@@ -34,12 +36,12 @@ ALIKE = 20
 
 def main(
     data: Path,
-    attributes: Path = typer.Option(..., "--attributes", help="JSON: item → list of attributes"),
-    config: list[Path] = typer.Option([], "--config"),
-    set_: list[str] = typer.Option([], "--set"),
+    attributes: Attributes,
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
     share: float = typer.Option(0.05, "--share", help="of the items that are cold"),
     seed: int = typer.Option(1, "--seed"),
-    threads: int = typer.Option(1, "--threads"),
+    threads: Threads = 1,
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import DEVICE, as_batch, built
+from fitting import DEVICE, as_batch, built
 from torch import Tensor
 
 from headwater import config as configuration

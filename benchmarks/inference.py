@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
-from leave_one_out import as_batch, attribute_matrix, fit, held_out, last_item, read
+from fitting import as_batch, attribute_matrix, fit, held_out, last_item, read
+from options import MaybeAttributes
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from headwater import config as configuration
+from headwater import job
 from headwater.models import SequenceModel
 from headwater.models.histories import left_padded
 from headwater.models.ranker import ENCODED_TOGETHER
@@ -38,9 +40,9 @@ TURNS = 3
 
 def main(
     data: Path,
-    config: list[Path] = typer.Option([], "--config"),
-    set_: list[str] = typer.Option([], "--set"),
-    attributes: Path | None = typer.Option(None, "--attributes", help="JSON: item → list of attributes"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+    attributes: MaybeAttributes = None,
 ) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

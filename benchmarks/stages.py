@@ -27,10 +27,12 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read
-from leave_one_out import held_out as last_held_out
+from fitting import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read
+from fitting import held_out as last_held_out
+from options import Attributes, Seeds, Threads
 
 from headwater import config as configuration
+from headwater import job
 from headwater.config import Config, Targets
 from headwater.evaluation.cases import HeldOut
 from headwater.models import SequenceModel
@@ -53,10 +55,10 @@ Rows = dict[str, dict[float, list[float]]]
 @app.command()
 def targets(
     data: Path,
-    config: list[Path] = typer.Option([], "--config"),
-    set_: list[str] = typer.Option([], "--set"),
-    seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
-    threads: int = typer.Option(1, "--threads"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+    seeds: Seeds = 3,
+    threads: Threads = 1,
     share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
     """Pre-train on all ratings, fine-tune on those from 4 on."""
@@ -94,11 +96,11 @@ def targets(
 @app.command()
 def transfer(
     data: Path,
-    attributes: Path = typer.Option(..., "--attributes", help="JSON: item → list of attributes"),
-    config: list[Path] = typer.Option([], "--config"),
-    set_: list[str] = typer.Option([], "--set"),
-    seeds: int = typer.Option(3, "--seeds", help="trainings, with seeds 1, 2, …"),
-    threads: int = typer.Option(1, "--threads"),
+    attributes: Attributes,
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+    seeds: Seeds = 3,
+    threads: Threads = 1,
     share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
     """Learn one half of a catalogue, then the other one from its encoder and the meaning of attributes."""

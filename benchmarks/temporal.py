@@ -25,9 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from leave_one_out import CLICK, as_batch, fit
+from fitting import CLICK, as_batch, fit
+from options import Seeds, Threads
 
 from headwater import config as configuration
+from headwater import job
 from headwater.clock import DAY
 from headwater.config import Config
 from headwater.evaluation import baselines, gate
@@ -47,10 +49,10 @@ def main(
     columns: str = typer.Option(..., "--columns", help="user,item,time[,value] as the file calls them"),
     separator: str = typer.Option(",", "--separator"),
     where: str = typer.Option("", "--where", help="which rows count, a pandas expression"),
-    config: list[Path] = typer.Option([], "--config"),
-    set_: list[str] = typer.Option([], "--set"),
-    seeds: int = typer.Option(1, "--seeds", help="trainings, with seeds 1, 2, …"),
-    threads: int = typer.Option(2, "--threads"),
+    config: job.ConfigFiles = None,
+    set_: job.Overrides = None,
+    seeds: Seeds = 1,
+    threads: Threads = 2,
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)

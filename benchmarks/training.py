@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import torch._dynamo  # what an optimiser imports in its first step
 import typer
-from leave_one_out import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
+from fitting import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
+from options import MaybeAttributes, Threads
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from watch import Watch
 
@@ -79,11 +80,11 @@ def main(
     data: Path,
     peers: Path = typer.Option(..., "--peers", help="the interpreter of the peers' environment"),
     config: Path = typer.Option(ROOT.parent / "conf/experiments/beauty.yaml", "--config", help="our recipe"),
-    attributes: Path | None = typer.Option(None, "--attributes", help="JSON: item → list of attributes"),
+    attributes: MaybeAttributes = None,
     minutes: float = typer.Option(5.0, "--minutes", help="of CPU time, for each contestant"),
     every: float = typer.Option(30.0, "--every", help="CPU seconds after which a peer is judged"),
     only: list[str] = typer.Option(PEERS, "--only", help="these peers"),
-    threads: int = typer.Option(1, "--threads"),
+    threads: Threads = 1,
     seed: int = typer.Option(1, "--seed"),
 ) -> None:
     torch.set_num_threads(threads)

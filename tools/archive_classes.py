@@ -18,12 +18,11 @@ from pyspark.sql import functions as F
 
 from headwater.config import Config
 from headwater.job import Job
+from headwater.nearline import events, sequences
 from headwater.spark import CLASS_ARCHIVE, spark_home
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "jobs"))
-
 CATALOGUE = "item_id,title,price\nA,Amber,1.5\nB,Birch,2\n"
-EVENTS = [
+VIEWS = [
     {"user_id": "u", "item_id": item, "event_type": "view", "timestamp": f"2026-01-01T00:0{minute}:00Z"}
     for minute, item in enumerate("ABAB")
 ]
@@ -46,18 +45,15 @@ def main() -> None:
 
 def walk(config: Config, landing: Path) -> None:
     """Two nights of a shop of two goods: what they load is most of what any job loads."""
-    import build_sequences
-    import ingest_events
-
     job = Job("archive_classes", config)
     for folder in ("api", "catalog"):
         (landing / folder).mkdir(parents=True)
     (landing / "catalog/goods.csv").write_text(CATALOGUE)
     for night in range(2):
-        lines = [json.dumps({**event, "user_id": f"user {night}"}) for event in EVENTS]
+        lines = [json.dumps({**event, "user_id": f"user {night}"}) for event in VIEWS]
         (landing / f"api/{night}.json").write_text("\n".join(lines))
-        ingest_events.ingest(job)
-        build_sequences.build(job)
+        events.ingest(job)
+        sequences.build(job)
     feed = job.warehouse.changes("sequences", 0, job.warehouse.version("sequences"))
     feed.orderBy(F.desc("user_id")).toPandas()
     gateway = job.spark.sparkContext._gateway

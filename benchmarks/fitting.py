@@ -1,0 +1,129 @@
+"""What benchmarks share: sequences out of a file, and a model trained on them in this process, without Spark or ranks.
+
+The same rooms of the library that the jobs call, on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headwater import models
+from headwater.config import Config
+from headwater.evaluation.cases import HeldOut
+from headwater.evaluation.measure import measure
+from headwater.models import SequenceModel
+from headwater.models.ranker import Ranker
+from headwater.training import describe, facts, initial, loop, readers
+from headwater.training.settings import Group, Settings
+from headwater.training.validation import Cases, mean_ndcg
+
+Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
+"""Weights by name, and what they are the weights of."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CLICK = 3
+"""Event type of everything: the files do not tell."""
+
+
+def read(path: Path) -> list[np.ndarray]:
+    """Items of each user, oldest first; the number of an item is no feature of it."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+        return [np.array(line.split()[1:], dtype=np.int64) for line in lines]
+
+
+def last_item(sequences: list[np.ndarray]) -> int:
+    return max(int(items.max()) for items in sequences)
+
+
+def attribute_matrix(path: Path, sequences: list[np.ndarray]) -> Any:
+    told = json.loads(path.read_text())
+    return describe.hashed([[str(a) for a in told.get(str(k), [])] for k in range(last_item(sequences) + 1)])
+
+
+def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
+    """Each user's item ``place`` from the end (1 the last) and what lies before it."""
+    before = [items[:-place] for items in sequences]
+    return HeldOut(
+        np.arange(len(sequences)),
+        before,
+        [np.full(len(items), CLICK) for items in before],
+        [np.unique(items) for items in before],
+        [items[-place : len(items) - place + 1] for items in sequences],
+        np.array([len(items) for items in before]),
+    )
+
+
+def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Batch:
+    """Int rows ``[rows, seq]``, left-padded with 0, as a reader gives those of one file; clicks where no more is known."""
+    codes = CLICK * (rows > 0) if context is None else context
+    return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
+
+
+def by_ndcg(model: SequenceModel, cases: Cases) -> float:
+    return mean_ndcg(model, cases, DEVICE)
+
+
+def fit(
+    batch: readers.Batch,
+    cases: Cases | None,
+    described: Any,
+    n_items: int,
+    config: Config,
+    seed: int,
+    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
+) -> tuple[SequenceModel, int]:
+    """A model trained on all rows in this process, and its best epoch by ``judge``; the last one without ``cases``."""
+    known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
+    spec = facts.spec_of(config, n_items)
+    start = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
+    return fit_from(start, batch, cases, config, seed, judge)
+
+
+def fit_from(
+    start: Start,
+    batch: readers.Batch,
+    cases: Cases | None,
+    config: Config,
+    seed: int,
+    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
+) -> tuple[SequenceModel, int]:
+    """The same from given weights on."""
+    model, n_items = built(start).to(DEVICE), start[1].n_items
+    counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
+    steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = loop.fit(
+            model,
+            model,
+            lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
+            None if cases is None else lambda judged: judge(judged, cases),
+            Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps),
+            Group.of_one(DEVICE),
+            Path(folder),
+            False,
+            counts,
+        )
+    model.load_state_dict(fitted.weights)
+    return model.cpu().eval(), fitted.best_epoch
+
+
+def built(start: Start) -> SequenceModel:
+    weights, spec = start
+    model = models.build(spec)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
+    def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
+        return ranker.scores(*ranker.pad(items, context))
+
+    measured = measure(scores, held, [10], np.ones(n_items + 1))
+    return {"HR@10": measured.mean("hit_rate", 10), "NDCG@10": measured.mean("ndcg", 10)}
