@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
@@ -86,8 +86,8 @@ def temporal(
     exclude_seen: bool,
     targets: Sequence[str] = EVENT_TYPES,
 ) -> DataFrame:
-    """One row for each user with a target in ``[start, end)``, an event of a type in ``targets``: the columns of
-    ``_COLUMNS``.
+    """One row for each user with a target in ``[start, end)``, an event of a type in ``targets``: user_id; items, types,
+    at (epoch seconds) and values of the history, oldest first; seen, targets, events_before.
 
     With ``exclude_seen`` an item that the user had before ``start`` is no target.
     """
@@ -127,19 +127,7 @@ def without_last(steps: DataFrame, count: int) -> DataFrame:
 
 def histories(steps: DataFrame, max_length: int) -> DataFrame:
     """Everybody's history, without targets, in the shape of cases."""
-    nothing = F.array().cast("array<int>")
-    return _histories(steps, max_length).select(
-        "user_id",
-        *(F.col(f"steps.{step}").alias(name) for name, step in _READ.items()),
-        "seen",
-        nothing.alias("targets"),
-        "events_before",
-    )
-
-
-_READ = {"items": "item_idx", "types": "type", "at": "at", "values": "value"}
-"""What is read of the steps of a history, and what it is called there."""
-_COLUMNS = ("user_id", *_READ, "seen", "targets", "events_before")
+    return _histories(steps, max_length).select(*_case(F.col("seen"), _nothing()))
 
 
 def collect(cases: DataFrame, max_users: int) -> HeldOut:
@@ -186,26 +174,21 @@ def _cases(
         .groupBy("user_id")
         .agg(F.array_sort(F.collect_set("item_idx")).alias("targets"))
     )
-    nothing = F.array().cast("array<int>")
-    joined = targets.join(_histories(earlier, max_length), "user_id", how="left").withColumn(
-        "seen", F.coalesce("seen", nothing)
-    )
-    joined = (
-        joined.withColumn("targets", F.array_except("targets", "seen"))
-        if exclude_seen
-        else joined.withColumn("seen", nothing)
-    )
-    return (
-        joined.where(F.size("targets") > 0)
-        .select(
-            "user_id",
-            *(F.col(f"steps.{step}").alias(name) for name, step in _READ.items()),
-            "seen",
-            "targets",
-            F.coalesce("events_before", F.lit(0)).alias("events_before"),
-        )
-        .select(*_COLUMNS)
-    )
+    joined = targets.join(_histories(earlier, max_length), "user_id", how="left")
+    seen = F.coalesce("seen", _nothing()) if exclude_seen else _nothing()
+    return joined.select(*_case(seen, F.array_except("targets", seen))).where(F.size("targets") > 0)
+
+
+def _nothing() -> Column:
+    return F.array().cast("array<int>")
+
+
+def _case(seen: Column, targets: Column) -> list[Column]:
+    """The columns of a case, from those of ``_histories``."""
+    read = {"items": "item_idx", "types": "type", "at": "at", "values": "value"}
+    steps = [F.col(f"steps.{step}").alias(name) for name, step in read.items()]
+    before = F.coalesce("events_before", F.lit(0)).alias("events_before")
+    return [F.col("user_id"), *steps, seen.alias("seen"), targets.alias("targets"), before]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

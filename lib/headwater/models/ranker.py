@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from headwater.models.base import SequenceModel
 from headwater.models.histories import left_padded
 from headwater.models.neighbours import Evidence, Neighbours
 
@@ -48,7 +49,9 @@ class Ranker:
     Users without a history are ranked by it alone.
     """
 
-    def __init__(self, model: Any, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None) -> None:
+    def __init__(
+        self, model: SequenceModel, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None
+    ) -> None:
         """``neighbours``: of a hybrid, by the names that its ``blend`` weighs them by; none of a model that ranks alone."""
         self.model = model.eval()
         self.facts = facts

@@ -45,7 +45,8 @@ def fit(
 ) -> Fitted:
     """Train until the last epoch, or until ``patience`` epochs brought no better validation NDCG@10.
 
-    ``wrapped`` is the model, or the model inside DDP. ``counts`` ``[items + 1]``: how often each item is a target, for
+    ``wrapped`` is the model, or the model inside DDP. ``batches`` gives this rank's of an epoch, counted from 1; ``validate``
+    the NDCG of a model, asked of rank 0 alone. ``counts`` ``[items + 1]``: how often each item is a target, for
     losses that draw negatives by it. With ``settings.average`` what is validated and kept is the moving average of the
     weights (Polyak and Juditsky, 1992), which forgets the noise of the last few steps. Raises ModelError, on all ranks
     together, when the loss is no longer finite. Checkpoints are written by rank 0 after each epoch; ``resume`` goes on
