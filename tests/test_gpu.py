@@ -128,7 +128,7 @@ def trained(tmp_path, name, use_gpu, resume=False, **options):
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     work = "import json, sys; from headwater.training import worker; print(json.dumps(worker.work(sys.stdin.read())))"
     ended = subprocess.run(
-        [sys.executable, "-c", work], input=json.dumps(plan), capture_output=True, text=True, env=os.environ | alone
+        [sys.executable, "-c", work], input=plan.to_json(), capture_output=True, text=True, env=os.environ | alone
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     answer = json.loads(ended.stdout.splitlines()[-1])

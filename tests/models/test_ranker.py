@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from headwater.models import ModelSpec, build, ease
-from headwater.models.ranker import Ranker, blend, recency_scores
+from headwater.models.ranker import Ranker, blended, recency_scores
 from headwater.models.transitions import count
 from headwater.scoring.candidates import Candidates
 
@@ -37,7 +37,7 @@ def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():
     with torch.inference_mode():
         logits = made.model.user_vectors(items, types) @ made.item_vectors.T
         parts = {name: (part.scores(items).clamp(min=0) / 0.01 + 1).log() for name, part in made.neighbours.items()}
-        expected = blend(logits, {**parts, "recency": recency_scores(COUNTS)}, WEIGHTS)
+        expected = blended(logits, {**parts, "recency": recency_scores(COUNTS)}, WEIGHTS)
     assert torch.allclose(made.scores(items, types)[:2, 1:], expected[:2, 1:], atol=1e-5)
 
 

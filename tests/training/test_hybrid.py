@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from headwater.models import ModelSpec, build
-from headwater.models.ranker import blend, recency_scores
+from headwater.models.ranker import blended, recency_scores
 from headwater.models.transitions import count
 from headwater.training import hybrid
 from headwater.training.hybrid import best_blend, fit_parts, shortlists_of
@@ -55,7 +55,7 @@ def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
             items = torch.from_numpy(held.item)
             logits = model.user_vectors(items, torch.from_numpy(held.context)) @ model.item_matrix().T
             evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}
-            whole = blend(logits, evidence | {"recency": torch.from_numpy(held.prior)}, weights)
+            whole = blended(logits, evidence | {"recency": torch.from_numpy(held.prior)}, weights)
             held.hide_seen(whole, everybody)
             expected = ndcg(whole, held.wanted(everybody, ITEMS + 1), held.ideal(everybody))
             assert 0 < expected.mean() < 1

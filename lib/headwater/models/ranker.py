@@ -224,7 +224,7 @@ def recency_scores(counts: np.ndarray) -> Tensor:
     return (scores - real.mean()) / (real.std(correction=0) + 1e-6)
 
 
-def blend(logits: Tensor, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def blended(logits: Tensor, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Logits and the parts by their weights: one sum ``[batch, n_items + 1]``.
 
     A softmax's logits are logarithms of probabilities, up to what all items share; ``parts``, the evidence of neighbours

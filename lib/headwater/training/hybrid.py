@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headwater.models import SequenceModel, ease, transitions
 from headwater.models.neighbours import Neighbours
-from headwater.models.ranker import blend
+from headwater.models.ranker import blended
 from headwater.training.validation import Cases, ndcg
 
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {"transitions": transitions.count, "ease": ease.fit}
@@ -54,7 +54,7 @@ class Shortlists:
 
     def ndcg(self, weights: dict[str, float]) -> Tensor:
         """NDCG@10 of each user's blended list, ``[users]``."""
-        return ndcg(blend(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
+        return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
 
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:

@@ -1,7 +1,8 @@
-"""What the epoch loop is told: the length and the steps of a training, and which of the ranks this process is."""
+"""What a training is told: the length and the steps of it, which of the ranks a process is, and what all ranks get to read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headwater.config import Loss, Train
+from headwater.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,38 @@ class Settings:
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Settings:
         return cls(**told | {"loss": Loss(**told["loss"])})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a rank needs, as one line of JSON on its way there.
+
+    ``snapshot``, ``folder`` (of checkpoints and weights), ``validation`` and ``initial_weights`` are paths, the last two
+    empty where there is none. ``targets``: what an event weighs as a target, by a snapshot's numbers of event types, that of
+    padding first; ``batch_size``: rows over all ranks; ``threads``: of a rank on a CPU; after ``timeout_seconds`` a rank that
+    hangs ends the run.
+    """
+
+    snapshot: str
+    spec: ModelSpec
+    settings: Settings
+    targets: list[float]
+    batch_size: int
+    reader: str
+    folder: str
+    validation: str
+    initial_weights: str
+    resume: bool
+    use_gpu: bool
+    threads: int
+    timeout_seconds: int
+
+    def to_json(self) -> str:
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(plain | {"spec": self.spec.to_dict(), "settings": self.settings.to_dict()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        told = json.loads(text)
+        told |= {"spec": ModelSpec(**told["spec"]), "settings": Settings.from_dict(told["settings"])}
+        return cls(**told)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
 from headwater.training import readers, worker
-from headwater.training.settings import Settings
+from headwater.training.settings import Plan, Settings
 from headwater.training.snapshot import Snapshot, digest
 from headwater.training.validation import Cases
 
@@ -37,47 +38,48 @@ def plan(
     validation: Cases | None = None,
     initial_weights: Path | None = None,
     resume: bool = False,
-) -> dict[str, Any]:
-    """Everything that a rank needs, as plain JSON; ``folder`` holds checkpoints and weights.
+) -> Plan:
+    """Everything that a rank needs; ``folder`` holds checkpoints and weights.
 
     The snapshot says what happened, the plan what of it counts (``train.targets``). Without ``resume`` what an earlier run
     left in the folder is removed.
     """
-    use_gpu = on_gpu(train.use_gpu)
     steps = readers.steps(snapshot.manifest["files"], train.batch_size, train.processes)
     settings = Settings.of(train, spec.n_items, steps)
     weighing = target_weights(train.targets)
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
     if len(files) % train.processes:
         raise ModelError(f"snapshot {snapshot.directory} has {len(files)} files, train.processes is {train.processes}")
-    start = digest(Path(initial_weights)) if initial_weights else ""
+    start = digest(initial_weights) if initial_weights else ""
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
         cases.update(getattr(validation, name).tobytes())
     told = settings.to_dict()
     del told["fingerprint"]
     identity = [told, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
-    told["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    judged = ""
     if validation is not None and len(validation):
-        validation.save(folder / "validation.npz")
-    return {
-        "snapshot": str(snapshot.directory.resolve()),
-        "spec": spec.to_dict(),
-        "settings": told,
-        "targets": weighing,
-        "batch_size": train.batch_size,
-        "reader": train.reader,
-        "folder": str(folder.resolve()),
-        "validation": str((folder / "validation.npz").resolve()) if validation is not None and len(validation) else "",
-        "initial_weights": str(initial_weights) if initial_weights else "",
-        "resume": resume,
-        "use_gpu": use_gpu,
-        "threads": max(1, (os.cpu_count() or 1) // train.processes),
-        "timeout_seconds": train.timeout_seconds,
-    }
+        judged = str((folder / "validation.npz").resolve())
+        validation.save(Path(judged))
+    return Plan(
+        snapshot=str(snapshot.directory.resolve()),
+        spec=spec,
+        settings=replace(settings, fingerprint=fingerprint),
+        targets=weighing,
+        batch_size=train.batch_size,
+        reader=train.reader,
+        folder=str(folder.resolve()),
+        validation=judged,
+        initial_weights=str(initial_weights) if initial_weights else "",
+        resume=resume,
+        use_gpu=on_gpu(train.use_gpu),
+        threads=max(1, (os.cpu_count() or 1) // train.processes),
+        timeout_seconds=train.timeout_seconds,
+    )
 
 
 def target_weights(targets: Targets) -> list[float]:
@@ -86,7 +88,7 @@ def target_weights(targets: Targets) -> list[float]:
     return [0.0, *(named.get(event_type, 0.0) for event_type in EVENT_TYPES)]
 
 
-def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
+def run(planned: Plan, train: Train) -> dict[str, Any]:
     """Start the ranks and wait; returns rank 0's answer: weights (a file), best_epoch, history.
 
     What ranks print goes to standard error. Raises ModelError, in one line, when any of them fails.
@@ -94,15 +96,15 @@ def run(planned: dict[str, Any], train: Train) -> dict[str, Any]:
     worker.share_environment()
     if not train.local_mode:
         _need_slots(train.processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(planned["threads"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(planned.threads))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if train.local_mode and sys.platform == "linux" else None
     # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
-    spark_gpus = planned["use_gpu"] and not train.local_mode
+    spark_gpus = planned.use_gpu and not train.local_mode
     distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)
     said = _Said()
     try:
         with contextlib.redirect_stdout(said):
-            answer = distributor.run(worker.Shipped(), json.dumps(planned))
+            answer = distributor.run(worker.Shipped(), planned.to_json())
     except Exception as error:
         cause = _cause("".join(said.lines) or str(error))
         raise ModelError(f"training failed: {cause}") from error

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 import headwater
 from headwater import models
 from headwater.models import SequenceModel
-from headwater.models.spec import ModelSpec
 from headwater.tables.failpoints import failpoint
 from headwater.training import loop, readers
-from headwater.training.settings import Group, Settings
+from headwater.training.settings import Group, Plan, Settings
 from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
 
@@ -58,15 +57,15 @@ def share_environment() -> None:
 def work(plan_json: str) -> dict[str, Any]:
     """Train by a plan (see ``train.plan``); rank 0's answer goes to the driver: file of the weights, history, best epoch."""
     _die_with_parent()
-    plan = json.loads(plan_json)
+    plan = Plan.from_json(plan_json)
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    gpu = plan["use_gpu"]
+    gpu = plan.use_gpu
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(plan["threads"])
-    limit = timedelta(seconds=plan["timeout_seconds"])
+        torch.set_num_threads(plan.threads)
+    limit = timedelta(seconds=plan.timeout_seconds)
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=limit)
     try:
         return _train(plan, rank, world, device)
@@ -74,17 +73,17 @@ def work(plan_json: str) -> dict[str, Any]:
         distributed.destroy_process_group()
 
 
-def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) -> dict[str, Any]:
-    torch.manual_seed(plan["settings"]["seed"])
-    model = models.build(ModelSpec(**plan["spec"]))
-    if plan["initial_weights"]:
-        model.load_state_dict(load_file(plan["initial_weights"]))
+def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str, Any]:
+    torch.manual_seed(plan.settings.seed)
+    model = models.build(plan.spec)
+    if plan.initial_weights:
+        model.load_state_dict(load_file(plan.initial_weights))
     model.to(device)
-    settings = Settings.from_dict(plan["settings"])
+    settings = plan.settings
     wrapped, group = spread(model, settings, rank, world, device)
-    snapshot = Snapshot.open(Path(plan["snapshot"]))
-    read = readers.weighed(readers.READERS[plan["reader"]], plan["targets"])
-    rows = max(1, plan["batch_size"] // world)
+    snapshot = Snapshot.open(Path(plan.snapshot))
+    read = readers.weighed(readers.READERS[plan.reader], plan.targets)
+    rows = max(1, plan.batch_size // world)
 
     counts = torch.zeros(model.spec.n_items + 1)
     if settings.loss.kind != "softmax" and settings.loss.source != "uniform":
@@ -92,10 +91,9 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         counts = group.total(torch.from_numpy(own).to(device)).cpu()
 
     validate = None
-    if plan["validation"]:
-        cases = Cases.load(Path(plan["validation"]))
-        validate = lambda judged: mean_ndcg(judged, cases, device)  # noqa: E731
-    folder = Path(plan["folder"])
+    if plan.validation:
+        validate = partial(mean_ndcg, cases=Cases.load(Path(plan.validation)), device=device)
+    folder = Path(plan.folder)
     fitted = loop.fit(
         model,
         wrapped,
@@ -104,7 +102,7 @@ def _train(plan: dict[str, Any], rank: int, world: int, device: torch.device) ->
         settings,
         group,
         folder / "checkpoints",
-        plan["resume"],
+        plan.resume,
         counts,
         lambda: failpoint("train_model:after_checkpoint"),
     )
