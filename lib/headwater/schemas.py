@@ -6,7 +6,10 @@ Types are Spark DDL strings, so that this module needs neither Spark nor torch. 
 
 from __future__ import annotations
 
-EVENT_TYPES = ("view", "search", "click", "add_to_cart", "purchase", "rating", "impression")
+from typing import Literal, get_args
+
+EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
+EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 """Order is part of every trained model: an event type's index is its place here plus one; 0 is padding."""
 
 VERBS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwater import schemas
-from headwater.config import Config
+from headwater.config import Config, load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -77,3 +77,9 @@ def test_a_page_names_every_module_of_the_folder_that_it_describes(page, folder)
     }
     named = set(re.findall(r"`(\w+)(?:\.py)?`", (ROOT / page).read_text()))
     assert modules - {"__init__"} <= named
+
+
+def test_the_config_that_the_readme_shows_is_one(tmp_path):
+    [shown] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "site.yaml").write_text(shown)
+    assert [source.format for source in load([tmp_path / "site.yaml"]).ingest.sources] == ["csv", "catalog"]

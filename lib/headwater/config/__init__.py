@@ -5,7 +5,6 @@ together. ``load`` merges files (later files win, mappings are merged, lists rep
 """
 
 from headwater.config.files import load
-from headwater.config.sections import EventType
 from headwater.config.settings import (
     Boosts,
     Config,
@@ -32,7 +31,6 @@ __all__ = [
     "EVENT_FIELDS",
     "Boosts",
     "Config",
-    "EventType",
     "Exclusion",
     "Explore",
     "Feedback",

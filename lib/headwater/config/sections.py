@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
-EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
 
 
 class Section(BaseModel):

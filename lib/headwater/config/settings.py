@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from headwater.config.sections import EventType, Positive, Section
+from headwater.config.sections import Positive, Section
 from headwater.config.sources import Ingest
+from headwater.schemas import EventType
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from headwater.config.sections import EventType, Positive, Section
-from headwater.schemas import EVENT_TYPES
+from headwater.config.sections import Positive, Section
+from headwater.schemas import EVENT_TYPES, EventType
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")

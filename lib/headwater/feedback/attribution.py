@@ -13,8 +13,8 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
-from headwater.config import EventType
 from headwater.feedback.rewards import reward
+from headwater.schemas import EventType
 
 
 def filter_actions(events: DataFrame, rewards: Mapping[EventType, float]) -> DataFrame:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from headwater.config import EventType
+from headwater.schemas import EventType
 
 UNVALUED_RATING = 0.5
 MOST_OF_A_PURCHASE = 2.0
