@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from headwater import feedback, job, schemas
 from headwater.feedback.attribution import filter_actions
+from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
 
@@ -76,12 +77,12 @@ def answers(j: Job, actions: DataFrame) -> DataFrame:
     history = tables.read("topn_history")
     start = _micros(history, "generated_at")[0]
     if start is None:
-        return j.spark.createDataFrame([], schemas.ddl("feedback"))
+        return constant(j.spark, [], schemas.ddl("feedback"))
     begin = F.timestamp_micros(F.lit(start))
     actions = actions.where((F.col("event_time") >= begin) & (F.col("event_date") >= F.to_date(begin)))
     first, last = _micros(actions, "event_time")
     if first is None:
-        return j.spark.createDataFrame([], schemas.ddl("feedback"))
+        return constant(j.spark, [], schemas.ddl("feedback"))
     oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
     lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
     rows = feedback.attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, j.now)

@@ -19,6 +19,7 @@ from headwater import job, schemas, sequences
 from headwater.errors import ModelError, UsageError
 from headwater.evaluation.measure import BESIDE, Measured, rows
 from headwater.evaluation.protocol import BASELINES, SPLITS, Evaluation
+from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring.lately import Lately
@@ -50,7 +51,7 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     n_items = items.count()
     found: list[tuple[Any, ...]] = []
-    unknown = j.spark.createDataFrame([], schemas.ddl("sequences"))
+    unknown = constant(j.spark, [], schemas.ddl("sequences"))
     closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
     logged: dict[str, float] = {}
     for split in SPLITS[-1:] if ranker.facts.get("refit") else SPLITS:  # what was trained on measures nothing
@@ -72,7 +73,7 @@ def evaluate(j: Job, version: int, alias: str) -> dict[str, Any]:
         shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
         measured = evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
         found += rows(measured, BESIDE, SERVED, chosen, evaluation.protocol, split, j.now)
-    frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
+    frame = constant(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}
