@@ -230,7 +230,7 @@ def engines(
     def judge(model: Any, _: Cases) -> float:
         nonlocal watch
         engine.append(watch.cpu)
-        model = copy.deepcopy(model)
+        model = copy.deepcopy(model).requires_grad_()  # an average's weights ask for none
         watch = Watch()
         bare(model, batches, config, seed, counts)
         by_hand.append(watch.cpu)

@@ -21,6 +21,7 @@ from headwater import job, schemas, sequences
 from headwater.errors import UsageError
 from headwater.evaluation.measure import BESIDE, Measured, rows
 from headwater.evaluation.protocol import ALONE, BASELINES, SPLITS, Evaluation
+from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring.lately import Lately
@@ -77,7 +78,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         own = measured[ranker.name]
         values = {key: own.mean(*key) for key in own.per_user} | own.overall
         logged |= {f"{split}_{metric}_{length}": value for (metric, length), value in values.items()}
-    frame = j.spark.createDataFrame(found, schemas.ddl("model_metrics"))
+    frame = constant(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}
@@ -85,7 +86,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
 
 def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measured:
     """The lists that the version would have served to the same users."""
-    unknown = j.spark.createDataFrame([], schemas.ddl("sequences"))
+    unknown = constant(j.spark, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length, j.now)
     shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())

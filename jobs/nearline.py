@@ -24,7 +24,7 @@ def main(
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
-    job.run("nearline", lambda j: stream.run(j, once), config, set_)
+    job.run("nearline", lambda j: stream.run(j, once), config, set_, lasting=not once)
 
 
 if __name__ == "__main__":

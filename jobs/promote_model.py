@@ -18,6 +18,7 @@ from headwater import job, schemas, sequences
 from headwater.errors import ModelError
 from headwater.evaluation import gate
 from headwater.evaluation.protocol import Evaluation
+from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.tables import failpoint
@@ -93,7 +94,7 @@ def record(
     if j.warehouse.last_note("promotions", j.name) == note:
         return
     row = (j.now, action, challenger, champion, "promoted" if promoted else "refused", reason, json.dumps(details))
-    frame = j.spark.createDataFrame([row], schemas.ddl("promotions"))
+    frame = constant(j.spark, [row], schemas.ddl("promotions"))
     j.warehouse.append(frame, "promotions", note)
 
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 from sites import ROOT
 
+from headwater import config as configuration
+
 SMALL = (
     "model.dim=8",
     "model.layers=1",
@@ -62,6 +64,17 @@ def test_quality_ahead_in_time_and_of_stages(data):
     assert "hybrid ahead by" in said
     said = ran("stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data)
     assert "pre-trained, then high ratings" in said
+
+
+def test_the_engine_beside_a_bare_loop(data, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import leave_one_out
+    import training
+
+    sequences = leave_one_out.read(data / "sequences.txt")
+    cases = leave_one_out.held_out(sequences, 2).arrays(8)
+    config = configuration.load([], [*SMALL, "train.average=0.9"])
+    assert min(training.engines(sequences, None, config, 1, cases)) > 0
 
 
 def test_kernel_index_memory_and_a_large_catalogue(tmp_path):

@@ -1,10 +1,10 @@
 """Rows that the driver holds: the same rows, and no longer those of the table."""
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 
 from headwater import schemas
-from headwater.in_hand import held
+from headwater.in_hand import constant, held
 
 AT = datetime(2026, 1, 1, 12, 30, 0, 123456)
 SEQUENCES = [
@@ -32,3 +32,15 @@ def test_held_rows_stay_when_the_table_changes(spark, tmp_path):
     rows, _ = held(spark.read.format("delta").load(path))
     spark.range(5).write.format("delta").mode("overwrite").save(path)
     assert sorted(row["id"] for row in rows.collect()) == [0, 1, 2]
+
+
+def test_rows_made_on_the_driver_are_those_that_spark_would_make_and_need_no_worker(spark):
+    at = AT.replace(tzinfo=UTC)
+    rows = [("u1", [1, 2], ["view", "click"], [at, at], ["a", "b"], [1.5, None], [1, 2], at, at), ("u2", *[None] * 8)]
+    ddl = schemas.ddl("sequences")
+    made = constant(spark, rows, ddl)
+    assert made.collect() == spark.createDataFrame(rows, ddl).collect()
+    assert made.schema == spark.createDataFrame([], ddl).schema
+    plan = made._jdf.queryExecution().optimizedPlan().toString()
+    assert plan.startswith("LocalRelation"), plan
+    assert constant(spark, [], ddl).isEmpty()

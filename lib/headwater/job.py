@@ -36,11 +36,15 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=v
 
 
 class Job:
-    """One run of one job: its config, its moment, and, when first asked for, its session and tables."""
+    """One run of one job: its config, its moment, and, when first asked for, its session and tables.
 
-    def __init__(self, name: str, config: Config) -> None:
+    ``lasting``: it goes round until it is told to stop, and its session is set up for that.
+    """
+
+    def __init__(self, name: str, config: Config, lasting: bool = False) -> None:
         self.name = name
         self.config = config
+        self.lasting = lasting
         self.now = clock.now()
         self.log = structlog.get_logger(job=name)
 
@@ -54,7 +58,7 @@ class Job:
     def spark(self) -> SparkSession:
         from headwater.spark import session
 
-        return session(self.config, self.name)
+        return session(self.config, self.name, self.lasting)
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -68,13 +72,14 @@ def run(
     body: Callable[[Job], dict[str, Any]],
     files: list[Path] | None,
     overrides: list[str] | None,
+    lasting: bool = False,
 ) -> None:
     """Run one job from its flags to its closing line, and leave the process with the contract's exit code."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ[GROUP] = str(os.getpgid(0))
     try:
-        job = Job(name, configuration.load(files, overrides))
+        job = Job(name, configuration.load(files, overrides), lasting)
         counts = body(job)
     except HeadwaterError as error:
         _fail(name, str(error), error.exit_code)

@@ -52,17 +52,24 @@ QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSe
 Alone, the other compiler would get a code cache that a long session fills, hence its size. These come before
 ``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back for long computations.
 """
-LASTING = ("nearline",)
-"""Sessions that live long enough for the optimising compiler: after a few rounds it saves a third of each."""
-ROUNDS = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(os.cpu_count() or 1)}
-"""What such a session has beside ``LOCAL``: its rounds are small, alike and many. Planning each query anew between its
-stages (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU."""
+LASTING = {
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+    "spark.sql.leafNodeDefaultParallelism": "1",
+    "spark.sql.files.minPartitionNum": str(os.cpu_count() or 1),
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
+"""What a session has beside ``LOCAL`` whose rounds are small, alike and many. Planning each query anew between its stages
+(adaptive execution) makes other code of it each time, and cost more than half of a round's CPU; and most of a task is its
+start, so that few rows and a table's log are one task, while the files of a table are read by all cores."""
 CLASS_ARCHIVE = "headwater-classes.jsa"
 """The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
 
-def session(config: Config, name: str) -> SparkSession:
+def session(config: Config, name: str, lasting: bool = False) -> SparkSession:
     """The active or a new session named ``headwater:<name>``; on no given master, all local cores.
+
+    ``lasting``: it goes round for hours, and a local one is set up for that.
 
     Raises HeadwaterError where Java is missing or Delta is not on the class path of a running JVM.
     """
@@ -74,8 +81,8 @@ def session(config: Config, name: str) -> SparkSession:
         builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
-        own = {**LOCAL, **ROUNDS} if name in LASTING else LOCAL
-        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(name)}.items():
+        own = {**LOCAL, **LASTING} if lasting else LOCAL
+        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(lasting)}.items():
             builder = builder.config(key, value)
         if packages := _packages(config):
             builder = builder.config("spark.jars.packages", ",".join(packages))
@@ -112,10 +119,13 @@ def _packages(config: Config) -> list[str]:
     return [package for package, jar in wanted.items() if not any((spark_home() / "jars").glob(jar))]
 
 
-def java_options(name: str = "") -> str:
-    """Java options of a local session of this name: those above, and the archive of classes where it is there."""
+def java_options(lasting: bool = False) -> str:
+    """Java options of a local session: those above, and the archive of classes where it is there.
+
+    One that lasts has the optimising compiler, which after a dozen rounds saves a third of each.
+    """
     archive = spark_home() / CLASS_ARCHIVE
-    options = "-XX:+UseSerialGC" if name in LASTING else QUICK_START
+    options = "-XX:+UseSerialGC" if lasting else QUICK_START
     return f"{options} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else options
 
 

@@ -189,7 +189,7 @@ class Repeat(Section):
 class Boosts(Section):
     """What is added to the scores of items, in spreads of a user's scores; below zero it is taken away."""
 
-    popular_share: Annotated[float, Field(ge=0)] = 1.0
+    popular_share: Annotated[float, Field(ge=0)] = 0.8
     popularity: float = 0.0
     price: float = 0.0
     newness: float = 0.0
@@ -237,8 +237,8 @@ class Topn(Section):
     repeat: Repeat = Repeat()
     batch_users: Positive = 1_024
     use_gpu: bool | Literal["auto"] = "auto"
-    variety: Rule = "dpp"
-    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    variety: Rule = "mmr"
+    variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.35
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
     deny: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Feedback
 from headwater.feedback.attribution import attribute
+from headwater.in_hand import constant
 
 
 def new_answers(actions: DataFrame, history: DataFrame, known: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
@@ -18,7 +19,7 @@ def new_answers(actions: DataFrame, history: DataFrame, known: DataFrame, rules:
     Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
     too old or too young for these actions.
     """
-    nothing = actions.sparkSession.createDataFrame([], schemas.ddl("feedback"))
+    nothing = constant(actions.sparkSession, [], schemas.ddl("feedback"))
     begin, _ = _span(history, "generated_at")
     if begin is None:
         return nothing

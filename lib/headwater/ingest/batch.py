@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Config
 from headwater.errors import HeadwaterError
-from headwater.in_hand import FEW, held
+from headwater.in_hand import FEW, constant, held
 from headwater.ingest import access_log, bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import place
@@ -107,7 +107,7 @@ def ledger_entries(batch: Batch) -> list[dict[str, Any]]:
 def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
     """The rows of ``ingest_files`` for a batch."""
     rows = [tuple(entry.values()) for entry in ledger_entries(batch)]
-    return spark.createDataFrame(rows, schemas.ddl("ingest_files"))
+    return constant(spark, rows, schemas.ddl("ingest_files"))
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
@@ -170,12 +170,12 @@ def _judge(
         groups, spoiled = reading.group(spark, batch.files, damaged)
         limit = judging.limits(config.ingest, batch.taken_at)
         lines = reading.events(spark, root, groups, config, rules, limit, key)
-        lines = keep(spark.createDataFrame([], EVENT_DDL) if lines is None else lines)
+        lines = keep(constant(spark, [], EVENT_DDL) if lines is None else lines)
         goods = reading.catalogue_rows(spark, root, groups, config, key)
         facts, bad, repeated = _facts(lines)
         bad_goods, repeated_goods = Counter[str](), 0
         if goods is None:
-            goods = spark.createDataFrame([], ROW_DDL)
+            goods = constant(spark, [], ROW_DDL)
         else:
             _, bad_goods, repeated_goods = _facts(_without_event(keep(goods)))
             _need_ids(goods, bad_goods, groups)
@@ -198,7 +198,7 @@ def _judge(
         quarantine = quarantine.unionByName(reading.quarantined(frame, batch.taken_at))
     if broken:
         lost = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
-        quarantine = quarantine.unionByName(spark.createDataFrame(lost, schemas.ddl("quarantine")))
+        quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
 
     ignored, rows_catalog = bad.pop("", 0), bad_goods.pop("", 0)
     reasons = bad + Counter({name: n for name, n in verdicts.items() if name.startswith("bot_")})
@@ -265,10 +265,10 @@ def _with_verdict(
     ingest = config.ingest
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    named = spark.createDataFrame([], "agent string, bot_agent string")
+    named = constant(spark, [], "agent string, bot_agent string")
     if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
         crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
-        named = spark.createDataFrame(crawling, "agent string, bot_agent string")
+        named = constant(spark, crawling, "agent string, bot_agent string")
     marked = ready.join(F.broadcast(named), on="agent", how="left")
     crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
     people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))

@@ -1,7 +1,8 @@
 """Changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
 
 Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit; what was published is then taken
-from the change feed of `topn` into `topn_history`, so that a run that is killed in between is completed by the next one.
+from the change feed of `topn` into `topn_history`, so that a run that is killed in between is completed by the next one. A
+stream takes its next batch meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace as with_other
 from functools import cached_property
@@ -23,7 +24,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas, sequences
 from headwater.errors import HeadwaterError, TrackingError
-from headwater.in_hand import FEW, held
+from headwater.in_hand import FEW, constant, held
 from headwater.job import Job
 from headwater.scoring import items as goods
 from headwater.scoring import lately, lists, publish
@@ -49,6 +50,8 @@ class Shelf:
         self._items: tuple[int, DataFrame] | None = None
         self._lately: tuple[float, Lately] | None = None
         self._state: tuple[Any, Any] | None = None
+        self._aside = ThreadPoolExecutor(max_workers=1)
+        self._history: Future[None] | None = None
 
     @cached_property
     def _registry(self) -> Registry:
@@ -105,8 +108,20 @@ class Shelf:
         self.job.spark.sparkContext.addFile(str(path))
         return with_other(shipped, index=path.name), recall
 
+    def publish_history(self, j: Job) -> None:
+        """What `topn` has published into `topn_history`, aside; ``settle`` waits for it. To be called without their locks."""
+        self._history = self._aside.submit(publish_history, j)
+
+    def settle(self) -> None:
+        """Wait for what goes on aside, and raise what it raised. To be called before its tables are locked or packed."""
+        going, self._history = self._history, None
+        if going is not None:
+            going.result()
+
     def close(self) -> None:
         """Free what the session and the disk hold."""
+        with self._aside:
+            self.settle()
         self._forget_items()
         self._scratch.cleanup()
 
@@ -134,6 +149,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
     if shelf is None:
         with closing(Shelf(j)) as own:
             return score(j, mode, own)
+    shelf.settle()
     topn = j.config.topn
     if topn.index == "faiss":
         from headwater.scoring.index import library
@@ -167,7 +183,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         wanted, users = wanted_sequences(j, after, sequences_version, keep, few)
         counts["users_scored"], few = users, few and users <= FEW
         if not counts["users_scored"] and last is not None:
-            tables.append(j.spark.createDataFrame([], schemas.ddl("topn")), "topn", note)
+            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
             return counts
         shipped, items = shelf.shipped(version), shelf.items()
         if topn.index == "faiss":
@@ -195,9 +211,9 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         failpoint("score_topn:before_topn")
         replace(j, "topn", rows, standing["topn"].result() if last else None, note)
         failpoint("score_topn:after_topn")
-        publish_history(j)
         counts["users_changed"] = changed.result()
-        return counts
+    shelf.publish_history(j)
+    return counts
 
 
 def by_index(
@@ -218,7 +234,7 @@ def by_index(
     protocol = artifact.facts(shelf.model(version))["protocol"]
     row = (BESIDE, SERVED, protocol, "test", "all", indexed.METRIC, j.config.topn.n, recall, len(some), version, j.now)
     note = {"job": j.name, "model_version": version}
-    j.warehouse.append(j.spark.createDataFrame([row], schemas.ddl("model_metrics")), "model_metrics", note)
+    j.warehouse.append(constant(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
@@ -263,14 +279,15 @@ def counted(frame: DataFrame) -> tuple[DataFrame, int]:
 def publish_history(j: Job) -> None:
     """Append to `topn_history` what `topn` has published since the last time."""
     tables = j.warehouse
-    tables.create("topn_history")
-    last = tables.last_note("topn_history", j.name)
-    until = tables.version("topn")
-    after = last["topn_version"] if last else 0
-    if after < until:
-        feed = tables.changes("topn", after, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
-        tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})
-        failpoint("score_topn:after_history")
+    with tables.locked("topn_history"):
+        tables.create("topn_history")
+        last = tables.last_note("topn_history", j.name)
+        until = tables.version("topn")
+        after = last["topn_version"] if last else 0
+        if after < until:
+            feed = tables.changes("topn", after, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
+            tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})
+            failpoint("score_topn:after_history")
 
 
 def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:

@@ -56,6 +56,7 @@ def run(j: Job, once: bool) -> dict[str, int]:
             total.update(counts)
             table = turn_to_pack(total["batches"]) if counts["batches"] else None
             if table and j.warehouse.exists(table):
+                shelf.settle()
                 j.warehouse.pack(table)
             if once and not waiting:
                 break

@@ -7,12 +7,14 @@ checked digests. The catalogue's state, which changes more often than the model,
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
+from zipimport import zipimporter
 
 import pandas as pd
 from pyspark import Broadcast, SparkFiles
@@ -71,6 +73,7 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
         for frame in frames:
             for start in range(0, len(frame), topn.batch_users):
                 yield scorer.lists(frame.iloc[start : start + topn.batch_users])
+        _forget_archives()
 
     return histories(sequences).mapInPandas(score, LISTS)
 
@@ -79,6 +82,18 @@ def histories(sequences: DataFrame) -> DataFrame:
     """Rows of ``sequences`` as the scorer takes them: ``at`` is ``event_time`` in epoch seconds."""
     seconds = F.col("event_time").cast("array<double>").alias("at")
     return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items")
+
+
+def _forget_archives() -> None:
+    """Let a worker's next task begin without reading the names of all of Spark's classes, a twentieth of a second.
+
+    Spark puts a jar and two archives on a worker's path, and before each task has Python forget what it knows of its path;
+    Python 3.11 then reads anew the directory of every archive that was ever searched. What is not searched again costs
+    nothing, and what is imported later is found again.
+    """
+    for path, finder in list(sys.path_importer_cache.items()):
+        if isinstance(finder, zipimporter):
+            del sys.path_importer_cache[path]
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.errors import TableError
+from headwater.in_hand import constant
 from headwater.tables import readers
 from headwater.tables.warehouse import Warehouse
 
@@ -74,7 +75,7 @@ def forget(warehouse: Warehouse, users: Iterable[str]) -> dict[str, int]:
 
 
 def _rows(spark: SparkSession, ids: list[str]) -> DataFrame:
-    return spark.createDataFrame([(user, token_pattern(user)) for user in ids], "user_id string, pattern string")
+    return constant(spark, [(user, token_pattern(user)) for user in ids], "user_id string, pattern string")
 
 
 def _delete(warehouse: Warehouse, table: str, given: DataFrame) -> int:

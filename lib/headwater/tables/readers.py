@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from headwater import schemas
+from headwater.in_hand import constant
 from headwater.tables.log import Commit
 from headwater.tables.warehouse import Warehouse
 
@@ -63,5 +64,5 @@ def advance(warehouse: Warehouse, reader: Reader) -> None:
 
 def annotate(warehouse: Warehouse, table: str, note: dict) -> None:
     """Commit a note in a job's name, without touching a row; ``by`` says who wrote it."""
-    rows = warehouse.spark.createDataFrame([], schemas.ddl(table))
+    rows = constant(warehouse.spark, [], schemas.ddl(table))
     warehouse.append(rows, table, {**note, "by": MAINTAINER})

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from headwater import schemas
 from headwater.errors import TableError
+from headwater.in_hand import constant
 from headwater.tables import locks, log
 from headwater.tables.log import Commit
 
@@ -104,7 +105,7 @@ class Warehouse:
         if self.exists(table):
             return
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table))
-        for column in self.spark.createDataFrame([], schemas.ddl(table)).schema:
+        for column in constant(self.spark, [], schemas.ddl(table)).schema:
             builder = builder.addColumn(column.name, column.dataType)
         if partitions := schemas.PARTITIONS.get(table):
             builder = builder.partitionedBy(*partitions)
@@ -206,7 +207,7 @@ class Warehouse:
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""
         if after >= until:
-            return self.spark.createDataFrame([], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
+            return constant(self.spark, [], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
