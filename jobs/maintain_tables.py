@@ -16,6 +16,7 @@ import typer
 
 from headwater import job, privacy
 from headwater.errors import UsageError
+from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
 
@@ -39,7 +40,7 @@ def maintain(j: Job) -> dict[str, Any]:
 
 
 def remove(j: Job, user: str) -> dict[str, Any]:
-    user = user.strip(" \t\r\n\u00a0")  # as ingest reads ids
+    user = user.strip(BLANKS)
     if not user:
         raise UsageError("--forget needs a user id, as it stands in the events")
     key = privacy.load_key(j.config.privacy.key_file)

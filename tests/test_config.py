@@ -102,6 +102,9 @@ def test_what_is_wrong_is_one_line_naming_the_key(overrides, line):
 def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere\.yaml cannot be read: No such file"):
         config.load([tmp_path / "nowhere.yaml"])
+    (tmp_path / "twice.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\ntopn: {candidates: 30}\n")
+    with pytest.raises(UsageError, match=r"twice\.yaml is not YAML: line 3: topn stands twice"):
+        config.load([tmp_path / "twice.yaml"])
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UsageError, match=r"list\.yaml must hold a mapping"):
         config.load([tmp_path / "list.yaml"])

@@ -12,6 +12,18 @@ from headwater.config.settings import Config
 from headwater.errors import UsageError
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML as PyYAML reads it safely, but a key that stands twice in one mapping is an error: the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in given:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            given.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(files: list[Path] | None = None, overrides: list[str] | None = None) -> Config:
     """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, YAML values).
 
@@ -33,7 +45,7 @@ def load(files: list[Path] | None = None, overrides: list[str] | None = None) ->
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), _EachKeyOnce)
     except OSError as error:
         raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

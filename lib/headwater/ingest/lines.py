@@ -11,6 +11,8 @@ from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
 """How much of a line quarantine keeps."""
+BLANKS = " \t\r\n\u00a0"
+"""What no id and no word begins or ends with."""
 TOPIC = "kafka://"
 """How the name of a topic's partition begins; the path of no file below a folder does."""
 
@@ -72,4 +74,4 @@ def place() -> Column:
 
 def blank_as_null(column: Column) -> Column:
     """Without white space around it; null where nothing is left."""
-    return F.nullif(F.btrim(column.cast("string"), F.lit(" \t\r\n\u00a0")), F.lit(""))
+    return F.nullif(F.btrim(column.cast("string"), F.lit(BLANKS)), F.lit(""))
