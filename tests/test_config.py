@@ -54,6 +54,7 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
         (["model.kind=magic"], "model.kind: Input should be"),
         (["topn"], "--set 'topn' must read dotted.key=value"),
+        (["topn={n: 3, n: 4}"], "--set topn: '{n: 3, n: 4}' is not a YAML value"),
         (["topn=3"], "topn must hold keys with values (got 3)"),
         (["spark=3"], "spark must hold keys with values (got 3)"),
         (["topn.exclude=[{event_types: [purchase]}]"], "exclude has no effect beside exclude_seen"),

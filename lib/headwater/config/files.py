@@ -67,7 +67,7 @@ def _parse(pair: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise UsageError(f"--set {pair!r} must read dotted.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _EachKeyOnce)
     except yaml.YAMLError:
         raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
     for part in reversed(key.strip().split(".")):
