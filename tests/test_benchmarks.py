@@ -68,11 +68,11 @@ def test_quality_ahead_in_time_and_of_stages(data):
 
 def test_the_engine_beside_a_bare_loop(data, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import leave_one_out
+    import fitting
     import training
 
-    sequences = leave_one_out.read(data / "sequences.txt")
-    cases = leave_one_out.held_out(sequences, 2).arrays(8)
+    sequences = fitting.read(data / "sequences.txt")
+    cases = fitting.held_out(sequences, 2).arrays(8)
     config = configuration.load([], [*SMALL, "train.average=0.9"])
     assert min(training.engines(sequences, None, config, 1, cases)) > 0
 

@@ -265,10 +265,10 @@ def _with_verdict(
     ingest = config.ingest
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    named = constant(spark, [], "agent string, bot_agent string")
+    crawling: list[tuple[str, str]] = []
     if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
         crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
-        named = constant(spark, crawling, "agent string, bot_agent string")
+    named = constant(spark, crawling, "agent string, bot_agent string")
     marked = ready.join(F.broadcast(named), on="agent", how="left")
     crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
     people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))
