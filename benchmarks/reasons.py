@@ -2,7 +2,8 @@
 
     python benchmarks/reasons.py --config conf/site.yaml
 
-Beside it the same for an event drawn at random, and what finding reasons costs beside finding the lists (one thread).
+Beside it the same for an event drawn at random, how many events a list names, and what finding reasons costs beside finding
+the lists (one thread).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def measure(j: Job) -> dict[str, Any]:
     frame = lists.histories(rows).toPandas()
     context = Steps.of(frame).context()
     draws = torch.Generator().manual_seed(1)
-    held = held_random = with_event = places = 0
+    held = held_random = with_event = places = named = most = 0
     seconds = {"lists": 0.0, "reasons": 0.0}
     for start in range(0, len(frame), BATCH):
         part = slice(start, start + BATCH)
@@ -58,19 +59,22 @@ def measure(j: Job) -> dict[str, Any]:
         found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.unit)
         listed = time.perf_counter()
-        place = decisive_events(ranker, query, items, history, codes)
+        place = decisive_events(ranker, query, items, query.evidence.traces(items), history, codes)
         seconds["lists"] += listed - begun
         seconds["reasons"] += time.perf_counter() - listed
         length = (history > 0).sum(1, keepdim=True)
         by_chance = history.shape[1] - 1 - (torch.rand(place.shape, generator=draws) * length).long()
         places += place.numel()
         with_event += int((place >= 0).sum())
+        times = torch.nn.functional.one_hot(place + 1).sum(dim=1)[:, 1:]  # [batch, seq]
+        named, most = named + int((times > 0).sum()), most + int(times.max(dim=1).values.sum())
         held += int((falls(ranker, items, history, codes, place) & (place >= 0)).sum())
         held_random += int(falls(ranker, items, history, codes, by_chance).sum())
     print(f"{places} places: {with_event / places:.1%} have an event as their reason")
     print(
         f"of these {held / with_event:.1%} score lower without it; of all, {held_random / places:.1%} without a random event"
     )
+    print(f"a list of {topn.n} names {named / len(frame):.1f} events, one of them at {most / len(frame):.1f} places")
     print(f"finding reasons takes {seconds['reasons'] / seconds['lists']:.2f} of the time of finding lists")
     return {"users": len(frame)}
 

@@ -23,7 +23,8 @@ def ranker(request):
 
 
 def reasons_of(ranker, listed, items, types):
-    return decisive_events(ranker, ranker.query(items, types), listed, items, types)
+    query = ranker.query(items, types)
+    return decisive_events(ranker, query, listed, query.evidence.traces(listed), items, types)
 
 
 def losses(ranker, history, listed):
@@ -37,7 +38,7 @@ def losses(ranker, history, listed):
 
 
 def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_no_event_counts(ranker):
-    histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1, 5, 6]]
+    histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
     places = reasons_of(ranker, listed, items, types)
@@ -51,37 +52,29 @@ def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_n
                 assert lower[place - items.shape[1] + len(history), n] > 0
 
 
-def test_of_the_events_that_were_tried_the_one_that_costs_most_is_the_reason(ranker, monkeypatch):
-    monkeypatch.setattr(reasons, "SPARED", -1.0)  # try all four events of each history
-    histories = [[1, 2, 3], [9, 1, 5, 6]]
+def test_the_reason_is_the_event_without_which_an_item_falls_furthest_beyond_the_list(ranker, monkeypatch):
+    monkeypatch.setattr(reasons, "TRIED", 5)  # more than these histories have
+    histories = [[1, 2, 3], [9, 1, 5, 6], [7, 7, 2, 7]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
-    listed = torch.tensor([[4, 6, 9], [2, 3, 7]])
+    listed = torch.tensor([[4, 6, 9, 5], [2, 3, 7, 0], [9, 1, 0, 0]])
     places = reasons_of(ranker, listed, items, types)
     for row, history in enumerate(histories):
-        most, which = losses(ranker, history, listed[row]).max(dim=0)
-        offset = items.shape[1] - len(history)
-        assert places[row].tolist() == torch.where(most > 0, which + offset, -1).tolist()
+        offset, count = items.shape[1] - len(history), int((listed[row] > 0).sum())
+        lower = losses(ranker, history, listed[row, :count])
+        beyond = (lower - lower.mean(dim=1, keepdim=True)).masked_fill(lower <= 0, -torch.inf)
+        expected = torch.where((lower > 0).any(dim=0), beyond.argmax(dim=0) + offset, -1).tolist()
+        assert places[row].tolist() == expected + [-1] * (listed.shape[1] - count)
 
 
-def test_a_list_is_done_when_one_place_in_ten_lacks_a_reason(ranker, monkeypatch):
-    """The newest event costs nine of ten places something: no other is left out."""
-    counted = []
-    scores_of = ranker.scores_of
-
-    def counting(wanted, query):
-        counted.append(len(wanted))
-        scores = scores_of(wanted, query)
-        return scores if len(counted) == 1 else before - torch.tensor([[1.0] * 9 + [-1.0], [1.0] * 8 + [-1.0] * 2])
-
-    items, types = ranker.pad([[1, 2, 3], [4, 5, 6]], [[1] * 3, [1] * 3])
-    listed = torch.arange(10).expand(2, -1) % 9 + 1
-    before = scores_of(listed, ranker.query(items, types))
-    monkeypatch.setattr(ranker, "scores_of", counting)
-    monkeypatch.setattr(reasons, "TRIED", 1)
-    places = reasons_of(ranker, listed, items, types)
-    assert places.tolist() == [[4] * 9 + [-1], [4] * 8 + [-1] * 2]
-    monkeypatch.undo()
-    assert counted == [2, 2]
+def test_tried_are_the_newest_event_and_those_like_what_it_is_unlike():
+    likeness = torch.tensor(
+        [
+            [[0.9, 0.1, 0.1], [0.2, 0.8, 0.7], [0.1, 0.9, 0.1], [0.0, 0.3, 0.1], [0.6, 0.0, 0.0]],
+            [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.1, 0.1, 0.1], [0.6, 0.6, 0.6]],
+        ]
+    )
+    left = torch.tensor([[True] * 5, [False] * 3 + [True] * 2])
+    assert reasons._worth_trying(likeness, left).tolist() == [[4, 1, 0], [4, 3, -1]]
 
 
 def test_the_only_event_is_the_reason_for_everything(ranker):

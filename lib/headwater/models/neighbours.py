@@ -6,6 +6,7 @@ sparse look-up, however it was learned (``models.transitions``, ``models.ease``)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,16 +60,30 @@ class Neighbours:
         found.data = _log_evidence(found.data)
         return found
 
-    def evidence_of(self, items: Tensor, wanted: Tensor) -> Tensor:
-        """The evidence for a few ``wanted`` items of each history, int64 ``[batch, n]``, items beyond the matrix included:
-        ``[batch, n]``. A row of the matrix is looked into at ``n`` places instead of being added up whole."""
-        picked, places = self._picked(items), wanted.numpy()
-        asked = places.repeat(np.diff(picked.indptr), axis=0)  # [events, n]
-        known = asked < self.matrix.shape[1]
-        rows = picked.indices.repeat(asked.shape[1])
-        cells = self._cells(rows, np.where(known, asked, 0).ravel()).reshape(asked.shape)  # column 0 is empty
-        own = sparse.csr_matrix((picked.data, np.arange(len(asked)), picked.indptr), shape=(len(items), len(asked)))
-        return torch.from_numpy(_log_evidence(own @ cells))
+    def traces(self, items: Tensor, wanted: Tensor) -> Tensor:
+        """What the rows of a history's last ``window`` + 1 events (fewer of a shorter one) say of a few ``wanted`` items, int64
+        ``[batch, n]``, items beyond the matrix included: ``[batch, events, n]``. One event more than counts, so that one may
+        be left out."""
+        recent = items[:, -self.window - 1 :].numpy()
+        user, event = recent.nonzero()
+        columns = wanted.numpy()[user]  # [real events, n]
+        known = columns < self.matrix.shape[1]
+        rows = recent[user, event].repeat(columns.shape[1])
+        found = np.zeros((*recent.shape, columns.shape[1]), np.float32)
+        found[user, event] = self._cells(rows, np.where(known, columns, 0).ravel()).reshape(
+            columns.shape
+        )  # column 0 is empty
+        return torch.from_numpy(found)
+
+    def evidence_of(self, items: Tensor, traces: Tensor) -> Tensor:
+        """The evidence for the items whose ``traces`` in these histories are known, ``[batch, n]``."""
+        recent = items[:, -self.window :]
+        count = recent.shape[1]
+        weight = self.decay ** torch.arange(count - 1, -1, -1) * (recent > 0)  # [batch, events]
+        again = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()
+        weight = weight / (again @ weight.unsqueeze(2)).squeeze(2).clamp(min=1)
+        found = (weight.unsqueeze(1) @ traces[:, -count:]).squeeze(1)
+        return (found.clamp(min=0) / FAINT).log1p()
 
     def _cells(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Single cells of the matrix, by bisection of rows: scipy's own look-up goes through the whole matrix first."""
@@ -112,12 +127,16 @@ class Evidence:
         cells.resize((len(self.history), self.size))  # newcomers followed nothing yet
         return cells
 
-    def of(self, wanted: Tensor) -> Tensor:
-        """For a few items of each history, int64 ``[batch, n]``: ``[batch, n]``."""
-        found = torch.zeros(wanted.shape)
-        for part, weight in self.parts:
-            found += part.evidence_of(self.history, wanted) * weight
-        return found
+    def traces(self, wanted: Tensor) -> list[Tensor]:
+        """For each part what single events say of a few items, int64 ``[batch, n]`` (``Neighbours.traces``)."""
+        return [part.traces(self.history, wanted) for part, _ in self.parts]
+
+    def of(self, traces: Sequence[Tensor]) -> Tensor | float:
+        """For the items whose traces these are, ``[batch, n]``; 0 without neighbours."""
+        return sum(
+            part.evidence_of(self.history, trace) * weight
+            for (part, weight), trace in zip(self.parts, traces, strict=True)
+        )
 
 
 def _log_evidence(scores: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ the encoder of a ranker that was moved to a GPU (``on``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,10 +171,10 @@ class Ranker:
         spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
-    def own_part(self, wanted: Tensor, query: Query) -> Tensor:
+    def own_part(self, wanted: Tensor, query: Query, traces: Sequence[Tensor] | None = None) -> Tensor:
         """What the history alone gives a few items, above what it gives the mean item: ``[batch, n]`` for int64 ``wanted``
-        ``[batch, n]``. The rest of a score is what is popular."""
-        alone = self.scores_of(wanted, query) - query.users[:, -1:] * self.recency[wanted]
+        ``[batch, n]`` (``traces`` as in ``scores_of``). The rest of a score is what is popular."""
+        alone = self.scores_of(wanted, query, traces) - query.users[:, -1:] * self.recency[wanted]
         mean = (query.users[:, :-1].double() @ self._moments[0]).float()
         if query.cells is not None:
             mean += torch.from_numpy(np.asarray(query.cells.sum(axis=1), dtype=np.float32).ravel()) / self.n_items
@@ -202,10 +202,12 @@ class Ranker:
         return users
 
     @torch.inference_mode()
-    def scores_of(self, wanted: Tensor, query: Query) -> Tensor:
-        """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``."""
+    def scores_of(self, wanted: Tensor, query: Query, traces: Sequence[Tensor] | None = None) -> Tensor:
+        """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``; ``traces`` of these items in the
+        histories that the query was made of, where somebody has them already."""
         rows = self.rows(wanted.flatten()).unflatten(0, wanted.shape)  # [batch, n, dim + 1]
-        return (rows @ query.users.unsqueeze(2)).squeeze(2) + query.evidence.of(wanted)
+        product = (rows @ query.users.unsqueeze(2)).squeeze(2)
+        return product + query.evidence.of(query.evidence.traces(wanted) if traces is None else traces)
 
     @torch.inference_mode()
     def scores(self, items: Tensor, context: Tensor) -> Tensor:

@@ -1,56 +1,74 @@
-"""Why an item stands in a list: the past event without which it would score lower.
+"""Why an item stands in a list: the past event without which it would fall, and fall further than the rest of the list.
 
-Taken literally: an event is left out of the history, the items are scored again, and what falls has its reason. Doing
-that for each of fifty events would cost fifty encodings a user. So the newest event is left out first, then, as long as
-more than a tenth of a list lacks a reason, the event that is most like what lacks one; ``TRIED`` events at most.
+Taken literally: an event is left out of the history and the items are scored again. Doing that for each of fifty events would
+cost fifty encodings a user. So ``TRIED`` events are left out, each by itself: the newest, which weighs most, then those that
+are like what the ones before are unlike. Without the newest nearly everything falls; what makes it the reason for one item
+and not for another is how far that item falls beyond its neighbours, which is also what moves it from its place.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from headwater.models.ranker import Query, Ranker
 
-TRIED = 4
-"""Events of a user that are left out at most, one after the other."""
-SPARED = 0.1
-"""Share of a list that may lack a reason: the last of ten costs as much as all the others."""
+TRIED = 3
+"""Events of a user that are left out, each by itself."""
 
 
 @torch.inference_mode()
-def decisive_events(ranker: Ranker, query: Query, items: Tensor, history: Tensor, context: Tensor) -> Tensor:
+def decisive_events(
+    ranker: Ranker, query: Query, items: Tensor, traces: Sequence[Tensor], history: Tensor, context: Tensor
+) -> Tensor:
     """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
 
-    ``items`` int64 ``[batch, n]``, 0 where a list is shorter; ``history`` and ``context`` int64 ``[batch, seq]`` (0 is
-    padding, left), of which ``query`` was made. Of the events that were tried and without which the item scores lower,
-    it is the one that costs most.
-    The one event of a short history is the reason for all that is listed.
+    ``items`` int64 ``[batch, n]``, 0 where a list is shorter, and their ``traces`` (``Evidence.traces``); ``history`` and
+    ``context`` int64 ``[batch, seq]`` (0 is padding, left), of which ``query`` was made. Of the events that were tried and
+    without which the item scores lower, it is the one without which it falls furthest beyond the list's mean. The one event
+    of a short history is the reason for all that is listed.
     """
-    before = ranker.scores_of(items, query)
-    most, which = torch.zeros_like(before), torch.full_like(items, -1)
-    likeness = ranker.unit[history] @ ranker.unit[items].transpose(1, 2)  # [batch, seq, n]
-    left = history > 0
-    for _ in range(TRIED):
-        lacking = (which < 0) & (items > 0)
-        users = ((lacking.sum(dim=1) > SPARED * items.shape[1]) & left.any(dim=1)).nonzero().squeeze(1)
-        if not len(users):
-            break
-        wanted = (likeness[users] * lacking[users].unsqueeze(1)).sum(dim=2)  # [users, seq]
-        tried = wanted.masked_fill(~left[users], -torch.inf).argmax(dim=1)
-        tried = torch.where(left[users, -1], history.shape[1] - 1, tried)
-        left[users, tried] = False
-        shorter, codes = (_without(part[users], tried) for part in (history, context))
-        loss = before[users] - ranker.scores_of(items[users], ranker.query(shorter, codes))  # [users, n]
-        loss[shorter[:, -1] == 0] = torch.inf  # nothing to compare with
-        better = loss > most[users]
-        most[users] = torch.where(better, loss, most[users])
-        which[users] = torch.where(better, tried.unsqueeze(1), which[users])
-    return which
+    before = ranker.scores_of(items, query, traces)
+    events = _worth_trying(ranker.unit[history] @ ranker.unit[items].transpose(1, 2), history > 0)
+    falls = []
+    for event in events.T:
+        shorter, codes = (_without(part, event) for part in (history, context))
+        fewer = [_without(part, event - history.shape[1] + part.shape[1]) for part in traces]
+        falls.append(before - ranker.scores_of(items, ranker.query(shorter, codes), fewer))
+    fall = torch.stack(falls, dim=1)  # [batch, tried, n]
+    only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
+    counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & (items > 0).unsqueeze(1)
+    listed = (items > 0).sum(dim=1).clamp(min=1).reshape(-1, 1, 1)
+    beyond = fall - (fall * (items > 0).unsqueeze(1)).sum(dim=2, keepdim=True) / listed
+    best = beyond.masked_fill(~counts, -torch.inf).argmax(dim=1)  # [batch, n]
+    return events.gather(1, best).masked_fill(~counts.any(dim=1), -1)
+
+
+def _worth_trying(likeness: Tensor, left: Tensor) -> Tensor:
+    """Places of the events to leave out, int64 ``[batch, TRIED]``, -1 where a history has no more: the newest, then as often
+    the one that adds most to how alike the listed items are to any that was taken.
+
+    ``likeness`` ``[batch, seq, n]`` of events and listed items; ``left``, bool ``[batch, seq]``, what of a history is real.
+    """
+    user, seq = torch.arange(len(left)), left.shape[1]
+    left = left.clone()
+    taken = [torch.where(left[:, -1], seq - 1, -1)]
+    covered = likeness[:, -1]
+    for _ in range(TRIED - 1):
+        left[user, taken[-1]] = False
+        gain = (likeness - covered.unsqueeze(1)).clamp(min=0).sum(dim=2)  # [batch, seq]
+        event = gain.masked_fill(~left, -torch.inf).argmax(dim=1)
+        covered = torch.maximum(covered, likeness[user, event])
+        taken.append(torch.where(left.any(dim=1), event, -1))
+    return torch.stack(taken, dim=1)
 
 
 def _without(rows: Tensor, place: Tensor) -> Tensor:
-    """``rows`` ``[batch, seq]`` without the step at a place each, ``[batch]``; what was before moves up by one."""
+    """``rows`` ``[batch, seq, …]`` without the step at a place each, ``[batch]``; what was before moves up by one. A place
+    before the first is none of them."""
     moved = rows.roll(1, dims=1)
     moved[:, 0] = 0
-    return torch.where(torch.arange(rows.shape[1]) <= place.unsqueeze(1), moved, rows)
+    gone = torch.arange(rows.shape[1]) <= place.unsqueeze(1)
+    return torch.where(gone.reshape(gone.shape + (1,) * (rows.dim() - 2)), moved, rows)
