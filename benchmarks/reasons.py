@@ -25,6 +25,7 @@ from headwater.scoring.candidates import Candidates
 from headwater.scoring.reasons import decisive_events
 from headwater.scoring.users import Steps
 from headwater.tracking import Registry
+from headwater.training import artifact
 
 USERS, BATCH = 2_000, 500
 
@@ -40,7 +41,7 @@ def measure(j: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     registry, topn = Registry(j.config), j.config.topn
     popular, _ = popularity.of_items(j.warehouse.read("events"), j.warehouse.read("items"), topn.popular_half_life_days)
-    ranker = Ranker.open(registry.download(registry.need_champion())).with_recency(popular)
+    ranker = artifact.ranker(registry.download(registry.need_champion())).with_recency(popular)
     candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
     frame = lists.histories(rows).toPandas()

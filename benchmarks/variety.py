@@ -15,8 +15,8 @@ from headwater import job, sequences
 from headwater.evaluation.measure import Measured
 from headwater.evaluation.protocol import Evaluation
 from headwater.job import Job
-from headwater.models.ranker import Ranker
 from headwater.tracking import Registry
+from headwater.training import artifact
 
 K = 10
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -31,7 +31,7 @@ def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
 
 def measure(j: Job) -> dict[str, Any]:
     registry = Registry(j.config)
-    ranker = Ranker.open(registry.download(registry.need_champion()))
+    ranker = artifact.ranker(registry.download(registry.need_champion()))
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     evaluation = Evaluation(steps, items.count(), ranker.facts, "test", j.config)

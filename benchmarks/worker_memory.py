@@ -22,7 +22,6 @@ import torch
 
 from headwater.config import Topn
 from headwater.models import ModelSpec, build
-from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.scorer import Scorer
 from headwater.training import artifact
@@ -55,7 +54,7 @@ def work(folder: str, both, answers) -> None:
     watcher = threading.Thread(target=watch, args=(most, done))
     both.wait()
     watcher.start()
-    scorer = Scorer(Ranker.open(Path(folder) / "model"), catalogue(), Topn())
+    scorer = Scorer(artifact.ranker(Path(folder) / "model"), catalogue(), Topn())
     for batch in range(BATCHES):
         scorer.lists(users(batch))
     both.wait()  # what is mapped is shared as long as both have it open

@@ -28,6 +28,7 @@ from headwater.scoring.lately import Lately
 from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
+from headwater.training import artifact
 
 app = typer.Typer(add_completion=False)
 
@@ -53,7 +54,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         raise UsageError("give either --version N or --alias NAME")
     registry = Registry(j.config)
     chosen = version or registry.need(alias or CHAMPION)
-    ranker = Ranker.open(registry.download(chosen))
+    ranker = artifact.ranker(registry.download(chosen))
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     n_items = items.count()

@@ -20,10 +20,10 @@ from headwater.evaluation import gate
 from headwater.evaluation.protocol import Evaluation
 from headwater.in_hand import constant
 from headwater.job import Job
-from headwater.models.ranker import Ranker
 from headwater.tables import failpoint
 from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
+from headwater.training import artifact
 
 app = typer.Typer(add_completion=False)
 
@@ -47,7 +47,7 @@ def promote(j: Job) -> dict[str, Any]:
         record(j, "promote", challenger, champion, False, reason, {})
         j.log.info(reason, challenger=challenger, champion=champion)
         return {"promoted": False, "reason": reason, "model_version": champion}
-    rankers = {version: Ranker.open(registry.download(version)) for version in (challenger, champion) if version}
+    rankers = {version: artifact.ranker(registry.download(version)) for version in (challenger, champion) if version}
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
     # the later cut: what neither of the two has been trained on

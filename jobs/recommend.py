@@ -17,12 +17,12 @@ from pyspark.sql import functions as F
 from headwater import job, privacy
 from headwater.errors import HeadwaterError, UsageError
 from headwater.job import Job
-from headwater.models.ranker import Ranker
 from headwater.scoring import adhoc, lately, lists
 from headwater.scoring import items as goods
 from headwater.scoring.adhoc import Answer
 from headwater.scoring.scorer import Scorer
 from headwater.tracking import Registry
+from headwater.training import artifact
 
 app = typer.Typer(add_completion=False)
 
@@ -47,7 +47,7 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
     registry = Registry(j.config)
     version = registry.need_champion()
     items = j.warehouse.read("items")
-    ranker = Ranker.open(registry.download(version))
+    ranker = artifact.ranker(registry.download(version))
     events_table, sequences = (j.warehouse.read(table) for table in ("events", "sequences"))
     known = lately.count(events_table, sequences, items, topn, ranker.n_items)
     scorer = Scorer(ranker, goods.catalogue(items, known, topn), topn)

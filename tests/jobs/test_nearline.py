@@ -17,11 +17,11 @@ from sites import LONGEST, ROOT, Site
 
 from headwater.config import load
 from headwater.in_hand import FEW
-from headwater.ingest import batch
+from headwater.ingest import verdicts
 from headwater.job import Job
 from headwater.nearline import lists, sequences, stream
 from headwater.nearline.events import Intake
-from headwater.nearline.lists import Shelf
+from headwater.nearline.shelf import Shelf
 from headwater.tracking import Registry
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
@@ -109,7 +109,7 @@ def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, t
 def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
     found = []
     for few in (FEW, 0):
-        for module in (batch, sequences, lists):
+        for module in (verdicts, sequences, lists):
             monkeypatch.setattr(module, "FEW", few)
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)

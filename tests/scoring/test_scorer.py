@@ -9,7 +9,6 @@ import torch
 
 from headwater.config import Exclusion, FurtherList, Topn
 from headwater.models import ModelSpec, build
-from headwater.models.ranker import Ranker
 from headwater.models.transitions import count
 from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
@@ -70,7 +69,7 @@ def listed(frame, user, section=0):
 
 
 def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(model):
-    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert list(rows.columns) == [part.split()[0] for part in LISTS.split(", ")]
     assert rows["item_idx"].iloc[0] == 7
     assert set(rows["strategy"]) == {"sasrec+transitions"}
@@ -82,26 +81,26 @@ def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(
 def test_lists_by_an_index_are_the_exact_ones_where_it_probes_all(model, tmp_path):
     shown, topn = catalogue(sold_out=[7, 8]), Topn(n=5, boosts={"newness": 1.0}, sections=FURTHER)
     asked = users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33], [])
-    assert indexed.make(Ranker.open(model), shown, topn, tmp_path / "index", asked) == 1.0
-    exact = Scorer(Ranker.open(model), shown, topn).lists(asked)
-    found = Scorer(Ranker.open(model), shown, topn, tmp_path / "index").lists(asked)
+    assert indexed.make(artifact.ranker(model), shown, topn, tmp_path / "index", asked) == 1.0
+    exact = Scorer(artifact.ranker(model), shown, topn).lists(asked)
+    found = Scorer(artifact.ranker(model), shown, topn, tmp_path / "index").lists(asked)
     pd.testing.assert_frame_equal(found, exact, rtol=1e-5)
 
 
 def test_what_is_sold_out_or_seen_stands_in_no_list(model):
-    scorer = Scorer(Ranker.open(model), catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
+    scorer = Scorer(artifact.ranker(model), catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
     frame = scorer.lists(users([4, 5, 6], [33], []))
     assert not set(frame["item_idx"]) & {7, 8, 1, 2, 3}
     assert not set(frame.loc[frame["user_id"] == "u0", "item_idx"]) & {4, 5, 6}
 
 
 def test_seen_items_come_again_where_a_shop_wants_it(model):
-    again = Scorer(Ranker.open(model), catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
+    again = Scorer(artifact.ranker(model), catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
     assert set(again["item_idx"]) >= {4, 5, 6}
 
 
 def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(model):
-    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=20)).lists(users([31])), "u0")
+    rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=20)).lists(users([31])), "u0")
     odd = [item for item in range(1, ITEMS + 5) if item % 2 and item != 31]
     assert rows["item_idx"].tolist()[: len(odd)] == odd
     assert set(rows["strategy"][: len(odd)]) == {"category_popular"}
@@ -112,18 +111,18 @@ def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(mo
 
 
 def test_without_any_history_the_list_is_what_is_popular(model):
-    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=3)).lists(users([])), "u0")
+    rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=3)).lists(users([])), "u0")
     assert rows["item_idx"].tolist() == [1, 2, 3]
     assert set(rows["otherwise"]) == {"popular lately"}
 
 
 def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
-    rows = listed(Scorer(Ranker.open(model), catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
     assert sorted(rows["item_idx"]) == [item for item in range(1, ITEMS + 5) if item not in (4, 5, 6)]
 
 
 def test_no_list_has_more_of_a_category_than_the_cap_whatever_rung_fills_it(model):
-    frame = Scorer(Ranker.open(model), catalogue(), Topn(n=6, max_per_category=2)).lists(users([4, 5, 6], [31], []))
+    frame = Scorer(artifact.ranker(model), catalogue(), Topn(n=6, max_per_category=2)).lists(users([4, 5, 6], [31], []))
     for user, strategies in (
         ("u0", {"sasrec+transitions"}),
         ("u1", {"category_popular", "recent_popular"}),
@@ -138,7 +137,7 @@ def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(
     topn = Topn(n=34, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 2}])
     walked = users([4, 5, 6, 7])  # a day apart, until day 3
     walked["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
-    shown = Scorer(Ranker.open(model), catalogue(), topn).lists(walked)
+    shown = Scorer(artifact.ranker(model), catalogue(), topn).lists(walked)
     assert sorted(set(range(1, ITEMS + 5)) - set(shown["item_idx"])) == [6]
 
 
@@ -150,11 +149,11 @@ def test_what_is_due_again_stands_in_the_list_and_says_so(model):
     days[4], share[4] = 10, 1
     due = replace(catalogue(), until=20 * DAY, again=Intervals(days, share))
     topn = Topn(n=5, exclude_seen=False, repeat={"weight": 100.0})
-    rows = listed(Scorer(Ranker.open(model), due, topn).lists(bought), "u0")
+    rows = listed(Scorer(artifact.ranker(model), due, topn).lists(bought), "u0")
     assert rows[["item_idx", "strategy", "because_idx"]].iloc[0].tolist() == [4, "buy_again", 4]
     assert set(rows["strategy"][1:]) == {"sasrec+transitions"}
     held_back = topn.model_copy(update={"exclude": (Exclusion(event_types=["purchase"], days=11),)})
-    assert 4 not in Scorer(Ranker.open(model), due, held_back).lists(bought)["item_idx"].tolist()
+    assert 4 not in Scorer(artifact.ranker(model), due, held_back).lists(bought)["item_idx"].tolist()
 
 
 GROUPS = [
@@ -164,7 +163,7 @@ GROUPS = [
 
 
 def test_each_group_has_lists_by_its_own_rules_and_rows_say_which(model):
-    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
+    scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
     frame = scorer.lists(users([2, 4, 6], [5, 8], [4, 5, 6], [33]))
     even = frame[frame["user_id"] == "u0"]
     assert (even["item_idx"] % 2 == 0).all()
@@ -176,7 +175,7 @@ def test_each_group_has_lists_by_its_own_rules_and_rows_say_which(model):
 
 
 def test_lists_of_a_group_do_not_depend_on_who_is_scored_beside(model):
-    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
+    scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
     together = scorer.lists(users([5, 8], [2, 4, 6], [4, 5, 6], [33], []))
     alone = scorer.lists(users([5, 8]))
     beside = together[together["user_id"] == "u0"].reset_index(drop=True)
@@ -185,18 +184,18 @@ def test_lists_of_a_group_do_not_depend_on_who_is_scored_beside(model):
 
 def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
     topn = Topn(n=10, explore={"share": 0.1, "events": 40})
-    rows = listed(Scorer(Ranker.open(model), catalogue(), topn).lists(users([4, 5, 6])), "u0")
+    rows = listed(Scorer(artifact.ranker(model), catalogue(), topn).lists(users([4, 5, 6])), "u0")
     assert rows["propensity"].tolist() == [1.0] * 9 + [1 / 20]
     assert rows["strategy"].iloc[9] == "explore"
     assert rows["item_idx"].is_unique
     assert rows["score"].is_monotonic_decreasing
-    assert Scorer(Ranker.open(model), catalogue(), Topn(n=5)).lists(users([4, 5]))["propensity"].isna().all()
+    assert Scorer(artifact.ranker(model), catalogue(), Topn(n=5)).lists(users([4, 5]))["propensity"].isna().all()
 
 
 def test_a_calibrated_list_follows_the_categories_of_the_history(model):
     def evens(history):
         topn = Topn(n=10, variety="calibrated", variety_weight=0.99)
-        shown = listed(Scorer(Ranker.open(model), catalogue(), topn).lists(users(history)), "u0")
+        shown = listed(Scorer(artifact.ranker(model), catalogue(), topn).lists(users(history)), "u0")
         return int((shown["item_idx"] % 2 == 0).sum())
 
     assert (evens([2, 4, 6, 8, 1]), evens([1, 3, 5, 7, 2])) == (8, 2)
@@ -204,14 +203,14 @@ def test_a_calibrated_list_follows_the_categories_of_the_history(model):
 
 def test_a_boost_moves_items_inside_the_scores_and_not_only_within_the_list(model):
     dear = replace(catalogue(), price=np.where(np.arange(ITEMS + 5) == 20, 100.0, 1.0))
-    plain = listed(Scorer(Ranker.open(model), dear, Topn(n=5)).lists(users([4, 5, 6])), "u0")
+    plain = listed(Scorer(artifact.ranker(model), dear, Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert 20 not in plain["item_idx"].tolist()
     boosted = Topn(n=5, boosts={"price": 10.0}, variety_weight=0.0)
-    assert listed(Scorer(Ranker.open(model), dear, boosted).lists(users([4, 5, 6])), "u0")["item_idx"].iloc[0] == 20
+    assert listed(Scorer(artifact.ranker(model), dear, boosted).lists(users([4, 5, 6])), "u0")["item_idx"].iloc[0] == 20
 
 
 def blended(model, **weights):
-    ranker = Ranker.open(model)
+    ranker = artifact.ranker(model)
     ranker.facts["blend"] = {"transitions": 20.0, "recency": 0.1} | weights
     return ranker
 
@@ -255,7 +254,7 @@ def test_an_item_that_came_after_the_model_can_stand_in_a_list_of_the_model(mode
 
 
 def test_sections_have_their_kind_their_order_and_no_item_twice(model):
-    frame = Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
+    frame = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
     first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)
     assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
     assert set(listed(frame, "u0", 3)["item_idx"]) <= {29, 30, 31, 32, 33, 34}
@@ -269,12 +268,12 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
 def test_a_section_of_two_is_left_out(model):
     further = (FurtherList(kind="new", n=2, days=7),)
     assert set(
-        Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]
+        Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]
     ) == {0}
 
 
 def test_lists_do_not_depend_on_who_is_scored_beside(model):
-    scorer = Scorer(Ranker.open(model), catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
+    scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
     together = scorer.lists(users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33]))
     alone = scorer.lists(users([4, 5, 6]))
     beside = together[together["user_id"] == "u0"].reset_index(drop=True)

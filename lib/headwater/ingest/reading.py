@@ -1,4 +1,4 @@
-"""One batch of files, read and judged: what the job counts and writes.
+"""Files and ranges of messages as rows, each with the reason why it is no event where it is none.
 
 Files that are read the same way (source, columns, soundness) are read together. Nothing here writes.
 """
@@ -80,41 +80,66 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
     return list(groups.values()), spoiled
 
 
-def events(
-    spark: SparkSession, root: str, groups: list[Group], config: Config, rules: list[access_log.Rule],
-    limit: judging.Limits, key: bytes | None,
-) -> DataFrame | None:  # fmt: skip
-    """Every line of the event files with the columns ``EVENT``; ``reason`` says why it is no event, null if it is."""
-    frames = [_parsed(spark, root, g, config, rules) for g in groups if g.source.format != "catalog"]
-    if not frames:
-        return None
-    frame = judging.with_reason(reduce(DataFrame.unionByName, frames), limit)
-    if key is None:
-        frame = judging.with_user(frame)
-    else:
-        frame = privacy.with_pseudonyms(
-            frame,
-            key,
-            {
-                "user_id": lambda hashed: hashed(F.coalesce("user_id", "visitor")),
-                "session_id": lambda hashed: hashed(F.col("session_id")),
-                "raw": _redacted,
-            },
-        )
-    return judging.with_event_id(frame).select(*EVENT)
+@dataclass(frozen=True)
+class Reader:
+    """How files are read. ``root``: the landing folder; ``rules``: which requests in a log are events; ``key``: what persons
+    are hashed with, None where they are not."""
 
+    spark: SparkSession
+    root: str
+    config: Config
+    rules: list[access_log.Rule]
+    key: bytes | None
 
-def catalogue_rows(
-    spark: SparkSession, root: str, groups: list[Group], config: Config, key: bytes | None
-) -> DataFrame | None:
-    """Every row of the catalogue files with the columns ``ROW``."""
-    frames = [_parsed(spark, root, g, config, []) for g in groups if g.source.format == "catalog"]
-    if not frames:
-        return None
-    frame = catalogue.with_reason(reduce(DataFrame.unionByName, frames), config.ingest.max_id_length)
-    if key is not None:
-        frame = privacy.with_pseudonyms(frame, key, {"raw": _redacted})
-    return frame.select(*ROW)
+    def events(self, groups: list[Group], limit: judging.Limits) -> DataFrame | None:
+        """Every line of the event files with the columns ``EVENT``; ``reason`` says why it is no event, null if it is."""
+        frames = [self._parsed(group) for group in groups if group.source.format != "catalog"]
+        if not frames:
+            return None
+        frame = judging.with_reason(reduce(DataFrame.unionByName, frames), limit)
+        if self.key is None:
+            frame = judging.with_user(frame)
+        else:
+            frame = privacy.with_pseudonyms(
+                frame,
+                self.key,
+                {
+                    "user_id": lambda hashed: hashed(F.coalesce("user_id", "visitor")),
+                    "session_id": lambda hashed: hashed(F.col("session_id")),
+                    "raw": _redacted,
+                },
+            )
+        return judging.with_event_id(frame).select(*EVENT)
+
+    def catalogue(self, groups: list[Group]) -> DataFrame | None:
+        """Every row of the catalogue files with the columns ``ROW``."""
+        frames = [self._parsed(group) for group in groups if group.source.format == "catalog"]
+        if not frames:
+            return None
+        frame = catalogue.with_reason(reduce(DataFrame.unionByName, frames), self.config.ingest.max_id_length)
+        if self.key is not None:
+            frame = privacy.with_pseudonyms(frame, self.key, {"raw": _redacted})
+        return frame.select(*ROW)
+
+    def _parsed(self, group: Group) -> DataFrame:
+        source = group.source
+        if source.format == "kafka":
+            frame = kafka.read(self.spark, source, group.files)
+        else:
+            frame = lines.read(self.spark, self.root, [file.uri for file in group.files], group.salvage)
+        frame = lines.with_text(frame, self.config.ingest.max_line_bytes, group.header)
+        frame = frame.withColumn("source", F.lit(source_name(source)))
+        if source.format == "combined_log":
+            frame = access_log.log_fields(frame, self.rules)
+            return frame.withColumn("event_time", times.log_moment(F.col("timestamp")))
+        is_csv = source.format == "csv" or group.columns
+        frame = fields.csv_fields(frame, source, group.columns) if is_csv else fields.json_fields(frame, source)
+        if source.format == "catalog":
+            return frame
+        frame = judging.with_event_type(frame, source)
+        moment = times.moment(F.col("timestamp"), source.time_zone, source.time_format)
+        nothing = F.lit(None).cast("string")
+        return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing, "ignored": F.lit(False)})
 
 
 def surplus_headers(frame: DataFrame) -> DataFrame:
@@ -138,27 +163,6 @@ def damaged_gzip(files: list[LandingFile]) -> set[str]:
 def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
     """The files of any kind that Spark cannot read to their end, each tried on its own."""
     return {file.path for file in files if not _spark_reads(spark, file)}
-
-
-def _parsed(spark: SparkSession, root: str, group: Group, config: Config, rules: list[access_log.Rule]) -> DataFrame:
-    source = group.source
-    limit = config.ingest.max_line_bytes
-    if source.format == "kafka":
-        frame = kafka.read(spark, source, group.files)
-    else:
-        frame = lines.read(spark, root, [file.uri for file in group.files], group.salvage)
-    frame = lines.with_text(frame, limit, group.header).withColumn("source", F.lit(source_name(source)))
-    nothing = F.lit(None).cast("string")
-    if source.format == "combined_log":
-        frame = access_log.log_fields(frame, rules)
-        return frame.withColumn("event_time", times.log_moment(F.col("timestamp")))
-    is_csv = source.format == "csv" or group.columns
-    frame = fields.csv_fields(frame, source, group.columns) if is_csv else fields.json_fields(frame, source)
-    if source.format == "catalog":
-        return frame
-    frame = judging.with_event_type(frame, source)
-    moment = times.moment(F.col("timestamp"), source.time_zone, source.time_format)
-    return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing, "ignored": F.lit(False)})
 
 
 def _redacted(hashed: Callable) -> Column:

@@ -1,7 +1,7 @@
 """A trained model opened for ranking: histories in, what scores the whole catalogue out.
 
 Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
-served. Pure torch; the model directory is checked as it is opened (``training.artifact``). All tensors are on the CPU, but for
+served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, but for
 the encoder of a ranker that was moved to a GPU (``on``).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,14 +64,6 @@ class Ranker:
             """``[n_items + 1, dim]``; where the model's weights are a mapped file so is this, and processes share it."""
         self.newcomers = torch.empty(0, self.item_vectors.shape[1])
         self.recency = torch.zeros(self.size)
-
-    @classmethod
-    def open(cls, folder: Path) -> Ranker:
-        """Open a model directory; raises ModelError where it is damaged."""
-        from headwater.training import artifact
-
-        model, facts = artifact.load(folder)
-        return cls(model, facts, artifact.load_neighbours(folder))
 
     def on(self, device: torch.device) -> Ranker:
         """The same ranker with its encoder on a device."""

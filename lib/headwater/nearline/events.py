@@ -14,6 +14,8 @@ from typing import Any
 
 from headwater import privacy
 from headwater.ingest import access_log, batch, catalogue, files, judging, kafka, reading
+from headwater.ingest.reading import Reader
+from headwater.ingest.verdicts import event_rows, judge
 from headwater.job import Job
 from headwater.tables import failpoint
 
@@ -61,10 +63,11 @@ class Intake:
     def __init__(self, j: Job) -> None:
         sources = j.config.ingest.sources
         self.root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
-        self.key = privacy.load_key(j.config.privacy.key_file)
+        key = privacy.load_key(j.config.privacy.key_file)
         judging.limits(j.config.ingest, j.now)
         reading.check(j.spark, j.config)
-        self.rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
+        rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
+        self.reader = Reader(j.spark, self.root, j.config, rules, key)
         self.ledger = Ledger()
 
     def take_new(self, j: Job) -> tuple[Counter[str], int]:
@@ -88,8 +91,7 @@ class Intake:
         """Commit one batch; whatever its files get wrong is raised before the first write."""
         tables, note = j.warehouse, {"job": j.name, "batch": one.number}
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
-        read = batch.read(j.spark, self.root, one, j.config, self.rules, self.key, tables.read("events"))
-        try:
+        with judge(self.reader, one, tables.read("events")) as read:
             if read.damaged:
                 j.log.warning("files cannot be read to their end; the lines before it are taken", files=read.damaged)
             if not one.planned:
@@ -108,9 +110,7 @@ class Intake:
                 if rows.count():
                     tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
             failpoint("ingest_events:after_items")
-            tables.append(batch.event_rows(read.events, one.taken_at), "events", {**note, **read.counts})
+            tables.append(event_rows(read.events, one.taken_at), "events", {**note, **read.counts})
             failpoint("ingest_events:after_events")
-        finally:
-            read.free()
         j.log.info("batch done", batch=one.number, reasons=read.reasons, **read.counts)
         return {**read.counts, "files": len(one.files), "batches": 1}

@@ -27,8 +27,9 @@ from tenacity import (
 from headwater.errors import BrokerError
 from headwater.job import Job
 from headwater.nearline.events import COUNTS, TABLES, Intake
-from headwater.nearline.lists import Shelf, score
+from headwater.nearline.lists import score
 from headwater.nearline.sequences import build
+from headwater.nearline.shelf import Shelf
 
 LONGEST_PAUSE = 20
 """Seconds between two looks for brokers that went away."""

@@ -13,6 +13,7 @@ from headwater import schemas
 from headwater.config import Topn
 from headwater.scoring.catalogue import Catalogue, split_categories
 from headwater.scoring.lately import Lately
+from headwater.training import artifact
 
 
 def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
@@ -64,9 +65,8 @@ def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:
     """The item vectors of a model version, for the items that it knows, in the order of the table's columns."""
-    from headwater.models.ranker import Ranker
 
-    vectors = Ranker.open(model).item_vectors.numpy()
+    vectors = artifact.ranker(model).item_vectors.numpy()
     frame = pd.DataFrame({"item_idx": np.arange(1, len(vectors), dtype=np.int32), "embedding": list(vectors[1:])})
     rows = spark.createDataFrame(frame, "item_idx int, embedding array<float>")
     named = rows.join(items.select("item_idx", "item_id"), "item_idx", how="inner")

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 
 from headwater.config import Topn
 from headwater.scoring.catalogue import Catalogue
+from headwater.training import artifact
 
 if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
@@ -110,6 +111,5 @@ def _scorer(shipped: Shipped, rules: str) -> Scorer:
 
 @lru_cache(maxsize=1)
 def _open(name: str) -> Ranker:
-    from headwater.models.ranker import Ranker
 
-    return Ranker.open(Path(SparkFiles.get(name)) / "model")
+    return artifact.ranker(Path(SparkFiles.get(name)) / "model")

@@ -25,6 +25,7 @@ from torch import Tensor
 from headwater import models
 from headwater.errors import ModelError
 from headwater.models.neighbours import Neighbours
+from headwater.models.ranker import Ranker
 from headwater.models.spec import ModelSpec
 from headwater.training.snapshot import digest
 
@@ -94,6 +95,12 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
         if not torch.isfinite(tensor).all():
             raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")
     return model, stored["facts"]
+
+
+def ranker(folder: Path) -> Ranker:
+    """A model folder opened for ranking; raises ModelError where it is damaged."""
+    model, known = load(folder)
+    return Ranker(model, known, load_neighbours(folder))
 
 
 def facts(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,238 @@
+"""One batch, read, and a verdict on each of its lines: rows to write and counts.
+
+Nothing here writes: what is to be written comes back as DataFrames, for the job to commit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from headwater import schemas
+from headwater.config import Ingest
+from headwater.errors import HeadwaterError
+from headwater.in_hand import FEW, constant, held
+from headwater.ingest import bots, duplicates, files, judging, kafka, reading
+from headwater.ingest.batch import Batch, aware
+from headwater.ingest.lines import place
+from headwater.ingest.reading import Reader
+
+HELD_BYTES = 32 * 2**20
+"""A batch whose lines are longer than this together stays on the executors, however few they are."""
+
+POSITION = "position struct<block: bigint, line: bigint>"
+EVENT_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, ignored boolean, agent string, "
+    "user_id string, item_id string, event_type string, event_time timestamp, event_id string, id_given boolean, "
+    "value double, query string, session_id string"
+)
+ROW_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
+    "category string, text string, price double, available boolean"
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """``verdicts``: the lines that are possible events, with a ``verdict`` each."""
+
+    verdicts: DataFrame
+    catalogue: DataFrame
+    quarantine: DataFrame
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    damaged: list[str]
+
+    @property
+    def events(self) -> DataFrame:
+        return self.verdicts.where(F.col("verdict") == "event")
+
+    @property
+    def has_rejects(self) -> bool:
+        return self.counts["rows_quarantined"] + self.counts["rows_catalog_quarantined"] > 0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What lines of one kind hold: ``ready``, facts of those that nothing speaks against, None without any; how many lines
+    each reason has; how many are ``passed`` over (ignored events, or sound rows of a catalogue); surplus headers."""
+
+    ready: Row | None
+    reasons: Counter[str]
+    passed: int
+    repeated: int
+
+    @property
+    def few(self) -> bool:
+        """Whether the driver may hold what is ready."""
+        return self.ready is not None and self.ready["rows"] <= FEW and self.ready["bytes"] <= HELD_BYTES
+
+
+NOTHING = Tally(None, Counter(), passed=0, repeated=0)
+
+
+@contextmanager
+def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
+    """A batch read and judged beside the ``stored`` events; what it caches is freed at the end. A damaged file is read up to
+    its damage.
+
+    Raises UsageError or HeadwaterError when a file cannot be a file of its source, BrokerError when messages cannot be
+    read to their end.
+    """
+    damaged = reading.damaged_gzip(batch.files)
+    with ExitStack() as cached:  # last made, first freed: Spark plans anew what still leans on a freed frame
+        try:
+            with kafka.reading(reader.config.ingest.sources):
+                found = _judge(reader, batch, stored, damaged, cached)
+        except Exception as error:
+            if not _is_read_failure(error):
+                raise
+            cached.close()
+            # Spark says only that some file failed: try them one by one
+            more = reading.unreadable(reader.spark, batch.files) - damaged
+            if not more:
+                raise
+            found = _judge(reader, batch, stored, damaged | more, cached)
+        yield found
+
+
+def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
+    """Rows for ``events``, one file a day."""
+    dated = new.withColumns(
+        {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
+    )
+    return dated.select(schemas.columns("events")).repartition("event_date")
+
+
+def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], cached: ExitStack) -> Judged:
+    def keep(frame: DataFrame) -> DataFrame:
+        cached.callback(frame.unpersist)
+        return frame.persist()
+
+    spark, ingest = reader.spark, reader.config.ingest
+    groups, spoiled = reading.group(spark, batch.files, damaged)
+    lines = reader.events(groups, judging.limits(ingest, batch.taken_at))
+    lines = keep(constant(spark, [], EVENT_DDL) if lines is None else lines)
+    listed = reader.catalogue(groups)
+    goods = constant(spark, [], ROW_DDL) if listed is None else keep(listed)
+    of_events, of_goods = _tally(lines), NOTHING if listed is None else _tally(_without_event(goods))
+    _need_ids(goods, of_goods.reasons, groups)
+    ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
+    verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
+    verdicts = held(verdicts)[0] if of_events.few else keep(verdicts)
+    number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
+
+    robots = verdicts.where(F.startswith("verdict", F.lit("bot_"))).withColumn("reason", F.col("verdict"))
+    rejects = [robots, *_rejects(lines, of_events), *_rejects(goods, of_goods)]
+    quarantine = reduce(DataFrame.unionByName, [reading.quarantined(frame, batch.taken_at) for frame in rejects])
+    broken = [file for file in batch.files if file.path in damaged | spoiled]
+    if broken:
+        lost = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
+        quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
+
+    broken_goods = sum(file.source.format == "catalog" for file in broken)
+    reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name.startswith("bot_")})
+    reasons += Counter(repeated_header=of_events.repeated, unreadable_gzip=len(broken) - broken_goods)
+    of_lines = {
+        "rows_events": number["event"],
+        "rows_quarantined": reasons.total(),
+        "rows_duplicate": number["duplicate"],
+        "rows_ignored": of_events.passed,
+    }
+    counts = {
+        "rows_in": sum(of_lines.values()),
+        **of_lines,
+        "rows_catalog": of_goods.passed,
+        "rows_catalog_quarantined": of_goods.reasons.total() + of_goods.repeated + broken_goods,
+    }
+    sound = goods.where(F.col("reason").isNull())
+    return Judged(verdicts, sound, quarantine, counts, dict(reasons), [file.path for file in broken])
+
+
+def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
+    """The lines of one kind that have a reason, headers beyond a file's first among them."""
+    bad = lines.where("reason IS NOT NULL AND reason <> 'header'")
+    return [bad, reading.surplus_headers(lines)] if tally.repeated else [bad]
+
+
+def _tally(lines: DataFrame) -> Tally:
+    rows = lines.groupBy("reason", "ignored").agg(
+        F.count("*").alias("rows"),
+        F.sum(F.length("raw")).alias("bytes"),
+        F.max("id_given").alias("given"),
+        F.min("event_time").alias("first"),
+        F.max("event_time").alias("last"),
+        F.collect_set("agent").alias("agents"),
+        F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
+    )
+    ready, reasons, passed, repeated = None, Counter[str](), 0, 0
+    for row in rows.collect():
+        if row["reason"] == "header":
+            repeated += row["rows"] - row["headed"]
+        elif row["reason"] is not None:
+            reasons[row["reason"]] += row["rows"]
+        elif row["ignored"]:
+            passed += row["rows"]
+        else:
+            ready = row
+    return Tally(ready, reasons, passed, repeated)
+
+
+def _without_event(goods: DataFrame) -> DataFrame:
+    """Catalogue rows as ``_tally`` counts them."""
+    nothing = F.lit(None).cast("timestamp")
+    return goods.withColumns(
+        {"agent": F.lit(None).cast("string"), "ignored": F.lit(True), "id_given": F.lit(False), "event_time": nothing}
+    )
+
+
+def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
+    """Raises HeadwaterError for a catalogue of JSON lines in which not one row has an id."""
+    if not reasons["missing_item_id"]:
+        return
+    headless = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
+    named = F.count(F.when(F.col("reason").isNull(), True))
+    rows = goods.where(F.col("source_file").isin(headless)).groupBy("source_file").agg(named.alias("named"))
+    if lacking := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
+        raise HeadwaterError(f"catalogue {lacking[0]} has no row with an item_id: without item ids it cannot be taken")
+
+
+def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFrame) -> DataFrame:
+    """Adds ``verdict``: ``event``, ``duplicate``, or the reason why the user is a bot."""
+    facts = tally.ready
+    if facts is None:
+        return ready.withColumn("verdict", F.lit("event"))
+    crawling: list[tuple[str, str]] = []
+    if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
+        crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
+    named = constant(ready.sparkSession, crawling, "agent string, bot_agent string")
+    marked = ready.join(F.broadcast(named), on="agent", how="left")
+    crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
+    people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))
+    first = people.where(F.col("copy") == 1)
+    robots = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
+    if not facts["given"]:
+        # an id made of content holds the time, so only the days of this batch can have it
+        days = (aware(facts["first"]).date(), aware(facts["last"]).date())
+        stored = stored.where(F.col("event_date").between(*days))
+    people = duplicates.with_stored(people, stored, tally.few).join(robots, on="user_id", how="left")
+    is_robot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
+    verdict = (
+        F.when(F.col("copy") > 1, "duplicate")
+        .when(is_robot, F.col("bot_reason"))
+        .when(F.col("stored"), "duplicate")
+        .otherwise("event")
+    )
+    judged = people.withColumn("verdict", verdict)
+    return judged.select(*reading.EVENT, "verdict").unionByName(crawled.select(*reading.EVENT, "verdict"))
+
+
+def _is_read_failure(error: Exception) -> bool:
+    return not isinstance(error, HeadwaterError) and "FAILED_READ_FILE" in str(error)

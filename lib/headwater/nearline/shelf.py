@@ -1,0 +1,130 @@
+"""What scoring needs beside the sequences, kept from one round of the warm stream to the next."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+from pyspark.sql import DataFrame
+
+from headwater.errors import TrackingError
+from headwater.job import Job
+from headwater.nearline.history import publish_history
+from headwater.scoring import items as goods
+from headwater.scoring import lately, lists
+from headwater.scoring.lately import Lately
+from headwater.tracking import Registry
+from headwater.training import artifact
+
+
+class Shelf:
+    """See above. The model is sent to executors once a version; the catalogue is read again when `items` has a new version; what is
+    popular is counted again when ``popular_seconds`` have gone by.
+    """
+
+    def __init__(self, j: Job, popular_seconds: float = 0) -> None:
+        self.job = j
+        self.popular_seconds = popular_seconds
+        self._champion: int | None = None
+        self._models: dict[int, tuple[Path, str]] = {}
+        self._items: tuple[int, DataFrame] | None = None
+        self._lately: tuple[float, Lately] | None = None
+        self._state: tuple[Any, Any] | None = None
+        self._aside = ThreadPoolExecutor(max_workers=1)
+        self._history: Future[None] | None = None
+
+    @cached_property
+    def _registry(self) -> Registry:
+        return Registry(self.job.config)
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="headwater-")
+
+    def champion(self) -> int:
+        """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
+        try:
+            self._champion = self._registry.need_champion()
+        except TrackingError as error:
+            if self._champion is None:
+                raise
+            self.job.log.warning("the last champion stays", model_version=self._champion, why=str(error))
+        return self._champion
+
+    def model(self, version: int) -> Path:
+        """The verified folder of a version."""
+        return self._model(version)[0]
+
+    def items(self) -> DataFrame:
+        """The catalogue, cached."""
+        return self._catalogue()[1]
+
+    def shipped(self, version: int) -> lists.Shipped:
+        """A model version and the catalogue's present state, on the executors."""
+        items_version, items = self._catalogue()
+        topn = self.job.config.topn
+        model, archive = self._model(version)
+        if self._lately is None or time.monotonic() - self._lately[0] >= self.popular_seconds:
+            events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
+            trained = artifact.facts(model)["n_items"]
+            self._lately = (time.monotonic(), lately.count(events, histories, items, topn, trained))
+        counted, known = self._lately
+        key = (items_version, counted)
+        if self._state is None or self._state[0] != key:
+            if self._state is not None:
+                self._state[1].unpersist()
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, topn))
+            self._state = (key, state)
+        return lists.Shipped(archive, self._state[1])
+
+    def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
+        """The same with an index of what may be shown, and its recall on some users (``Scorer.lists``)."""
+        from headwater.scoring import indexed
+
+        path = Path(self._scratch.name) / f"headwater-{uuid4().hex}.index"
+        ranker = artifact.ranker(self.model(version))
+        recall = indexed.make(ranker, shipped.catalogue.value, self.job.config.topn, path, users)
+        self.job.spark.sparkContext.addFile(str(path))
+        return replace(shipped, index=path.name), recall
+
+    def publish_history(self, j: Job) -> None:
+        """What `topn` has published into `topn_history`, aside; ``settle`` waits for it. To be called without their locks."""
+        self._history = self._aside.submit(publish_history, j)
+
+    def settle(self) -> None:
+        """Wait for what goes on aside, and raise what it raised. To be called before its tables are locked or packed."""
+        going, self._history = self._history, None
+        if going is not None:
+            going.result()
+
+    def close(self) -> None:
+        """Free what the session and the disk hold."""
+        with self._aside:
+            self.settle()
+        self._forget_items()
+        self._scratch.cleanup()
+
+    def _forget_items(self) -> None:
+        if self._items is not None:
+            self._items[1].unpersist()
+            self._items = None
+
+    def _model(self, version: int) -> tuple[Path, str]:
+        if version not in self._models:
+            folder = self._registry.download(version)
+            self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
+        return self._models[version]
+
+    def _catalogue(self) -> tuple[int, DataFrame]:
+        version = self.job.warehouse.version("items")
+        if self._items is None or self._items[0] != version:
+            self._forget_items()
+            self._items = (version, self.job.warehouse.read("items", version).persist())
+        return self._items
