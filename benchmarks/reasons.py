@@ -60,7 +60,8 @@ def measure(j: Job) -> dict[str, Any]:
         found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.unit)
         listed = time.perf_counter()
-        place = decisive_events(ranker, query, items, query.evidence.traces(items), history, codes)
+        traces = query.evidence.traces(items)
+        place = decisive_events(ranker, items, ranker.scores_of(items, query, traces), traces, history, codes)
         seconds["lists"] += listed - begun
         seconds["reasons"] += time.perf_counter() - listed
         length = (history > 0).sum(1, keepdim=True)

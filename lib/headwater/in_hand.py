@@ -9,6 +9,7 @@ that there are none, runs them through Python workers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pyarrow as pa
@@ -24,6 +25,13 @@ def held(frame: DataFrame) -> tuple[DataFrame, int]:
     """The same rows as a constant, and how many there are; read now, so that later changes to a table do not show."""
     rows = frame.toArrow()
     return frame.sparkSession.createDataFrame(rows, frame.schema), rows.num_rows
+
+
+def kept(frame: DataFrame, stack: ExitStack) -> DataFrame:
+    """The frame, cached until the stack ends: for rows that are too many to hold. A stack frees what was made last first,
+    which spares Spark planning anew what still leans on a freed frame."""
+    stack.callback(frame.unpersist)
+    return frame.persist()
 
 
 def constant(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:

@@ -24,7 +24,8 @@ def ranker(request):
 
 def reasons_of(ranker, listed, items, types):
     query = ranker.query(items, types)
-    return decisive_events(ranker, query, listed, query.evidence.traces(listed), items, types)
+    traces = query.evidence.traces(listed)
+    return decisive_events(ranker, listed, ranker.scores_of(listed, query, traces), traces, items, types)
 
 
 def losses(ranker, history, listed):

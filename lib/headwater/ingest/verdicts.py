@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Ingest
 from headwater.errors import HeadwaterError
-from headwater.in_hand import FEW, constant, held
+from headwater.in_hand import FEW, constant, held, kept
 from headwater.ingest import bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.batch import Batch, aware
 from headwater.ingest.lines import place
@@ -87,7 +87,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     read to their end.
     """
     damaged = reading.damaged_gzip(batch.files)
-    with ExitStack() as cached:  # last made, first freed: Spark plans anew what still leans on a freed frame
+    with ExitStack() as cached:
         try:
             with kafka.reading(reader.config.ingest.sources):
                 found = _judge(reader, batch, stored, damaged, cached)
@@ -112,21 +112,17 @@ def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
 
 
 def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], cached: ExitStack) -> Judged:
-    def keep(frame: DataFrame) -> DataFrame:
-        cached.callback(frame.unpersist)
-        return frame.persist()
-
     spark, ingest = reader.spark, reader.config.ingest
     groups, spoiled = reading.group(spark, batch.files, damaged)
     lines = reader.events(groups, judging.limits(ingest, batch.taken_at))
-    lines = keep(constant(spark, [], EVENT_DDL) if lines is None else lines)
+    lines = kept(constant(spark, [], EVENT_DDL) if lines is None else lines, cached)
     listed = reader.catalogue(groups)
-    goods = constant(spark, [], ROW_DDL) if listed is None else keep(listed)
+    goods = constant(spark, [], ROW_DDL) if listed is None else kept(listed, cached)
     of_events, of_goods = _tally(lines), NOTHING if listed is None else _tally(_without_event(goods))
     _need_ids(goods, of_goods.reasons, groups)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
     verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
-    verdicts = held(verdicts)[0] if of_events.few else keep(verdicts)
+    verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
     number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
 
     robots = verdicts.where(F.startswith("verdict", F.lit("bot_"))).withColumn("reason", F.col("verdict"))

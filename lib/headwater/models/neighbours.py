@@ -46,13 +46,17 @@ class Neighbours:
 
     def _picked(self, items: Tensor) -> sparse.csr_matrix:
         """How much each item of a history counts, ``[batch, n_items + 1]``."""
-        recent = items[:, -self.window :].numpy()
-        age = np.arange(recent.shape[1] - 1, -1, -1)
-        weights = np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
+        recent, weights = self._weights(items)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
         picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
         picked.data = np.minimum(picked.data, np.float32(1))
         return picked
+
+    def _weights(self, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The events that count, and how much each would by its age alone: ``[batch, events]``."""
+        recent = items[:, -self.window :].numpy()
+        age = np.arange(recent.shape[1] - 1, -1, -1)
+        return recent, np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
 
     def evidence(self, items: Tensor) -> sparse.csr_matrix:
         """log(1 + score / ``FAINT``), what a hybrid adds to logits: zero where nothing goes with the history, or less."""
@@ -69,21 +73,18 @@ class Neighbours:
         columns = wanted.numpy()[user]  # [real events, n]
         known = columns < self.matrix.shape[1]
         rows = recent[user, event].repeat(columns.shape[1])
+        cells = self._cells(rows, np.where(known, columns, 0).ravel())  # column 0 is empty
         found = np.zeros((*recent.shape, columns.shape[1]), np.float32)
-        found[user, event] = self._cells(rows, np.where(known, columns, 0).ravel()).reshape(
-            columns.shape
-        )  # column 0 is empty
+        found[user, event] = cells.reshape(columns.shape)
         return torch.from_numpy(found)
 
     def evidence_of(self, items: Tensor, traces: Tensor) -> Tensor:
         """The evidence for the items whose ``traces`` in these histories are known, ``[batch, n]``."""
-        recent = items[:, -self.window :]
-        count = recent.shape[1]
-        weight = self.decay ** torch.arange(count - 1, -1, -1) * (recent > 0)  # [batch, events]
-        again = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()
-        weight = weight / (again @ weight.unsqueeze(2)).squeeze(2).clamp(min=1)
-        found = (weight.unsqueeze(1) @ traces[:, -count:]).squeeze(1)
-        return (found.clamp(min=0) / FAINT).log1p()
+        recent, weights = (torch.from_numpy(part) for part in self._weights(items))
+        same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
+        weights = weights / (same @ weights.unsqueeze(2)).squeeze(2).clamp(min=1)  # an item weighs 1 at most
+        found = (weights.unsqueeze(1) @ traces[:, -weights.shape[1] :]).squeeze(1)
+        return torch.from_numpy(_log_evidence(found.numpy()))
 
     def _cells(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Single cells of the matrix, by bisection of rows: scipy's own look-up goes through the whole matrix first."""

@@ -1,8 +1,8 @@
 """A trained model opened for ranking: histories in, what scores the whole catalogue out.
 
 Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
-served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, but for
-the encoder of a ranker that was moved to a GPU (``on``).
+served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, but for the encoder of a ranker
+that was moved to a GPU (``on``).
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ class Ranker:
         spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
-    def own_part(self, wanted: Tensor, query: Query, traces: Sequence[Tensor] | None = None) -> Tensor:
+    def own_part(self, wanted: Tensor, scores: Tensor, query: Query) -> Tensor:
         """What the history alone gives a few items, above what it gives the mean item: ``[batch, n]`` for int64 ``wanted``
-        ``[batch, n]`` (``traces`` as in ``scores_of``). The rest of a score is what is popular."""
-        alone = self.scores_of(wanted, query, traces) - query.users[:, -1:] * self.recency[wanted]
+        ``[batch, n]`` and their ``scores`` (``scores_of``). The rest of a score is what is popular."""
+        alone = scores - query.users[:, -1:] * self.recency[wanted]
         mean = (query.users[:, :-1].double() @ self._moments[0]).float()
         if query.cells is not None:
             mean += torch.from_numpy(np.asarray(query.cells.sum(axis=1), dtype=np.float32).ravel()) / self.n_items

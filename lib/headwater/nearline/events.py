@@ -62,12 +62,12 @@ class Intake:
 
     def __init__(self, j: Job) -> None:
         sources = j.config.ingest.sources
-        self.root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
+        root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
         key = privacy.load_key(j.config.privacy.key_file)
         judging.limits(j.config.ingest, j.now)
         reading.check(j.spark, j.config)
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
-        self.reader = Reader(j.spark, self.root, j.config, rules, key)
+        self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
 
     def take_new(self, j: Job) -> tuple[Counter[str], int]:
@@ -76,7 +76,8 @@ class Intake:
         with j.warehouse.locked(*TABLES):
             for table in TABLES:
                 j.warehouse.create(table)
-            found, shared = files.find(j.spark, self.root, sources) if self.root else ([], [])
+            root = self.reader.root
+            found, shared = files.find(j.spark, root, sources) if root else ([], [])
             if shared:
                 j.log.warning("several sources ask for a file; the first gets it", files=shared[:5], count=len(shared))
             ledger = self.ledger.read(j)

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas, sequences
 from headwater.errors import HeadwaterError
-from headwater.in_hand import FEW, constant, held
+from headwater.in_hand import FEW, constant, held, kept
 from headwater.job import Job
 from headwater.nearline.history import publish_history
 from headwater.nearline.shelf import Shelf
@@ -187,12 +187,6 @@ def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> Non
     if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
         rows = goods.embeddings(j.spark, model, items, version)
         tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
-
-
-def kept(frame: DataFrame, stack: ExitStack) -> DataFrame:
-    """The frame, cached until the stack ends."""
-    stack.callback(frame.unpersist)
-    return frame.persist()
 
 
 def counted(frame: DataFrame) -> tuple[DataFrame, int]:

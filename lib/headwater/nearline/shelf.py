@@ -25,9 +25,8 @@ from headwater.training import artifact
 
 
 class Shelf:
-    """See above. The model is sent to executors once a version; the catalogue is read again when `items` has a new version; what is
-    popular is counted again when ``popular_seconds`` have gone by.
-    """
+    """See above. The model is sent to executors once a version; the catalogue is read again when `items` has a new version;
+    what is popular is counted again when ``popular_seconds`` have gone by."""
 
     def __init__(self, j: Job, popular_seconds: float = 0) -> None:
         self.job = j

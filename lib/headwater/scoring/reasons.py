@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headwater.models.ranker import Query, Ranker
+from headwater.models.ranker import Ranker
 
 TRIED = 3
 """Events of a user that are left out, each by itself."""
@@ -21,27 +21,26 @@ TRIED = 3
 
 @torch.inference_mode()
 def decisive_events(
-    ranker: Ranker, query: Query, items: Tensor, traces: Sequence[Tensor], history: Tensor, context: Tensor
+    ranker: Ranker, items: Tensor, scores: Tensor, traces: Sequence[Tensor], history: Tensor, context: Tensor
 ) -> Tensor:
     """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
 
-    ``items`` int64 ``[batch, n]``, 0 where a list is shorter, and their ``traces`` (``Evidence.traces``); ``history`` and
-    ``context`` int64 ``[batch, seq]`` (0 is padding, left), of which ``query`` was made. Of the events that were tried and
-    without which the item scores lower, it is the one without which it falls furthest beyond the list's mean. The one event
-    of a short history is the reason for all that is listed.
+    ``items`` int64 ``[batch, n]``, 0 where a list is shorter, their ``scores`` (``Ranker.scores_of``) and their ``traces``
+    (``Evidence.traces``) with ``history`` and ``context``, int64 ``[batch, seq]`` (0 is padding, left). Of the events that
+    were tried and without which the item scores lower, it is the one without which it falls furthest beyond the list's
+    mean. The one event of a short history is the reason for all that is listed.
     """
-    before = ranker.scores_of(items, query, traces)
     events = _worth_trying(ranker.unit[history] @ ranker.unit[items].transpose(1, 2), history > 0)
     falls = []
     for event in events.T:
         shorter, codes = (_without(part, event) for part in (history, context))
         fewer = [_without(part, event - history.shape[1] + part.shape[1]) for part in traces]
-        falls.append(before - ranker.scores_of(items, ranker.query(shorter, codes), fewer))
+        falls.append(scores - ranker.scores_of(items, ranker.query(shorter, codes), fewer))
     fall = torch.stack(falls, dim=1)  # [batch, tried, n]
     only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
-    counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & (items > 0).unsqueeze(1)
-    listed = (items > 0).sum(dim=1).clamp(min=1).reshape(-1, 1, 1)
-    beyond = fall - (fall * (items > 0).unsqueeze(1)).sum(dim=2, keepdim=True) / listed
+    listed = (items > 0).unsqueeze(1)  # [batch, 1, n]
+    counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & listed
+    beyond = fall - (fall * listed).sum(dim=2, keepdim=True) / listed.sum(dim=2, keepdim=True).clamp(min=1)
     best = beyond.masked_fill(~counts, -torch.inf).argmax(dim=1)  # [batch, n]
     return events.gather(1, best).masked_fill(~counts.any(dim=1), -1)
 

@@ -145,8 +145,9 @@ class Scorer:
         """Rows of lists ``[users, n]``, each with the event behind it; without one where popularity is enough for the place
         and most of the score, which nobody would take for a consequence of what they did."""
         traces = query.evidence.traces(items)
-        place = decisive_events(self.ranker, query, items, traces, users.history, users.context)
-        popular = self._popular(users, query, shared, member, items, traces)
+        own = self.ranker.scores_of(items, query, traces)
+        place = decisive_events(self.ranker, items, own, traces, users.history, users.context)
+        popular = self._popular(users, query, shared, member, items, own)
         place = place.masked_fill((items == 0) | popular, -1)
         frame = users.rows(0, items, scores)
         frame["strategy"] = self.ranker.name
@@ -155,10 +156,10 @@ class Scorer:
         return frame
 
     def _popular(
-        self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor, traces: list[Tensor]
+        self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor, scores: Tensor
     ) -> Tensor:
-        """Which of the items ``[users, n]`` owe most of their score to popularity, and would be listed for it whatever a
-        user did: bool of the same shape."""
+        """Which of the items ``[users, n]`` owe most of their score by ``query`` to popularity, and would be listed for it
+        whatever a user did: bool of the same shape."""
         if not self.ranker.blend.get("recency"):
             return torch.zeros(items.shape, dtype=torch.bool)
         anyway = [
@@ -166,7 +167,7 @@ class Scorer:
             for group, listed, seen in zip(member, items.numpy(), users.seen, strict=True)
         ]
         everybodys = shared.users[:, -1:] * self.ranker.recency[items]
-        most = everybodys > self.ranker.own_part(items, query, traces).clamp(min=0)
+        most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(np.array(anyway, dtype=bool).reshape(items.shape))
 
     def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
