@@ -4,9 +4,11 @@
 
 Some of the items, drawn by chance, are taken out of all histories, and a model is trained on the rest. Then, for each event
 with such an item, the history before it ranks (a) the whole catalogue, warm items and cold, and (b) the cold items alone.
-A cold item's vector is made in different ways: by its features, as the model learned what they mean; by the middle of its
-attributes (as ``scoring.vectors`` does); as the mean of the warm items most like it in content; each as it comes, and as
+A cold item's vector is made in different ways: by its features, as the model learned what they mean; as the mean of the warm
+items most like it in content; by the middle of its attributes (as ``scoring.vectors`` does); each as it comes, and as
 long as the vector of a usual item. Beside it stands what the newcomers cost the users whose next item is a warm one.
+Attributes may be words. With ``--vectors``, a Parquet file of ``item`` (its number) and ``vector``, items are described by
+these instead (``training.vectors``), and have no attributes whose middle they could be.
 Data are those of ``leave_one_out.py``; no Spark.
 """
 
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 from fitting import CLICK, as_batch, attribute_matrix, fit, last_item, read
@@ -29,6 +32,8 @@ from headwater import job
 from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
+from headwater.training.describe import BUCKETS
+from headwater.training.vectors import placed
 
 K = 10
 ALIKE = 20
@@ -39,13 +44,14 @@ def main(
     attributes: Attributes,
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
+    vectors: Path = typer.Option(None, "--vectors", help="what describes items instead of attributes"),
     share: float = typer.Option(0.05, "--share", help="of the items that are cold"),
     seed: int = typer.Option(1, "--seed"),
     threads: Threads = 1,
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
-    sequences, described, warm = renumbered(read(data), attributes, share, seed)
+    sequences, described, warm = renumbered(read(data), attributes, vectors, share, seed)
     n_items = last_item(sequences)
     known = [items[items <= warm] for items in sequences]
     known = [items for items in known if len(items) >= 3]
@@ -68,9 +74,9 @@ def main(
     cold = Asked(states(ranker, history), targets)
     usual = Asked(states(ranker, held.items), np.concatenate(held.targets))
     length = ranker.item_vectors[1:].norm(dim=1).median()
-    for name, vectors in made(ranker, described, warm).items():
-        show(name, cold, usual, ranker.item_vectors[1:], vectors)
-        show(f"{name}, lengthened", cold, usual, ranker.item_vectors[1:], nn.functional.normalize(vectors) * length)
+    for name, made in placed_by(ranker, described, warm, attributed=vectors is None).items():
+        show(name, cold, usual, ranker.item_vectors[1:], made)
+        show(f"{name}, lengthened", cold, usual, ranker.item_vectors[1:], nn.functional.normalize(made) * length)
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,21 @@ def states(ranker: Ranker, histories: list[np.ndarray]) -> Tensor:
 
 
 def renumbered(
-    sequences: list[np.ndarray], attributes: Path, share: float, seed: int
+    sequences: list[np.ndarray], attributes: Path, vectors: Path | None, share: float, seed: int
 ) -> tuple[list[np.ndarray], sparse.csr_matrix, int]:
     """The same with the cold items last, the features of items in that order, and how many are warm."""
-    described, n_items = attribute_matrix(attributes, sequences), last_item(sequences)
+    n_items = last_item(sequences)
+    described = attribute_matrix(attributes, sequences) if vectors is None else vector_matrix(vectors, n_items)
     order = np.concatenate([[0], 1 + np.random.default_rng(seed).permutation(n_items)])
     place = np.argsort(order)
     return [place[items] for items in sequences], described[order], n_items - round(share * n_items)
+
+
+def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
+    brought = pd.read_parquet(path)
+    matrix = placed(np.stack(brought["vector"]), brought["item"].to_numpy(), n_items)
+    matrix.resize(n_items + 1, BUCKETS)
+    return matrix
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -108,18 +122,16 @@ def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray]
     return list(history), np.array(targets)
 
 
-def made(ranker: Ranker, described: sparse.csr_matrix, warm: int) -> dict[str, Tensor]:
+def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attributed: bool) -> dict[str, Tensor]:
     """Vectors of the cold items ``[cold, dim]``, by the way they are made."""
     vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
     weight = ranker.model.features.weight.detach().numpy()
     middles = normalize(known > 0, norm="l1", axis=0).T @ vectors.numpy()  # [buckets, dim]
     like = normalize(cold) @ normalize(known).T
     like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
-    means = {
-        "features": cold @ weight,
-        "middle of its attributes": normalize(cold > 0, norm="l1") @ middles,
-        "nearest in content": normalize(like, norm="l1") @ vectors.numpy(),
-    }
+    means = {"features": cold @ weight, "nearest in content": normalize(like, norm="l1") @ vectors.numpy()}
+    if attributed:
+        means["middle of its attributes"] = normalize(cold > 0, norm="l1") @ middles
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
 

@@ -88,7 +88,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
 def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measured:
     """The lists that the version would have served to the same users."""
     unknown = constant(j.spark, [], schemas.ddl("sequences"))
-    histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length, j.now)
+    histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
     shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
 

@@ -23,7 +23,7 @@ def test_an_event_has_one_context_on_every_path(spark, tmp_path):
     ]
     steps = spark.createDataFrame(rows, STEPS)
     stored = spark.createDataFrame([], schemas.ddl("sequences"))
-    sequence = sequences.build(steps, stored, 9, START)
+    sequence = sequences.build(steps, stored, 9)
     scored = Steps.of(lists.histories(sequence).toPandas()).context()[0]
     evaluated = cases.collect(cases.histories(steps, 9), 9).context[0]
     trained = {

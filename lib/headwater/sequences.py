@@ -6,8 +6,6 @@ changed: the last L of (the last L ∪ new events) are the last L of everything.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -33,8 +31,8 @@ def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
     return wanted.join(items.select("item_id", "item_idx"), "item_id", how="inner").select("user_id", *STEP)
 
 
-def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -> DataFrame:
-    """The new rows of every user in ``steps``, in the order of ``schemas.TABLES["sequences"]``.
+def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
+    """The new rows of every user in ``steps`` with the columns of ``sequences``, all but ``updated_at``.
 
     ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it holds already
     is not doubled. Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no
@@ -48,19 +46,11 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int, now: datetime) -
     every = F.array_sort(F.array_union(F.coalesce("earlier", F.array()), "steps"))
     kept = F.slice(every, F.greatest(F.size(every) - max_length + 1, F.lit(1)), max_length)
     seen = F.array_sort(F.array_union(F.coalesce("earlier_items", F.array()), "items"))
-    return (
-        known.select("user_id", kept.alias("steps"), seen.alias("seen_items"))
-        .select(
-            "user_id",
-            *(
-                F.col(f"steps.{name}").alias(name)
-                for name in ("item_idx", "event_type", "event_time", "event_id", "value")
-            ),
-            "seen_items",
-            F.element_at("steps.event_time", -1).alias("last_event_time"),
-            F.lit(now).alias("updated_at"),
-        )
-        .select(schemas.columns("sequences"))
+    return known.select("user_id", kept.alias("steps"), seen.alias("seen_items")).select(
+        "user_id",
+        *(F.col(f"steps.{name}").alias(name) for name in ("item_idx", "event_type", "event_time", "event_id", "value")),
+        "seen_items",
+        F.element_at("steps.event_time", -1).alias("last_event_time"),
     )
 
 

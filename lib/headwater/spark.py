@@ -22,17 +22,28 @@ DELTA = "io.delta:delta-spark_2.13:4.0.1"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
 """Kafka's connector, wanted only where a source of ``ingest.sources`` is a topic; there is none of 4.0.1."""
 
+HARDLY_REPEATED = ("event_id", "event_id.list.element", "event_time", "event_time.list.element")
+"""Columns, of tables and of their arrays, for which Parquet would begin a dictionary, find it useless and write them anew: a
+fifth of what it costs to write `sequences`."""
+
 SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # where in Python a column was made, noted for each of the three hundred of a round
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     # a round of the stream runs some hundred generated classes; the default keeps 100, so each was compiled anew
     "spark.sql.codegen.cache.maxEntries": "5000",
+    # what is cached is read a few times and let go; to find what compresses it took a fifth of ingest
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
+    **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in HARDLY_REPEATED},
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    # a commit with a change feed writes two folders; with a file open in each its rows need not be sorted by folder
+    "spark.sql.maxConcurrentOutputFileWriters": "8",
     # a commit without rows carries a note all the same; Delta would leave it out, and the note would be lost
     "spark.databricks.delta.skipRecordingEmptyCommits": "false",
 }
@@ -58,6 +69,8 @@ LASTING = {
     "spark.sql.leafNodeDefaultParallelism": "1",
     "spark.sql.files.minPartitionNum": str(os.cpu_count() or 1),
     "spark.databricks.delta.snapshotPartitions": "1",
+    # rounds look for users, who are in all files; to ask which files to skip is a job for each query
+    "spark.databricks.delta.stats.skipping": "false",
 }
 """What a session has beside ``LOCAL`` whose rounds are small, alike and many. Planning each query anew between its stages
 (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU; and most of a task is its

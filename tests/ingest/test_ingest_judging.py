@@ -57,6 +57,14 @@ def test_a_line_gets_its_reason(spark, change, reason):
     assert judged(spark, change).first()["reason"] == reason
 
 
+def test_the_batches_of_an_hour_have_the_same_limits():
+    early, late, next_hour = (
+        judging.limits(Ingest(), NOW + timedelta(minutes=minutes)) for minutes in (1, 59.99, 60.01)
+    )
+    assert early == late != next_hour
+    assert early.latest == NOW + timedelta(hours=25)
+
+
 def test_event_types_are_renamed_whatever_their_case(spark):
     frame = spark.createDataFrame([("CART",), ("View",), ("cartoon",)], "event_type string")
     source = Source(format="csv", glob="*", event_types={"Cart": "add_to_cart"})

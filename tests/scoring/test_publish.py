@@ -77,7 +77,7 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
         f"{LISTS}, item_id string, because_title string",
     )
     sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
-    found = publish.topn_rows(publish.with_reasons(lists), sequences, 7, NOW)
+    found = publish.stamped(publish.topn_rows(publish.with_reasons(lists), sequences), "topn", 7, NOW)
     first, second, third, fourth = found.orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
@@ -98,7 +98,7 @@ def test_sections_are_numbered_without_gaps_and_headed_by_what_they_are(spark):
         ],
         f"{LISTS}, item_id string, because_title string",
     )
-    found = publish.section_rows(publish.with_reasons(lists), 7, NOW)
+    found = publish.stamped(publish.section_rows(publish.with_reasons(lists)), "sections", 7, NOW)
     assert found.columns == schemas.columns("sections")
     assert sorted((row["user_id"], row["section"], row["heading"], row["item_id"]) for row in found.collect()) == [
         ("u", 1, "Because you viewed Lamp", "i5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,13 +30,16 @@ class Limits:
 
 
 def limits(config: Ingest, moment: datetime) -> Limits:
-    """The limits of a batch taken at ``moment``. Raises UsageError for an ``ingest.earliest`` that is no date."""
+    """The limits of a batch taken at ``moment``, the latest a whole hour: it becomes part of the code that Spark makes of a
+    query, and so a stream's batches share the code of an hour. Raises UsageError for an ``ingest.earliest`` that is no date.
+    """
     try:
         earliest = datetime.fromisoformat(config.earliest)
     except ValueError:
         raise UsageError(f"ingest.earliest {config.earliest!r} is not an ISO date such as 1995-01-01") from None
     earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
-    latest = datetime.fromtimestamp(moment.timestamp() + config.future_hours * 3600, UTC)
+    hours = math.ceil(moment.timestamp() / 3600 + config.future_hours)
+    latest = datetime.fromtimestamp(hours * 3600, UTC)
     return Limits(earliest, latest, config.max_value, config.max_id_length)
 
 

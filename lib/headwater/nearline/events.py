@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from headwater import privacy
@@ -92,7 +93,9 @@ class Intake:
         """Commit one batch; whatever its files get wrong is raised before the first write."""
         tables, note = j.warehouse, {"job": j.name, "batch": one.number}
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
-        with judge(self.reader, one, tables.read("events")) as read:
+        with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
+            items = tables.read("items")
+            unlisted = beside.submit(lambda: not catalogue.unlisted(items, read.events).isEmpty())
             if read.damaged:
                 j.log.warning("files cannot be read to their end; the lines before it are taken", files=read.damaged)
             if not one.planned:
@@ -104,8 +107,7 @@ class Intake:
                 if done is None or done["batch"] < one.number:
                     tables.append(read.quarantine, "quarantine", note)
             failpoint("ingest_events:after_quarantine")
-            items = tables.read("items")
-            if read.counts["rows_catalog"] or not catalogue.unlisted(items, read.events).isEmpty():
+            if read.counts["rows_catalog"] or unlisted.result():
                 goods = catalogue.latest(read.catalogue)
                 rows = catalogue.merged(items, goods, read.events, one.taken_at).localCheckpoint()
                 if rows.count():

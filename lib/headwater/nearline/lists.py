@@ -141,16 +141,16 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     scored = goods.with_titles(lists.recommend(wanted.rows, shipped, j.config.topn), shelf.items())
     scored = publish.with_reasons(scored)
     scored = held(scored)[0] if wanted.few else kept(scored, stack)
-    if bad := publish.unfit(scored).count():
+    unfit = beside.submit(publish.unfit(scored).count)
+    rows = publish.topn_rows(scored, wanted.rows)
+    rows = publish.stamped(held(rows)[0] if wanted.few else rows, "topn", version, j.now)
+    if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
-    rows = publish.topn_rows(scored, wanted.rows, version, j.now)
-    rows = held(rows)[0] if wanted.few else rows
     changed = beside.submit(publish.changed_users(rows, standing["topn"].result()).count)
     write_embeddings(j, version, shelf.model(version), shelf.items())
     if "sections" in standing:
-        replace(
-            j, "sections", publish.section_rows(scored, version, j.now), standing["sections"].result(), wanted, note
-        )
+        several = publish.stamped(publish.section_rows(scored), "sections", version, j.now)
+        replace(j, "sections", several, standing["sections"].result(), wanted, note)
     failpoint("score_topn:before_topn")
     replace(j, "topn", rows, standing["topn"].result(), wanted, note)
     failpoint("score_topn:after_topn")

@@ -38,8 +38,9 @@ def build(j: Job) -> dict[str, int]:
         else:
             events_new = steps.persist().count()  # first, so that Spark knows how few there are when it plans the rest
         stored = tables.read("sequences")
-        rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length, j.now)
+        rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
         rows = held(rows)[0] if few else rows
+        rows = rows.withColumn("updated_at", F.lit(j.now))
         failpoint("build_sequences:before_merge")
         if rebuild:
             tables.overwrite(rows, "sequences", note)

@@ -25,31 +25,30 @@ def with_reasons(lists: DataFrame) -> DataFrame:
     return lists.withColumn("reason", F.coalesce(because, F.col("otherwise")))
 
 
-def topn_rows(lists: DataFrame, sequences: DataFrame, model_version: int, now: datetime) -> DataFrame:
-    """Lists with titles and reasons as rows of ``topn``; ``history_time`` is the last event they know of."""
+def topn_rows(lists: DataFrame, sequences: DataFrame) -> DataFrame:
+    """Lists with titles and reasons as rows of ``topn``, not ``stamped`` yet; ``history_time`` is the last event they know of."""
     known = sequences.select("user_id", F.col("last_event_time").alias("history_time"))
-    return (
-        lists.where(F.col("section") == 0)
-        .join(known, "user_id", how="inner")
-        .withColumn("model_version", F.lit(model_version))
-        .withColumn("generated_at", F.lit(now))
-        .select(schemas.columns("topn"))
-    )
+    return lists.where(F.col("section") == 0).join(known, "user_id", how="inner")
 
 
-def section_rows(lists: DataFrame, model_version: int, now: datetime) -> DataFrame:
-    """Lists with titles and reasons as rows of ``sections``, numbered from 1 for each user, with a heading each."""
+def section_rows(lists: DataFrame) -> DataFrame:
+    """Lists with titles and reasons as rows of ``sections``, not ``stamped`` yet, numbered from 1 for each user, with a
+    heading each."""
     several = lists.where(F.col("section") > 0)
     first = F.concat(F.upper(F.substring("reason", 1, 1)), F.expr("substring(reason, 2)"))
     heading = F.when(F.col("strategy") == "new", F.lit("New for you")).otherwise(first)
     place = F.dense_rank().over(Window.partitionBy("user_id").orderBy("section"))
-    return (
-        several.withColumn("heading", heading)
-        .withColumn("section", place)
-        .withColumn("model_version", F.lit(model_version))
-        .withColumn("generated_at", F.lit(now))
-        .select(schemas.columns("sections"))
-    )
+    return several.withColumn("heading", heading).withColumn("section", place)
+
+
+def stamped(rows: DataFrame, table: str, model_version: int, now: datetime) -> DataFrame:
+    """Rows of ``topn`` or ``sections`` with model and moment, columns in order.
+
+    Apart from what makes the rows, for a moment becomes part of the code that Spark makes of a query, and each round of a
+    stream would have code of its own; for rows in hand none is made.
+    """
+    stamps = {"model_version": F.lit(model_version), "generated_at": F.lit(now)}
+    return rows.withColumns(stamps).select(schemas.columns(table))
 
 
 def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -> DataFrame:
