@@ -5,7 +5,7 @@
 Some of the items, drawn by chance, are taken out of all histories, and a model is trained on the rest. Then, for each event
 with such an item, the history before it ranks (a) the whole catalogue, warm items and cold, and (b) the cold items alone.
 A cold item's vector is made in different ways: by its features, as the model learned what they mean; as the mean of the warm
-items most like it in content; by the middle of its attributes (as ``scoring.vectors`` does); each as it comes, and as
+items most like it in content; by the middle of its attributes (as ``scoring.newcomers`` does); each as it comes, and as
 long as the vector of a usual item. Beside it stands what the newcomers cost the users whose next item is a warm one.
 Attributes may be words. With ``--vectors``, a Parquet file of ``item`` (its number) and ``vector``, items are described by
 these instead (``training.vectors``), and have no attributes whose middle they could be.
@@ -32,6 +32,7 @@ from headwater import job
 from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
+from headwater.scoring import newcomers
 from headwater.training.describe import BUCKETS
 from headwater.training.vectors import placed
 
@@ -126,12 +127,11 @@ def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attribute
     """Vectors of the cold items ``[cold, dim]``, by the way they are made."""
     vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
     weight = ranker.model.features.weight.detach().numpy()
-    middles = normalize(known > 0, norm="l1", axis=0).T @ vectors.numpy()  # [buckets, dim]
     like = normalize(cold) @ normalize(known).T
     like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
     means = {"features": cold @ weight, "nearest in content": normalize(like, norm="l1") @ vectors.numpy()}
     if attributed:
-        means["middle of its attributes"] = normalize(cold > 0, norm="l1") @ middles
+        means["by its attributes, as scoring does"] = newcomers.alike(described, warm) @ vectors.numpy()
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
 

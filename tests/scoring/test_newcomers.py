@@ -1,14 +1,18 @@
 """Items that came after the model: what is counted of them, and the vectors that they get."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from pyspark.sql import functions as F
+from scipy import sparse
 
 from headwater import schemas
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.newcomers import count, of_histories
+from headwater.scoring.newcomers import EACH, alike, count, of_histories
 from headwater.scoring.vectors import PRIOR, of_newcomers
 
 KNOWN = 4
@@ -56,6 +60,29 @@ def test_events_draw_it_towards_what_stood_beside_it():
     close(found[1], tea)  # nobody met it yet
 
 
+def test_words_place_it_among_the_items_that_share_them():
+    made = ranker()
+    item = made.item_vectors
+    words = np.zeros((8, 3), np.float32)
+    words[[1, 2, 5], 0] = 1  # two known items have the first word, and the first newcomer
+    words[3, 1] = 1
+    words[6] = [0.5, 0.5, 0]
+    words[7, 2] = 1  # a word that nobody knows
+    met = replace(of_histories([[7, 1]], KNOWN, 7), alike=alike(sparse.csr_matrix(words), KNOWN))
+    found = of_newcomers(made, catalogue([CAKE, 0], [CAKE, 0], [TEA, 0], newcomers=met))
+    tea = (item[1] + item[2]) / 2
+    close(found[0], tea)
+    close(found[1], (tea + item[3]) / 2)
+    close(found[2], (PRIOR * tea + item[1]) / (PRIOR + 1))  # its category, and the one event
+
+
+def test_a_word_is_told_by_the_items_that_it_is_most_of():
+    shares = np.r_[0.0, np.linspace(0.1, 0.9, 2 * EACH), 1.0][:, None]
+    found = alike(sparse.csr_matrix(shares), 2 * EACH).toarray()[0]
+    assert found[: EACH + 1].tolist() == [0] * (EACH + 1)
+    assert found[EACH + 1 :].tolist() == pytest.approx([1 / EACH] * EACH)
+
+
 def test_no_two_newcomers_are_equal_and_the_same_catalogue_gives_the_same_vectors():
     made, grown = ranker(), catalogue([TEA, 0], [TEA, 0])
     found = of_newcomers(made, grown)
@@ -88,8 +115,17 @@ def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
         ("c", [1, 2], *[None] * 4, [1, 2], None, None),
     ]
     sequences = spark.createDataFrame(rows, schemas.ddl("sequences"))
-    found = count(sequences, KNOWN, 6)
+    titles = ["green tea", "black tea", "cake", None, "Tea, red", None]
+    goods = [(f"i{k}", k, title) for k, title in enumerate(titles, 1)]
+    items = spark.createDataFrame(goods, "item_id string, item_idx int, title string").withColumn(
+        "category", F.lit("food")
+    )
+    found = count(sequences, items, KNOWN, 6)
+    tea, cake, unnamed = found.alike.toarray()[0, [1, 3, 4]]
+    assert tea > cake > 0, "both are food, and tea is a word of it as well"
+    assert unnamed == pytest.approx(cake)
+    assert found.alike.toarray()[1, 1:].tolist() == pytest.approx([1 / 4] * 4), "a category alone"
     assert found.events.tolist() == [2, 1]
     assert found.followed.toarray()[0].tolist() == pytest.approx([0, 0, 1 / 2, 0, 0, 0, 1 / 2])
     assert found.beside.toarray()[1].tolist() == [0, 0, 0, 0, 0, 1, 0]
-    assert count(sequences, 6, 6) is None
+    assert count(sequences, items, 6, 6) is None

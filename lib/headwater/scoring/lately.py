@@ -32,4 +32,4 @@ def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn,
     wanted = topn.repeat.weight > 0 and not topn.exclude_seen
     last = len(popular) - 1
     again = repeats.intervals(sequences, topn.repeat, last) if wanted else None
-    return Lately(popular, until, again, newcomers.count(sequences, known, last))
+    return Lately(popular, until, again, newcomers.count(sequences, items, known, last))

@@ -1,16 +1,25 @@
-"""Items that came after a model's training, and what is known of them: what stood beside them in recent sequences."""
+"""Items that came after a model's training, and what is known of them: their words, and what stood beside them in recent
+sequences."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
+from sklearn.preprocessing import normalize
+
+from headwater.training import describe
 
 USERS = 50_000
 """Users who tell what stood beside a newcomer, those who acted last: a hundred of them would do for most items."""
+
+TOLD = 200_000
+"""Items that tell what words mean; of a larger catalogue every second, third, … one."""
+EACH = 50
+"""Items that tell what a word means, those that it is most of: more of them change little."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +27,45 @@ class Newcomers:
     """Of the items from ``first`` on, CSR float32 ``[newcomers, items + 1]`` each: what ``followed`` one soon, rows summing
     to one or zero, and what stood ``beside`` it, before or after, each neighbour 1 / gap.
 
-    ``events``: in how many places of sequences each was met, ``[newcomers]``.
+    ``events``: in how many places of sequences each was met, ``[newcomers]``. ``alike``: see there; None where nobody looked.
     """
 
     first: int
     followed: sparse.csr_matrix
     beside: sparse.csr_matrix
     events: np.ndarray
+    alike: sparse.csr_matrix | None = None
 
 
-def count(sequences: DataFrame, known: int, n_items: int) -> Newcomers | None:
-    """Counted from the users whose ``sequences`` hold items above ``known``; None where the catalogue has no such item."""
+def count(sequences: DataFrame, items: DataFrame, known: int, n_items: int) -> Newcomers | None:
+    """Counted from the users whose ``sequences`` hold items above ``known``, and from the titles and categories of
+    ``items``; None where the catalogue has no such item."""
     if n_items <= known:
         return None
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
     newest = theirs.orderBy(F.desc("last_event_time"), "user_id").limit(USERS)
-    return of_histories([row["item_idx"] for row in newest.select("item_idx").toLocalIterator()], known, n_items)
+    met = of_histories([row["item_idx"] for row in newest.select("item_idx").toLocalIterator()], known, n_items)
+    some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
+    described = describe.features(some, ("category", "title"), n_items)
+    return replace(met, alike=alike(described, known))
+
+
+def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
+    """Of each item above ``known`` the items up to it that share its words: CSR float32 ``[newcomers, known + 1]``, rows
+    summing to one, or zero where no word of it is known.
+
+    ``described`` ``[items + 1, words]``: what share of an item a word is (``training.describe``). The share of a word goes to
+    the ``EACH`` items that it is most of, alike.
+    """
+    told = described[: known + 1].tocoo()
+    order = np.lexsort((told.row, -told.data, told.col))
+    item, word = told.row[order], told.col[order]
+    begins = np.searchsorted(word, word)
+    first = np.arange(len(word)) - begins < EACH
+    item, word = item[first], word[first]
+    even = 1 / np.bincount(word, minlength=described.shape[1])[word]
+    means = sparse.csr_matrix((even, (word, item)), shape=(described.shape[1], known + 1))
+    return normalize(described[known + 1 :] @ means, norm="l1").astype(np.float32)
 
 
 def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcomers:

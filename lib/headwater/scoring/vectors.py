@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from headwater.models.ranker import Ranker
@@ -18,23 +19,32 @@ PRIOR = 5.0
 def of_newcomers(ranker: Ranker, catalogue: Catalogue) -> Tensor:
     """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
 
-    A newcomer stands in the middle of its categories, or of all items where it has none; every event that was met draws it
-    towards what stood beside it, half of the way after ``PRIOR`` of them.
+    A newcomer stands among the items that share words of its title and category; without a known word in the middle of its
+    categories, or of all items where it has none. Every event that was met draws it towards what stood beside it, half of
+    the way after ``PRIOR`` of them.
     """
     known = ranker.n_items + 1
     vectors = _middles(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[known:]
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
-    vectors = vectors + TRIFLE * ranker.item_vectors[1:].std(correction=0) * noise
+    noise *= TRIFLE * ranker.item_vectors[1:].std(correction=0)
     met = catalogue.newcomers
     if met is None or met.first != known or not len(vectors):
-        return vectors
+        return vectors + noise
     size = min(len(vectors), len(met.events))
-    beside = met.beside[:size, :known]
-    weight = torch.from_numpy(beside.sum(axis=1)).float()  # [size, 1]
-    near = torch.from_numpy(beside @ ranker.item_vectors.numpy()) / weight.clamp(min=1e-9)
+    if met.alike is not None:
+        shared, told = _mean(ranker, met.alike[:size])
+        vectors[:size] = torch.where(told > 0, shared, vectors[:size])
+    vectors += noise
+    near, weight = _mean(ranker, met.beside[:size, :known])
     events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
     vectors[:size] = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
     return vectors
+
+
+def _mean(ranker: Ranker, weights: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
+    """The means of trained vectors by the ``weights`` of a row, ``[rows, dim]``, and their sums ``[rows, 1]``."""
+    total = torch.from_numpy(weights.sum(axis=1)).float()
+    return torch.from_numpy(weights @ ranker.item_vectors.numpy()) / total.clamp(min=1e-9), total
 
 
 def _middles(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
