@@ -11,6 +11,7 @@ from headwater import schemas
 
 PUBLISHED = ("insert", "update_postimage")
 """Change types of the feed that show a row to somebody."""
+STAMPS = ("model_version", "generated_at")
 
 
 def with_reasons(lists: DataFrame) -> DataFrame:
@@ -28,7 +29,8 @@ def with_reasons(lists: DataFrame) -> DataFrame:
 def topn_rows(lists: DataFrame, sequences: DataFrame) -> DataFrame:
     """Lists with titles and reasons as rows of ``topn``, not ``stamped`` yet; ``history_time`` is the last event they know of."""
     known = sequences.select("user_id", F.col("last_event_time").alias("history_time"))
-    return lists.where(F.col("section") == 0).join(known, "user_id", how="inner")
+    rows = lists.where(F.col("section") == 0).join(known, "user_id", how="inner")
+    return rows.select([column for column in schemas.columns("topn") if column not in STAMPS])
 
 
 def section_rows(lists: DataFrame) -> DataFrame:
@@ -47,7 +49,7 @@ def stamped(rows: DataFrame, table: str, model_version: int, now: datetime) -> D
     Apart from what makes the rows, for a moment becomes part of the code that Spark makes of a query, and each round of a
     stream would have code of its own; for rows in hand none is made.
     """
-    stamps = {"model_version": F.lit(model_version), "generated_at": F.lit(now)}
+    stamps = dict(zip(STAMPS, (F.lit(model_version), F.lit(now)), strict=True))
     return rows.withColumns(stamps).select(schemas.columns(table))
 
 
