@@ -131,7 +131,7 @@ def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attribute
     like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
     means = {"features": cold @ weight, "nearest in content": normalize(like, norm="l1") @ vectors.numpy()}
     if attributed:
-        means["by its attributes, as scoring does"] = newcomers.alike(described, warm) @ vectors.numpy()
+        means["attributes, as scoring does"] = newcomers.alike(described, warm) @ vectors.numpy()
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
 
