@@ -106,9 +106,7 @@ def renumbered(
 
 def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
     brought = pd.read_parquet(path)
-    matrix = placed(np.stack(brought["vector"]), brought["item"].to_numpy(), n_items)
-    matrix.resize(n_items + 1, BUCKETS)
-    return matrix
+    return placed(np.stack(brought["vector"]), brought["item"].to_numpy(), n_items, BUCKETS)
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:

@@ -95,7 +95,9 @@ class Intake:
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
         with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
             items = tables.read("items")
-            unlisted = beside.submit(lambda: not catalogue.unlisted(items, read.events).isEmpty())
+            listed = (
+                None if read.counts["rows_catalog"] else beside.submit(catalogue.unlisted(items, read.events).isEmpty)
+            )
             if read.damaged:
                 j.log.warning("files cannot be read to their end; the lines before it are taken", files=read.damaged)
             if not one.planned:
@@ -107,7 +109,7 @@ class Intake:
                 if done is None or done["batch"] < one.number:
                     tables.append(read.quarantine, "quarantine", note)
             failpoint("ingest_events:after_quarantine")
-            if read.counts["rows_catalog"] or unlisted.result():
+            if listed is None or not listed.result():
                 goods = catalogue.latest(read.catalogue)
                 rows = catalogue.merged(items, goods, read.events, one.taken_at).localCheckpoint()
                 if rows.count():

@@ -40,7 +40,7 @@ def build(j: Job) -> dict[str, int]:
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
         rows = held(rows)[0] if few else rows
-        rows = rows.withColumn("updated_at", F.lit(j.now))
+        rows = rows.withColumn("updated_at", F.lit(j.now))  # not before they are held, see publish.stamped
         failpoint("build_sequences:before_merge")
         if rebuild:
             tables.overwrite(rows, "sequences", note)

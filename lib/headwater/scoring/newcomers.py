@@ -9,15 +9,13 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
-from sklearn.preprocessing import normalize
-
-from headwater.training import describe
 
 USERS = 50_000
 """Users who tell what stood beside a newcomer, those who acted last: a hundred of them would do for most items."""
 
 TOLD = 200_000
 """Items that tell what words mean; of a larger catalogue every second, third, … one."""
+
 EACH = 50
 """Items that tell what a word means, those that it is most of: more of them change little."""
 
@@ -42,6 +40,8 @@ def count(sequences: DataFrame, items: DataFrame, known: int, n_items: int) -> N
     ``items``; None where the catalogue has no such item."""
     if n_items <= known:
         return None
+    from headwater.training import describe  # and scikit-learn, which executors never need
+
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
     newest = theirs.orderBy(F.desc("last_event_time"), "user_id").limit(USERS)
     met = of_histories([row["item_idx"] for row in newest.select("item_idx").toLocalIterator()], known, n_items)
@@ -57,15 +57,17 @@ def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
     ``described`` ``[items + 1, words]``: what share of an item a word is (``training.describe``). The share of a word goes to
     the ``EACH`` items that it is most of, alike.
     """
+    from headwater.models import transitions
+
     told = described[: known + 1].tocoo()
     order = np.lexsort((told.row, -told.data, told.col))
     item, word = told.row[order], told.col[order]
     begins = np.searchsorted(word, word)
     first = np.arange(len(word)) - begins < EACH
     item, word = item[first], word[first]
-    even = 1 / np.bincount(word, minlength=described.shape[1])[word]
-    means = sparse.csr_matrix((even, (word, item)), shape=(described.shape[1], known + 1))
-    return normalize(described[known + 1 :] @ means, norm="l1").astype(np.float32)
+    ones = np.ones(len(word), dtype=np.float32)
+    means = transitions.shares(sparse.csr_matrix((ones, (word, item)), shape=(described.shape[1], known + 1)))
+    return transitions.shares(described[known + 1 :] @ means)
 
 
 def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcomers:

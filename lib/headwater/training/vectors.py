@@ -37,27 +37,27 @@ def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.
     buckets]``; an item without one has a row of zeros. Raises UsageError for vectors of unlike length or numbers that are none.
     """
     rows = read(items, path).where(F.col("item_idx") <= n_items).dropDuplicates(["item_idx"]).toPandas()
-    found = sparse.csr_matrix((n_items + 1, LENGTH), dtype=np.float32)
-    if len(rows):
-        lengths = rows["vector"].map(len)
-        if lengths.nunique() > 1:
-            raise UsageError(f"model.vectors: {path} has vectors of {lengths.min()} and of {lengths.max()} numbers")
-        vectors = np.stack(rows["vector"].to_list())
-        if not np.isfinite(vectors).all():
-            item = rows["item_id"][~np.isfinite(vectors).all(axis=1)].iloc[0]
-            raise UsageError(f"model.vectors: {path} has a vector that is not finite, that of item {item}")
-        found = placed(vectors, rows["item_idx"].to_numpy(), n_items)
-    found.resize(n_items + 1, buckets)
-    return found
+    if not len(rows):
+        return sparse.csr_matrix((n_items + 1, buckets), dtype=np.float32)
+    lengths = rows["vector"].map(len)
+    if lengths.nunique() > 1:
+        raise UsageError(f"model.vectors: {path} has vectors of {lengths.min()} and of {lengths.max()} numbers")
+    vectors = np.stack(rows["vector"].to_list())
+    if not np.isfinite(vectors).all():
+        item = rows["item_id"][~np.isfinite(vectors).all(axis=1)].iloc[0]
+        raise UsageError(f"model.vectors: {path} has a vector that is not finite, that of item {item}")
+    return placed(vectors, rows["item_idx"].to_numpy(), n_items, buckets)
 
 
-def placed(vectors: np.ndarray, items: np.ndarray, n_items: int) -> sparse.csr_matrix:
-    """Vectors float ``[n, any]`` of the items int ``[n]``, projected and each of length 1: CSR float32
-    ``[n_items + 1, ≤ LENGTH]``."""
+def placed(vectors: np.ndarray, items: np.ndarray, n_items: int, buckets: int) -> sparse.csr_matrix:
+    """Vectors float ``[n, any]`` of the items int ``[n]``, projected and each of length 1, in the first columns of a CSR
+    float32 ``[n_items + 1, buckets]``."""
     vectors = vectors.astype(np.float64)
     if vectors.shape[1] > LENGTH:
         vectors = GaussianRandomProjection(LENGTH, random_state=0).fit_transform(vectors)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     dense = np.zeros((n_items + 1, vectors.shape[1]), dtype=np.float32)
     dense[items] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return sparse.csr_matrix(dense)
+    found = sparse.csr_matrix(dense)
+    found.resize(n_items + 1, buckets)
+    return found
