@@ -32,7 +32,8 @@ def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
 
 
 def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
-    """The new rows of every user in ``steps`` with the columns of ``sequences``, all but ``updated_at``.
+    """The new rows of every user in ``steps`` with the columns of ``sequences``, all but ``updated_at``, and with whether the
+    user ``stands`` among the stored ones.
 
     ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it holds already
     is not doubled. Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no
@@ -46,11 +47,13 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
     every = F.array_sort(F.array_union(F.coalesce("earlier", F.array()), "steps"))
     kept = F.slice(every, F.greatest(F.size(every) - max_length + 1, F.lit(1)), max_length)
     seen = F.array_sort(F.array_union(F.coalesce("earlier_items", F.array()), "items"))
-    return known.select("user_id", kept.alias("steps"), seen.alias("seen_items")).select(
+    stands = F.col("earlier").isNotNull().alias("stands")
+    return known.select("user_id", kept.alias("steps"), seen.alias("seen_items"), stands).select(
         "user_id",
         *(F.col(f"steps.{name}").alias(name) for name in ("item_idx", "event_type", "event_time", "event_id", "value")),
         "seen_items",
         F.element_at("steps.event_time", -1).alias("last_event_time"),
+        "stands",
     )
 
 

@@ -22,9 +22,16 @@ DELTA = "io.delta:delta-spark_2.13:4.0.1"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
 """Kafka's connector, wanted only where a source of ``ingest.sources`` is a topic; there is none of 4.0.1."""
 
-HARDLY_REPEATED = ("event_id", "event_id.list.element", "event_time", "event_time.list.element")
+HARDLY_REPEATED = ("event_id", "event_id.list.element", "event_time", "event_time.list.element", "score")
 """Columns, of tables and of their arrays, for which Parquet would begin a dictionary, find it useless and write them anew: a
 fifth of what it costs to write `sequences`."""
+SELDOM_REPEATED = ("user_id", "item_id")
+"""Columns whose dictionaries are long: they make files of events a seventh smaller, and `topn` dear to write and to read."""
+
+
+def _without_dictionaries(columns: tuple[str, ...]) -> dict[str, str]:
+    return {f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in columns}
+
 
 SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -40,7 +47,7 @@ SETTINGS = {
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
-    **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in HARDLY_REPEATED},
+    **_without_dictionaries(HARDLY_REPEATED),
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     # a commit with a change feed writes two folders; with a file open in each its rows need not be sorted by folder
     "spark.sql.maxConcurrentOutputFileWriters": "8",
@@ -71,6 +78,8 @@ LASTING = {
     "spark.databricks.delta.snapshotPartitions": "1",
     # rounds look for users, who are in all files; to ask which files to skip is a job for each query
     "spark.databricks.delta.stats.skipping": "false",
+    # what a round appends is small and packed later; what it rewrites is `topn` and `sequences` as a whole
+    **_without_dictionaries(SELDOM_REPEATED),
 }
 """What a session has beside ``LOCAL`` whose rounds are small, alike and many. Planning each query anew between its stages
 (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU; and most of a task is its

@@ -74,6 +74,30 @@ def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_p
     assert len(embeddings) == len(set(embeddings)) == 40
 
 
+def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp_path, spark):
+    """A new user's rows have a commit of their own, which must not pass for the whole."""
+    sites = []
+    for name in ("clean", "killed"):
+        shutil.copytree(stages[1].root, tmp_path / name, symlinks=True)
+        sites.append(Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG))))
+    for job, *args in (("build_sequences",), ("score_topn", "--mode", "nearline")):
+        for site in sites:
+            if job == "build_sequences":
+                changed = shop.write_second_day(site.landing)
+                site.run("ingest_events")
+            if site is sites[1]:
+                killed(site, job, f"{job}:after_new", *args)
+            closing = site.run(job, *args)
+            assert closing["users_changed"] == len(changed) - (job == "score_topn" and site is sites[1])
+    for table, columns in (
+        ("sequences", ("user_id", "item_idx", "event_type", "seen_items")),
+        ("topn", ("user_id", "rank", "item_id", "reason")),
+    ):
+        assert sites[1].rows(spark, table, *columns) == sites[0].rows(spark, table, *columns), table
+    history = sites[1].rows(spark, "topn_history", "user_id", "rank", "generated_at")
+    assert len(history) == len(set(history)) == 60 * 5 + (len(changed) + 1) * 5
+
+
 def test_a_killed_training_resumes_to_the_same_weights(stages, tmp_path, spark):
     site = copy_of(stages, "train_model", tmp_path)
     killed(site, "train_model", "train_model:after_checkpoint")

@@ -46,6 +46,18 @@ def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch)
     assert all(abs(one.at - other.at) < 5 for one, other in zip(read, asked, strict=True))
 
 
+def test_rows_known_to_be_new_come_in_a_commit_that_notes_no_progress(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B")), "items", {"job": "t", "came_to": 1})
+    known, new = items(spark, ("a", 1, "Ah"), ("b", 2, None), ("z", 9, "nobody")), items(spark, ("c", 3, "C"))
+    counts = warehouse.upsert(known, new, "items", {"job": "t", "came_to": 2}, delete_when="new.title IS NULL")
+    assert counts == {"inserted": 1, "updated": 1, "deleted": 1}
+    assert {row["item_id"]: row["title"] for row in warehouse.read("items").collect()} == {"a": "Ah", "c": "C"}
+    assert [commit.note.get("came_to") for commit in warehouse.commits("items")][:3] == [2, 1, 1]
+    counts = warehouse.upsert(known, items(spark), "items", {"job": "t", "came_to": 3})
+    assert counts == {"inserted": 0, "updated": 1, "deleted": 0}
+    assert [commit.note.get("came_to") for commit in warehouse.commits("items")][:2] == [3, 2]
+
+
 def test_a_merge_updates_inserts_and_deletes_and_counts_each(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B"), ("c", 3, "C")), "items", {"job": "t"})
     counts = warehouse.merge(

@@ -44,6 +44,18 @@ class Wanted:
     version: int
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What stands in a table of lists for the users wanted: ``rows``, those of few with the key and item_id alone.
+
+    ``without``: the users who have none there, and how many; None where that is not known, or where some list is shorter
+    than ``topn.n``, so that rows may join it.
+    """
+
+    rows: DataFrame
+    without: tuple[DataFrame, int] | None = None
+
+
 def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
     """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
     if shelf is None:
@@ -146,7 +158,7 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     rows = publish.stamped(held(rows)[0] if wanted.few else rows, "topn", version, j.now)
     if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
-    changed = beside.submit(publish.changed_users(rows, standing["topn"].result()).count)
+    changed = beside.submit(publish.changed_users(rows, standing["topn"].result().rows).count)
     write_embeddings(j, version, shelf.model(version), shelf.items())
     if "sections" in standing:
         several = publish.stamped(publish.section_rows(scored), "sections", version, j.now)
@@ -157,24 +169,40 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     return changed.result()
 
 
-def standing_lists(j: Job, table: str, wanted: Wanted) -> DataFrame:
-    """The rows of a table, or those of some users, written down: a table of lists is read once for a few of them."""
+def standing_lists(j: Job, table: str, wanted: Wanted) -> Standing:
+    """What of a table stands for all users, or for some, written down: a table of lists is read once for a few of them."""
     j.warehouse.create(table)
     rows = j.warehouse.read(table)
     if wanted.every:
-        return rows
-    theirs = rows.join(wanted.rows.select("user_id"), "user_id", how="left_semi")
-    return held(theirs)[0] if wanted.few else theirs.localCheckpoint()
+        return Standing(rows)
+    users = wanted.rows.select("user_id")
+    theirs = rows.join(users, "user_id", how="left_semi")
+    if not wanted.few:
+        return Standing(theirs.localCheckpoint())
+    theirs, _ = held(theirs.select(*schemas.KEYS[table], "item_id"))
+    if table != "topn":
+        return Standing(theirs)
+    places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
+    incomplete, users_without = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
+    shorter = incomplete.where("count IS NOT NULL")
+    return Standing(theirs, (incomplete, users_without) if shorter.isEmpty() else None)
 
 
-def replace(j: Job, table: str, rows: DataFrame, standing: DataFrame, wanted: Wanted, note: dict[str, Any]) -> None:
-    """Let ``rows`` take the place of all rows of a table, or of the ``standing`` ones only, in one commit."""
+def replace(j: Job, table: str, rows: DataFrame, standing: Standing, wanted: Wanted, note: dict[str, Any]) -> None:
+    """Let ``rows`` take the place of all rows of a table, or of the ``standing`` ones only, in one commit; the lists of users
+    who had none may have one of their own."""
     if wanted.every:
         j.warehouse.overwrite(rows, table, note)
         return
     live = "new.item_id IS NOT NULL"
-    withdrawn = publish.with_withdrawn(rows, standing, schemas.KEYS[table])
-    j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
+    withdrawn = publish.with_withdrawn(rows, standing.rows, schemas.KEYS[table])
+    if standing.without is None:
+        j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
+        return
+    users, how_many = standing.without
+    first = rows.join(users, "user_id", how="left_semi") if how_many else rows.limit(0)
+    others = withdrawn.join(users, "user_id", how="left_anti") if how_many else withdrawn
+    j.warehouse.upsert(others, first, table, note, delete_when=f"NOT ({live})")
 
 
 def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:

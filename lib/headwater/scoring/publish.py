@@ -54,9 +54,9 @@ def stamped(rows: DataFrame, table: str, model_version: int, now: datetime) -> D
 
 
 def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -> DataFrame:
-    """Adds what to delete, rows without an item: what of the ``standing`` rows of these users has no successor by ``key``."""
-    gone = standing.join(rows.select(*key), list(key), how="left_anti")
-    return rows.unionByName(gone.withColumn("item_id", F.lit(None).cast("string")))
+    """Adds what to delete, keys without an item: what of the ``standing`` rows of these users has no successor by ``key``."""
+    gone = standing.select(*key).join(rows.select(*key), list(key), how="left_anti")
+    return rows.unionByName(gone, allowMissingColumns=True)
 
 
 def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-from delta.tables import DeltaTable
+from delta.tables import DeltaMergeBuilder, DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -24,6 +24,7 @@ from headwater import schemas
 from headwater.errors import TableError
 from headwater.in_hand import constant
 from headwater.tables import locks, log
+from headwater.tables.failpoints import failpoint
 from headwater.tables.log import Commit
 
 WRITER = {
@@ -136,22 +137,31 @@ class Warehouse:
         Returns how many rows were inserted, updated and deleted.
         """
         self.create(table)
-        condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
-        values: dict[str, Any] = {column: f"new.{column}" for column in schemas.columns(table)}
-        with self.locked(table), self._noted(note):
-            delta = self._delta(table)
-            merge = delta.alias("old").merge(frame.alias("new"), condition)
-            if delete_when is not None:
-                merge = merge.whenMatchedDelete(condition=delete_when)
-            merge = merge.whenMatchedUpdate(condition=update_when, set=values)
-            merge.whenNotMatchedInsert(condition=insert_when, values=values).execute()  # type: ignore[arg-type]
-            # with auto compaction, the commit after a merge packs its files
-            metrics = next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
-        return {
-            "inserted": int(metrics.get("numTargetRowsInserted", 0)),
-            "updated": int(metrics.get("numTargetRowsUpdated", 0)),
-            "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
-        }
+
+        def insert(merge: DeltaMergeBuilder) -> DeltaMergeBuilder:
+            return merge.whenNotMatchedInsert(condition=insert_when, values=_values(table))  # type: ignore[arg-type]
+
+        return self._merge(frame, table, note, update_when, delete_when, insert)
+
+    def upsert(
+        self, known: DataFrame, new: DataFrame, table: str, note: dict[str, Any], delete_when: str | None = None
+    ) -> dict[str, int]:
+        """What ``merge`` does, by a caller who knows which keys stand in the table: those of ``known`` rows (others do
+        nothing), and none of the ``new`` ones.
+
+        To find what is not there a merge sorts the whole table by its key; one that only updates leaves the rows where
+        they lie. So new rows, if any, come first and in a commit of their own. It notes once more what the job's last commit
+        did: whoever is killed after it has come no further, and does the whole again.
+        """
+        inserted = 0
+        with self.locked(table):
+            if not new.isEmpty():
+                before = self.last_note(table, note["job"])
+                assert before is not None, "who knows what stands in a table has written to it"
+                self.append(new, table, {name: before.get(name) for name in note})
+                failpoint(f"{note['job']}:after_new")
+                inserted = next(commit.rows for commit in self.commits(table) if commit.operation == "WRITE")
+            return {**self._merge(known, table, note, None, delete_when), "inserted": inserted}
 
     def delete(self, table: str, given: DataFrame, condition: str, note: dict[str, Any]) -> int:
         """Delete the rows that meet a condition with some row of ``given``, in one commit; returns how many.
@@ -226,6 +236,30 @@ class Warehouse:
             finally:
                 self._held -= set(wanted)
 
+    def _merge(
+        self,
+        frame: DataFrame,
+        table: str,
+        note: dict[str, Any],
+        update_when: str | None,
+        delete_when: str | None,
+        further: Callable[[DeltaMergeBuilder], DeltaMergeBuilder] = lambda merge: merge,
+    ) -> dict[str, int]:
+        """One merge, with ``further`` clauses for what stands on one side alone; how many rows it changed in which way."""
+        condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
+        with self.locked(table), self._noted(note):
+            merge = self._delta(table).alias("old").merge(frame.alias("new"), condition)
+            if delete_when is not None:
+                merge = merge.whenMatchedDelete(condition=delete_when)
+            further(merge.whenMatchedUpdate(condition=update_when, set=_values(table))).execute()
+            # with auto compaction, the commit after a merge packs its files
+            metrics = next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
+        return {
+            "inserted": int(metrics.get("numTargetRowsInserted", 0)),
+            "updated": int(metrics.get("numTargetRowsUpdated", 0)),
+            "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
+        }
+
     def _write(self, frame: DataFrame, table: str, mode: str, note: dict[str, Any]) -> None:
         self.create(table)
         writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode)
@@ -247,6 +281,10 @@ class Warehouse:
     def _need(self, table: str) -> None:
         if not self.exists(table):
             raise TableError(f"table {table} does not exist at {self.path(table)}; run jobs/{WRITER[table]}.py first")
+
+
+def _values(table: str) -> dict[str, Any]:
+    return {column: f"new.{column}" for column in schemas.columns(table)}
 
 
 def _first_line(error: Exception) -> str:
