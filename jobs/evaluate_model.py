@@ -89,7 +89,9 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
     """The lists that the version would have served to the same users."""
     unknown = constant(j.spark, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
-    shown = to_users(evaluation.held.users, histories, items, Lately(*evaluation.lately), ranker, j.config.topn)
+    shown = to_users(
+        evaluation.held.users, histories, items, Lately(evaluation.decayed, evaluation.until), ranker, j.config.topn
+    )
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
 
 

@@ -97,15 +97,15 @@ class Evaluation:
         }
         return self._measure(made[name]())
 
-    @property
-    def decayed(self) -> np.ndarray:
-        """What was popular up to the split, the same for every version that is ranked."""
-        return self.lately[0]
+    @cached_property
+    def until(self) -> float:
+        """When the newest event up to the split was, in epoch seconds."""
+        return popularity.newest_second(self.before)
 
     @cached_property
-    def lately(self) -> tuple[np.ndarray, float]:
-        """The same, and as of when, in epoch seconds."""
-        return popularity.decayed(self.before, self.n_items, self.config.topn.popular_half_life_days)
+    def decayed(self) -> np.ndarray:
+        """What was popular up to the split, the same for every version that is ranked."""
+        return popularity.decayed(self.before, self.n_items, self.config.topn.popular_half_life_days, self.until)
 
     def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray) -> Measured:
         """Lists ``[users, n]`` as the users of a ``group`` each were served them."""

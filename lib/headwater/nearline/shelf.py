@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Shelf:
         self._state: tuple[Any, Any] | None = None
         self._aside = ThreadPoolExecutor(max_workers=1)
         self._history: Future[None] | None = None
+        # to import MLflow takes as long as Spark's session to start, and the two need not wait for each other
+        self._connecting = self._aside.submit(lambda: self._registry.client)
 
     @cached_property
     def _registry(self) -> Registry:
@@ -49,6 +51,7 @@ class Shelf:
 
     def champion(self) -> int:
         """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
+        wait([self._connecting])
         try:
             self._champion = self._registry.need_champion()
         except TrackingError as error:

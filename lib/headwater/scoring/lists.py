@@ -6,8 +6,8 @@ checked digests. The catalogue's state, which changes more often than the model,
 
 from __future__ import annotations
 
-import shutil
 import sys
+import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,10 +53,9 @@ def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
     ``scratch`` must live as long as the session: an executor that starts later asks for every archive.
     """
     name = f"headwater-{uuid4().hex}"
-    bundle = scratch / name
-    shutil.copytree(model, bundle / "model")
-    archive = shutil.make_archive(str(bundle), "zip", bundle)
-    shutil.rmtree(bundle)
+    archive = scratch / f"{name}.tar"
+    with tarfile.open(archive, "w") as bundle:  # not compressed: tensors would hardly shrink, and take seconds
+        bundle.add(model, "model")
     spark.sparkContext.addArchive(f"{archive}#{name}")
     return name
 
