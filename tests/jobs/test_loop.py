@@ -85,6 +85,25 @@ def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(nigh
     assert {name: site.rows(spark, name, *columns) for name, columns in STABLE.items() if name != "feedback"} == tables
 
 
+def test_a_list_of_another_length_takes_the_place_of_the_one_that_stands(night, spark):
+    site, _ = night
+    others = [row for row in site.rows(spark, "topn") if row[0] != "u1"]
+    for day, n in enumerate((7, 3, 5), 16):
+        lines = [
+            shop.api_line(user, "i5", "view", shop.START + timedelta(days=day)) for user in ("u1", f"came for {n}")
+        ]
+        (site.landing / f"api/day{day}.json").write_text("\n".join(lines) + "\n")
+        site.run("ingest_events")
+        site.run("build_sequences")
+        assert site.run("score_topn", "--mode", "nearline", "--set", f"topn.n={n}")["users_scored"] == 2
+        lists = site.rows(spark, "topn", "user_id", "rank", "item_id")
+        for user in ("u1", f"came for {n}"):
+            ranks, items = zip(*[(rank, item) for whose, rank, item in lists if whose == user], strict=True)
+            assert sorted(ranks) == list(range(1, n + 1))
+            assert len(set(items)) == n
+    assert [row for row in site.rows(spark, "topn") if row[0] != "u1" and not row[0].startswith("came")] == others
+
+
 def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_items(night, spark):
     site, _ = night
     now = datetime.now(UTC) + timedelta(seconds=1)

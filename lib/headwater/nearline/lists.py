@@ -48,12 +48,12 @@ class Wanted:
 class Standing:
     """What stands in a table of lists for the users wanted: ``rows``, those of few with the key and item_id alone.
 
-    ``without``: the users who have none there, and how many; None where that is not known, or where some list is shorter
-    than ``topn.n``, so that rows may join it.
+    ``without``: the users who have none there; None where that is not known, or where some list is shorter than ``topn.n``, so
+    that rows may join it.
     """
 
     rows: DataFrame
-    without: tuple[DataFrame, int] | None = None
+    without: DataFrame | None = None
 
 
 def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
@@ -183,9 +183,8 @@ def standing_lists(j: Job, table: str, wanted: Wanted) -> Standing:
     if table != "topn":
         return Standing(theirs)
     places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
-    incomplete, users_without = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
-    shorter = incomplete.where("count IS NOT NULL")
-    return Standing(theirs, (incomplete, users_without) if shorter.isEmpty() else None)
+    incomplete, _ = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
+    return Standing(theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
 
 
 def replace(j: Job, table: str, rows: DataFrame, standing: Standing, wanted: Wanted, note: dict[str, Any]) -> None:
@@ -199,10 +198,9 @@ def replace(j: Job, table: str, rows: DataFrame, standing: Standing, wanted: Wan
     if standing.without is None:
         j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
         return
-    users, how_many = standing.without
-    first = rows.join(users, "user_id", how="left_semi") if how_many else rows.limit(0)
-    others = withdrawn.join(users, "user_id", how="left_anti") if how_many else withdrawn
-    j.warehouse.upsert(others, first, table, note, delete_when=f"NOT ({live})")
+    new = rows.join(standing.without, "user_id", how="left_semi")
+    known = withdrawn.join(standing.without, "user_id", how="left_anti")
+    j.warehouse.upsert(known, new, table, note, delete_when=f"NOT ({live})")
 
 
 def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:
