@@ -5,8 +5,9 @@
 Some of the items, drawn by chance, are taken out of all histories, and a model is trained on the rest. Then, for each event
 with such an item, the history before it ranks (a) the whole catalogue, warm items and cold, and (b) the cold items alone.
 A cold item's vector is made in different ways: by its features, as the model learned what they mean; as the mean of the warm
-items most like it in content; by the middle of its attributes (as ``scoring.newcomers`` does); each as it comes, and as
-long as the vector of a usual item. Beside it stands what the newcomers cost the users whose next item is a warm one.
+items most like it in content; by the middle of its attributes (as ``scoring.newcomers`` does). A mean is shorter than a usual
+item's vector, so each is also stretched some of the way. Beside it stands what the newcomers cost the users whose next item
+is a warm one.
 Attributes may be words. With ``--vectors``, a Parquet file of ``item`` (its number) and ``vector``, items are described by
 these instead (``training.vectors``), and have no attributes whose middle they could be.
 Data are those of ``leave_one_out.py``; no Spark.
@@ -25,7 +26,7 @@ from fitting import CLICK, as_batch, attribute_matrix, fit, last_item, read
 from options import Attributes, Threads
 from scipy import sparse
 from sklearn.preprocessing import normalize
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwater import config as configuration
 from headwater import job
@@ -33,10 +34,13 @@ from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
 from headwater.scoring import newcomers
+from headwater.scoring.vectors import stretched
 from headwater.training.describe import BUCKETS
 from headwater.training.vectors import placed
 
 K = 10
+LENGTHS = (0.0, 0.5, 0.75, 1.0)
+"""How far a vector is stretched to the length of a usual one: `topn.newcomers`."""
 ALIKE = 20
 
 
@@ -74,10 +78,10 @@ def main(
     print(f"{'':<42}chance: whole catalogue {K / n_items:.4f}, cold alone {K / (n_items - warm):.4f}")
     cold = Asked(states(ranker, history), targets)
     usual = Asked(states(ranker, held.items), np.concatenate(held.targets))
-    length = ranker.item_vectors[1:].norm(dim=1).median()
     for name, made in placed_by(ranker, described, warm, attributed=vectors is None).items():
-        show(name, cold, usual, ranker.item_vectors[1:], made)
-        show(f"{name}, lengthened", cold, usual, ranker.item_vectors[1:], nn.functional.normalize(made) * length)
+        for length in LENGTHS:
+            long = stretched(made, ranker, length)
+            show(f"{name}, {length:g}", cold, usual, ranker.item_vectors[1:], long)
 
 
 @dataclass(frozen=True)

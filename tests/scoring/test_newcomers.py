@@ -76,6 +76,21 @@ def test_words_place_it_among_the_items_that_share_them():
     close(found[2], (PRIOR * tea + item[1]) / (PRIOR + 1))  # its category, and the one event
 
 
+def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
+    made = ranker()
+    words = np.zeros((8, 1), np.float32)
+    words[[1, 2, 5], 0] = 1
+    met = replace(of_histories([[7, 1]], KNOWN, 7), alike=alike(sparse.csr_matrix(words), KNOWN))
+    grown = catalogue([CAKE, 0], [CAKE, 0], [TEA, 0], newcomers=met)
+    short, half, long = (of_newcomers(made, grown, length) for length in (0.0, 0.5, 1.0))
+    usual = made.item_vectors[1:].norm(dim=1).median()
+    for place in (0, 2):  # the one has a known word, the other an event
+        torch.testing.assert_close(long[place].norm(), usual)
+        torch.testing.assert_close(torch.cosine_similarity(long[place], short[place], dim=0), torch.tensor(1.0))
+        torch.testing.assert_close(half[place].norm(), (usual + short[place].norm()) / 2)
+    assert torch.equal(long[1], short[1])  # of this one nothing is known but its category
+
+
 def test_a_word_is_told_by_the_items_that_it_is_most_of():
     shares = np.r_[0.0, np.linspace(0.1, 0.9, 2 * EACH), 1.0][:, None]
     found = alike(sparse.csr_matrix(shares), 2 * EACH).toarray()[0]

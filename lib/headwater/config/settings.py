@@ -246,6 +246,7 @@ class Topn(Section):
     max_per_category: Annotated[int, Field(ge=0)] = 0
     category_separator: str = "|"
     boosts: Boosts = Boosts()
+    newcomers: Annotated[float, Field(ge=0, le=1)] = 0.0
     explore: Explore = Explore()
     strategies: tuple[Strategy, ...] = ()
     popular_half_life_days: Positive = 7

@@ -46,7 +46,8 @@ class Scorer:
         torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
         ranker = ranker.on(torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu"))
-        self.ranker = ranker.with_newcomers(of_newcomers(ranker, catalogue)).with_recency(catalogue.popular)
+        newcomers = of_newcomers(ranker, catalogue, topn.newcomers)
+        self.ranker = ranker.with_newcomers(newcomers).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)
         allowed = torch.zeros(self.ranker.size, dtype=torch.bool)

@@ -16,12 +16,12 @@ PRIOR = 5.0
 """How many events tell as much of a newcomer as its category does."""
 
 
-def of_newcomers(ranker: Ranker, catalogue: Catalogue) -> Tensor:
+def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> Tensor:
     """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
 
     A newcomer stands among the items that share words of its title and category; without a known word in the middle of its
     categories, or of all items where it has none. Every event that was met draws it towards what stood beside it, half of
-    the way after ``PRIOR`` of them.
+    the way after ``PRIOR`` of them. Who stands by words or events is stretched by ``length`` (``stretched``).
     """
     known = ranker.n_items + 1
     vectors = _middles(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[known:]
@@ -31,14 +31,28 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue) -> Tensor:
     if met is None or met.first != known or not len(vectors):
         return vectors + noise
     size = min(len(vectors), len(met.events))
+    near, weight = _mean(ranker, met.beside[:size, :known])
+    events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
+    placed = events > 0
     if met.alike is not None:
         shared, told = _mean(ranker, met.alike[:size])
         vectors[:size] = torch.where(told > 0, shared, vectors[:size])
+        placed |= told > 0
     vectors += noise
-    near, weight = _mean(ranker, met.beside[:size, :known])
-    events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
-    vectors[:size] = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
+    drawn = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
+    vectors[:size] = torch.where(placed, stretched(drawn, ranker, length), drawn)
     return vectors
+
+
+def stretched(vectors: Tensor, ranker: Ranker, share: float) -> Tensor:
+    """``vectors`` ``[rows, dim]`` in their directions, that share of the way from their own lengths to the usual one.
+
+    A mean of vectors is shorter than any of them, and a product with it smaller: an item that stands there is at its place
+    among others of its kind, and far behind all the rest.
+    """
+    usual = ranker.item_vectors[1:].norm(dim=1).median()
+    own = vectors.norm(dim=1, keepdim=True)
+    return vectors * (1 + share * (usual / own.clamp(min=1e-9) - 1))
 
 
 def _mean(ranker: Ranker, weights: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
