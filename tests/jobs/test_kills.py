@@ -79,12 +79,12 @@ def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp
     sites = []
     for name in ("clean", "killed"):
         shutil.copytree(stages[1].root, tmp_path / name, symlinks=True)
-        sites.append(Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG))))
+        site = Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
+        changed = shop.write_second_day(site.landing)
+        site.run("ingest_events")
+        sites.append(site)
     for job, *args in (("build_sequences",), ("score_topn", "--mode", "nearline")):
         for site in sites:
-            if job == "build_sequences":
-                changed = shop.write_second_day(site.landing)
-                site.run("ingest_events")
             if site is sites[1]:
                 killed(site, job, f"{job}:after_new", *args)
             closing = site.run(job, *args)

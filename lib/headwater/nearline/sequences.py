@@ -46,10 +46,8 @@ def build(j: Job) -> dict[str, int]:
             tables.overwrite(rows, "sequences", note)
             changed = tables.read("sequences").count()
         else:
-            if few:
-                counts = tables.upsert(rows.where("stands"), rows.where("NOT stands"), "sequences", note)
-            else:
-                counts = tables.merge(rows, "sequences", note)
+            parts = (rows.where("stands"), rows.where("NOT stands"))
+            counts = tables.upsert(*parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
             changed = counts["inserted"] + counts["updated"]
         failpoint("build_sequences:after_merge")
         counted = {"users_changed": changed, "events_new": events_new, "events_version": version}

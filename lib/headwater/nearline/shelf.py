@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from headwater.scoring import items as goods
 from headwater.scoring import lately, lists
 from headwater.scoring.lately import Lately
 from headwater.tracking import Registry
+from headwater.tracking.client import library
 from headwater.training import artifact
 
 
@@ -38,8 +39,7 @@ class Shelf:
         self._state: tuple[Any, Any] | None = None
         self._aside = ThreadPoolExecutor(max_workers=1)
         self._history: Future[None] | None = None
-        # to import MLflow takes as long as Spark's session to start, and the two need not wait for each other
-        self._connecting = self._aside.submit(lambda: self._registry.client)
+        self._aside.submit(library, j.config)  # it takes as long as Spark's session to start
 
     @cached_property
     def _registry(self) -> Registry:
@@ -51,7 +51,6 @@ class Shelf:
 
     def champion(self) -> int:
         """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
-        wait([self._connecting])
         try:
             self._champion = self._registry.need_champion()
         except TrackingError as error:

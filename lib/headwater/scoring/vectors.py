@@ -39,8 +39,9 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
         vectors[:size] = torch.where(told > 0, shared, vectors[:size])
         placed |= told > 0
     vectors += noise
-    drawn = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
-    vectors[:size] = torch.where(placed, stretched(drawn, ranker, length), drawn)
+    vectors[:size] = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
+    if length:
+        vectors[:size] = torch.where(placed, stretched(vectors[:size], ranker, length), vectors[:size])
     return vectors
 
 

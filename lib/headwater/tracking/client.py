@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
@@ -29,23 +30,12 @@ FIRST_START_SECONDS = 120
 def connect(config: Config) -> MlflowClient:
     """A client of ``config.tracking_uri``; raises TrackingError when it does not answer in ``mlflow.timeout_seconds``."""
     timeout = config.mlflow.timeout_seconds
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout)
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     uri = config.tracking_uri
     scheme = urlparse(uri).scheme
     if scheme in ("http", "https"):
         _knock(uri, timeout)
     with asking(uri):
-        import logging
-
-        import mlflow
-
-        # what goes wrong is raised too, and told in one line; MLflow would print its stack trace beside that
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
+        mlflow = library(config)
         if scheme != "sqlite":
             return mlflow.MlflowClient(uri, uri)
         path = Path(uri.removeprefix("sqlite:///"))
@@ -55,6 +45,23 @@ def connect(config: Config) -> MlflowClient:
             client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
+
+
+def library(config: Config) -> ModuleType:
+    """MLflow, imported, which takes seconds and touches no store."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(config.mlflow.timeout_seconds)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import logging
+
+    import mlflow
+
+    # what goes wrong is raised too, and told in one line; MLflow would print its stack trace beside that
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    return mlflow
 
 
 @contextmanager
