@@ -1,4 +1,5 @@
-"""Quality ahead in time: one cut for everybody, targets are what each user did after it and had not done before.
+"""Quality ahead in time: one cut for everybody, targets are what each user did after it and, with ``topn.exclude_seen``,
+had not done before.
 
     python benchmarks/temporal.py onlineretail.csv.gz --columns CustomerID,StockCode,InvoiceDate --where "Quantity > 0" \\
         --config conf/experiments/retail.yaml --seeds 3
@@ -9,9 +10,9 @@ The file has a line an event, and columns for user, item, time (epoch seconds or
 it (`model.context`), value. The protocol is that of
 ``evaluate.protocol: temporal``: training sees what came before a first cut, early stopping and blend what lies between it
 and a second one, the test what came after. With ``train.refit`` the model learns once more, from all before the second.
-Beside it stand popularity, recent popularity, item transitions and EASE, each of all events before the second cut; a
-difference has a bootstrap interval over users. Users whom training never saw are measured apart, items counted. No
-Spark, one process.
+Beside it stand popularity, recent popularity, item transitions and EASE, each of all events before the second cut, and
+with ``topn.exclude_seen: false`` what the user did most often before; a difference has a bootstrap interval over users.
+Users whom training never saw are measured apart, items counted. No Spark, one process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pandas as pd
 import torch
 import typer
 from fitting import CLICK, as_batch, fit
-from options import Seeds, Threads
+from options import Seeds, Threads, start
 
 from headwater import config as configuration
 from headwater import job
@@ -118,7 +119,7 @@ def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> 
     return HeldOut(np.array(users), [history[-last:] for history in items], surroundings, seen, targets, count)
 
 
-def of_users(events: pd.DataFrame, column: str = "item") -> dict[int, np.ndarray]:
+def of_users(events: pd.DataFrame, column: str = "item") -> dict[Any, np.ndarray]:
     """Items of each user, oldest first, or what another column says of these events."""
     return {user: values.to_numpy() for user, values in events.groupby("user")[column]}
 
@@ -150,16 +151,16 @@ def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int,
         events, config.sequence.max_length, config.train.windows
     )
     rows = cut(learned)
-    if "recency" in config.model.blend:
+    if "recency" in config.blended:
         cases = replace(cases, prior=recency_scores(decayed(learned, n_items, config)).numpy())
     model, best_epoch = fit(rows, cases, None, n_items, config, seed)
-    blend = hybrid.best_blend(model, hybrid.fit_parts(config.model.blend, rows["item"], n_items), cases)
+    blend = hybrid.best_blend(model, hybrid.fit_parts(config.blended, rows["item"], n_items), cases)
     print(f"seed {seed}: {len(rows['item']):,} rows, best epoch {best_epoch}, {blend}", flush=True)
     if config.train.refit:
         rows = cut(before)
         again = config.train.model_copy(update={"epochs": best_epoch})
         model, _ = fit(rows, None, None, n_items, config.model_copy(update={"train": again}), seed)
-    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.model.blend, rows["item"], n_items))
+    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.blended, rows["item"], n_items))
 
 
 def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:
@@ -181,6 +182,7 @@ def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str
         ("recent popularity", baselines.by_count(counted(before[recent]))),
         ("item transitions", baselines.by_transitions(follows, counted(before))),
         ("EASE", lambda items, _: linear.scores(torch.from_numpy(left_padded(items))).double() + popular),
+        *([] if config.topn.exclude_seen else [("own items", baselines.by_own(counted(before)))]),
     ]
 
 
@@ -196,4 +198,4 @@ def show(name: str, found: list[Measured], new: np.ndarray, best: np.ndarray) ->
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

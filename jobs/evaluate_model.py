@@ -20,10 +20,11 @@ from pyspark.sql import DataFrame
 from headwater import job, schemas, sequences
 from headwater.errors import UsageError
 from headwater.evaluation.measure import BESIDE, Measured, rows
-from headwater.evaluation.protocol import ALONE, BASELINES, SPLITS, Evaluation
+from headwater.evaluation.protocol import ALONE, SPLITS, Evaluation
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
+from headwater.scoring import repeats
 from headwater.scoring.lately import Lately
 from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
@@ -89,9 +90,9 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
     """The lists that the version would have served to the same users."""
     unknown = constant(j.spark, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
-    shown = to_users(
-        evaluation.held.users, histories, items, Lately(evaluation.decayed, evaluation.until), ranker, j.config.topn
-    )
+    again = repeats.wanted(histories, j.config.topn, len(evaluation.decayed) - 1)
+    lately = Lately(evaluation.decayed, evaluation.until, again)
+    shown = to_users(evaluation.held.users, histories, items, lately, ranker, j.config.topn)
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
 
 
@@ -100,7 +101,7 @@ def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Meas
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
         yield ALONE, evaluation.model(ranker.alone())
-    for name in BASELINES:
+    for name in evaluation.baselines:
         yield name, evaluation.baseline(name)
 
 

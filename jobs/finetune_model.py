@@ -22,7 +22,7 @@ from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import CHALLENGER, work_folder
-from headwater.training import artifact, describe, facts, grow, readers, snapshot, train
+from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train
 from headwater.training.snapshot import Snapshot
 
 app = typer.Typer(add_completion=False)
@@ -69,9 +69,9 @@ def tune(j: Job) -> dict[str, Any]:
     known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
     if "blend" in theirs:
         known["blend"] = theirs["blend"]
-    neighbours = {name: part.grown(n_items) for name, part in artifact.load_neighbours(parent).items()}
+    parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
     tuned = folder / "model"
-    artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, neighbours)
+    artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
     failpoint("finetune_model:before_register")
     version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
     shutil.rmtree(folder, ignore_errors=True)

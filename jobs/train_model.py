@@ -75,13 +75,12 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
     best, kept = tried.best, tried
     known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
-    blended = config.model.blend if config.model.hybrid else ()
-    parts = hybrid.fit_parts(blended, tried.items, n_items)
+    parts = hybrid.fit_parts(config.blended, tried.items, n_items)
     if config.model.hybrid:
         known["blend"] = hybrid.best_blend(models.restore(tried.spec, tried.weights), parts, validation)
     if config.train.refit:
         kept = learn(task, split.until_test, folder / "refit", epochs=best)
-        parts = hybrid.fit_parts(blended, kept.items, n_items)
+        parts = hybrid.fit_parts(config.blended, kept.items, n_items)
         known |= {"refit": True, "train_until": known["validation_until"]}
     known["sequences"] = kept.sequences
     model = folder / "model"
@@ -106,7 +105,7 @@ def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
     """Whom early stopping and the blend look at; for a hybrid beside what was popular before they acted."""
     asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
     found = cases.collect(split.validation, asked).arrays(config.sequence.max_length)
-    if config.model.hybrid and "recency" in config.model.blend:
+    if "recency" in config.blended:
         counts = popularity.decayed_counts(split.learned, n_items, config.topn.popular_half_life_days)
         return replace(found, prior=recency_scores(counts).numpy())
     return found

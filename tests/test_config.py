@@ -112,3 +112,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     with pytest.raises(UsageError, match=r"bad\.yaml is not YAML: line 2: expected ',' or '\]'"):
         config.load([tmp_path / "bad.yaml"])
+
+
+def test_what_a_user_had_is_blended_in_only_where_lists_may_hold_it():
+    assert config.load([], []).blended == ()
+    hybrid = config.load([], ["model.hybrid=true"])
+    assert hybrid.blended == ("transitions", "ease", "recency")
+    assert "repeats" in config.load([], ["model.hybrid=true", "topn.exclude_seen=false"]).blended

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from headwater import schemas
-from headwater.config import Config
+from headwater.config import Config, Topn
 from headwater.errors import ModelError
 from headwater.job import Job
 from headwater.models import ModelSpec, build
@@ -170,6 +170,10 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
         "item_transitions": (0, 1, USERS), "sequence_model": (0, 1, USERS), "as_served": (0, 1, USERS),
     }  # fmt: skip
     assert Registry(job.config).history(1)["test_ndcg_10"][0][1] == pytest.approx(found["ndcg"], abs=1e-5)
+
+    allowed = job.config.model_copy(update={"topn": Topn(exclude_seen=False)})
+    found = evaluate_model.evaluate(Job("evaluate_model", allowed), None, evaluate_model.Alias.champion)
+    assert found["ndcg_own_items"] == 0 < found["ndcg_popularity"]  # in eight days nobody came back for anything
 
 
 def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):

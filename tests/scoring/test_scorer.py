@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headwater.config import Exclusion, FurtherList, Topn
-from headwater.models import ModelSpec, build
+from headwater.models import ModelSpec, build, repeats
 from headwater.models.transitions import count
 from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
@@ -139,6 +139,17 @@ def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(
     walked["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
     shown = Scorer(artifact.ranker(model), catalogue(), topn).lists(walked)
     assert sorted(set(range(1, ITEMS + 5)) - set(shown["item_idx"])) == [6]
+
+
+def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_path):
+    trained, facts = artifact.load(model)
+    parts = {"transitions": count(WALK, ITEMS), "repeats": repeats.of(ITEMS, window=6)}
+    facts["blend"] = {"transitions": 0.1, "repeats": 20.0, "recency": 0.1}
+    artifact.save(tmp_path, trained.state_dict(), trained.spec, facts, parts)
+    topn = Topn(n=5, exclude_seen=False, repeat={"weight": 0}, variety_weight=0)
+    rows = listed(Scorer(artifact.ranker(tmp_path), catalogue(), topn).lists(users([9, 4, 5, 4, 9, 4])), "u0")
+    assert rows["item_idx"][:3].tolist() == [4, 9, 5]
+    assert (rows["because_idx"] == rows["item_idx"]).tolist() == [True] * 3 + [False] * 2
 
 
 def test_what_is_due_again_stands_in_the_list_and_says_so(model):

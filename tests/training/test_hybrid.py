@@ -8,19 +8,20 @@ from headwater.models import ModelSpec, build
 from headwater.models.ranker import blended, recency_scores
 from headwater.models.transitions import count
 from headwater.training import hybrid
-from headwater.training.hybrid import best_blend, fit_parts, shortlists_of
+from headwater.training.hybrid import best_blend, fit_parts, grown, shortlists_of
 from headwater.training.validation import Cases, ndcg
 
 ITEMS = 40
 
 
-def cases(targets, popular):
+def cases(targets, popular, exclude_seen=True):
     """User k last saw item k + 1 and takes ``targets[k]``."""
     users = len(targets)
     items = np.zeros((users, 3), dtype=np.int64)
     items[:, -1] = np.arange(users) + 1
     starts = np.arange(users + 1)
-    return Cases(items, items * 0 + 1, starts, items[:, -1], starts, np.array(targets), recency_scores(popular).numpy())
+    hidden = starts if exclude_seen else starts * 0
+    return Cases(items, items * 0 + 1, hidden, items[:, -1], starts, np.array(targets), recency_scores(popular).numpy())
 
 
 @pytest.fixture
@@ -42,6 +43,24 @@ def test_where_all_take_what_is_popular_recency_leads(model):
     weights = best_blend(model, {"transitions": count(np.array([[1, 2]]), ITEMS)}, cases([12] * 9, popular))
     assert weights["recency"] > 0
     assert weights["transitions"] == 0
+
+
+def test_where_each_takes_again_what_they_had_repeats_lead(model):
+    parts = fit_parts(["transitions", "repeats"], np.array([[0, 2, 1]]), ITEMS)
+    again = range(1, 10)
+    weights = best_blend(model, parts, cases(again, np.zeros(ITEMS + 1), exclude_seen=False))
+    assert weights["repeats"] * np.log(101) > 1
+    assert weights["transitions"] == weights["recency"] == 0
+    assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # it may stand in no list
+
+
+def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself():
+    parts = grown(fit_parts(["transitions", "ease", "repeats"], np.array([[0, 2, 1], [0, 2, 3]]), ITEMS), ITEMS + 1)
+    history = torch.tensor([[0, 2, ITEMS + 1]])
+    said = {name: part.evidence(history).toarray().ravel().nonzero()[0].tolist() for name, part in parts.items()}
+    assert {1, 3} <= set(said["transitions"])
+    assert ITEMS + 1 not in said["transitions"] + said["ease"]
+    assert said["repeats"] == [2, ITEMS + 1]
 
 
 def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):

@@ -16,6 +16,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
+Part = Literal["transitions", "ease", "repeats", "recency"]
 SPARSE_FROM = 200_000
 """Items from which on ``train.sparse_items: auto`` moves only those that a step read."""
 
@@ -40,7 +41,7 @@ class Sequence(Section):
 class Model(Section):
     kind: Literal["sasrec", "relative", "bert4rec", "gru", "lstm"] = "sasrec"
     hybrid: bool = False
-    blend: tuple[Literal["transitions", "ease", "recency"], ...] = ("transitions", "ease", "recency")
+    blend: tuple[Part, ...] = ("transitions", "ease", "repeats", "recency")
     dim: Positive = 64
     layers: Positive = 2
     heads: Positive = 2
@@ -326,6 +327,12 @@ class Config(Section):
         if self.train.start_from and not self.model.features:
             raise ValueError("train.start_from carries over what features mean: name some in model.features")
         return self
+
+    @property
+    def blended(self) -> tuple[Part, ...]:
+        """What a training blends in: nothing without ``model.hybrid``, and repeats only where lists may hold what a user had."""
+        parts = self.model.blend if self.model.hybrid else ()
+        return tuple(part for part in parts if part != "repeats" or not self.topn.exclude_seen)
 
     @property
     def tracking_uri(self) -> str:

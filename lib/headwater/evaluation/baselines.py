@@ -1,4 +1,5 @@
-"""What every model must beat: popularity, recent popularity, and item-to-item transitions; no training, no knobs."""
+"""What every model must beat: popularity, recent popularity, item-to-item transitions, and where lists may hold what a user
+had before, just that; no training, no knobs."""
 
 from __future__ import annotations
 
@@ -42,6 +43,17 @@ def by_transitions(transitions: Neighbours, counts: np.ndarray) -> Scores:
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
         return transitions.scores(torch.from_numpy(left_padded(items, WINDOW))).double() + fallback
+
+    return scores
+
+
+def by_own(counts: np.ndarray) -> Scores:
+    """What a user did most often before; popularity decides among the rest, and where it is as often."""
+    fallback = torch.from_numpy(counts / (counts.sum() + 1))
+
+    def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
+        own = [np.bincount(history, minlength=len(counts))[: len(counts)] for history in items]
+        return torch.from_numpy(np.stack(own)) + fallback
 
     return scores
 

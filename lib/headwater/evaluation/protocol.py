@@ -26,7 +26,7 @@ from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
 
 SPLITS = ("validation", "test")
-BASELINES = ("popularity", "recent_popularity", "item_transitions")
+BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
 ALONE = "sequence_model"
 """The sequence model of a hybrid, measured beside the whole."""
 
@@ -88,12 +88,18 @@ class Evaluation:
 
         return self._measure(scores, ranker.unit, Variety.of(self.config.topn))
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Those of ``BASELINES`` that say something: no list holds a user's own items where seen ones are left out."""
+        return tuple(name for name in BASELINES if name != "own_items" or not self.config.topn.exclude_seen)
+
     def baseline(self, name: str) -> Measured:
         """One of ``BASELINES``, from the events before the split."""
         made: dict[str, Callable[[], Scores]] = {
             "popularity": lambda: baselines.by_count(self.counts),
             "recent_popularity": lambda: baselines.by_count(self._recent_counts()),
             "item_transitions": lambda: baselines.by_transitions(self._transitions(), self.counts),
+            "own_items": lambda: baselines.by_own(self.counts),
         }
         return self._measure(made[name]())
 

@@ -7,7 +7,7 @@ sparse look-up, however it was learned (``models.transitions``, ``models.ease``)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,12 +25,13 @@ class Neighbours:
     the order of items.
 
     The rows of a user's last ``window`` events are added up, the newest with weight 1, each older one times ``decay``.
-    However often an item comes, it weighs 1 at most.
+    However often an item comes, it weighs ``most`` at most.
     """
 
     matrix: sparse.csr_matrix
     window: int
     decay: float
+    most: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.matrix.has_sorted_indices:
@@ -49,7 +50,7 @@ class Neighbours:
         recent, weights = self._weights(items)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
         picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
-        picked.data = np.minimum(picked.data, np.float32(1))
+        picked.data = np.minimum(picked.data, np.float32(self.most))
         return picked
 
     def _weights(self, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +83,7 @@ class Neighbours:
         """The evidence for the items whose ``traces`` in these histories are known, ``[batch, n]``."""
         recent, weights = (torch.from_numpy(part) for part in self._weights(items))
         same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
-        weights = weights / (same @ weights.unsqueeze(2)).squeeze(2).clamp(min=1)  # an item weighs 1 at most
+        weights = weights / ((same @ weights.unsqueeze(2)).squeeze(2) / self.most).clamp(min=1)
         found = (weights.unsqueeze(1) @ traces[:, -weights.shape[1] :]).squeeze(1)
         return torch.from_numpy(_log_evidence(found.numpy()))
 
@@ -105,7 +106,7 @@ class Neighbours:
         """The same for a catalogue that has grown to ``n_items``; nothing goes with new items yet."""
         matrix = self.matrix.copy()
         matrix.resize(n_items + 1, n_items + 1)
-        return Neighbours(matrix, self.window, self.decay)
+        return replace(self, matrix=matrix)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class Ranker:
         users[:, -1] = self.blend.get("recency", 0.0)
         cold = items[:, -1] == 0
         users[cold, :-1], users[cold, -1] = 0.0, 1.0
-        parts = tuple((part, self.blend[name]) for name, part in self.neighbours.items())
+        parts = tuple((part, weight) for name, part in self.neighbours.items() if (weight := self.blend[name]))
         return Query(users, Evidence(parts, items, self.size))
 
     def spreads(self, query: Query) -> Tensor:

@@ -17,6 +17,7 @@ BESIDE = {
     "item_transitions": ("Item transitions", "Transitions"),
     "recent_popularity": ("Recent popularity", "Recent"),
     "popularity": ("Popularity", "Popular"),
+    "own_items": ("What they did most before", "Own"),
 }
 """What a model is measured beside: by its name in ``model_metrics`` how a line and how a column calls it."""
 HEADS = {"ndcg": "NDCG", "hit_rate": "Hit rate", "mrr": "MRR"}

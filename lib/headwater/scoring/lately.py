@@ -29,7 +29,6 @@ def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn,
     """Counted from the tables of these names for a model that knows the items up to ``known``; buying again only where
     the config asks for it."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
-    wanted = topn.repeat.weight > 0 and not topn.exclude_seen
     last = len(popular) - 1
-    again = repeats.intervals(sequences, topn.repeat, last) if wanted else None
+    again = repeats.wanted(sequences, topn, last)
     return Lately(popular, until, again, newcomers.count(sequences, items, known, last))

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from headwater.clock import DAY
-from headwater.config import Repeat
+from headwater.config import Repeat, Topn
 from headwater.scoring.users import Steps
 
 USERS = 200_000
@@ -29,6 +29,13 @@ class Intervals:
 
     days: np.ndarray
     share: np.ndarray
+
+
+def wanted(sequences: DataFrame, topn: Topn, n_items: int) -> Intervals | None:
+    """The intervals where lists may hold what a user bought and the config lets it rise; None elsewhere."""
+    if topn.exclude_seen or not topn.repeat.weight:
+        return None
+    return intervals(sequences, topn.repeat, n_items)
 
 
 def intervals(sequences: DataFrame, rule: Repeat, n_items: int) -> Intervals:

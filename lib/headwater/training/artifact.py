@@ -1,7 +1,7 @@
 """A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
 
 weights.safetensors      the model's tensors
-transitions.safetensors  hybrids only: neighbours as a CSR matrix and how a history is read through it; ease.safetensors alike
+transitions.safetensors  hybrids only: neighbours as a CSR matrix and how a history is read through it; alike ease and repeats
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
 """
@@ -30,7 +30,9 @@ from headwater.models.spec import ModelSpec
 from headwater.training.snapshot import digest
 
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
-NEIGHBOURS = {"transitions": "transitions.safetensors", "ease": "ease.safetensors"}
+NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "repeats")}
+READ_BY = ("window", "decay", "most")
+"""How a history is read through neighbours; versions from before ``most`` go by its default."""
 
 
 def save(
@@ -46,7 +48,7 @@ def save(
     for name, part in (neighbours or {}).items():
         matrix = part.matrix
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
-        arrays |= {"window": np.array(part.window), "decay": np.array(part.decay)}
+        arrays |= {key: np.array(getattr(part, key)) for key in READ_BY}
         save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / NEIGHBOURS[name])
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
     names = [name for name in (WEIGHTS, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
@@ -117,5 +119,5 @@ def load_neighbours(folder: Path) -> dict[str, Neighbours]:
             size = len(arrays["indptr"]) - 1
             cells = (arrays["data"], arrays["indices"], arrays["indptr"])
             matrix = sparse.csr_matrix(cells, shape=(size, size))
-            found[name] = Neighbours(matrix, int(arrays["window"].item()), float(arrays["decay"].item()))
+            found[name] = Neighbours(matrix, **{key: arrays[key].item() for key in READ_BY if key in arrays})
     return found

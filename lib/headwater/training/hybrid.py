@@ -7,19 +7,23 @@ with evidence are a user's candidates, and each try of a weight looks at them al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headwater.models import SequenceModel, ease, transitions
+from headwater.models import SequenceModel, ease, repeats, transitions
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
 from headwater.training.validation import Cases, ndcg
 
-PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {"transitions": transitions.count, "ease": ease.fit}
+PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
+    "transitions": transitions.count,
+    "ease": ease.fit,
+    "repeats": repeats.fit,
+}
 """What is counted or fitted on the training sequences ``[rows, seq]`` of a catalogue of n items."""
 
 USERS = 25_000
@@ -60,6 +64,14 @@ class Shortlists:
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
     """The neighbours among ``names``, learned from int sequences ``[rows, seq]``, left-padded with 0."""
     return {name: PARTS[name](sequences, n_items) for name in names if name in PARTS}
+
+
+def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours]:
+    """The parts for a catalogue that has grown to ``n_items``: nothing goes with a new item yet, unless it comes back."""
+    return {
+        name: repeats.of(n_items, part.window) if name == "repeats" else part.grown(n_items)
+        for name, part in parts.items()
+    }
 
 
 @torch.inference_mode()
