@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import torch
 import typer
+from options import start
 
 from headwater.config import Loss
 from headwater.models import ModelSpec, SequenceModel, build, factors
@@ -141,4 +142,4 @@ class Memory:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

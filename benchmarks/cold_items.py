@@ -23,13 +23,14 @@ import pandas as pd
 import torch
 import typer
 from fitting import CLICK, as_batch, attribute_matrix, fit, last_item, read
-from options import Attributes, Threads
+from options import MaybeAttributes, Threads, start
 from scipy import sparse
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from headwater import config as configuration
 from headwater import job
+from headwater.errors import UsageError
 from headwater.evaluation.cases import HeldOut
 from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
@@ -46,17 +47,18 @@ ALIKE = 20
 
 def main(
     data: Path,
-    attributes: Attributes,
+    attributes: MaybeAttributes = None,
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
-    vectors: Path = typer.Option(None, "--vectors", help="what describes items instead of attributes"),
+    vectors: Path | None = typer.Option(None, "--vectors", help="what describes items instead of attributes"),
     share: float = typer.Option(0.05, "--share", help="of the items that are cold"),
     seed: int = typer.Option(1, "--seed"),
     threads: Threads = 1,
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
-    sequences, described, warm = renumbered(read(data), attributes, vectors, share, seed)
+    every = read(data)
+    sequences, described, warm = renumbered(every, described_by(every, attributes, vectors), share, seed)
     n_items = last_item(sequences)
     known = [items[items <= warm] for items in sequences]
     known = [items for items in known if len(items) >= 3]
@@ -97,12 +99,20 @@ def states(ranker: Ranker, histories: list[np.ndarray]) -> Tensor:
     return ranker.query(*ranker.pad(histories, codes)).users[:, :-1]
 
 
+def described_by(sequences: list[np.ndarray], attributes: Path | None, vectors: Path | None) -> sparse.csr_matrix:
+    """What one of the two files says of each item."""
+    if attributes and not vectors:
+        return attribute_matrix(attributes, sequences)
+    if vectors and not attributes:
+        return vector_matrix(vectors, last_item(sequences))
+    raise UsageError("what describes the items is either --attributes or --vectors")
+
+
 def renumbered(
-    sequences: list[np.ndarray], attributes: Path, vectors: Path | None, share: float, seed: int
+    sequences: list[np.ndarray], described: sparse.csr_matrix, share: float, seed: int
 ) -> tuple[list[np.ndarray], sparse.csr_matrix, int]:
     """The same with the cold items last, the features of items in that order, and how many are warm."""
     n_items = last_item(sequences)
-    described = attribute_matrix(attributes, sequences) if vectors is None else vector_matrix(vectors, n_items)
     order = np.concatenate([[0], 1 + np.random.default_rng(seed).permutation(n_items)])
     place = np.argsort(order)
     return [place[items] for items in sequences], described[order], n_items - round(share * n_items)
@@ -110,7 +120,7 @@ def renumbered(
 
 def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
     brought = pd.read_parquet(path)
-    return placed(np.stack(brought["vector"]), brought["item"].to_numpy(), n_items, BUCKETS)
+    return placed(np.stack(brought["vector"].to_list()), brought["item"].to_numpy(), n_items, BUCKETS)
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -128,6 +138,7 @@ def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray]
 def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attributed: bool) -> dict[str, Tensor]:
     """Vectors of the cold items ``[cold, dim]``, by the way they are made."""
     vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
+    assert ranker.model.features is not None
     weight = ranker.model.features.weight.detach().numpy()
     like = normalize(cold) @ normalize(known).T
     like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
@@ -160,4 +171,4 @@ def show(name: str, cold: Asked, usual: Asked, own: Tensor, vectors: Tensor) -> 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 import typer
 from fitting import DEVICE, as_batch, built
+from options import start
 from torch import Tensor
 
 from headwater import config as configuration
@@ -179,4 +180,4 @@ def sequences(config: Config, many: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

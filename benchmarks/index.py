@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import torch
 import typer
+from options import start
 from torch import Tensor
 
 from headwater.scoring import index
@@ -46,9 +47,9 @@ def main(
             made = time.process_time() - begun
             torch.set_num_threads(1)
             rows = torch.arange(count)
-            ways = {
+            ways: dict[str, Among | index.Near] = {
                 "exact": Among(count, rows, matrix),
-                "index": index.Near(path, count, rows, lambda some, matrix=matrix: matrix[some]),
+                "index": index.Near(path, count, rows, matrix.__getitem__),
             }
             seconds = dict.fromkeys(ways, float("inf"))
             lists: dict[str, Tensor] = {}
@@ -80,4 +81,4 @@ def timed(call: Callable[[], T]) -> tuple[float, T]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -15,13 +15,13 @@ import copy
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import typer
 from fitting import as_batch, attribute_matrix, fit, held_out, last_item, read
-from options import MaybeAttributes
+from options import MaybeAttributes, start
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -59,7 +59,7 @@ def main(
         usual = 0.0
         for name, encode in ways(model).items():
             vectors = encoded(encode, cases)  # warms up
-            rate = len(cases) / min(timed(lambda encode=encode: encoded(encode, cases)) for _ in range(TURNS))
+            rate = len(cases) / min(timed(partial(encoded, encode, cases)) for _ in range(TURNS))
             usual = usual or rate
             found = quality(vectors @ matrix.T, cases)
             print(f"{name:<28}{rate:>10,.0f}{rate / usual:>8.2f}{found:>10.4f}", flush=True)
@@ -68,7 +68,7 @@ def main(
         for name, kind in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
             users, items = vectors.to(kind), matrix.to(kind)
             scores = users @ items.T
-            rate = len(cases) / min(timed(lambda users=users, items=items: users @ items.T) for _ in range(TURNS))
+            rate = len(cases) / min(timed(partial(torch.matmul, users, items.T)) for _ in range(TURNS))
             usual = usual or rate
             print(f"{name:<28}{rate:>10,.0f}{rate / usual:>8.2f}{quality(scores.float(), cases):>10.4f}", flush=True)
 
@@ -133,4 +133,4 @@ def quality(scores: Tensor, cases: Cases, batch: int = 512) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -12,14 +12,14 @@ library that the jobs call, in one process, on a GPU where there is one and else
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import typer
 from fitting import as_batch, attribute_matrix, fit, held_out, last_item, quality, read
-from options import MaybeAttributes, Seeds, Threads
+from options import MaybeAttributes, Seeds, Threads, start
 
 from headwater import config as configuration
 from headwater import job
@@ -46,9 +46,9 @@ def main(
     described = attribute_matrix(attributes, sequences) if attributes else None
     print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
     rows = left_padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
-    parts = hybrid.fit_parts(settings.model.blend, rows, last_item(sequences)) if settings.model.hybrid else {}
-    for name, values in beside(sequences, rows, parts).items():
-        print(f"{name:<36}{values}", flush=True)
+    parts = hybrid.fit_parts(settings.blended, rows, last_item(sequences))
+    for name, line in beside(sequences, rows, parts).items():
+        print(f"{name:<36}{line}", flush=True)
     found = [train(sequences, rows, parts, described, settings, seed) for seed in range(1, seeds + 1)]
     for name in found[0]:
         values = np.array([each[name] for each in found])
@@ -81,6 +81,10 @@ def train(
     return found
 
 
+def by_part(part: Neighbours, length: int, items: list[np.ndarray], _: list[np.ndarray]) -> torch.Tensor:
+    return part.scores(torch.from_numpy(left_padded(items, length)))
+
+
 def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neighbours]) -> dict[str, str]:
     """What needs no training, on the test split."""
     n_items, held = last_item(sequences), held_out(sequences, 1)
@@ -88,7 +92,7 @@ def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neigh
     popular = torch.from_numpy(counts - np.arange(n_items + 1) / (2 * n_items + 2))
     scores: dict[str, Scores] = {"popularity": lambda items, _: popular.expand(len(items), -1)}
     for name, part in parts.items():
-        scores[name] = lambda items, _, part=part: part.scores(torch.from_numpy(left_padded(items, rows.shape[1])))
+        scores[name] = partial(by_part, part, rows.shape[1])
     found = {name: measure(each, held, [10], counts) for name, each in scores.items()}
     return {
         name: f"test HR@10 {each.mean('hit_rate', 10):.4f} NDCG@10 {each.mean('ndcg', 10):.4f}"
@@ -97,4 +101,4 @@ def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neigh
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -181,8 +181,9 @@ def last_liked(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
 
 
 def some(held: HeldOut, chosen: np.ndarray) -> HeldOut:
-    lists = ([part[user] for user in chosen] for part in (held.items, held.context, held.seen, held.targets))
-    return HeldOut(held.users[chosen], *lists, held.events_before[chosen])
+    parts = (held.items, held.context, held.seen, held.targets)
+    items, context, seen, targets = ([part[user] for user in chosen] for part in parts)
+    return HeldOut(held.users[chosen], items, context, seen, targets, held.events_before[chosen])
 
 
 def shares(users: int, wanted: list[float], seed: int) -> Iterator[tuple[float, np.ndarray]]:

@@ -24,7 +24,7 @@ import torch
 import torch._dynamo  # what an optimiser imports in its first step
 import typer
 from fitting import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
-from options import MaybeAttributes, Threads
+from options import MaybeAttributes, Threads, start
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from watch import Watch
 
@@ -36,11 +36,12 @@ from headwater.training import readers
 from headwater.training.validation import Cases, ndcg
 
 ROOT = Path(__file__).resolve().parent
-SIZE = {"length": 50, "dim": 128, "layers": 2, "heads": 2, "dropout": 0.2, "batch": 128}
+LENGTH = 50
+SIZE = {"length": LENGTH, "dim": 128, "layers": 2, "heads": 2, "dropout": 0.2, "batch": 128}
 """Of the peers, and of ours like them."""
 LIKE_PEERS = [
     "model.kind=sasrec",
-    f"sequence.max_length={SIZE['length']}",
+    f"sequence.max_length={LENGTH}",
     f"model.dim={SIZE['dim']}",
     f"model.layers={SIZE['layers']}",
     f"model.heads={SIZE['heads']}",
@@ -89,7 +90,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     sequences = [items for items in read(data) if len(items) >= 4]  # what is left to train on has two items or more
-    cases = held_out(sequences, 2).arrays(SIZE["length"])
+    cases = held_out(sequences, 2).arrays(LENGTH)
     print(f"{len(sequences):,} users, {last_item(sequences):,} items, {threads} threads, {minutes:g} minutes each")
     settings = SIZE | {"seconds": 60 * minutes, "every": every, "threads": threads, "seed": seed}
     found = {name: peer(peers, name, sequences, cases, settings) for name in only}
@@ -260,4 +261,4 @@ def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: in
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

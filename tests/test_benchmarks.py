@@ -41,13 +41,18 @@ def data(tmp_path_factory):
     return folder
 
 
-def ran(script, *args, cwd, **sizes):
-    """What a benchmark prints; ``sizes`` become HEADWATER_BENCH_*."""
+def ended(script, *args, cwd, **sizes):
+    """A benchmark that has come to its end; ``sizes`` become HEADWATER_BENCH_*."""
     env = os.environ | {f"HEADWATER_BENCH_{name}": str(size) for name, size in sizes.items()}
     command = [sys.executable, str(ROOT / "benchmarks" / script), *args]
-    ended = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def ran(script, *args, cwd, **sizes):
+    """What it prints."""
+    done = ended(script, *args, cwd=cwd, **sizes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_quality_on_a_published_split(data):
@@ -59,8 +64,22 @@ def test_quality_on_a_published_split(data):
     assert "attributes, as scoring does, 1 " in said
     vectors = np.random.default_rng(1).normal(size=(30, 80))
     pd.DataFrame({"item": range(1, 31), "vector": list(vectors)}).to_parquet(data / "vectors.parquet")
-    brought = (*attributes[:2], "--vectors=vectors.parquet", *settings, "--share=0.2")
+    brought = ("--vectors=vectors.parquet", *settings, "--share=0.2")
     assert "nearest in content, 1 " in ran("cold_items.py", "sequences.txt", *brought, cwd=data)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "line"),
+    [
+        (["sequences.txt", "--set=model.kind=gnn"], 2, "leave_one_out: model.kind: Input should be"),
+        (["nowhere.txt"], 1, "leave_one_out: [Errno 2] No such file or directory: 'nowhere.txt'"),
+        (["sequences.txt", "--seed=3"], 2, "leave_one_out: No such option: --seed"),
+    ],
+)
+def test_what_is_wrong_with_its_command_is_one_line(data, args, code, line):
+    done = ended("leave_one_out.py", *args, cwd=data)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert line in done.stderr
 
 
 def test_quality_ahead_in_time_and_of_stages(data):
@@ -68,6 +87,9 @@ def test_quality_ahead_in_time_and_of_stages(data):
     settings = [f"--set={each}" for each in SMALL]
     said = ran("temporal.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
     assert "hybrid ahead by" in said
+    assert "own items" not in said
+    again = ("--set=model.hybrid=true", "--set=topn.exclude_seen=false")
+    assert "own items" in ran("temporal.py", "events.tsv", *columns, *settings, *again, cwd=data)
     said = ran("stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data)
     assert "pre-trained, then high ratings" in said
 
