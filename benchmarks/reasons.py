@@ -45,14 +45,14 @@ def measure(j: Job) -> dict[str, Any]:
     candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
     frame = lists.histories(rows).toPandas()
-    context = Steps.of(frame).context()
     draws = torch.Generator().manual_seed(1)
     held = held_random = with_event = places = named = most = 0
     seconds = {"lists": 0.0, "reasons": 0.0}
     for start in range(0, len(frame), BATCH):
-        part = slice(start, start + BATCH)
-        history, codes = ranker.pad(frame["item_idx"][part], context[part])
-        seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in frame["seen_items"][part]]
+        part = frame.iloc[start : start + BATCH]
+        steps = Steps.of(part)
+        history, codes = ranker.pad_steps(steps.user, steps.item, steps.context(), len(part))
+        seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in part["seen_items"]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         begun = time.perf_counter()
         variety = Variety.of(topn)

@@ -24,7 +24,7 @@ def test_an_event_has_one_context_on_every_path(spark, tmp_path):
     steps = spark.createDataFrame(rows, STEPS)
     stored = spark.createDataFrame([], schemas.ddl("sequences"))
     sequence = sequences.build(steps, stored, 9)
-    scored = Steps.of(lists.histories(sequence).toPandas()).context()[0]
+    scored = Steps.of(lists.histories(sequence).toPandas()).context()
     evaluated = cases.collect(cases.histories(steps, 9), 9).context[0]
     trained = {
         name: readers.read_all(snapshot.export(snapshot.training_rows(pieces, 9, 9), tmp_path / name, {}, 1, 1).files)[

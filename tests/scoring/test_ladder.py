@@ -43,6 +43,18 @@ def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
     assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
 
 
+def test_what_stands_anyway_is_what_a_list_of_popular_items_alone_would_hold():
+    draws = np.random.default_rng(5)
+    size, n = 60, 5
+    ladder = Ladder(catalogue(draws.permutation(size).astype(float)))
+    taken = [draws.choice(np.arange(1, size + 9), k, replace=False) for k in (0, 4, 30, 1)]  # from size on: newcomers
+    left = [[item for item in ladder.popular if item not in seen] for seen in taken]
+    listed = np.array([[items[place] for place in (0, n, n - 1, 2 * n, 1)] for items in left])
+    listed[3, 2] = 0
+    expected = [[item in items[:n] for item in row] for row, items in zip(listed, left, strict=True)]
+    assert ladder.stands_anyway(listed, taken).tolist() == expected
+
+
 def test_scores_go_on_below_the_lowest_and_what_is_missing_is_nothing():
     rows = fill(Ladder(SHOP), [1, 2], [3], [], 4, lowest=0.5)
     assert [(row.item_idx, row.score) for row in rows[:2]] == [(4, -0.5), (5, -1.5)]

@@ -12,10 +12,22 @@ def left_padded(histories: Sequence[Sequence[int] | np.ndarray], length: int | N
 
     Without ``length`` the longest history sets it; it is 1 at least.
     """
-    width = max(map(len, histories), default=1) or 1 if length is None else length
-    rows = np.zeros((len(histories), width), dtype=np.int64)
-    for row, history in zip(rows, histories, strict=True):
-        if len(history):
-            last = history[-width:]
-            row[-len(last) :] = last
+    count = np.fromiter(map(len, histories), np.int64, len(histories))
+    width = max(int(count.max(initial=0)), 1) if length is None else length
+    return placed(np.repeat(np.arange(len(count)), count), joined(histories), len(count), width)
+
+
+def joined(histories: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """All histories one after the other, int64."""
+    return np.concatenate([np.empty(0, np.int64), *(np.asarray(history, np.int64) for history in histories)])
+
+
+def placed(row: np.ndarray, values: np.ndarray, n_rows: int, width: int) -> np.ndarray:
+    """The last ``width`` values of each row at its end, int64 ``[n_rows, width]``, with 0 before fewer. ``row``: to which row
+    each of ``values`` belongs, ascending."""
+    rows = np.zeros((n_rows, width), dtype=np.int64)
+    end = np.bincount(row, minlength=n_rows).cumsum()
+    column = width + np.arange(len(row)) - end[row]
+    kept = column >= 0
+    rows[row[kept], column[kept]] = values[kept]
     return rows

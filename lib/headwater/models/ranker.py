@@ -7,7 +7,7 @@ that was moved to a GPU (``on``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.models.base import SequenceModel
-from headwater.models.histories import left_padded
+from headwater.models.histories import joined, placed
 from headwater.models.neighbours import Evidence, Neighbours
 
 ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
@@ -126,19 +126,20 @@ class Ranker:
         """Vectors of length 1 of all items, ``[items + 1, dim]``."""
         return torch.nn.functional.normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
-    def pad(self, items: Iterable[Any], context: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    def pad(self, items: Sequence[Any], context: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
 
         Items that the model does not know (new since its training) are left out.
         """
-        known: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for history, codes in zip(items, context, strict=True):
-            item = np.asarray(history, dtype=np.int64)
-            keep = (item > 0) & (item <= self.n_items)
-            known[0].append(item[keep])
-            known[1].append(np.asarray(codes, dtype=np.int64)[keep])
-        item_rows, context_rows = (torch.from_numpy(left_padded(part, self.max_length)) for part in known)
-        return item_rows, context_rows
+        user = np.repeat(np.arange(len(items)), [len(history) for history in items])
+        return self.pad_steps(user, joined(items), joined(context), len(items))
+
+    def pad_steps(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, users: int) -> tuple[Tensor, Tensor]:
+        """The same of the events of all users in one row, user after user, oldest first."""
+        known = (item > 0) & (item <= self.n_items)
+        rows = (placed(user[known], part[known], users, self.max_length) for part in (item, context))
+        items, codes = map(torch.from_numpy, rows)
+        return items, codes
 
     @torch.inference_mode()
     def query(self, items: Tensor, context: Tensor) -> Query:

@@ -7,7 +7,7 @@ stands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -45,14 +45,21 @@ class Ladder:
         self.place = np.full(len(catalogue.available), len(catalogue.available))
         self.place[self.popular] = np.arange(len(self.popular))
 
-    def stands_anyway(self, listed: np.ndarray, taken: np.ndarray) -> np.ndarray:
-        """Bool ``[n]``: which items of a list this long would stand in it for being popular alone, whatever its user did.
+    def stands_anyway(self, listed: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
+        """Bool ``[users, n]``: which items of lists this long would stand in them for being popular alone, whatever their
+        users did.
 
-        ``listed`` int64 ``[n]``, 0 where a list is shorter; ``taken``: what may not be listed.
+        ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``taken``: for each user what may not be listed, int64.
         """
-        ahead = np.sort(self.place[np.unique(taken[taken < len(self.place)])])
-        place = self.place[listed]
-        return (listed > 0) & (place - np.searchsorted(ahead, place) < len(listed))
+        users, n = listed.shape
+        user = np.repeat(np.arange(users), [len(items) for items in taken])
+        item = np.concatenate([*taken, np.empty(0, np.int64)])
+        known = item < len(self.place)
+        span = len(self.place) + 1
+        gone = np.unique(user[known] * span + self.place[item[known]])  # places, user after user
+        place, first = self.place[listed], np.arange(users)[:, None] * span
+        ahead = np.searchsorted(gone, first + place) - np.searchsorted(gone, first)
+        return (listed > 0) & (place - ahead < n)
 
     def fill(
         self,

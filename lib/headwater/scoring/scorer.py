@@ -94,7 +94,7 @@ class Scorer:
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
         """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
-        history, context = self.ranker.pad(steps.items(), steps.context())
+        history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
         seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
         seen = left_out(steps, seen, self.topn, now, self.ranker.max_length)
@@ -163,13 +163,13 @@ class Scorer:
         whatever a user did: bool of the same shape."""
         if not self.ranker.blend.get("recency"):
             return torch.zeros(items.shape, dtype=torch.bool)
-        anyway = [
-            self.groups[group].ladder.stands_anyway(listed, seen)
-            for group, listed, seen in zip(member, items.numpy(), users.seen, strict=True)
-        ]
+        anyway = np.zeros(items.shape, dtype=bool)
+        for place, group in enumerate(self.groups):
+            some = np.flatnonzero(member == place)
+            anyway[some] = group.ladder.stands_anyway(items.numpy()[some], [users.seen[user] for user in some])
         everybodys = shared.users[:, -1:] * self.ranker.recency[items]
         most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
-        return most & torch.from_numpy(np.array(anyway, dtype=bool).reshape(items.shape))
+        return most & torch.from_numpy(anyway)
 
     def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
         """Let the rows of what was bought before say so."""
@@ -184,6 +184,8 @@ class Scorer:
     def _fill(self, frame: pd.DataFrame, users: Users, member: np.ndarray) -> None:
         """Fill the gaps at the end of lists from the ladder; item 0 stays where nothing is left."""
         items, scores = _by_user(frame, self.topn.n), frame["score"].to_numpy().reshape(len(users), -1)
+        if items.all():
+            return
         steps, types = users.steps.items(), users.steps.types()
         rows: list[Row] = []
         for user in np.flatnonzero((items == 0).any(axis=1)):

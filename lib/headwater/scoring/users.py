@@ -59,10 +59,9 @@ class Steps:
         """Beside ``items``."""
         return np.split(self.type, self.start[1:-1])
 
-    def context(self) -> list[np.ndarray]:
-        """Beside ``items``: what surrounds each (``models.context``)."""
-        first = np.diff(self.user, prepend=-1) > 0
-        return np.split(context.pack(self.type, self.at, self.value, first), self.start[1:-1])
+    def context(self) -> np.ndarray:
+        """Beside ``item``: what surrounds each (``models.context``)."""
+        return context.pack(self.type, self.at, self.value, np.diff(self.user, prepend=-1) > 0)
 
     def oldest(self) -> np.ndarray:
         """When each user's first step was, ``[users]``; ``inf`` where there is none."""
