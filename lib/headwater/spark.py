@@ -45,6 +45,8 @@ SETTINGS = {
     "spark.sql.codegen.cache.maxEntries": "5000",
     # what is cached is read a few times and let go; to find what compresses it took a fifth of ingest
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    # upper and lower case by Java, not by a library that makes tables of all of Unicode for a second first
+    "spark.sql.icu.caseMappings.enabled": "false",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
     **_without_dictionaries(HARDLY_REPEATED),
@@ -64,10 +66,11 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
 }
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
 """Java options of a local session: the optimising compiler takes half of a short job's CPU and never earns it back.
 
-Alone, the other compiler would get a code cache that a long session fills, hence its size. These come before
+What Spark makes of the reading of lines is one method, longer than Java would compile unasked. Alone, the other compiler
+would get a code cache that a long session fills, hence its size. These come before
 ``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back for long computations.
 """
 LASTING = {

@@ -51,17 +51,19 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
     Lines equal to ``header`` get the reason ``header``; which of them is the file's own is settled later.
     """
     value = F.col("value")
-    bare = F.rtrim(value, F.lit("\r"))
+    # most lines need neither trimming nor cutting, and both count the characters of all of a line
+    bare = F.when(F.endswith(value, F.lit("\r")), F.rtrim(value, F.lit("\r"))).otherwise(value)
     bare = F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
     reason: Column = F.when(value.isNull(), "tombstone")
     reason = reason.when(F.octet_length(value) > max_line_bytes, "line_too_long")
     reason = reason.when(~F.is_valid_utf8(value), "not_utf8")
     reason = reason.when(F.contains(value, F.lit("\0")), "nul_byte")
-    reason = reason.when(F.trim(F.translate(bare, "\t", " ")) == "", "empty_line")
+    reason = reason.when(F.ltrim(bare, F.lit(" \t")) == "", "empty_line")
     if header is not None:
         reason = reason.when(bare == header, "header")
-    raw = F.replace(F.left(F.make_valid_utf8(value), F.lit(RAW_CHARACTERS)), F.lit("\0"), F.lit("\ufffd"))
-    raw = F.coalesce(raw, F.lit(""))
+    valid = F.make_valid_utf8(value)
+    short = F.when(F.octet_length(value) > RAW_CHARACTERS, F.left(valid, F.lit(RAW_CHARACTERS))).otherwise(valid)
+    raw = F.coalesce(F.replace(short, F.lit("\0"), F.lit("\ufffd")), F.lit(""))
     framed = frame.select("source_file", "position", raw.alias("raw"), bare.alias("bare"), reason.alias("reason"))
     return framed.withColumn("line", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
 

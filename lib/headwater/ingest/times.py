@@ -56,7 +56,7 @@ def _iso(upper: Column, time_zone: str) -> Column:
     local = F.when(F.length(upper) > 10, upper).otherwise(F.concat(upper, F.lit("T00:00:00")))
     has_offset = (F.length(upper) > 10) & F.rlike(upper, F.lit(OFFSET))
     whole = F.when(has_offset, upper).otherwise(F.concat(local, F.lit(f" {time_zone}")))
-    return F.when(F.rlike(upper, F.lit(ISO)), F.translate(whole, ",", ".").try_cast("timestamp"))
+    return F.when(F.rlike(upper, F.lit(ISO)), F.replace(whole, F.lit(","), F.lit(".")).try_cast("timestamp"))
 
 
 def _epoch(upper: Column) -> Column:
