@@ -52,8 +52,11 @@ def by_own(counts: np.ndarray) -> Scores:
     fallback = torch.from_numpy(counts / (counts.sum() + 1))
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
-        own = [np.bincount(history, minlength=len(counts))[: len(counts)] for history in items]
-        return torch.from_numpy(np.stack(own)) + fallback
+        found = fallback.repeat(len(items), 1)
+        for row, history in zip(found, items, strict=True):
+            known = torch.from_numpy(history[history < len(row)])
+            row.index_add_(0, known, torch.ones(len(known), dtype=row.dtype))
+        return found
 
     return scores
 
