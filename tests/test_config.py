@@ -76,6 +76,7 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["train.start_from=3"], "train.start_from carries over what features mean: name some in model.features"),
         (["evaluate.targets=[]"], "evaluate.targets: Tuple should have at least 1 item"),
         (["evaluate.targets=[impression]"], "evaluate.targets.0"),
+        (["topn.max_repeats=3"], "max_repeats has no effect beside exclude_seen"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
         (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),

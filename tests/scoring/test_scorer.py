@@ -150,6 +150,15 @@ def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_pat
     rows = listed(Scorer(artifact.ranker(tmp_path), catalogue(), topn).lists(users([9, 4, 5, 4, 9, 4])), "u0")
     assert rows["item_idx"][:3].tolist() == [4, 9, 5]
     assert (rows["because_idx"] == rows["item_idx"]).tolist() == [True] * 3 + [False] * 2
+    few = topn.model_copy(update={"max_repeats": 2})
+    fewer = listed(Scorer(artifact.ranker(tmp_path), catalogue(), few).lists(users([9, 4, 5, 4, 9, 4])), "u0")
+    assert fewer["item_idx"][:2].tolist() == [4, 9]
+    assert fewer["item_idx"][2:4].tolist() == rows["item_idx"][3:].tolist()  # what stood below has moved up
+    assert not set(fewer["item_idx"][2:]) & {4, 5, 9}
+    few = Topn(n=ITEMS + 4, exclude_seen=False, max_repeats=2)
+    assert (
+        len(Scorer(artifact.ranker(tmp_path), catalogue(), few).lists(users([9, 4, 5]))) == ITEMS + 4
+    )  # nothing else is left
 
 
 def test_what_is_due_again_stands_in_the_list_and_says_so(model):

@@ -236,6 +236,7 @@ class Topn(Section):
     exclude_seen: bool = True
     exclude: tuple[Exclusion, ...] = ()
     repeat: Repeat = Repeat()
+    max_repeats: Annotated[int, Field(ge=0)] = 0
     batch_users: Positive = 1_024
     use_gpu: bool | Literal["auto"] = "auto"
     variety: Rule = "mmr"
@@ -256,6 +257,8 @@ class Topn(Section):
     def _excludes_once(self) -> Topn:
         if self.exclude_seen and self.exclude:
             raise ValueError("exclude has no effect beside exclude_seen, which leaves out all that was ever seen")
+        if self.exclude_seen and self.max_repeats:
+            raise ValueError("max_repeats has no effect beside exclude_seen, which leaves out all that was ever seen")
         return self
 
     @model_validator(mode="after")

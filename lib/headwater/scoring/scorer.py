@@ -95,10 +95,10 @@ class Scorer:
         """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
         history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
-        seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
+        had = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
-        seen = left_out(steps, seen, self.topn, now, self.ranker.max_length)
-        return Users(frame["user_id"].to_numpy(), steps, history, context, seen), now
+        seen = left_out(steps, had, self.topn, now, self.ranker.max_length)
+        return Users(frame["user_id"].to_numpy(), steps, history, context, had, seen), now
 
     def _top(self, users: Users, member: np.ndarray, own: Taste, now: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """The Top-N of each user, as rows and as items ``[users, n]``."""
@@ -127,7 +127,7 @@ class Scorer:
     def _picked(self, asked: Asked, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
         """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
         n = self.topn.n
-        scores, items = self.candidates.best(asked, users.blocked(), self.width)
+        scores, items = self._best(asked, users)
         picked = torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
         for place, group in enumerate(self.groups):
             some = np.flatnonzero(member == place)
@@ -139,6 +139,20 @@ class Scorer:
             for whole, part in zip(picked, found, strict=True):
                 whole[some] = part
         return picked
+
+    def _best(self, asked: Asked, users: Users) -> tuple[Tensor, Tensor]:
+        """The candidates of each user: scores and items ``[users, width]``, with ``topn.max_repeats`` no more than so many
+        that the user had before."""
+        scores, items = self.candidates.best(asked, users.blocked(), self.width)
+        if not self.topn.max_repeats:
+            return scores, items
+        again = users.have_had(items)
+        again &= again.cumsum(dim=1) <= self.topn.max_repeats
+        new = self.candidates.best(asked, replace(users, seen=users.had).blocked(), self.width)
+        scores = torch.cat([scores.masked_fill(~again, -torch.inf), new[0]], dim=1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        items = torch.cat([items, new[1]], dim=1).gather(1, order).masked_fill(scores == -torch.inf, 0)
+        return scores[:, : self.width], items[:, : self.width]
 
     def _explained(
         self, users: Users, query: Query, shared: Query, member: np.ndarray, scores: Tensor, items: Tensor

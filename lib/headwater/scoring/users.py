@@ -94,15 +94,22 @@ def _joined(arrays: pd.Series, kind: type) -> np.ndarray:
     return np.concatenate([*map(np.asarray, arrays), np.empty(0, kind)]).astype(kind)
 
 
+def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    rows = np.repeat(np.arange(len(items)), [len(some) for some in items])
+    return torch.from_numpy(rows), torch.from_numpy(np.concatenate([*items, np.empty(0, np.int64)]))
+
+
 @dataclass(frozen=True)
 class Users:
     """``steps``: what they did, also with items that the model does not know; ``history`` and ``context`` int64
-    ``[users, seq]``, what it knows of them, left-padded; ``seen``: an int64 array a user, what must not be listed."""
+    ``[users, seq]``, what it knows of them, left-padded; ``had``: an int64 array a user, all items that they ever had;
+    ``seen``: those of them, and others, that must not be listed."""
 
     ids: np.ndarray
     steps: Steps
     history: Tensor
     context: Tensor
+    had: list[np.ndarray]
     seen: list[np.ndarray]
 
     def __len__(self) -> int:
@@ -110,17 +117,23 @@ class Users:
 
     def of(self, places: np.ndarray) -> Users:
         """Some of the users, their places ascending."""
-        seen = [self.seen[place] for place in places]
-        return Users(self.ids[places], self.steps.of_users(places), self.history[places], self.context[places], seen)
+        had, seen = ([part[place] for place in places] for part in (self.had, self.seen))
+        steps = self.steps.of_users(places)
+        return Users(self.ids[places], steps, self.history[places], self.context[places], had, seen)
 
     def having_seen(self, items: np.ndarray) -> Users:
         """The same users, who must not be shown ``items`` ``[users, n]`` either; 0 is none."""
         return replace(self, seen=[np.union1d(old, new[new > 0]) for old, new in zip(self.seen, items, strict=True)])
 
     def blocked(self) -> tuple[Tensor, Tensor]:
-        """What is seen as pairs: rows and items, int64 ``[pairs]`` each."""
-        rows = np.repeat(np.arange(len(self)), [len(items) for items in self.seen])
-        return torch.from_numpy(rows), torch.from_numpy(np.concatenate([*self.seen, np.empty(0, np.int64)]))
+        """What must not be listed as pairs: rows and items, int64 ``[pairs]`` each."""
+        return _pairs(self.seen)
+
+    def have_had(self, items: Tensor) -> Tensor:
+        """Which of the items int64 ``[users, n]`` each user had before, bool of the same shape."""
+        rows, had = _pairs(self.had)
+        size = int(max(items.max(), had.max())) + 1 if len(had) else 1
+        return torch.isin(torch.arange(len(self)).unsqueeze(1) * size + items, rows * size + had)
 
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Items and event types at places of the history ``[users, n]``, flat; 0 where the place is -1."""
