@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from headwater import job
-from headwater.errors import HeadwaterError
 
 ATTRIBUTES = typer.Option("--attributes", help="JSON: item → list of attributes")
 
@@ -21,11 +20,7 @@ Threads = Annotated[int, typer.Option("--threads", help="of this process")]
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a benchmark by its command line; a wrong flag, config or file is one line, as it is for a job."""
+    """Run a benchmark by its command line, as a job is (``job.start``); what its file says of it is its help."""
     app = typer.Typer(add_completion=False)
     app.command(help=sys.modules["__main__"].__doc__)(main)
-    try:
-        job.start(app)
-    except (HeadwaterError, OSError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, HeadwaterError) else 1)
+    job.start(app)

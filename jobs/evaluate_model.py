@@ -101,7 +101,7 @@ def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Meas
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
         yield ALONE, evaluation.model(ranker.alone())
-    for name in evaluation.baselines:
+    for name in evaluation.baseline_names:
         yield name, evaluation.baseline(name)
 
 

@@ -91,12 +91,17 @@ def run(
 
 
 def start(app: typer.Typer) -> None:
-    """Parse the command line; a wrong flag is one line and exit code 2."""
+    """Parse the command line; a wrong flag is one line and exit code 2. So is, with
+    its own code, a HeadwaterError or OSError outside ``run``."""
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
         line = error.format_message().rstrip(".")
         _fail(Path(sys.argv[0]).stem, f"{line} (--help shows the flags)", UsageError.exit_code)
+    except HeadwaterError as error:
+        _fail(Path(sys.argv[0]).stem, str(error), error.exit_code)
+    except OSError as error:
+        _fail(Path(sys.argv[0]).stem, str(error), 1)
 
 
 def _fail(name: str, line: str, code: int) -> NoReturn:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
 from headwater.models import context
-from headwater.models.histories import left_padded
+from headwater.models.histories import flat, left_padded
 from headwater.schemas import EVENT_TYPES
 from headwater.training.validation import Cases
 
@@ -54,7 +54,7 @@ class HeldOut:
         items, context, seen, targets = ([part[user] for user in users] for part in every)
         starts = [np.cumsum([0, *map(len, part)]) for part in (seen, targets)]
         item, codes = left_padded(items, max_length), left_padded(context, max_length)
-        return Cases(item, codes, starts[0], _joined(seen), starts[1], _joined(targets))
+        return Cases(item, codes, starts[0], flat(seen)[1], starts[1], flat(targets)[1])
 
 
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
@@ -189,7 +189,3 @@ def _case(seen: Column, targets: Column) -> list[Column]:
     steps = [F.col(f"steps.{step}").alias(name) for name, step in read.items()]
     before = F.coalesce("events_before", F.lit(0)).alias("events_before")
     return [F.col("user_id"), *steps, seen.alias("seen"), targets.alias("targets"), before]
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)

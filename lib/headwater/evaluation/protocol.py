@@ -89,7 +89,7 @@ class Evaluation:
         return self._measure(scores, ranker.unit, Variety.of(self.config.topn))
 
     @property
-    def baselines(self) -> tuple[str, ...]:
+    def baseline_names(self) -> tuple[str, ...]:
         """Those of ``BASELINES`` that say something: no list holds a user's own items where seen ones are left out."""
         return tuple(name for name in BASELINES if name != "own_items" or not self.config.topn.exclude_seen)
 

@@ -12,14 +12,14 @@ def left_padded(histories: Sequence[Sequence[int] | np.ndarray], length: int | N
 
     Without ``length`` the longest history sets it; it is 1 at least.
     """
-    count = np.fromiter(map(len, histories), np.int64, len(histories))
-    width = max(int(count.max(initial=0)), 1) if length is None else length
-    return placed(np.repeat(np.arange(len(count)), count), joined(histories), len(count), width)
+    width = max(map(len, histories), default=1) or 1 if length is None else length
+    return placed(*flat(histories), len(histories), width)
 
 
-def joined(histories: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
-    """All histories one after the other, int64."""
-    return np.concatenate([np.empty(0, np.int64), *(np.asarray(history, np.int64) for history in histories)])
+def flat(histories: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All histories one after the other: to which each value belongs, ascending, and the values, int64."""
+    values = [np.empty(0, np.int64), *(np.asarray(history, np.int64) for history in histories)]
+    return np.repeat(np.arange(len(histories)), [len(history) for history in histories]), np.concatenate(values)
 
 
 def placed(row: np.ndarray, values: np.ndarray, n_rows: int, width: int) -> np.ndarray:

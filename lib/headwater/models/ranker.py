@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.models.base import SequenceModel
-from headwater.models.histories import joined, placed
+from headwater.models.histories import flat, placed
 from headwater.models.neighbours import Evidence, Neighbours
 
 ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
@@ -131,8 +131,9 @@ class Ranker:
 
         Items that the model does not know (new since its training) are left out.
         """
-        user = np.repeat(np.arange(len(items)), [len(history) for history in items])
-        return self.pad_steps(user, joined(items), joined(context), len(items))
+        (user, item), (beside, codes) = flat(items), flat(context)
+        assert np.array_equal(user, beside), "each event has a context"
+        return self.pad_steps(user, item, codes, len(items))
 
     def pad_steps(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, users: int) -> tuple[Tensor, Tensor]:
         """The same of the events of all users in one row, user after user, oldest first."""

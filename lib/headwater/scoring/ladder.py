@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from headwater.models.histories import flat
 from headwater.models.transitions import DECAY, WINDOW
 from headwater.scoring.catalogue import Catalogue
 
@@ -52,8 +53,7 @@ class Ladder:
         ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``taken``: for each user what may not be listed, int64.
         """
         users, n = listed.shape
-        user = np.repeat(np.arange(users), [len(items) for items in taken])
-        item = np.concatenate([*taken, np.empty(0, np.int64)])
+        user, item = flat(taken)
         known = item < len(self.place)
         span = len(self.place) + 1
         gone = np.unique(user[known] * span + self.place[item[known]])  # places, user after user

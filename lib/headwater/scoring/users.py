@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headwater.models import context
+from headwater.models.histories import flat
 from headwater.schemas import EVENT_TYPES
 
 
@@ -95,8 +96,8 @@ def _joined(arrays: pd.Series, kind: type) -> np.ndarray:
 
 
 def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    rows = np.repeat(np.arange(len(items)), [len(some) for some in items])
-    return torch.from_numpy(rows), torch.from_numpy(np.concatenate([*items, np.empty(0, np.int64)]))
+    rows, flat_items = map(torch.from_numpy, flat(items))
+    return rows, flat_items
 
 
 @dataclass(frozen=True)
