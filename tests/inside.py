@@ -25,7 +25,7 @@ class Inside:
         file = root / "site.yaml"
         file.write_text(yaml.safe_dump({"paths": paths, "spark": {"spark.sql.shuffle.partitions": "2"}, **settings}))
         self.config: Config = load([file])
-        self.tables = Warehouse(spark, str(self.root), 60)
+        self.tables = Warehouse(spark, str(self.root), 60, self.config.tables.deletion_vectors)
 
     def call(self, job: str, body: str, *args, **settings) -> dict:
         """Run function ``body`` of ``jobs/<job>.py``; ``settings`` replace whole sections of the config."""

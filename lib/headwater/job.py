@@ -64,7 +64,9 @@ class Job:
     def warehouse(self) -> Warehouse:
         from headwater.tables import Warehouse
 
-        return Warehouse(self.spark, self.config.paths.warehouse, self.config.tables.lock_timeout_seconds)
+        settings = self.config.tables
+        root, timeout = self.config.paths.warehouse, settings.lock_timeout_seconds
+        return Warehouse(self.spark, root, timeout, settings.deletion_vectors)
 
 
 def run(

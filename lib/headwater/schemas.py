@@ -166,6 +166,9 @@ KEYS: dict[str, tuple[str, ...]] = {
 
 PARTITIONS: dict[str, tuple[str, ...]] = {"events": ("event_date",)}
 
+REPLACED = ("sequences", "topn", "sections")
+"""Tables of which a round replaces the rows of some users, wherever they lie."""
+
 CHANGE_FEED = ("events", "sequences", "topn")
 """Tables whose changes a later job follows, by version."""
 

@@ -79,8 +79,6 @@ LASTING = {
     "spark.sql.leafNodeDefaultParallelism": "1",
     "spark.sql.files.minPartitionNum": str(os.cpu_count() or 1),
     "spark.databricks.delta.snapshotPartitions": "1",
-    # rounds look for users, who are in all files; to ask which files to skip is a job for each query
-    "spark.databricks.delta.stats.skipping": "false",
     # what a round appends is small and packed later; what it rewrites is `topn` and `sequences` as a whole
     **_without_dictionaries(SELDOM_REPEATED),
 }

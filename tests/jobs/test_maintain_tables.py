@@ -71,9 +71,16 @@ def files_that_hold(folder, text):
 
 
 @pytest.fixture
-def shop(spark, tmp_path):
+def marks():
+    """Whether rows that are replaced are only marked as gone."""
+    return False
+
+
+@pytest.fixture
+def shop(spark, tmp_path, marks):
     """Three people, one with an id that is SQL, through ingest and build; a rejected line of two of them."""
-    site = Inside(spark, tmp_path / "site", {"sequence": {"max_length": 10}})
+    settings = {"sequence": {"max_length": 10}, "tables": {"deletion_vectors": marks}}
+    site = Inside(spark, tmp_path / "site", settings)
     dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
     rows = [(user, item, k) for user in (NASTY, "ann", "bob") for k, item in enumerate("abc")]
     write(site, "day1.json", *rows, dirt=dirt)
@@ -83,6 +90,7 @@ def shop(spark, tmp_path):
     return site
 
 
+@pytest.mark.parametrize("marks", [False, True])
 def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(shop):
     tables = shop.tables
     assert files_that_hold(shop.root, "OR 1=1")

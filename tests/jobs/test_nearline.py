@@ -22,6 +22,7 @@ from headwater.job import Job
 from headwater.nearline import lists, sequences, stream
 from headwater.nearline.events import Intake
 from headwater.nearline.shelf import Shelf
+from headwater.tables import log
 from headwater.tracking import Registry
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
@@ -49,13 +50,18 @@ def kafka(tmp_path_factory):
     running.close()
 
 
-def copy_of(trained, folder, *topics) -> Site:
-    """The shop after its first night, at a path of its own, with Kafka sources beside its files."""
+def copy_of(trained, folder, *topics, **settings) -> Site:
+    """The shop after its first night, at a path of its own, with Kafka sources beside its files and sections of the config."""
     shutil.copytree(trained, folder, symlinks=True)
     sources = [*shop.CONFIG["ingest"]["sources"], *topics]
-    return Site(
-        folder, yaml.safe_load(yaml.safe_dump({**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}}))
-    )
+    config = {**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}, **settings}
+    return Site(folder, yaml.safe_load(yaml.safe_dump(config)))
+
+
+def marked(site, table):
+    """How often a commit marked rows of a table as gone instead of writing their files anew."""
+    commits = log.local(site.warehouse / table)
+    return sum(int(commit.metrics.get("numTargetDeletionVectorsAdded", 0)) > 0 for commit in commits)
 
 
 def topic_of(kafka, name, **more):
@@ -174,9 +180,11 @@ def test_messages_end_in_events_or_in_quarantine_with_their_place_and_are_taken_
 
 
 def test_a_stream_killed_at_every_stage_loses_and_doubles_no_message(trained, tmp_path, spark, kafka):
+    """The one that is killed marks rows where the other writes files anew, in tables that were there before."""
     name = kafka.make("orders")
-    killed_site = copy_of(trained, tmp_path / "killed", topic_of(kafka, name, max_messages=200))
-    clean = copy_of(trained, tmp_path / "clean", topic_of(kafka, name, max_messages=200))
+    topic, marks = topic_of(kafka, name, max_messages=200), {"deletion_vectors": True}
+    killed_site = copy_of(trained, tmp_path / "killed", topic, tables=marks)
+    clean = copy_of(trained, tmp_path / "clean", topic)
     # the other instants are those of the jobs, whose bodies these are: tests/jobs/test_kills.py
     instants = ("ingest_events:after_plan", "build_sequences:after_merge", "score_topn:after_topn")
     for number, instant in enumerate(instants):
@@ -188,13 +196,15 @@ def test_a_stream_killed_at_every_stage_loses_and_doubles_no_message(trained, tm
     found = of_tables(killed_site, spark)
     assert len(found["events"]) == len({row[0] for row in found["events"]}) == 720 + len(instants) * 5 * 20
     assert found == of_tables(clean, spark)
+    assert all(marked(killed_site, table) and not marked(clean, table) for table in ("sequences", "topn"))
     history = killed_site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
     assert len(history) == len(set(history))
 
 
 def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
     name = kafka.make("live")
-    site = copy_of(trained, tmp_path / "site", topic_of(kafka, name, starting="latest"))
+    live = topic_of(kafka, name, starting="latest")
+    site = copy_of(trained, tmp_path / "site", live, tables={"deletion_vectors": True})
     kafka.send(name, clicks("u5", 3))
     command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
     process = subprocess.Popen(
@@ -207,7 +217,7 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(1)
-        kafka.send(name, clicks("newcomer", 3))
+        kafka.send(name, [*clicks("newcomer", 3), *clicks("u1", 3)])
         while not [user for (user,) in site.rows(spark, "topn", "user_id") if user == "newcomer"]:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
@@ -219,7 +229,8 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
         raise
     assert process.returncode == 0, err[-2000:]
     closing = json.loads(out.strip().splitlines()[-1])
-    assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 3, 1)
+    assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 6, 2)
+    assert marked(site, "topn")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from headwater import schemas
 from headwater.errors import TableError
-from headwater.tables import locks, log
+from headwater.tables import Warehouse, locks, log
 
 NOW = datetime(2026, 1, 1)
 
@@ -123,6 +123,44 @@ def test_a_busy_table_is_named_after_the_timeout(tmp_path):
         pass  # the kernel freed the dead writer's lock
 
 
+def lists(spark, *rows):
+    full = [(user, rank, item, 1.0, "", "model", 1, NOW, NOW, None) for user, rank, item in rows]
+    return spark.createDataFrame(full, schemas.ddl("topn"))
+
+
+def data_files(warehouse, table):
+    return {Path(file.removeprefix("file:")) for file in warehouse.read(table).inputFiles()}
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_replaced_rows_are_marked_and_their_files_stay_where_a_site_asks_for_it(spark, tmp_path, was_there):
+    plain, marking = (Warehouse(spark, str(tmp_path / "warehouse"), 60, marks) for marks in (False, True))
+    (plain if was_there else marking).create("topn")
+    first = [(f"u{user}", rank, f"i{rank}") for user in range(500) for rank in (1, 2)]
+    plain.append(lists(spark, *first).coalesce(1), "topn", {"job": "t"})
+    before, version = data_files(plain, "topn"), plain.version("topn")
+    marking.create("topn")
+    new = [("u7", 1, "i9"), ("u7", 2, None)]
+    counts = marking.merge(lists(spark, *new), "topn", {"job": "t"}, delete_when="new.item_id IS NULL")
+    assert counts == {"inserted": 0, "updated": 1, "deleted": 1}
+    assert next(marking.commits("topn")).metrics["numTargetRowsCopied"] == "0"
+    assert before < data_files(marking, "topn")
+    rows = {(row["user_id"], row["rank"]): row["item_id"] for row in marking.read("topn").collect()}
+    wanted = {(user, rank): item for user, rank, item in first}
+    del wanted["u7", 2]
+    assert rows == {**wanted, ("u7", 1): "i9"}
+    feed = marking.changes("topn", version, marking.version("topn")).select("_change_type", "rank", "item_id")
+    assert sorted(map(tuple, feed.collect())) == [
+        ("delete", 2, "i2"),
+        ("update_postimage", 1, "i9"),
+        ("update_preimage", 1, "i1"),
+    ]
+    assert plain.read("topn").count() == 999, "what is marked is there for who would not mark anything"
+    marking.purge("topn")
+    assert not before & data_files(marking, "topn")
+    assert plain.read("topn").count() == 999
+
+
 def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch):
     names = [f"{n:05d}" for n in range(3_000)]
     warehouse.append(items(spark, *((name, n, name) for n, name in enumerate(names))), "items", {"job": "t"})
@@ -134,6 +172,21 @@ def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch
     after = {Path(file) for file in warehouse.read("items").inputFiles()}
     assert (len(after - large), after & large) == (1, large)
     assert warehouse.read("items").count() == 3_003
+
+
+def test_packing_writes_a_large_file_anew_where_much_of_it_is_marked(spark, tmp_path, monkeypatch):
+    marking = Warehouse(spark, str(tmp_path / "warehouse"), 60, True)
+    marking.create("topn")
+    marking.append(lists(spark, *((f"u{n}", 1, f"i{n}") for n in range(5_000))).coalesce(1), "topn", {"job": "t"})
+    (large,) = data_files(marking, "topn")
+    monkeypatch.setattr("headwater.tables.warehouse.PACKED_BYTES", large.stat().st_size)
+    stays = []
+    for users in (range(100), range(100, 500)):  # a fiftieth, a tenth
+        marking.merge(lists(spark, *((f"u{n}", 1, "new") for n in users)), "topn", {"job": "t"})
+        marking.pack("topn")
+        stays.append(large in data_files(marking, "topn"))
+    assert stays == [True, False]
+    assert marking.read("topn").groupBy("item_id").count().where("count > 1").collect() == [("new", 500)]
 
 
 def test_a_commit_counts_the_rows_that_it_wrote(spark, warehouse):

@@ -303,6 +303,7 @@ class Maintain(Section):
 
 class Tables(Section):
     lock_timeout_seconds: Positive = 600
+    deletion_vectors: bool = False
 
 
 class Config(Section):

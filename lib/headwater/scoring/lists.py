@@ -110,5 +110,4 @@ def _scorer(shipped: Shipped, rules: str) -> Scorer:
 
 @lru_cache(maxsize=1)
 def _open(name: str) -> Ranker:
-
     return artifact.ranker(Path(SparkFiles.get(name)) / "model")

@@ -1,8 +1,8 @@
 """Remove one person from every table, and from every file that an older version of a table still needs.
 
-Deleting rows is not forgetting: Delta keeps the old files for time travel, and the change feed keeps what was deleted.
-So the files go at once, and with them the change feed; readers that were up to date are moved past the deletion, and
-those that were not are made to read whole tables once.
+Deleting rows is not forgetting: Delta keeps the old files for time travel, the change feed keeps what was deleted, and
+where rows are only marked as gone, a file of today holds them. So the files go at once, and with them the change feed;
+readers that were up to date are moved past the deletion, and those that were not are made to read whole tables once.
 
 Not reached from here: landing files, copies of reports, backups. They are whoever's made them.
 """
@@ -69,6 +69,8 @@ def forget(warehouse: Warehouse, users: Iterable[str]) -> dict[str, int]:
         refuse_unpublished(warehouse)
         given = _rows(warehouse.spark, ids)
         deleted = sum(_delete(warehouse, table, given) for table in tables)
+        for table in tables:
+            warehouse.purge(table)
         _settle_readers(warehouse)
         removed = sum(warehouse.vacuum(table, 0) for table in tables)
     return {"rows_deleted": deleted, "tables": len(tables), "files_removed": removed}

@@ -14,7 +14,10 @@ from headwater.in_hand import constant
 from headwater.tables.log import Commit
 from headwater.tables.warehouse import Warehouse
 
-UPKEEP = ("OPTIMIZE", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES")
+UPKEEP = (
+    "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+    "DROP FEATURE", "Deletion Vector Tombstones", "Empty Commit",
+)  # fmt: skip
 """Operations that change no row."""
 MAINTAINER = "maintain_tables"
 

@@ -51,18 +51,27 @@ GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exi
 
 Answer = TypeVar("Answer")
 
+MARKED = ("delta.enableDeletionVectors", "true")
+"""The property of a table in which rows are marked as gone, beside files that stay as they are."""
+
 NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 class Warehouse:
-    """The tables under ``root``, a local folder or any URI that Spark can write to."""
+    """The tables under ``root``, a local folder or any URI that Spark can write to.
 
-    def __init__(self, spark: SparkSession, root: str, lock_timeout_seconds: float = 600) -> None:
+    ``deletion_vectors``: rows that are replaced in ``schemas.REPLACED`` are marked, and their files left alone.
+    """
+
+    def __init__(
+        self, spark: SparkSession, root: str, lock_timeout_seconds: float = 600, deletion_vectors: bool = False
+    ) -> None:
         scheme = urlparse(root).scheme
         self.spark = spark
         self.is_local = scheme in ("", "file")
         self.root = str(Path(urlparse(root).path if scheme else root).resolve()) if self.is_local else root.rstrip("/")
         self.lock_timeout_seconds = lock_timeout_seconds
+        self._to_mark = set(schemas.REPLACED if deletion_vectors else ())
         self._held: set[str] = set()
 
     def path(self, table: str) -> str:
@@ -102,8 +111,9 @@ class Warehouse:
         return frame.select(schemas.columns(table))
 
     def create(self, table: str) -> None:
-        """Make an empty table of the contract's schema where there is none."""
+        """Make an empty table of the contract's schema where there is none; one that is there learns to mark rows."""
         if self.exists(table):
+            self._mark_rows(table)
             return
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table))
         for column in constant(self.spark, [], schemas.ddl(table)).schema:
@@ -112,8 +122,20 @@ class Warehouse:
             builder = builder.partitionedBy(*partitions)
         if table in schemas.CHANGE_FEED:
             builder = builder.property("delta.enableChangeDataFeed", "true")
+        if table in self._to_mark:
+            builder = builder.property(*MARKED)
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(schemas.stats_columns(table)))
         builder.property("delta.logRetentionDuration", "interval 90 days").execute()
+
+    def _mark_rows(self, table: str) -> None:
+        """Let a table have deletion vectors, if it should; asked once, for the answer is a Spark job."""
+        if table not in self._to_mark:
+            return
+        name, value = MARKED
+        with self.locked(table):
+            if self._delta(table).detail().first()["properties"].get(name) != value:  # type: ignore[index]
+                self.spark.sql(f"ALTER TABLE delta.`{self.path(table)}` SET TBLPROPERTIES ('{name}' = '{value}')")
+        self._to_mark.remove(table)
 
     def append(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
         self._write(frame, table, "append", note)
@@ -188,6 +210,11 @@ class Warehouse:
             self.optimize(table)
         finally:
             self.spark.conf.unset(small)
+
+    def purge(self, table: str) -> None:
+        """Write anew the files that hold rows which a deletion vector marks as gone, so that no new file holds them."""
+        with self.locked(table), self._noted({"job": "maintain_tables"}):
+            self.spark.sql(f"REORG TABLE delta.`{self.path(table)}` APPLY (PURGE)")
 
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
