@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 
@@ -129,12 +130,12 @@ def lists(spark, *rows):
 
 
 def data_files(warehouse, table):
-    return {Path(file.removeprefix("file:")) for file in warehouse.read(table).inputFiles()}
+    return {Path(unquote(urlparse(file).path)) for file in warehouse.read(table).inputFiles()}
 
 
 @pytest.mark.parametrize("was_there", [False, True])
 def test_replaced_rows_are_marked_and_their_files_stay_where_a_site_asks_for_it(spark, tmp_path, was_there):
-    plain, marking = (Warehouse(spark, str(tmp_path / "warehouse"), 60, marks) for marks in (False, True))
+    plain, marking = (Warehouse(spark, str(tmp_path / "a ware's house"), 60, marks) for marks in (False, True))
     (plain if was_there else marking).create("topn")
     first = [(f"u{user}", rank, f"i{rank}") for user in range(500) for rank in (1, 2)]
     plain.append(lists(spark, *first).coalesce(1), "topn", {"job": "t"})

@@ -135,7 +135,7 @@ class Warehouse:
         with self.locked(table):
             if self._delta(table).detail().first()["properties"].get(name) != value:  # type: ignore[index]
                 self.spark.sql(f"ALTER TABLE delta.`{self.path(table)}` SET TBLPROPERTIES ('{name}' = '{value}')")
-        self._to_mark.remove(table)
+        self._to_mark.discard(table)
 
     def append(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
         self._write(frame, table, "append", note)
