@@ -64,9 +64,8 @@ class Job:
     def warehouse(self) -> Warehouse:
         from headwater.tables import Warehouse
 
-        settings = self.config.tables
-        root, timeout = self.config.paths.warehouse, settings.lock_timeout_seconds
-        return Warehouse(self.spark, root, timeout, settings.deletion_vectors)
+        tables = self.config.tables
+        return Warehouse(self.spark, self.config.paths.warehouse, tables.lock_timeout_seconds, tables.deletion_vectors)
 
 
 def run(
@@ -93,8 +92,8 @@ def run(
 
 
 def start(app: typer.Typer) -> None:
-    """Parse the command line; a wrong flag is one line and exit code 2. So is, with
-    its own code, a HeadwaterError or OSError outside ``run``."""
+    """Parse the command line; a wrong flag is one line and exit code 2, a HeadwaterError or OSError outside ``run`` is one
+    line too, with its own code."""
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:

@@ -217,7 +217,7 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(1)
-        kafka.send(name, [*clicks("newcomer", 3), *clicks("u1", 3)])
+        kafka.send(name, [*clicks("u1", 3), *clicks("newcomer", 3)])
         while not [user for (user,) in site.rows(spark, "topn", "user_id") if user == "newcomer"]:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until

@@ -165,12 +165,12 @@ def test_replaced_rows_are_marked_and_their_files_stay_where_a_site_asks_for_it(
 def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch):
     names = [f"{n:05d}" for n in range(3_000)]
     warehouse.append(items(spark, *((name, n, name) for n, name in enumerate(names))), "items", {"job": "t"})
-    large = {Path(file) for file in warehouse.read("items").inputFiles()}
+    large = data_files(warehouse, "items")
     for number in range(3):
         warehouse.append(items(spark, (f"new {number}", 5_000 + number, "N")), "items", {"job": "t"})
     monkeypatch.setattr("headwater.tables.warehouse.PACKED_BYTES", 8_000)
     warehouse.pack("items")
-    after = {Path(file) for file in warehouse.read("items").inputFiles()}
+    after = data_files(warehouse, "items")
     assert (len(after - large), after & large) == (1, large)
     assert warehouse.read("items").count() == 3_003
 

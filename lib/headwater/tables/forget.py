@@ -21,10 +21,10 @@ from headwater import schemas
 from headwater.errors import TableError
 from headwater.in_hand import constant
 from headwater.tables import readers
-from headwater.tables.warehouse import Warehouse
+from headwater.tables.warehouse import MAINTAINER, Warehouse
 
 WORD = r"\p{L}\p{N}_"
-NOTE = {"job": readers.MAINTAINER, "what": "forget"}
+NOTE = {"job": MAINTAINER, "what": "forget"}
 
 
 def token_pattern(user: str) -> str:

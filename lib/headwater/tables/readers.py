@@ -12,14 +12,13 @@ from itertools import takewhile
 from headwater import schemas
 from headwater.in_hand import constant
 from headwater.tables.log import Commit
-from headwater.tables.warehouse import Warehouse
+from headwater.tables.warehouse import MAINTAINER, Warehouse
 
 UPKEEP = (
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "DROP FEATURE", "Deletion Vector Tombstones", "Empty Commit",
 )  # fmt: skip
 """Operations that change no row."""
-MAINTAINER = "maintain_tables"
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ WRITER = {
 }
 """The job that makes each table, for messages about a missing one."""
 
+MAINTAINER = "maintain_tables"
+"""The job whose commits change no row that another has to read."""
+
 PACKED_BYTES = 64 * 2**20
 """A file of this size is read quickly enough, and packing it again would cost more than it saves."""
 
@@ -199,7 +202,7 @@ class Warehouse:
 
     def optimize(self, table: str) -> None:
         """Pack small files together; the rows stay the same."""
-        with self.locked(table), self._noted({"job": "maintain_tables"}):
+        with self.locked(table), self._noted({"job": MAINTAINER}):
             self._delta(table).optimize().executeCompaction()
 
     def pack(self, table: str) -> None:
@@ -213,13 +216,13 @@ class Warehouse:
 
     def purge(self, table: str) -> None:
         """Write anew the files that hold rows which a deletion vector marks as gone, so that no new file holds them."""
-        with self.locked(table), self._noted({"job": "maintain_tables"}):
+        with self.locked(table), self._noted({"job": MAINTAINER}):
             self.spark.sql(f"REORG TABLE delta.`{self.path(table)}` APPLY (PURGE)")
 
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        with self.locked(table), self._noted({"job": "maintain_tables"}):
+        with self.locked(table), self._noted({"job": MAINTAINER}):
             self.spark.conf.set(check, "false")
             try:
                 self._delta(table).vacuum(retention_hours)
