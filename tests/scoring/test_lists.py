@@ -2,9 +2,54 @@
 
 import sys
 import zipimport
+from datetime import UTC, datetime
 from zipfile import ZipFile
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from headwater.scoring import lists
 from headwater.scoring.lists import _forget_archives
+
+DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+WITHOUT_A_LIST = "nobody"
+
+
+def test_places_become_lists_and_lists_become_the_same_places(spark):
+    """The Top-N of two users, then a section of one of them; the third has no list at all."""
+    made = pd.DataFrame(
+        {
+            "user_id": ["b", "b", "a", "a", "a", "b"],
+            "section": np.array([0, 0, 0, 0, 0, 2], dtype=np.int32),
+            "rank": [1, 2, 1, 2, 3, 1],
+            "item_idx": [9, 8, 3, 2, 1, 7],
+            "score": [2.0, 1.0, 3.0, 2.0, 1.0, 0.5],
+            "propensity": [np.nan, 0.25, np.nan, np.nan, np.nan, np.nan],
+            "strategy": ["gru", "explore", "gru", "gru", "gru", "new"],
+            "because_idx": [4, 0, 5, 5, 5, 0],
+            "because_type": [1, 0, 3, 3, 3, 0],
+            "otherwise": ["", "seen by few so far", "", "", "", "new in the catalogue"],
+        }
+    )
+    known = pa.array(DAYS, pa.timestamp("us", "UTC"))
+    rows = lists.together(made, pa.array(["b", WITHOUT_A_LIST, "a"]), known)
+    assert rows.select(["user_id", "section", "item_idx"]).to_pylist() == [
+        {"user_id": "b", "section": 0, "item_idx": [9, 8]},
+        {"user_id": "a", "section": 0, "item_idx": [3, 2, 1]},
+        {"user_id": "b", "section": 2, "item_idx": [7]},
+    ]
+    assert rows["history_time"].to_pylist() == [DAYS[0], DAYS[2], DAYS[0]]
+    assert rows["propensity"].to_pylist()[0] == [None, 0.25]
+    frame = spark.createDataFrame(pa.Table.from_batches([rows]), lists.LISTS)
+    found = lists.places(frame).drop("history_time").toPandas()
+    pd.testing.assert_frame_equal(found, made, check_dtype=False)
+
+
+def test_a_batch_without_any_list_has_no_rows():
+    nothing = pd.DataFrame({name: [] for name in ("user_id", "section", *lists.PLACES)})
+    rows = lists.together(nothing, pa.array(["a"]), pa.array(DAYS[:1], pa.timestamp("us", "UTC")))
+    assert (rows.num_rows, rows.schema.names[3:]) == (0, list(lists.PLACES))
 
 
 def test_archives_on_the_path_are_forgotten_and_found_again(tmp_path, monkeypatch):

@@ -3,13 +3,19 @@
 from datetime import datetime
 
 import pytest
-from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.scoring import publish
-from headwater.scoring.lists import LISTS
+from headwater.scoring.lists import LISTS, PLACES
 
 NOW = datetime(2026, 1, 1)
+KNOWN = datetime(2025, 5, 5)
+TITLED = ", ".join(
+    ["user_id string, history_time timestamp, section int"]
+    + [f"{name} {kind}" for name, kind in PLACES.items()]
+    + ["item_id string, because_title string"]
+)
+"""Places with titles."""
 
 
 def rows(spark, *lists):
@@ -46,57 +52,65 @@ def test_a_user_changed_when_items_or_their_order_did(spark):
     assert {row["user_id"] for row in publish.changed_users(new, standing).collect()} == {"swapped", "new"}
 
 
+def lists_of(spark, *lists):
+    """Lists of LISTS, each a user and the ranks, items and scores of its places."""
+    made = []
+    for user, ranks, items, scores in lists:
+        zeros, words = [0] * len(ranks), [""] * len(ranks)
+        made.append((user, NOW, 0, ranks, items, scores, [None] * len(ranks), words, zeros, zeros, words))
+    return spark.createDataFrame(made, LISTS)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
-        [("u", 1, "a", float("nan")), ("u", 2, "b", 1.0)],
-        [("u", 1, "a", float("inf")), ("u", 2, "b", 1.0)],
-        [("u", 1, "a", 2.0), ("u", 2, "a", 1.0)],
-        [("u", 1, "a", 2.0), ("u", 3, "b", 1.0)],
-        [("u", 1, "a", 2.0), ("u", 1, "b", 1.0)],
-        [("u", 1, None, 2.0)],
+        [("u", [1, 2], [1, 2], [float("nan"), 1.0])],
+        [("u", [1, 2], [1, 2], [float("-inf"), 1.0])],
+        [("u", [1, 2], [1, 2], [2.0, None])],
+        [("u", [1, 2], [1, 1], [2.0, 1.0])],
+        [("u", [1, 3], [1, 2], [2.0, 1.0])],
+        [("u", [1, 1], [1, 2], [2.0, 1.0])],
+        [("u", [], [], [])],
+        [("u", [1], [1], [2.0]), ("u", [1], [2], [2.0])],
     ],
-    ids=["not a number", "infinite", "an item twice", "a gap", "a rank twice", "no item"],
+    ids=["not a number", "infinite", "no score", "an item twice", "a gap", "a rank twice", "empty", "two lists"],
 )
 def test_a_list_that_is_not_fit_is_found(spark, bad):
-    good = [("v", 1, "a", 2.0), ("v", 2, "b", 1.0)]
-    assert [
-        row["user_id"] for row in publish.unfit(rows(spark, *good, *bad).withColumn("section", F.lit(0))).collect()
-    ] == ["u"]
+    good = ("v", [1, 2], [1, 2], [2.0, 1.0])
+    assert [row["user_id"] for row in publish.unfit(lists_of(spark, good, *bad)).collect()] == ["u"]
 
 
 def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     lists = spark.createDataFrame(
         [
-            ("u", 0, 1, 5, 2.0, None, "sasrec", 3, 3, "", "i5", "Lamp"),
-            ("u", 0, 2, 6, 1.0, None, "recent_popular", 0, 0, "popular lately", "i6", None),
-            ("u", 0, 3, 7, 0.5, None, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
-            ("u", 0, 4, 3, 0.2, None, "buy_again", 3, 5, "", "i3", "Lamp"),
-            ("u", 1, 1, 8, 0.5, None, "because", 3, 1, "", "i8", "Lamp"),
+            ("u", KNOWN, 0, 1, 5, 2.0, None, "sasrec", 3, 3, "", "i5", "Lamp"),
+            ("u", KNOWN, 0, 2, 6, 1.0, None, "recent_popular", 0, 0, "popular lately", "i6", None),
+            ("u", KNOWN, 0, 3, 7, 0.5, None, "sasrec", 3, 2, "popular lately", "i7", "Lamp"),
+            ("u", KNOWN, 0, 4, 3, 0.2, None, "buy_again", 3, 5, "", "i3", "Lamp"),
+            ("u", KNOWN, 1, 1, 8, 0.5, None, "because", 3, 1, "", "i8", "Lamp"),
         ],
-        f"{LISTS}, item_id string, because_title string",
+        TITLED,
     )
-    sequences = spark.createDataFrame([("u", datetime(2025, 5, 5))], "user_id string, last_event_time timestamp")
-    found = publish.stamped(publish.topn_rows(publish.with_reasons(lists), sequences), "topn", 7, NOW)
+    found = publish.stamped(publish.topn_rows(publish.with_reasons(lists)), "topn", 7, NOW)
     first, second, third, fourth = found.orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
     assert third["reason"] == "popular lately"  # type 2 is a search, which no history holds
     assert fourth["reason"] == "because you bought it before"
-    assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, datetime(2025, 5, 5), NOW)
+    assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, KNOWN, NOW)
     assert list(first.asDict()) == schemas.columns("topn")
 
 
 def test_sections_are_numbered_without_gaps_and_headed_by_what_they_are(spark):
     lists = spark.createDataFrame(
         [
-            ("u", 0, 1, 4, 2.0, None, "sasrec", 3, 3, "", "i4", "Lamp"),
-            ("u", 2, 1, 5, 2.0, None, "because", 3, 1, "", "i5", "Lamp"),
-            ("u", 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
-            ("u", 5, 1, 7, 0.5, None, "category_popular", 0, 0, "popular in écrans", "i7", None),
-            ("v", 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
+            ("u", KNOWN, 0, 1, 4, 2.0, None, "sasrec", 3, 3, "", "i4", "Lamp"),
+            ("u", KNOWN, 2, 1, 5, 2.0, None, "because", 3, 1, "", "i5", "Lamp"),
+            ("u", KNOWN, 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
+            ("u", KNOWN, 5, 1, 7, 0.5, None, "category_popular", 0, 0, "popular in écrans", "i7", None),
+            ("v", KNOWN, 3, 1, 6, 1.0, None, "new", 0, 0, "new in the catalogue", "i6", None),
         ],
-        f"{LISTS}, item_id string, because_title string",
+        TITLED,
     )
     found = publish.stamped(publish.section_rows(publish.with_reasons(lists)), "sections", 7, NOW)
     assert found.columns == schemas.columns("sections")

@@ -12,7 +12,7 @@ from headwater.models import ModelSpec, build, repeats
 from headwater.models.transitions import count
 from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.lists import LISTS
+from headwater.scoring.lists import PLACES
 from headwater.scoring.repeats import Intervals
 from headwater.scoring.scorer import Scorer
 from headwater.training import artifact
@@ -70,7 +70,7 @@ def listed(frame, user, section=0):
 
 def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
-    assert list(rows.columns) == [part.split()[0] for part in LISTS.split(", ")]
+    assert list(rows.columns) == ["user_id", "section", *PLACES]
     assert rows["item_idx"].iloc[0] == 7
     assert set(rows["strategy"]) == {"sasrec+transitions"}
     assert rows["because_idx"].iloc[0] == 6

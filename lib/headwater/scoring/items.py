@@ -73,10 +73,15 @@ def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int)
     return named.withColumn("model_version", F.lit(version)).select(schemas.columns("item_embeddings"))
 
 
-def with_titles(lists: DataFrame, items: DataFrame) -> DataFrame:
-    """Adds item_id and because_title (the title, or the identifier where the catalogue has none)."""
+def with_titles(places: DataFrame, items: DataFrame) -> DataFrame:
+    """Adds item_id and because_title (the title, or the identifier where the catalogue has none) to places of lists.
+
+    An item that the catalogue lacks ends the query.
+    """
     names = items.select("item_idx", "item_id", F.coalesce("title", "item_id").alias("name"))
     because = names.select(F.col("item_idx").alias("because_idx"), F.col("name").alias("because_title"))
-    return lists.join(names.select("item_idx", "item_id"), "item_idx", how="inner").join(
+    missing = F.raise_error(F.concat(F.lit("the catalogue lacks item "), "item_idx"))
+    titled = places.join(F.broadcast(names.select("item_idx", "item_id")), "item_idx", how="left").join(
         F.broadcast(because), "because_idx", how="left"
     )
+    return titled.withColumn("item_id", F.coalesce("item_id", missing))

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 from zipimport import zipimporter
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark import Broadcast, SparkFiles
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headwater.config import Topn
@@ -29,13 +31,25 @@ if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
     from headwater.scoring.scorer import Scorer
 
-LISTS = (
-    "user_id string, section int, rank int, item_idx int, score double, propensity double, strategy string, "
-    "because_idx int, because_type int, otherwise string"
+PLACES = {
+    "rank": "int",
+    "item_idx": "int",
+    "score": "double",
+    "propensity": "double",
+    "strategy": "string",
+    "because_idx": "int",
+    "because_type": "int",
+    "otherwise": "string",
+}
+"""A place of a list, from rank 1. ``propensity``: the chance of a place that was drawn by lot, or might have been, null
+where nothing was drawn; ``because``: the event behind it, 0 where there is none; ``otherwise``: what is said where there is
+none."""
+ARROW = {"int": pa.int32(), "double": pa.float64(), "string": pa.string()}
+LISTS = "user_id string, history_time timestamp, section int, " + ", ".join(
+    f"{name} array<{kind}>" for name, kind in PLACES.items()
 )
-"""A row of a list. Section 0 is the Top-N; ``propensity``: the chance of a place that was drawn by lot, or might have been,
-null where nothing was drawn; ``because``: the event behind it, 0 where there is none; ``otherwise``: what
-is said where there is none."""
+"""A list is a row, its places are arrays: a tenth of the rows, and what is asked of a list needs no shuffle. Section 0 is the
+Top-N; ``history_time`` is the last event that the list knows of."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +75,55 @@ def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
 
 
 def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
-    """The lists of every row of ``sequences``: the columns of ``LISTS``.
+    """The lists of every row of ``sequences``, best places first: the columns of ``LISTS``.
 
-    Ranks run from 1 without gaps; a Top-N is shorter than ``n`` only where nothing else may be shown.
+    A Top-N is shorter than ``n`` only where nothing else may be shown.
     """
 
     rules = topn.model_dump_json()
 
-    def score(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer = _scorer(shipped, rules)
-        for frame in frames:
-            for start in range(0, len(frame), topn.batch_users):
-                yield scorer.lists(frame.iloc[start : start + topn.batch_users])
+        for batch in batches:
+            for start in range(0, len(batch), topn.batch_users):
+                users = batch.slice(start, topn.batch_users)
+                places = scorer.lists(users.to_pandas())
+                yield together(places, users["user_id"], users["history_time"])
         _forget_archives()
 
-    return histories(sequences).mapInPandas(score, LISTS)
+    known = F.col("last_event_time").alias("history_time")
+    return histories(sequences, known).mapInArrow(score, LISTS)
 
 
-def histories(sequences: DataFrame) -> DataFrame:
-    """Rows of ``sequences`` as the scorer takes them: ``at`` is ``event_time`` in epoch seconds."""
+def histories(sequences: DataFrame, *further: Column) -> DataFrame:
+    """Rows of ``sequences`` as the scorer takes them, and ``further`` columns: ``at`` is ``event_time`` in epoch seconds."""
     seconds = F.col("event_time").cast("array<double>").alias("at")
-    return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items")
+    return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items", *further)
+
+
+def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> pa.RecordBatch:
+    """Places (``Scorer.lists``) as rows of ``LISTS``, with the ``history_time`` of each of the ``users``."""
+    who, section = places["user_id"].to_numpy(), places["section"].to_numpy()
+    first = np.ones(len(places), dtype=bool)
+    first[1:] = (who[1:] != who[:-1]) | (section[1:] != section[:-1])
+    start = np.flatnonzero(first)
+    user = pd.Index(users.to_numpy(zero_copy_only=False)).get_indexer(who[start])
+    ends = pa.array(np.append(start, len(places)), pa.int32())
+    columns = {
+        "user_id": users.take(user),
+        "history_time": history_time.take(user),
+        "section": pa.array(section[start], pa.int32()),
+    }
+    for name, kind in PLACES.items():
+        columns[name] = pa.ListArray.from_arrays(ends, pa.array(places[name], ARROW[kind], from_pandas=True))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def places(lists: DataFrame) -> DataFrame:
+    """A row for each place of lists: their own columns, then those of ``PLACES``."""
+    own = [column for column in lists.columns if column not in PLACES]
+    each = lists.select(*own, *PLACES, F.posexplode("rank").alias("place", "_"))
+    return each.select(*own, *(F.get(name, F.col("place")).alias(name) for name in PLACES))
 
 
 def _forget_archives() -> None:

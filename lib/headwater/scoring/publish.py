@@ -14,8 +14,8 @@ PUBLISHED = ("insert", "update_postimage")
 STAMPS = ("model_version", "generated_at")
 
 
-def with_reasons(lists: DataFrame) -> DataFrame:
-    """Adds ``reason``, one short sentence: the event behind a row of ``lists.LISTS``, or what is said where there is none."""
+def with_reasons(places: DataFrame) -> DataFrame:
+    """Adds ``reason``, one short sentence: the event behind a place with titles, or what is said where there is none."""
     types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
     done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
     verbs = F.create_map(*(F.lit(part) for pair in schemas.VERBS.items() for part in pair))
@@ -23,20 +23,19 @@ def with_reasons(lists: DataFrame) -> DataFrame:
     because = F.concat(
         F.lit("because you "), F.try_element_at(verbs, done), F.lit(" "), F.coalesce(itself, F.col("because_title"))
     )
-    return lists.withColumn("reason", F.coalesce(because, F.col("otherwise")))
+    return places.withColumn("reason", F.coalesce(because, F.col("otherwise")))
 
 
-def topn_rows(lists: DataFrame, sequences: DataFrame) -> DataFrame:
-    """Lists with titles and reasons as rows of ``topn``, not ``stamped`` yet; ``history_time`` is the last event they know of."""
-    known = sequences.select("user_id", F.col("last_event_time").alias("history_time"))
-    rows = lists.where(F.col("section") == 0).join(known, "user_id", how="inner")
+def topn_rows(places: DataFrame) -> DataFrame:
+    """Places with titles and reasons as rows of ``topn``, not ``stamped`` yet."""
+    rows = places.where(F.col("section") == 0)
     return rows.select([column for column in schemas.columns("topn") if column not in STAMPS])
 
 
-def section_rows(lists: DataFrame) -> DataFrame:
-    """Lists with titles and reasons as rows of ``sections``, not ``stamped`` yet, numbered from 1 for each user, with a
+def section_rows(places: DataFrame) -> DataFrame:
+    """Places with titles and reasons as rows of ``sections``, not ``stamped`` yet, numbered from 1 for each user, with a
     heading each."""
-    several = lists.where(F.col("section") > 0)
+    several = places.where(F.col("section") > 0)
     first = F.concat(F.upper(F.substring("reason", 1, 1)), F.expr("substring(reason, 2)"))
     heading = F.when(F.col("strategy") == "new", F.lit("New for you")).otherwise(first)
     place = F.dense_rank().over(Window.partitionBy("user_id").orderBy("section"))
@@ -69,18 +68,17 @@ def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
 
 
 def _orders(rows: DataFrame, name: str) -> DataFrame:
-    ordered = F.array_sort(F.collect_list(F.struct("rank", "item_id")))
-    return rows.groupBy("user_id").agg(ordered.alias(name))
+    """A number for each list: two lists that are not alike share one once in 2⁶⁴."""
+    return rows.groupBy("user_id").agg(F.bit_xor(F.xxhash64("rank", "item_id")).alias(name))
 
 
 def unfit(lists: DataFrame) -> DataFrame:
-    """Lists that must never be published: no item, no finite score, an item or a rank twice, a gap in the ranks."""
-    each = lists.groupBy("user_id", "section").agg(
-        F.count("*").alias("rows"),
-        F.size(F.collect_set("item_id")).alias("items"),  # in one pass, which counting the distinct is not
-        F.size(F.collect_set("rank")).alias("ranks"),
-        F.max("rank").alias("last"),
-        F.count_if(F.col("score").isNull() | F.isnan("score") | (F.abs("score") == float("inf"))).alias("not_finite"),
-    )
-    whole = (F.col("rows") == F.col("items")) & (F.col("rows") == F.col("ranks")) & (F.col("rows") == F.col("last"))
-    return each.where(~whole | (F.col("not_finite") > 0))
+    """Of ``lists.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice, ranks that
+    do not run from 1 without a gap; and users of whom one list is there twice."""
+    size = F.size("rank")
+    wild = F.exists("score", lambda score: score.isNull() | F.isnan(score) | (F.abs(score) == float("inf")))
+    whole = (size > 0) & (F.size(F.array_distinct("item_idx")) == size)
+    ranked = F.col("rank") == F.sequence(F.lit(1), F.greatest(size, F.lit(1)))
+    each = lists.select("user_id", "section", (whole & ranked & ~wild).alias("fit"))
+    alone = each.groupBy("user_id", "section").agg(F.count("*").alias("lists"), F.min("fit").alias("fit"))
+    return alone.where((F.col("lists") > 1) | ~F.col("fit"))

@@ -67,8 +67,8 @@ class Scorer:
         ]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): a frame with the
-        columns of ``LISTS``."""
+        """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): user_id, section
+        (0 is the Top-N) and the columns of ``lists.PLACES``, the places of a list one after the other."""
         users, now = self._users(frame)
         own = taste.mix(users.steps, self.catalogue)
         member = groups.assign(self.groups, users.steps, own, now)

@@ -41,7 +41,7 @@ class Sections:
         return Among(len(self.vectors), rows, self.vectors[rows])
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
-        """The sections of users who have their Top-N behind them (``users.seen``), each with the columns of ``LISTS``."""
+        """The sections of users who have their Top-N behind them (``users.seen``), each as ``Scorer.lists`` has them."""
         number = 0
         for kind in self.further:
             for turn in range(kind.count):
