@@ -38,8 +38,11 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=v
 class Job:
     """One run of one job: its config, its moment, and, when first asked for, its session and tables.
 
-    ``lasting``: it goes round until it is told to stop, and its session is set up for that.
+    ``lasting``: it goes round until it is told to stop, and its session is set up for that. ``long``, to be said before the
+    session is asked for: so is what takes minutes of rows.
     """
+
+    long = False
 
     def __init__(self, name: str, config: Config, lasting: bool = False) -> None:
         self.name = name
@@ -58,7 +61,7 @@ class Job:
     def spark(self) -> SparkSession:
         from headwater.spark import session
 
-        return session(self.config, self.name, self.lasting)
+        return session(self.config, self.name, self.lasting, self.long)
 
     @cached_property
     def warehouse(self) -> Warehouse:

@@ -66,12 +66,12 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
 }
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
-"""Java options of a local session: the optimising compiler takes half of a short job's CPU and never earns it back.
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=240m"
+"""Java options of a short local session: the optimising compiler takes half of its CPU and never earns it back.
 
 What Spark makes of the reading of lines is one method, longer than Java would compile unasked. Alone, the other compiler
 would get a code cache that a long session fills, hence its size. These come before
-``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back for long computations.
+``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` brings it back.
 """
 LASTING = {
     "spark.sql.adaptive.enabled": "false",
@@ -89,10 +89,10 @@ CLASS_ARCHIVE = "headwater-classes.jsa"
 """The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
 
-def session(config: Config, name: str, lasting: bool = False) -> SparkSession:
+def session(config: Config, name: str, lasting: bool = False, long: bool = False) -> SparkSession:
     """The active or a new session named ``headwater:<name>``; on no given master, all local cores.
 
-    ``lasting``: it goes round for hours, and a local one is set up for that.
+    ``lasting``: it goes round for hours, and a local one is set up for that; ``long``: its rows take longer than its start.
 
     Raises HeadwaterError where Java is missing or Delta is not on the class path of a running JVM.
     """
@@ -105,7 +105,7 @@ def session(config: Config, name: str, lasting: bool = False) -> SparkSession:
     if not submitted:
         builder = builder.master(os.environ.get("MASTER", "local[*]"))
         own = {**LOCAL, **LASTING} if lasting else LOCAL
-        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(lasting)}.items():
+        for key, value in {**own, "spark.driver.defaultJavaOptions": java_options(lasting or long)}.items():
             builder = builder.config(key, value)
         if packages := _packages(config):
             builder = builder.config("spark.jars.packages", ",".join(packages))
@@ -142,13 +142,13 @@ def _packages(config: Config) -> list[str]:
     return [package for package, jar in wanted.items() if not any((spark_home() / "jars").glob(jar))]
 
 
-def java_options(lasting: bool = False) -> str:
-    """Java options of a local session: those above, and the archive of classes where it is there.
+def java_options(optimised: bool = False) -> str:
+    """Java options of a local session: which compilers it has, and the archive of classes where it is there.
 
-    One that lasts has the optimising compiler, which after a dozen rounds saves a third of each.
+    The optimising one saves two thirds of writing ten million rows, and after a dozen rounds a third of each.
     """
+    options = "-XX:+UseSerialGC" if optimised else f"{QUICK_START} -XX:+UseSerialGC"
     archive = spark_home() / CLASS_ARCHIVE
-    options = "-XX:+UseSerialGC" if lasting else QUICK_START
     return f"{options} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else options
 
 

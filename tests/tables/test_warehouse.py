@@ -10,7 +10,7 @@ import pytest
 
 from headwater import schemas
 from headwater.errors import TableError
-from headwater.tables import Warehouse, locks, log
+from headwater.tables import Warehouse, bytes_of, locks, log
 
 NOW = datetime(2026, 1, 1)
 
@@ -23,6 +23,13 @@ def items(spark, *rows):
 def test_a_missing_table_names_the_job_that_makes_it(warehouse):
     with pytest.raises(TableError, match=r"table sequences does not exist .* run jobs/build_sequences.py first"):
         warehouse.read("sequences")
+
+
+def test_how_much_a_table_is_can_be_asked_without_a_session(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
+    told = spark.sql(f"DESCRIBE DETAIL delta.`{warehouse.path('items')}`").first()["sizeInBytes"]
+    assert bytes_of(warehouse.root, "items") == bytes_of(f"file://{warehouse.root}", "items") >= told > 0
+    assert bytes_of(warehouse.root, "topn") == bytes_of("s3a://shop/warehouse", "items") == 0
 
 
 def test_a_commit_says_what_it_has_read(spark, warehouse):

@@ -25,8 +25,11 @@ from headwater.nearline.shelf import Shelf
 from headwater.scoring import items as goods
 from headwater.scoring import lists, publish
 from headwater.scoring.served import SERVED
-from headwater.tables import failpoint, readers, still_there
+from headwater.tables import bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
+
+LONG = 32 * 2**20
+"""Bytes of `sequences`, some hundred thousand users, from which on making all lists is a long job."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Standing:
 def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
     """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
     if shelf is None:
+        j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
         with closing(Shelf(j)) as own:
             return score(j, mode, own)
     shelf.settle()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
@@ -69,10 +69,10 @@ class Warehouse:
     def __init__(
         self, spark: SparkSession, root: str, lock_timeout_seconds: float = 600, deletion_vectors: bool = False
     ) -> None:
-        scheme = urlparse(root).scheme
+        folder = _folder(root)
         self.spark = spark
-        self.is_local = scheme in ("", "file")
-        self.root = str(Path(urlparse(root).path if scheme else root).resolve()) if self.is_local else root.rstrip("/")
+        self.is_local = folder is not None
+        self.root = root.rstrip("/") if folder is None else str(folder)
         self.lock_timeout_seconds = lock_timeout_seconds
         self._to_mark = set(schemas.REPLACED if deletion_vectors else ())
         self._held: set[str] = set()
@@ -319,6 +319,23 @@ def _values(table: str) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _folder(root: str) -> Path | None:
+    """The local folder that a warehouse's root is; None where it is none."""
+    url = urlparse(root)
+    if url.scheme not in ("", "file"):
+        return None
+    return Path(url.path if url.scheme else root).resolve()
+
+
+def bytes_of(root: str, table: str) -> int:
+    """What lies in the folder of a table, older versions included; 0 where it is no local one. Asked without a session."""
+    folder, found = _folder(root), 0
+    for file in () if folder is None else (folder / table).glob("*.parquet"):
+        with suppress(FileNotFoundError):  # vacuumed just now
+            found += file.stat().st_size
+    return found
 
 
 def still_there(read: Callable[[], Answer]) -> Answer | None:
