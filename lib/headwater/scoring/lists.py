@@ -45,6 +45,7 @@ PLACES = {
 where nothing was drawn; ``because``: the event behind it, 0 where there is none; ``otherwise``: what is said where there is
 none."""
 ARROW = {"int": pa.int32(), "double": pa.float64(), "string": pa.string()}
+"""The types of places in Arrow."""
 LISTS = "user_id string, history_time timestamp, section int, " + ", ".join(
     f"{name} array<{kind}>" for name, kind in PLACES.items()
 )
@@ -107,7 +108,8 @@ def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> p
     first = np.ones(len(places), dtype=bool)
     first[1:] = (who[1:] != who[:-1]) | (section[1:] != section[:-1])
     start = np.flatnonzero(first)
-    user = pd.Index(users.to_numpy(zero_copy_only=False)).get_indexer(who[start])
+    place = {user: row for row, user in enumerate(users.to_pylist())}
+    user = pa.array([place[user] for user in who[start]], pa.int64())
     ends = pa.array(np.append(start, len(places)), pa.int32())
     columns = {
         "user_id": users.take(user),
