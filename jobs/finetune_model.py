@@ -2,10 +2,10 @@
 
     python jobs/finetune_model.py
 
-Users with feedback that no version has learned from yet are trained on again, their feedback weighed by its reward;
-items that came since grow the item table. The newest part of the feedback is held out for the gate. With fewer than
-`finetune.min_feedback` new rows, or where nothing that these users did weighs as a target (`train.targets`), the job does
-nothing and closes with `"status": "skipped"`.
+Users with feedback since the champion's training data end are trained on again, their feedback weighed by its reward; items
+that came since grow the item table. The newest part of the feedback is held out for the gate, and learned by the next one.
+With fewer than `finetune.min_feedback` rows that no version has tried yet, or where nothing that these users did weighs as a
+target (`train.targets`), the job does nothing and closes with `"status": "skipped"`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ def tune(j: Job) -> dict[str, Any]:
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
     gathered = tables.read("feedback", versions["feedback"])
-    new = feedback.collected_after(gathered, learned_until(registry, champion)).persist()
+    gathered = feedback.given_from(gathered, moment(registry.facts(champion).get("train_until"))).persist()
+    new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
-    until = feedback.holdout_cut(new, settings.holdout_fraction)
+    until = feedback.holdout_cut(gathered, settings.holdout_fraction)
     parent = registry.download(champion)
     model, theirs = artifact.load(parent)
     features = theirs.get("features", [])
@@ -52,9 +53,10 @@ def tune(j: Job) -> dict[str, Any]:
     described = describe.features(items, features, n_items, config.model.vectors)
     weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed, described)
     stored = tables.read("sequences", versions["sequences"])
-    chosen = feedback.with_replay(stored, new, settings.replay_fraction, config.train.seed)
+    chosen = feedback.with_replay(stored, gathered, settings.replay_fraction, config.train.seed)
     rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
+    inputs |= {"seed": config.train.seed, "replay_fraction": settings.replay_fraction}
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
     if not has_targets(data, spec.n_items, config.train):
@@ -98,7 +100,12 @@ def learned_until(registry: Registry, champion: int) -> datetime | None:
     """
     challenger = registry.alias(CHALLENGER)
     marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]
-    return max((datetime.fromisoformat(mark) for mark in marks if mark), default=None)
+    return max(filter(None, map(moment, marks)), default=None)
+
+
+def moment(told: str | None) -> datetime | None:
+    """A moment that a version's facts tell; None where they tell none."""
+    return datetime.fromisoformat(told) if told else None
 
 
 if __name__ == "__main__":

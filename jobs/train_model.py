@@ -37,6 +37,9 @@ from headwater.training.validation import Cases
 
 app = typer.Typer(add_completion=False)
 
+PINNED = ("events_version", "n_items", "max_length", "protocol", "train_until", "validation_until", "seed")
+"""What of a version's facts tells what a training reads: one that was killed goes on with what it wrote for the same."""
+
 
 @app.command(help=__doc__)
 def main(
@@ -66,7 +69,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     cuts, features = (split.train_until, split.validation_until), list(config.model.features)
     known = facts.gather(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
     known["start_from"] = config.train.start_from
-    inputs = {key: known[key] for key in ("events_version", "n_items", "max_length", "protocol", "train_until")}
+    inputs = {key: known[key] for key in PINNED}
     inputs["windows"] = config.train.windows
     folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
     validation = validation_cases(split, config, n_items)

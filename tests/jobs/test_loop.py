@@ -124,6 +124,8 @@ def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_
     assert (without_target["status"], without_target["targets"]) == ("skipped", 0)
     tuned = site.run("finetune_model")
     assert (tuned["status"], tuned["model_version"]) == ("ok", 2)
+    again = site.run("finetune_model")
+    assert (again["status"], again["feedback_new"]) == ("skipped", 0)
     decision = site.run("promote_model")
     assert isinstance(decision["promoted"], bool)
     assert decision["reason"]

@@ -139,3 +139,15 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
     tiled.backward()
     torch.testing.assert_close(whole, tiled)
     torch.testing.assert_close({name: weight.grad for name, weight in model.named_parameters()}, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loss", [Loss(), Loss(kind="gbce", source="batch")], ids=lambda loss: loss.kind)
+def test_of_the_smallest_history_there_is_something_to_learn(kind, loss):
+    """Whatever chance does: of two events a masked model may mask neither."""
+    model, items = built(kind), torch.tensor([[0, 4, 5]])
+    for seed in range(20):
+        objective = Objective(loss, torch.ones(21), torch.Generator().manual_seed(seed))
+        total, weight = model.loss(items, types_of(items), objective=objective)
+        assert weight > 0
+        assert torch.isfinite(total)

@@ -1,5 +1,7 @@
 """A ranker scores the whole catalogue by one product, and that is the blend it was chosen as."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,12 @@ def ranker(hybrid):
         {"transitions": count(SEQUENCES, 9), "ease": ease.fit(SEQUENCES, 9, ridge=1.0)} if hybrid else None,
     )
     return made.with_recency(COUNTS)
+
+
+def test_copies_know_where_the_encoder_that_they_share_is():
+    made = ranker(hybrid=False)
+    moved = copy.copy(made).on(torch.device("meta"))
+    assert (made.device.type, moved.device.type) == ("meta", "meta")
 
 
 def histories(made):

@@ -52,6 +52,14 @@ def store(tmp_path_factory):
     return folder, config
 
 
+def test_a_store_may_be_named_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = a_config(tmp_path, "sqlite:///mlflow.db")
+    assert registered(config, tmp_path) == 1
+    assert (tmp_path / "_mlflow").is_dir()
+    assert Registry(config).download(1).is_dir()
+
+
 def test_the_first_version_is_champion_and_the_newest_challenger(store):
     registry = Registry(store[1])
     assert (registry.alias(CHAMPION), registry.alias(CHALLENGER), registry.alias("previous_champion")) == (1, 2, None)

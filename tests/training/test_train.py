@@ -6,7 +6,7 @@ import torch
 from cycle import write_snapshot
 
 from headwater.config import Loss, Train
-from headwater.errors import ModelError
+from headwater.errors import HeadwaterError, ModelError
 from headwater.models import ModelSpec, build
 from headwater.training import artifact, checkpoints, grow, loop, train
 from headwater.training.settings import Group, Settings
@@ -98,6 +98,29 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_never_to_none(tmp_
     (tmp_path / "epoch-00001.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="are damaged"):
         checkpoints.read_newest(tmp_path, "f")
+
+
+def test_a_kill_before_the_first_digest_leaves_no_checkpoint(tmp_path):
+    checkpoints.write(tmp_path, 1, {"model.a": torch.ones(2)}, {"fingerprint": "f", "epoch": 1})
+    (tmp_path / "epoch-00001.sha256").unlink()
+    assert checkpoints.read_newest(tmp_path, "f") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "processes", "local", "answer"),
+    [("auto", 0, 1, True, False), ("auto", 1, 1, True, True), ("auto", 1, 2, True, False), ("auto", 1, 2, False, True),
+     (True, 2, 2, True, True), (False, 2, 2, True, False)],
+)  # fmt: skip
+def test_ranks_of_one_machine_have_a_gpu_each_or_none(monkeypatch, asked, gpus, processes, local, answer):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert train.a_gpu_each(Train(processes=processes, use_gpu=asked, local_mode=local)) is answer
+
+
+def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, there are 1"):
+        train.a_gpu_each(Train(processes=2, use_gpu=True))
 
 
 def saved(folder):

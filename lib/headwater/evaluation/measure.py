@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwater.evaluation import metrics
 from headwater.evaluation.cases import HeldOut
-from headwater.evaluation.ranking import AS_RANKED, Scores, places_in, rank
+from headwater.evaluation.ranking import AS_RANKED, SCORES, USERS, Scores, places_in, rank
 from headwater.models.variety import Variety
 
 BESIDE = 0
@@ -46,7 +46,7 @@ def measure(
 ) -> Measured:
     """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut; ``unit`` ``[items + 1, dim]``, item vectors
     of length 1, give diversity, and ``variety`` picks by them."""
-    ranking = rank(scores, held, max(ks), variety, unit)
+    ranking = rank(scores, held, max(ks), variety, unit, max(1, min(USERS, SCORES // len(counts))))
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments())
     vectors = None if unit is None else unit.numpy()

@@ -19,6 +19,8 @@ AS_RANKED = Variety()
 """Lists are the best items, nothing is picked."""
 
 NEVER = np.iinfo(np.int64).max
+USERS, SCORES = 256, 1 << 24
+"""Users that are ranked at once, and their scores of the whole catalogue, at most: 128 MiB in float64."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def rank(
     width: int,
     variety: Variety = AS_RANKED,
     unit: Tensor | None = None,
-    batch: int = 256,
+    batch: int = USERS,
 ) -> Ranking:
     """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score.
 

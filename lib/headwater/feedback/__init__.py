@@ -3,12 +3,13 @@
 from headwater.feedback.answers import new_answers
 from headwater.feedback.attribution import attribute, with_served_list
 from headwater.feedback.rewards import reward
-from headwater.feedback.selection import collected_after, count_and_newest, holdout_cut, with_replay
+from headwater.feedback.selection import collected_after, count_and_newest, given_from, holdout_cut, with_replay
 
 __all__ = [
     "attribute",
     "collected_after",
     "count_and_newest",
+    "given_from",
     "holdout_cut",
     "new_answers",
     "reward",

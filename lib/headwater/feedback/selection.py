@@ -13,6 +13,11 @@ def collected_after(feedback: DataFrame, moment: datetime | None) -> DataFrame:
     return feedback if moment is None else feedback.where(F.col("collected_at") > F.lit(moment))
 
 
+def given_from(feedback: DataFrame, moment: datetime | None) -> DataFrame:
+    """Feedback that was given at a moment or later; all of it where there is none."""
+    return feedback if moment is None else feedback.where(F.col("event_time") >= F.lit(moment))
+
+
 def count_and_newest(feedback: DataFrame) -> tuple[int, datetime]:
     """How many rows there are, and when the newest was collected; 1970 where there is none."""
     row = feedback.agg(F.count("*"), F.coalesce(F.max(F.unix_micros("collected_at")), F.lit(0))).first()

@@ -38,7 +38,10 @@ class Bert4Rec(Transformer):
         masked = real & (draws < self.spec.mask_probability)
         newest = torch.rand(len(items), generator=objective.generator).to(items.device) < 0.5
         masked[:, -1] |= newest & real[:, -1]
-        masked &= real.sum(1, keepdim=True) > 1
+        several = real.sum(1, keepdim=True) > 1
+        masked &= several
+        if not masked.any():  # of few events chance may take none
+            masked[:, -1] = several.squeeze(1) & real[:, -1]
         states = self.encode(
             items.masked_fill(masked, self.mask_token), context.masked_fill(masked, 0)
         )  # [batch, seq + 1, dim]

@@ -90,7 +90,7 @@ def gbce(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, 
     drawn and t ``loss.calibration``: 0 is the plain loss, 1 takes back all of the overconfidence that drawing brings.
     """
     drawn = negative.shape[1]
-    alpha = min(1.0, drawn / max(n_items - 1, 1))
+    alpha = min(1.0, max(drawn, 1) / max(n_items - 1, 1))
     beta = alpha * (loss.calibration * (1 - 1 / alpha) + 1 / alpha)
     against = F.softplus(negative).masked_fill(hit, 0.0).sum(1)
     return (beta * F.softplus(-positive) + against) / (drawn + 1)

@@ -55,7 +55,6 @@ class Ranker:
         self.model = model.eval()
         self.facts = facts
         self.neighbours = dict(neighbours or {})
-        self.device = torch.device("cpu")
         self.n_items: int = model.spec.n_items
         self.max_length: int = model.spec.max_length
         self.name: str = "+".join([model.spec.kind, *self.neighbours])
@@ -66,10 +65,14 @@ class Ranker:
         self.recency = torch.zeros(self.size)
 
     def on(self, device: torch.device) -> Ranker:
-        """The same ranker with its encoder on a device."""
+        """The same ranker with its encoder on a device, which copies of it share."""
         self.model.to(device)
-        self.device = device
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return next(self.model.parameters()).device
 
     @property
     def blend(self) -> dict[str, float]:

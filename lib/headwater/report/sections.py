@@ -101,12 +101,10 @@ def training(runs: Runs) -> str:
     figures = []
     for version, curves in sorted(runs.curves.items(), key=lambda pair: pair[0] != runs.champion):
         who = f"Model {version}" + (f", {runs.role(version)}" if runs.role(version) else "")
-        losses = [(name, points) for name, points in sorted(curves.items()) if "loss" in name and len(points) > 1]
-        gains = [(name, points) for name, points in sorted(curves.items()) if "ndcg" in name and len(points) > 1]
-        if losses:
-            figures.append(figure(f"{who}: loss", charts.lines(_named(losses), "epoch")))
-        if gains:
-            figures.append(figure(f"{who}: held-out quality", charts.lines(_named(gains), "epoch")))
+        for what, part in (("loss", "loss"), ("held-out quality", "epoch_ndcg")):
+            drawn = [(name, points) for name, points in sorted(curves.items()) if part in name and len(points) > 1]
+            if drawn:
+                figures.append(figure(f"{who}: {what}", charts.lines(_named(drawn), "epoch")))
     if not figures:
         return missing("The runs behind champion and challenger logged no curves of more than one epoch.")
     return "<p>One point an epoch. Training stops when held-out quality has not risen for a while.</p>" + pair(*figures)

@@ -129,7 +129,7 @@ def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) ->
 - Weights of what it predicts: {", ".join(f"{name} {weight:g}" for name, weight in facts.get("targets", {}).items()) or "all 1"}.
 - Seed {facts["seed"]}, code revision {facts["code_revision"]}.
 
-Items newer than index {facts["n_items"]} are unknown to it; they reach lists by the popularity fallback until the next training.
+Items newer than index {facts["n_items"]} are unknown to it; until the next training it lists them by their content.
 Weights are plain tensors; `manifest.sha256` holds their digests.
 """
     (model / "README.md").write_text(text)
@@ -168,8 +168,10 @@ def _experiment(registry: Registry, config: Config) -> str:
     if found := registry.client.get_experiment_by_name(name):
         return found.experiment_id
     uri = config.tracking_uri
-    beside = Path(uri.removeprefix("sqlite:///")).parent / "_mlflow" if uri.startswith("sqlite:///") else None
-    return registry.client.create_experiment(name, artifact_location=beside.as_uri() if beside else None)
+    beside = None
+    if uri.startswith("sqlite:///"):
+        beside = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "_mlflow").as_uri()
+    return registry.client.create_experiment(name, artifact_location=beside)
 
 
 def _log_datasets(client: Any, run_id: str, config: Config, facts: dict[str, Any]) -> None:

@@ -37,26 +37,26 @@ def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str,
 
 
 def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint whose digest holds, or None where there is no file at all.
+    """The newest checkpoint whose digest holds, or None where none was finished: its digest is written last.
 
     Raises ModelError when the checkpoints belong to another configuration, or when all of them are damaged: training
     never starts over in silence.
     """
-    paths = sorted(folder.glob("epoch-*.safetensors"), reverse=True)
-    for path in paths:
-        recorded = path.with_suffix(".sha256")
-        if not recorded.exists() or recorded.read_text() != digest(path):
-            continue
+    finished = sorted(folder.glob("epoch-*.sha256"), reverse=True)
+    for recorded in finished:
+        path = recorded.with_suffix(".safetensors")
         try:
+            if recorded.read_text() != digest(path):
+                continue
             with safe_open(path, "pt") as file:
                 state = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError):
+        except (OSError, SafetensorError, KeyError, ValueError):
             continue
         if state["fingerprint"] != fingerprint:
             raise ModelError(f"checkpoint {path} belongs to another configuration; train without --resume")
         return tensors, state
-    if paths:
+    if finished:
         raise ModelError(f"all checkpoints in {folder} are damaged; train without --resume")
     return None
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
@@ -76,10 +77,23 @@ def plan(
         validation=judged,
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
-        use_gpu=on_gpu(train.use_gpu),
+        use_gpu=a_gpu_each(train),
         threads=max(1, (os.cpu_count() or 1) // train.processes),
         timeout_seconds=train.timeout_seconds,
     )
+
+
+def a_gpu_each(train: Train) -> bool:
+    """Whether the ranks compute on GPUs; those of one machine need one each, and ``auto`` does without where there are fewer.
+
+    Raises HeadwaterError where GPUs are asked for and there are too few.
+    """
+    wanted, there = on_gpu(train.use_gpu), torch.cuda.device_count()
+    if not (wanted and train.local_mode) or there >= train.processes:
+        return wanted
+    if train.use_gpu == "auto":
+        return False
+    raise HeadwaterError(f"train.processes {train.processes} with train.use_gpu needs as many GPUs, there are {there}")
 
 
 def target_weights(targets: Targets) -> list[float]:
