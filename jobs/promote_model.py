@@ -17,7 +17,7 @@ import typer
 from headwater import job, schemas, sequences
 from headwater.errors import ModelError
 from headwater.evaluation import gate
-from headwater.evaluation.protocol import Evaluation
+from headwater.evaluation.protocol import Evaluation, untouched
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.tables import failpoint
@@ -50,8 +50,7 @@ def promote(j: Job) -> dict[str, Any]:
     rankers = {version: artifact.ranker(registry.download(version)) for version in (challenger, champion) if version}
     items = j.warehouse.read("items")
     steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
-    # the later cut: what neither of the two has been trained on
-    facts = max((ranker.facts for ranker in rankers.values()), key=lambda facts: facts["validation_until"] or "")
+    facts = untouched([ranker.facts for ranker in rankers.values()])
     one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
     evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": one_length}))
     key = (j.config.gate.metric, j.config.gate.k)

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
+from headwater.evaluation.protocol import untouched
 from headwater.evaluation.ranking import NEVER, rank
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -50,6 +51,23 @@ def test_without_exclusion_a_repeated_item_is_a_target_and_nothing_is_left_out(s
 def test_leave_one_out_takes_the_last_event_and_validates_on_the_one_before(spark):
     assert collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, True))["u"] == ([1, 2, 1, 3], [1, 2, 3], [4], 4)
     assert collected(cases.leave_one_out(steps(spark, *ROWS), 2, 10, True))["u"] == ([1, 2, 1], [1, 2], [3], 3)
+
+
+def test_what_two_versions_were_not_trained_on_is_what_neither_was():
+    early, late, left_out = (
+        {"protocol": protocol, "validation_until": until}
+        for protocol, until in (("temporal", "2025-01-05"), ("temporal", "2025-01-09"), ("leave_one_out", ""))
+    )
+    assert untouched([early, late]) == untouched([late, early]) == untouched([late]) == late
+    assert untouched([left_out, left_out]) == left_out
+    assert untouched([left_out, early]) == {"protocol": "leave_one_out", "validation_until": "2025-01-05"}
+
+
+def test_of_last_events_only_those_behind_a_cut_are_targets(spark):
+    found = collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, False, since=START + timedelta(days=7)))
+    assert found == {"u": ([1, 2, 1, 3], [], [4], 4)}
+    both = collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, False, since=START + timedelta(days=6)))
+    assert sorted(both) == ["again", "u"]
 
 
 def test_only_an_event_of_a_wanted_type_is_a_target_and_all_are_history(spark):

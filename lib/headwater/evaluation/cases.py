@@ -108,13 +108,16 @@ def leave_one_out(
     max_length: int,
     exclude_seen: bool,
     targets: Sequence[str] = EVENT_TYPES,
+    since: datetime | None = None,
 ) -> DataFrame:
     """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target, if its type is
-    one of ``targets``."""
+    one of ``targets`` and its time not before ``since``."""
     earlier = without_last(steps, place_from_end)
     after = without_last(steps, place_from_end - 1).join(
         earlier.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
     )
+    if since is not None:
+        after = after.where(F.col("event_time") >= F.lit(since))
     held = _cases(earlier, after, max_length, exclude_seen, targets)
     return held.where(F.col("events_before") > 0)
 

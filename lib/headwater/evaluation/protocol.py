@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -58,7 +58,8 @@ def split(steps: DataFrame, config: Config) -> Split:
 class Evaluation:
     """One split of one protocol over pinned steps (``sequences.filter_steps``); ranks any model on the same users.
 
-    ``facts`` are those of the model whose cuts count: ``protocol``, ``train_until``, ``validation_until``.
+    ``facts`` are those of the model whose cuts count: ``protocol``, ``train_until``, ``validation_until``; with
+    ``leave_one_out`` what was before ``validation_until``, where there is one, tests nothing (``untouched``).
     """
 
     def __init__(self, steps: DataFrame, n_items: int, facts: dict[str, Any], split: str, config: Config) -> None:
@@ -73,7 +74,8 @@ class Evaluation:
             self.before = cases.before(steps, start)
         else:
             place = 2 if split == "validation" else 1
-            held = cases.leave_one_out(steps, place, length, exclude, targets)
+            since = _moment(facts["validation_until"]) if facts["validation_until"] else None
+            held = cases.leave_one_out(steps, place, length, exclude, targets, since)
             self.before = cases.without_last(steps, place)
         self.held: HeldOut = cases.collect(held, config.evaluate.max_users)
         self.before = self.before.persist()
@@ -130,6 +132,14 @@ class Evaluation:
 
     def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:
         return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit, variety)
+
+
+def untouched(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By which facts to test versions of these, so that none was trained on what tests: the latest cut; and where one of them
+    has seen all but each user's last event, those last ones that lie behind it."""
+    latest = max(facts, key=lambda each: each["validation_until"] or "")
+    left_out = any(each["protocol"] == "leave_one_out" for each in facts)
+    return {**latest, "protocol": "leave_one_out"} if left_out else latest
 
 
 def _moment(text: str) -> datetime:
