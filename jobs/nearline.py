@@ -4,8 +4,8 @@
     python jobs/nearline.py --config conf/site.yaml --once    # takes all there is, and stops
 
 Landing files and Kafka topics (`format: kafka`) alike. It writes what `ingest_events`, `build_sequences` and
-`score_topn --mode nearline` write, under their names and locks, so it may run beside them, be killed at any instant and
-started again. A new champion makes the lists from the next round on.
+`score_topn --mode nearline` write, under their names and locks, so it may be killed at any instant and started again, and run
+beside them on a local disk. A new champion makes the lists from the next round on.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["train.warmup=1"], "train.warmup: Input should be less than 1"),
         (["train.targets={view: 0, search: 0, click: 0, add_to_cart: 0, purchase: 0, rating: 0}"], "every weight is 0"),
         (["train.targets.impression=1"], "train.targets.impression is not a known config key"),
+        (["train.learning_rate=.nan"], "train.learning_rate: Input should be a finite number"),
+        (["ingest.future_hours=.inf"], "ingest.future_hours: Input should be a finite number"),
         (["train.targets.view=-1"], "train.targets.view: Input should be greater than or equal to 0"),
         (["train.pretrain_epochs=-1"], "train.pretrain_epochs: Input should be greater than or equal to 0"),
         (["train.start_from=3"], "train.start_from carries over what features mean: name some in model.features"),
@@ -99,6 +101,11 @@ def test_what_is_wrong_is_one_line_naming_the_key(overrides, line):
         config.load([], overrides)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_store_lies_in_the_warehouse_however_that_is_named(tmp_path):
+    for name in (str(tmp_path), f"file://{tmp_path}"):
+        assert config.load([], [f"paths.warehouse={name}"]).tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):

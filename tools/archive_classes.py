@@ -36,7 +36,7 @@ def main() -> None:
     print("make env: archiving Java classes, a minute …", file=sys.stderr)
     archive.unlink(missing_ok=True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    dump = {"spark.driver.extraJavaOptions": f"-XX:ArchiveClassesAtExit={archive} -Xlog:disable"}
+    dump = {"spark.driver.extraJavaOptions": f'-XX:ArchiveClassesAtExit="{archive}" -Xlog:disable'}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         paths = {"landing": f"{folder}/landing", "warehouse": f"{folder}/warehouse"}

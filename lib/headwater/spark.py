@@ -149,11 +149,11 @@ def java_options(optimised: bool = False) -> str:
     """
     options = "-XX:+UseSerialGC" if optimised else f"{QUICK_START} -XX:+UseSerialGC"
     archive = spark_home() / CLASS_ARCHIVE
-    return f"{options} -XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else options
+    return f'{options} -XX:SharedArchiveFile="{archive}" -Xlog:disable' if archive.exists() else options
 
 
 def _quiet_log4j() -> None:
     """Keep Spark's start-up notices off the terminal: a person reads it."""
-    quiet = Path(__file__).parent / "log4j2.properties"
+    quiet = Path(__file__).resolve().parent / "log4j2.properties"
     if quiet.exists() and "JDK_JAVA_OPTIONS" not in os.environ:
-        os.environ["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile=file:{quiet}"
+        os.environ["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={quiet.as_uri()}"

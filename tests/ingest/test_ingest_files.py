@@ -73,6 +73,11 @@ def test_new_files_make_the_next_batch():
     assert (one.number, [f.path for f in one.files], one.planned) == (5, ["b"], False)
 
 
+def test_a_ledger_that_lost_rows_gives_no_number_twice():
+    [one] = batch.plan(found("a"), [], 500, MOMENT, pytest.fail)
+    assert one.number == 501
+
+
 def test_a_half_taken_batch_is_taken_first_and_with_its_own_files_only():
     again, new = batch.plan(found("a", "b", "c"), [row("a", 1), row("b", 2)], 1, MOMENT, pytest.fail)
     assert (again.number, [f.path for f in again.files], again.planned) == (2, ["b"], True)

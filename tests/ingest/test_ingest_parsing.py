@@ -171,6 +171,14 @@ def test_the_first_rule_that_fits_makes_an_action_of_a_request(spark):
     ]
 
 
+def test_a_log_of_several_hosts_tells_its_visitors_apart(spark):
+    lines = [log_line(address=address) for address in ("10.0.0.1", "2001:db8::1")]
+    frame = logs(spark, *lines, *(f"shop.example:443 {line}" for line in lines))
+    first, second, *same = taken(frame, "visitor", "reason")
+    assert first != second
+    assert same == [first, second]
+
+
 def test_a_quote_in_an_agent_is_read_and_a_broken_line_is_malformed(spark):
     frame = logs(spark, log_line(agent=r"Quo\"ted \\"), log_line()[:60], "", "no log \x01 line")
     assert taken(frame, "agent", "reason") == [

@@ -25,6 +25,13 @@ def test_a_missing_table_names_the_job_that_makes_it(warehouse):
         warehouse.read("sequences")
 
 
+def test_a_table_whose_first_commit_never_came_is_made(spark, warehouse):
+    Path(warehouse.path("items"), "_delta_log").mkdir(parents=True)
+    assert not warehouse.exists("items")
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
+    assert warehouse.read("items").count() == 1
+
+
 def test_how_much_a_table_is_can_be_asked_without_a_session(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
     told = spark.sql(f"DESCRIBE DETAIL delta.`{warehouse.path('items')}`").first()["sizeInBytes"]

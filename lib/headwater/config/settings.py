@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlparse
 
 from pydantic import Field, field_validator, model_validator
 
@@ -341,7 +342,9 @@ class Config(Section):
     @property
     def tracking_uri(self) -> str:
         """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside the warehouse."""
-        return self.mlflow.tracking_uri or f"sqlite:///{Path(self.paths.warehouse).resolve()}/mlflow.db"
+        url = urlparse(self.paths.warehouse)
+        folder = Path(url.path if url.scheme == "file" else self.paths.warehouse)
+        return self.mlflow.tracking_uri or f"sqlite:///{folder.resolve()}/mlflow.db"
 
     def dump(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

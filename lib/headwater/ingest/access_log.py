@@ -12,10 +12,11 @@ from headwater.config import UrlRule
 from headwater.errors import UsageError
 from headwater.ingest.lines import blank_as_null
 
-# Quoted parts end at the first quote that no backslash escapes; they are atomic, so that no line takes quadratic time.
+# A log of several hosts may begin with the host and its port. Quoted parts end at the first quote that no backslash escapes; they
+# are atomic, so that no line takes quadratic time.
 _QUOTED = r'"(?>(.*?(?<!\\)(?:\\\\)*)")'
 LINE = (
-    r"(?s)\A(\S{1,256}) \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
+    r"(?s)\A(?:[^\s:]{1,256}:\d{1,5} )?(\S{1,256}) \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
     + _QUOTED + r" (\d{3}) \S+(?: " + _QUOTED + " " + _QUOTED + r")?(?: .*)?\z"
 )  # fmt: skip
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}

@@ -44,7 +44,7 @@ def plan(
             warn("messages of a half-taken batch have aged out; they are lost", ranges=short[:5], count=len(short))
         batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
-        batches.append(Batch(newest + 1, now, new))
+        batches.append(Batch(max(newest, done) + 1, now, new))
     return batches
 
 

@@ -65,15 +65,16 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
         elif source.format in ("csv", "catalog"):
             try:
                 header = _first_line(spark, file)
-            except (OSError, EOFError, zlib.error):
+                if header is None:
+                    continue  # no line, nothing to read
+                if source.format == "catalog" and header.lstrip().startswith("{"):
+                    header = None
+                else:
+                    columns = _columns(source, header)
+            except (OSError, EOFError, zlib.error, csv.Error):
                 spoiled.add(file.path)
                 continue
-            if header is None:
-                continue  # no line, nothing to read
-            if source.format == "catalog" and header.lstrip().startswith("{"):
-                header = None
-            else:
-                columns = _columns(source, header)
+            if header is not None:
                 _need_columns(source, columns, file.path)
         key = (id(source), columns, header, file.path in damaged)
         groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)

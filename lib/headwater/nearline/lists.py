@@ -104,6 +104,8 @@ def wanted_sequences(j: Job, mode: str, stack: ExitStack) -> Wanted | None:
     tables = j.warehouse
     version = tables.version("sequences")
     last = tables.last_note("topn", j.name) if mode == "nearline" else None
+    if last is not None and last["sequences_version"] > version:
+        last = None  # sequences were built anew, and count their versions from the start
     unread = readers.unread(tables, readers.LISTS)
     if last is not None and not unread:
         return None

@@ -1,8 +1,8 @@
 """One writer at a time per table, across processes, where Delta cannot see to it itself.
 
 Delta's log store for local disks is safe within one JVM only: two of them can overwrite each other's commit. A lock
-file per table closes that gap; the kernel frees it when its holder dies. On object stores and HDFS, where Delta's
-own log store arbitrates, no lock is taken.
+file per table closes that gap; the kernel frees it when its holder dies. On object stores and HDFS no lock is taken: Delta's
+own log store loses no commit there, but it lets two appends of the same rows pass.
 """
 
 from __future__ import annotations

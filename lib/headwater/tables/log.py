@@ -48,6 +48,12 @@ class Commit:
         return self.note.get("by", self.job)
 
 
+def begun(table: Path) -> bool:
+    """Whether a local folder holds a first commit; Delta makes the folder of its log before that, and may die in between."""
+    folder = table / "_delta_log"
+    return folder.is_dir() and any(file.suffix in (".json", ".parquet") for file in folder.iterdir())
+
+
 def local(table: Path) -> Iterator[Commit]:
     """The commits of a table in a local folder."""
     names = sorted((file.name for file in (table / "_delta_log").iterdir() if NAME.fullmatch(file.name)), reverse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,7 +85,7 @@ class Warehouse:
 
     def exists(self, table: str) -> bool:
         if self.is_local:
-            return (Path(self.path(table)) / "_delta_log").is_dir()
+            return log.begun(Path(self.path(table)))
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def version(self, table: str) -> int:
@@ -128,7 +129,13 @@ class Warehouse:
         if table in self._to_mark:
             builder = builder.property(*MARKED)
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(schemas.stats_columns(table)))
-        builder.property("delta.logRetentionDuration", "interval 90 days").execute()
+        builder = builder.property("delta.logRetentionDuration", "interval 90 days")
+        with self.locked(table):
+            if self.is_local and not self.exists(
+                table
+            ):  # what a kill left of a first commit keeps Delta from making one
+                shutil.rmtree(Path(self.path(table)) / "_delta_log", ignore_errors=True)
+            builder.execute()
 
     def _mark_rows(self, table: str) -> None:
         """Let a table have deletion vectors, if it should; asked once, for the answer is a Spark job."""
