@@ -65,16 +65,15 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
         elif source.format in ("csv", "catalog"):
             try:
                 header = _first_line(spark, file)
-                if header is None:
-                    continue  # no line, nothing to read
-                if source.format == "catalog" and header.lstrip().startswith("{"):
-                    header = None
-                else:
-                    columns = _columns(source, header)
-            except (OSError, EOFError, zlib.error, csv.Error):
+            except (OSError, EOFError, zlib.error):
                 spoiled.add(file.path)
                 continue
-            if header is not None:
+            if header is None:
+                continue  # no line, nothing to read
+            if source.format == "catalog" and header.lstrip().startswith("{"):
+                header = None
+            else:
+                columns = _columns(source, header, file.path)
                 _need_columns(source, columns, file.path)
         key = (id(source), columns, header, file.path in damaged)
         groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)
@@ -170,8 +169,11 @@ def _redacted(hashed: Callable) -> Column:
     return F.concat(F.lit("[redacted] "), hashed(F.col("raw")))
 
 
-def _columns(source: Source, header: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
+def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
+    try:
+        return tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
+    except csv.Error as error:
+        raise HeadwaterError(f"the first line of {where} is no header of a CSV file: {error}") from error
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
