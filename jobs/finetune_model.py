@@ -39,7 +39,7 @@ def tune(j: Job) -> dict[str, Any]:
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
     gathered = tables.read("feedback", versions["feedback"])
-    gathered = feedback.given_from(gathered, moment(registry.facts(champion).get("train_until"))).persist()
+    gathered = feedback.given_from(gathered, facts.moment(registry.facts(champion).get("train_until"))).persist()
     new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
@@ -100,12 +100,7 @@ def learned_until(registry: Registry, champion: int) -> datetime | None:
     """
     challenger = registry.alias(CHALLENGER)
     marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]
-    return max(filter(None, map(moment, marks)), default=None)
-
-
-def moment(told: str | None) -> datetime | None:
-    """A moment that a version's facts tell; None where they tell none."""
-    return datetime.fromisoformat(told) if told else None
+    return max(filter(None, map(facts.moment, marks)), default=None)
 
 
 if __name__ == "__main__":

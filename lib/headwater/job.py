@@ -42,12 +42,11 @@ class Job:
     session is asked for: so is what takes minutes of rows.
     """
 
-    long = False
-
     def __init__(self, name: str, config: Config, lasting: bool = False) -> None:
         self.name = name
         self.config = config
         self.lasting = lasting
+        self.long = False
         self.now = clock.now()
         self.log = structlog.get_logger(job=name)
 

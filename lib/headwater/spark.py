@@ -147,9 +147,11 @@ def java_options(optimised: bool = False) -> str:
 
     The optimising one saves two thirds of writing ten million rows, and after a dozen rounds a third of each.
     """
-    options = "-XX:+UseSerialGC" if optimised else f"{QUICK_START} -XX:+UseSerialGC"
+    options = ["-XX:+UseSerialGC"] if optimised else ["-XX:+UseSerialGC", QUICK_START]
     archive = spark_home() / CLASS_ARCHIVE
-    return f'{options} -XX:SharedArchiveFile="{archive}" -Xlog:disable' if archive.exists() else options
+    if archive.exists():
+        options += [f'-XX:SharedArchiveFile="{archive}"', "-Xlog:disable"]
+    return " ".join(options)
 
 
 def _quiet_log4j() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlparse
 
 from pydantic import Field, field_validator, model_validator
 
+from headwater import local
 from headwater.config.sections import Positive, Section
 from headwater.config.sources import Ingest
 from headwater.schemas import EventType
@@ -342,9 +342,8 @@ class Config(Section):
     @property
     def tracking_uri(self) -> str:
         """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside the warehouse."""
-        url = urlparse(self.paths.warehouse)
-        folder = Path(url.path if url.scheme == "file" else self.paths.warehouse)
-        return self.mlflow.tracking_uri or f"sqlite:///{folder.resolve()}/mlflow.db"
+        folder = local.folder(self.paths.warehouse) or Path(self.paths.warehouse).resolve()
+        return self.mlflow.tracking_uri or f"{local.SQLITE}{folder}/mlflow.db"
 
     def dump(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -24,6 +24,7 @@ from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
+from headwater.training.facts import moment
 
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
@@ -68,14 +69,15 @@ class Evaluation:
         length, exclude = config.sequence.max_length, config.topn.exclude_seen
         targets = config.evaluate.targets
         if self.protocol == "temporal":
-            train_until, validation_until = (_moment(facts[key]) for key in ("train_until", "validation_until"))
+            train_until, validation_until = (
+                datetime.fromisoformat(facts[key]) for key in ("train_until", "validation_until")
+            )
             start, end = (train_until, validation_until) if split == "validation" else (validation_until, None)
             held = cases.temporal(steps, start, end, length, exclude, targets)
             self.before = cases.before(steps, start)
         else:
             place = 2 if split == "validation" else 1
-            since = _moment(facts["validation_until"]) if facts["validation_until"] else None
-            held = cases.leave_one_out(steps, place, length, exclude, targets, since)
+            held = cases.leave_one_out(steps, place, length, exclude, targets, moment(facts["validation_until"]))
             self.before = cases.without_last(steps, place)
         self.held: HeldOut = cases.collect(held, config.evaluate.max_users)
         self.before = self.before.persist()
@@ -140,7 +142,3 @@ def untouched(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     latest = max(facts, key=lambda each: each["validation_until"] or "")
     left_out = any(each["protocol"] == "leave_one_out" for each in facts)
     return {**latest, "protocol": "leave_one_out"} if left_out else latest
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)

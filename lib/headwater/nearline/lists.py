@@ -150,13 +150,12 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     """Make the lists, check every row, put them in the place of those that stand; how many users' Top-N is another one."""
     tables, version = j.warehouse, note["model_version"]
     # not before the model is on its way: an archive that comes as tasks begin is unpacked by two at once
-    beside = stack.enter_context(ThreadPoolExecutor(max_workers=3))
+    beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
     standing = {
         table: beside.submit(standing_lists, j, table, wanted)
         for table in ("topn", "sections")
         if table == "topn" or j.config.topn.sections or tables.exists("sections")
     }
-    embedded = beside.submit(write_embeddings, j, version, shelf.model(version), shelf.items())
     scored = lists.recommend(wanted.rows, shipped, j.config.topn)
     scored = held(scored)[0] if wanted.few else kept(scored, stack)
     unfit = beside.submit(publish.unfit(scored).count)
@@ -166,7 +165,7 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
     changed = beside.submit(publish.changed_users(rows, standing["topn"].result().rows).count)
-    embedded.result()
+    write_embeddings(j, version, shelf.model(version), shelf.items())
     if "sections" in standing:
         several = publish.stamped(publish.section_rows(places), "sections", version, j.now)
         replace(j, "sections", several, standing["sections"].result(), wanted, note)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from headwater import local
 from headwater.config import Config
 from headwater.errors import HeadwaterError
 
@@ -27,8 +27,8 @@ class Runs:
 
 def read_runs(config: Config) -> Runs:
     """Aliases and curves; a store that is not there yet, or does not answer, is a sentence and not an error."""
-    file = config.tracking_uri.removeprefix("sqlite:///")
-    if file != config.tracking_uri and not Path(file).exists():
+    store = local.sqlite_file(config.tracking_uri)
+    if store is not None and not store.exists():
         return Runs(problem="No model has been trained yet; jobs/train_model.py trains one.")
     try:
         from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry

@@ -8,6 +8,7 @@ growing portions.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,11 @@ class Commit:
 
 def begun(table: Path) -> bool:
     """Whether a local folder holds a first commit; Delta makes the folder of its log before that, and may die in between."""
-    folder = table / "_delta_log"
-    return folder.is_dir() and any(file.suffix in (".json", ".parquet") for file in folder.iterdir())
+    try:
+        with os.scandir(table / "_delta_log") as files:  # one of the first will do, of a log that may be long
+            return any(file.name.endswith((".json", ".parquet")) for file in files)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def local(table: Path) -> Iterator[Commit]:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from headwater import schemas
+from headwater import local, schemas
 from headwater.errors import TableError
 from headwater.in_hand import constant
 from headwater.tables import locks, log
@@ -70,7 +69,7 @@ class Warehouse:
     def __init__(
         self, spark: SparkSession, root: str, lock_timeout_seconds: float = 600, deletion_vectors: bool = False
     ) -> None:
-        folder = _folder(root)
+        folder = local.folder(root)
         self.spark = spark
         self.is_local = folder is not None
         self.root = root.rstrip("/") if folder is None else str(folder)
@@ -131,9 +130,8 @@ class Warehouse:
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(schemas.stats_columns(table)))
         builder = builder.property("delta.logRetentionDuration", "interval 90 days")
         with self.locked(table):
-            if self.is_local and not self.exists(
-                table
-            ):  # what a kill left of a first commit keeps Delta from making one
+            if self.is_local and not self.exists(table):
+                # what a kill left of a first commit keeps Delta from making one
                 shutil.rmtree(Path(self.path(table)) / "_delta_log", ignore_errors=True)
             builder.execute()
 
@@ -328,17 +326,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _folder(root: str) -> Path | None:
-    """The local folder that a warehouse's root is; None where it is none."""
-    url = urlparse(root)
-    if url.scheme not in ("", "file"):
-        return None
-    return Path(url.path if url.scheme else root).resolve()
-
-
 def bytes_of(root: str, table: str) -> int:
     """What lies in the folder of a table, older versions included; 0 where it is no local one. Asked without a session."""
-    folder, found = _folder(root), 0
+    folder, found = local.folder(root), 0
     for file in () if folder is None else (folder / table).glob("*.parquet"):
         with suppress(FileNotFoundError):  # vacuumed just now
             found += file.stat().st_size

@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
+from headwater import local
 from headwater.config import Config
 from headwater.errors import HeadwaterError, TrackingError
 
@@ -36,9 +37,9 @@ def connect(config: Config) -> MlflowClient:
         _knock(uri, timeout)
     with asking(uri):
         mlflow = library(config)
-        if scheme != "sqlite":
+        path = local.sqlite_file(uri)
+        if path is None:
             return mlflow.MlflowClient(uri, uri)
-        path = Path(uri.removeprefix("sqlite:///"))
         path.parent.mkdir(parents=True, exist_ok=True)
         with _first_start(path):  # two first starts would both create the tables
             _need_writable(path, timeout)

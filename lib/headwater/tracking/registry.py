@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from headwater import local
 from headwater.config import Config
 from headwater.errors import ModelError
 from headwater.tracking.client import asking, connect
@@ -129,7 +130,7 @@ def work_folder(config: Config) -> Path:
     """Where snapshots, checkpoints and fetched models live: ``paths.work``, or ``_work`` in a local warehouse."""
     if config.paths.work:
         return Path(config.paths.work).resolve()
-    warehouse = urlparse(config.paths.warehouse)
-    if warehouse.scheme not in ("", "file"):
+    warehouse = local.folder(config.paths.warehouse)
+    if warehouse is None:
         raise ModelError("paths.warehouse is not a local folder; set paths.work to one that all machines share")
-    return Path(warehouse.path or config.paths.warehouse).resolve() / "_work"
+    return warehouse / "_work"

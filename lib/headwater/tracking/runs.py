@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headwater import local
 from headwater.config import Config
 from headwater.tracking.client import asking, without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
@@ -167,10 +168,8 @@ def _experiment(registry: Registry, config: Config) -> str:
     name = config.mlflow.experiment
     if found := registry.client.get_experiment_by_name(name):
         return found.experiment_id
-    uri = config.tracking_uri
-    beside = None
-    if uri.startswith("sqlite:///"):
-        beside = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "_mlflow").as_uri()
+    store = local.sqlite_file(config.tracking_uri)
+    beside = (store.parent / "_mlflow").as_uri() if store else None
     return registry.client.create_experiment(name, artifact_location=beside)
 
 

@@ -60,6 +60,11 @@ def gather(
     }
 
 
+def moment(told: str | None) -> datetime | None:
+    """A cut or another moment as a version's facts tell it; None where they tell none."""
+    return datetime.fromisoformat(told) if told else None
+
+
 def fingerprint(facts: dict[str, Any]) -> str:
     """A short name for everything that a snapshot depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
