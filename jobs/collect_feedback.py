@@ -3,7 +3,7 @@
     python jobs/collect_feedback.py --config conf/site.yaml
 
 Reads the change feed of `events` from the version that the last commit to `feedback` notes (the first run reads the
-whole table, but only from the day of the first list on). An action that answers no list is counted, not kept, and not
+whole table, but only from the day of the first list on; so does one that finds `events` built anew). An action that answers no list is counted, not kept, and not
 looked at again: a list made later cannot have shown it.
 """
 
@@ -32,10 +32,9 @@ def collect(j: Job) -> dict[str, int | str]:
     with tables.locked("feedback"):
         for table in ("feedback", "topn_history"):
             tables.create(table)
-        last = tables.last_note("feedback", j.name)
         version = tables.version("events")
         counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
-        read = last["events_version"] if last else None
+        read = readers.came_to(tables, readers.FEEDBACK)
         if read is not None and read >= version:
             return counts
         if tables.exists("topn") and readers.unread(tables, readers.HISTORY):

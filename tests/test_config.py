@@ -1,5 +1,6 @@
 """Configuration: one truth for defaults, and one clear line for what is wrong."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ def test_the_documented_defaults_are_the_real_ones():
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_file_of_ours_is_a_config(file):
     assert config.load([file]).ingest.sources
+
+
+@pytest.mark.parametrize("given", ["2020-02-01", '"2020-02-01"', "2020-02-01T00:00:00Z", "2020-02-01 01:00:00+01:00"])
+def test_a_date_may_stand_with_and_without_quotes(given):
+    assert config.load([], [f"ingest.earliest={given}"]).ingest.earliest == datetime(2020, 2, 1, tzinfo=UTC)
 
 
 def test_later_files_and_then_set_win(tmp_path):
@@ -72,6 +78,13 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["train.targets={view: 0, search: 0, click: 0, add_to_cart: 0, purchase: 0, rating: 0}"], "every weight is 0"),
         (["train.targets.impression=1"], "train.targets.impression is not a known config key"),
         (["train.learning_rate=.nan"], "train.learning_rate: Input should be a finite number"),
+        (["ingest.earliest=2020-13-45"], "ingest.earliest: not an ISO date such as 1995-01-01 (got '2020-13-45')"),
+        (["ingest.earliest=12"], "ingest.earliest: not an ISO date"),
+        (
+            ["ingest.sources=[{format: combined_log, glob: x, time_zone: Asia/Tokyo, fields: {user_id: u}}]"],
+            "fields and time_zone would do nothing for format combined_log",
+        ),
+        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "topic would do nothing for format json"),
         (["ingest.future_hours=.inf"], "ingest.future_hours: Input should be a finite number"),
         (["train.targets.view=-1"], "train.targets.view: Input should be greater than or equal to 0"),
         (["train.pretrain_epochs=-1"], "train.pretrain_epochs: Input should be greater than or equal to 0"),
@@ -89,7 +102,6 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["ingest.sources=[{format: kafka, topic: t}]"], "format kafka needs brokers"),
         (["ingest.sources=[{format: kafka, brokers: b, topic: t, glob: x}]"], "has a topic, and no glob"),
         (["ingest.sources=[{format: kafka, brokers: b, topic: 'a/b'}]"], "ingest.sources.0.topic"),
-        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "brokers and topic are for format kafka"),
         (
             ["ingest.sources=[{format: kafka, brokers: b, topic: t}, {format: kafka, brokers: c, topic: t}]"],
             "topic 't' is read by two sources",

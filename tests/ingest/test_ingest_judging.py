@@ -86,11 +86,6 @@ def test_an_id_comes_from_all_content_and_from_nothing_else(spark):
     assert [row["id_given"] for row in rows] == [False] * 5 + [True]
 
 
-def test_a_date_that_is_none_is_a_usage_error():
-    with pytest.raises(UsageError, match="earliest"):
-        judging.limits(Ingest(earliest="long ago"), NOW)
-
-
 def test_crawlers_are_known_by_agent_and_a_cubot_is_a_telephone():
     google = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
     cubot = "Mozilla/5.0 (Linux; Android 9; CUBOT_X18_Plus) AppleWebKit/537.36 Chrome/80.0 Mobile Safari/537.36"
@@ -157,6 +152,15 @@ def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
         ("x", "new", "mugs", None, 2.5, False),
         ("y", "why", None, None, None, None),
     ]
+
+
+def test_what_is_available_is_a_word_or_a_number_in_stock_and_a_title_is_one_line(spark):
+    said = ("yes", "FALSE", "1", "0", "17", "-2", "0.0", "sold out", None)
+    rows = goods(spark, *(("f", str(n), "a\r\n mug", "x\ny", None, None, word) for n, word in enumerate(said)))
+    typed = catalogue.with_reason(rows, 512).orderBy("position").collect()
+    assert [row["available"] for row in typed] == [True, False, True, False, True, False, False, None, None]
+    assert [row["reason"] for row in typed] == [None] * 7 + ["bad_available", None]
+    assert {(row["title"], row["category"]) for row in typed} == {("a mug", "x y")}
 
 
 def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):

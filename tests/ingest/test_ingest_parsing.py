@@ -97,6 +97,37 @@ def test_csv_is_rfc_4180_and_counts_its_columns(spark):
     ]
 
 
+CATALOGUE = (
+    "item_id,title,category",
+    'a,"a mug, blue',
+    'of 12"" height","mugs',
+    'and cups"',
+    "b,a bowl,bowls",
+    'c,12" pipe,"pipes',
+    '',
+    'and ""hoses"""\r',
+    'd,"never ends,x',
+    'e,"again",x',
+    'f,"no "end",x',
+    "g,last,x",
+)
+
+
+@pytest.mark.parametrize("max_bytes", [1_000, 20])
+def test_a_quoted_field_may_run_over_lines_of_a_catalogue(spark, tmp_path, max_bytes):
+    (tmp_path / "goods.csv").write_bytes("\n".join(CATALOGUE).encode())
+    source = Source(format="catalog", glob="*")
+    read = lines.joined(lines.read(spark, str(tmp_path), [str(tmp_path / "goods.csv")]), ",", max_bytes)
+    frame = fields.csv_fields(lines.with_text(read, 1_000, CATALOGUE[0]), source, ("item_id", "title", "category"))
+    rows = taken(frame.where("reason IS NULL"), "item_id", "title", "category")
+    apart = [("b", "a bowl", "bowls"), ("e", "again", "x"), ("g", "last", "x")]
+    over = [("a", 'a mug, blue\nof 12" height', "mugs\nand cups"), ("c", '12" pipe', 'pipes\n\nand "hoses"')]
+    assert sorted(rows) == sorted(apart + (over if max_bytes == 1_000 else []))
+    reasons = [row for row, in taken(frame.where("reason IS NOT NULL"), "reason")]
+    assert reasons == (["header", *["malformed_csv"] * 2] if max_bytes == 1_000 else
+                       ["header", *["malformed_csv"] * 4, "empty_line", *["malformed_csv"] * 3])  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

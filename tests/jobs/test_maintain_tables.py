@@ -1,6 +1,7 @@
 """Maintenance: packing, and forgetting one person in every table, file and log."""
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,10 @@ from inside import Inside
 from headwater import privacy, schemas
 from headwater.config import Maintain
 from headwater.errors import TableError, UsageError
+from headwater.job import Job
+from headwater.nearline.history import publish_history
+from headwater.tables import upkeep
+from headwater.tables.warehouse import WRITER
 
 WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NASTY = "x' OR 1=1 --"
@@ -168,6 +173,48 @@ def test_with_a_key_a_person_is_found_by_pseudonym(spark, tmp_path):
     assert people(site.tables, "events") == {privacy.pseudonym(name, b"a secret") for name in ("ann", "bob")}
     assert forget(site, "ann")["rows_deleted"] == 2
     assert people(site.tables, "sequences") == {privacy.pseudonym("bob", b"a secret")}
+
+
+def test_a_note_outlives_the_log_that_held_it(shop, monkeypatch):
+    noting = [table for table in schemas.TABLES if shop.tables.exists(table)]
+    said = {table: shop.tables.last_note(table, WRITER[table]) for table in noting}
+    lists = shop.tables.version("topn")
+    monkeypatch.setattr(upkeep, "REPEATED_AFTER", timedelta(0))
+    shop.call("maintain_tables", "maintain")
+    assert {table: shop.tables.last_note(table, WRITER[table]) for table in noting} == said
+    for table in noting:
+        newest = next(commit for commit in shop.tables.commits(table) if commit.job == WRITER[table])
+        assert (newest.by, newest.rows) == ("maintain_tables", 0)
+    monkeypatch.undo()
+    versions = {table: shop.tables.version(table) for table in noting}
+    assert versions["topn"] > lists
+    shop.call("maintain_tables", "maintain")
+    assert {table: shop.tables.last_note(table, WRITER[table]) for table in noting} == said
+    assert (ingest(shop)["batches"], build(shop)["users_changed"]) == (0, 0)
+
+
+def test_tables_built_anew_are_read_anew_by_those_who_follow_them(spark, shop):
+    sequences = [(user, items) for user, items in shop.rows("sequences", "user_id", "item_idx")]
+    write(shop, "day2.json", ("bob", "c", 9))
+    ingest(shop)
+    build(shop)
+    publish(shop.tables, ("bob",))
+    history, feedback = shop.rows("topn_history"), shop.rows("feedback")
+    for table in ("events", "ingest_files", "topn"):
+        shutil.rmtree(shop.tables.path(table))
+    (shop.landing / "api" / "day2.json").unlink()
+    ingest(shop)
+    build(shop)
+    assert [(user, items) for user, items in shop.rows("sequences", "user_id", "item_idx")] == sequences
+    rows = spark.createDataFrame([("bob", 1, "b", 1.0, "", "model", 1, WHEN, WHEN, None)], schemas.ddl("topn"))
+    note = {"job": "score_topn", "sequences_version": 0, "model_version": 1}
+    shop.tables.append(rows, "topn", note)
+    assert shop.call("collect_feedback", "collect")["status"] == "skipped"
+    publish_history(Job("score_topn", shop.config))
+    assert shop.rows("topn_history") == sorted([*history, *shop.rows("topn")], key=repr)
+    answered = shop.call("collect_feedback", "collect")
+    assert answered["rows_feedback"] == len(shop.rows("feedback")) - len(feedback)
+    assert shop.call("collect_feedback", "collect")["rows_feedback"] == 0
 
 
 def test_maintenance_leaves_the_rows_and_counts_tables_and_files(shop):

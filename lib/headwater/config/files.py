@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,7 +13,13 @@ from headwater.errors import UsageError
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """YAML as PyYAML reads it safely, but a key that stands twice in one mapping is an error: the first would be lost."""
+    """YAML as PyYAML reads it safely, but a key that stands twice in one mapping is an error: the first would be lost. What looks
+    like a date stays text, as it would in quotes."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         given = set()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,23 @@ from headwater.schemas import EVENT_TYPES, EventType
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
+LINES = ("json", "csv", "kafka")
+"""The formats whose lines have columns, a moment and a kind of event that a source may name in its own way."""
+KEYS = {
+    "fields": (*LINES, "catalog"),
+    "constants": (*LINES, "catalog"),
+    "event_types": LINES,
+    "time_zone": LINES,
+    "time_format": LINES,
+    "header": ("csv",),
+    "delimiter": ("csv", "catalog"),
+    "brokers": ("kafka",),
+    "topic": ("kafka",),
+    "starting": ("kafka",),
+    "max_messages": ("kafka",),
+    "client_file": ("kafka",),
+}
+"""The formats that each key says something to; the others know all of it from the line."""
 
 
 class Source(Section):
@@ -47,8 +65,10 @@ class Source(Section):
                 raise ValueError("format kafka has a topic, and no glob")
         elif not self.glob:
             raise ValueError("glob is missing")
-        elif self.brokers or self.topic:
-            raise ValueError(f"brokers and topic are for format kafka, not {self.format}")
+        default = {key: field.get_default(call_default_factory=True) for key, field in type(self).model_fields.items()}
+        idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != default[key]]
+        if idle:
+            raise ValueError(f"{' and '.join(idle)} would do nothing for format {self.format}")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:
             raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
         known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
@@ -108,11 +128,20 @@ class Ingest(Section):
     max_line_bytes: Positive = 1_000_000
     max_value: Annotated[float, Field(gt=0)] = 1_000_000.0
     max_id_length: Positive = 512
-    earliest: str = "1995-01-01"
+    earliest: datetime = datetime(1995, 1, 1, tzinfo=UTC)
     future_hours: Annotated[float, Field(ge=0)] = 24.0
     bot_agents: bool = True
     bot_events_per_minute: Positive = 120
     bot_regular_events: Positive = 60
+
+    @field_validator("earliest", mode="before")
+    @classmethod
+    def _is_a_moment(cls, value: Any) -> datetime:
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise ValueError("not an ISO date such as 1995-01-01") from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     @field_validator("sources")
     @classmethod

@@ -14,16 +14,20 @@ DESCRIBED = ("title", "category", "text", "price", "available")
 
 
 def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
-    """Judges catalogue rows by their id, and types the rest: a price that is no number is no price."""
+    """Judges catalogue rows by their id and by whether ``available``, a word for yes or no or a number in stock, says either;
+    types the rest: a price that is no number is no price. Titles and categories come on one line."""
     price = F.col("price").try_cast("double")
     price = F.when(F.abs(price) < float("inf"), price)
+    available = F.coalesce(F.col("available").try_cast("boolean"), F.col("available").try_cast("double") > 0)
     reason = F.coalesce(
         "reason",
         F.when(F.col("item_id").isNull(), "missing_item_id")
         .when(F.length("item_id") > max_id_length, "id_too_long")
-        .when(F.rlike("item_id", F.lit(CONTROL)), "bad_id"),
+        .when(F.rlike("item_id", F.lit(CONTROL)), "bad_id")
+        .when(F.col("available").isNotNull() & available.isNull(), "bad_available"),
     )
-    return rows.withColumns({"reason": reason, "price": price, "available": F.col("available").try_cast("boolean")})
+    on_one_line = {name: F.regexp_replace(name, r"\s*[\r\n]\s*", " ") for name in ("title", "category")}
+    return rows.withColumns({**on_one_line, "reason": reason, "price": price, "available": available})
 
 
 def latest(rows: DataFrame) -> DataFrame:

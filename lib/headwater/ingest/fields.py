@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from headwater.config import CATALOG_FIELDS, EVENT_FIELDS, Source
 from headwater.errors import UsageError
-from headwater.ingest.lines import blank_as_null
+from headwater.ingest.lines import blank_as_null, is_part
 
 MAX_DELIMITERS = 20_000
 """Spark's CSV parser gives up the whole job at 20,480 columns; such a line is malformed to us."""
@@ -56,7 +56,7 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
 def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> DataFrame:
     """Adds our fields, as text, from a line of RFC 4180; another number of columns is ``malformed_csv``.
 
-    A quoted line feed ends the line for us, so both halves of such a row are malformed.
+    A line that is one half of a row, because a field runs over its end, is malformed too.
     """
     text = F.col("line")
     names = [f"c{i}" for i in range(len(columns))]
@@ -66,10 +66,7 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
         "columnNameOfCorruptRecord": "broken", "maxColumns": "20480",
     }  # fmt: skip
     count = F.length(text) - F.length(F.replace(text, F.lit(source.delimiter), F.lit("")))
-    quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
-    opened = F.startswith(text, F.lit('"')) | F.contains(text, F.lit(source.delimiter + '"'))
-    quoted = opened | F.endswith(text, F.lit('"')) | F.contains(text, F.lit('"' + source.delimiter))
-    sound = (count < MAX_DELIMITERS) & ~((quotes % 2 == 1) & quoted)
+    sound = (count < MAX_DELIMITERS) & ~is_part(text, source.delimiter)
     parsed = frame.withColumn("csv", F.when(sound, F.from_csv(text, schema, options)))
 
     def found(theirs: str) -> Column | None:

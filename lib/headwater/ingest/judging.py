@@ -10,7 +10,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headwater.config import Ingest, Source
-from headwater.errors import UsageError
 from headwater.schemas import EVENT_TYPES
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -31,16 +30,11 @@ class Limits:
 
 def limits(config: Ingest, moment: datetime) -> Limits:
     """The limits of a batch taken at ``moment``, the latest a whole hour: it becomes part of the code that Spark makes of a
-    query, and so a stream's batches share the code of an hour. Raises UsageError for an ``ingest.earliest`` that is no date.
+    query, and so a stream's batches share the code of an hour.
     """
-    try:
-        earliest = datetime.fromisoformat(config.earliest)
-    except ValueError:
-        raise UsageError(f"ingest.earliest {config.earliest!r} is not an ISO date such as 1995-01-01") from None
-    earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
     hours = math.ceil(moment.timestamp() / 3600 + config.future_hours)
     latest = datetime.fromtimestamp(hours * 3600, UTC)
-    return Limits(earliest, latest, config.max_value, config.max_id_length)
+    return Limits(config.earliest, latest, config.max_value, config.max_id_length)
 
 
 def with_event_type(frame: DataFrame, source: Source) -> DataFrame:

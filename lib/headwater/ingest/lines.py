@@ -6,13 +6,17 @@ the value of one message.
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+import re
+
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession, Window
 from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
 """How much of a line quarantine keeps."""
 BLANKS = " \t\r\n\u00a0"
 """What no id and no word begins or ends with."""
+QUOTED = '(?:[^"]|"")*+'
+"""A pattern for what stands between the quotes of a field, as Java reads it; possessive, it neither recurs nor goes back."""
 TOPIC = "kafka://"
 """How the name of a topic's partition begins; the path of no file below a folder does."""
 
@@ -43,6 +47,56 @@ def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False)
             ).alias("position"),
         )
     )
+
+
+def _csv(text: Column, delimiter: str, pattern: str) -> Column:
+    """Whether a line that holds a quote matches a pattern, in which FIELD, QUOTED and MARK are parts of CSV."""
+    mark = re.escape(delimiter)
+    field = f'(?:[^"{mark}][^{mark}]*+|"{QUOTED}"|)'
+    pattern = pattern.replace("FIELD", field).replace("QUOTED", QUOTED).replace("MARK", mark)
+    return F.contains(text, F.lit('"')) & F.rlike(text, F.lit(f"(?s)\\A{pattern}\\z"))
+
+
+def opens(text: Column, delimiter: str) -> Column:
+    """Whether a line of CSV ends within a quoted field that began in it."""
+    return _csv(text, delimiter, '(?:FIELDMARK)*+"QUOTED')
+
+
+def closes(text: Column, delimiter: str) -> Column:
+    """Whether a line of CSV begins as the rest of a quoted field would, one that began in a line before.
+
+    A field that is not quoted and ends in inches looks the same.
+    """
+    return _csv(text, delimiter, 'QUOTED"(?:MARK.*)?')
+
+
+def is_part(text: Column, delimiter: str) -> Column:
+    """Whether a line of CSV cannot stand for itself: a quote is missing in it, or stands where none may."""
+    whole = ~F.contains(text, F.lit('"')) | _csv(text, delimiter, "(?:FIELDMARK)*+FIELD")
+    quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
+    return ~whole | (closes(text, delimiter) & (quotes % 2 == 1))
+
+
+def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
+    """Lines as ``read`` gives them, those that a quoted field of CSV runs over put together again, at the place of the first.
+
+    A field that never ends, or not within ``max_bytes``, is none: its lines stay apart, as they stand.
+    """
+    bare = F.rtrim("value", F.lit("\r"))
+    in_order = Window.partitionBy("source_file").orderBy("position")
+    begins, ends = opens(bare, delimiter), closes(bare, delimiter) & is_part(bare, delimiter)
+    one = F.when(begins != ends, 1).otherwise(0)  # where both are true, one field ends and another begins
+    turned = frame.withColumn("one", one).withColumn("turns", F.sum("one").over(in_order))
+    first = F.when((F.col("turns") - F.col("one")) % 2 == 0, 1).otherwise(0)
+    numbered = turned.withColumn("row", F.sum(first).over(in_order))
+    lines = F.sort_array(F.collect_list(F.struct("position", "value")))
+    rows = numbered.groupBy("source_file", "row").agg(lines.alias("lines"))
+    last = F.rtrim(F.element_at("lines.value", -1), F.lit("\r"))
+    text = F.array_join("lines.value", "\n")
+    whole = (F.size("lines") > 1) & closes(last, delimiter) & (F.octet_length(text) <= max_bytes)
+    together = F.array(F.struct(F.element_at("lines.position", 1).alias("position"), text.alias("value")))
+    line = F.explode(F.when(whole, together).otherwise(F.col("lines"))).alias("line")
+    return rows.select("source_file", line).select("line.value", "source_file", "line.position")
 
 
 def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) -> DataFrame:

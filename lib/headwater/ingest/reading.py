@@ -127,6 +127,8 @@ class Reader:
             frame = kafka.read(self.spark, source, group.files)
         else:
             frame = lines.read(self.spark, self.root, [file.uri for file in group.files], group.salvage)
+            if source.format == "catalog" and group.columns:
+                frame = lines.joined(frame, source.delimiter, self.config.ingest.max_line_bytes)
         frame = lines.with_text(frame, self.config.ingest.max_line_bytes, group.header)
         frame = frame.withColumn("source", F.lit(source_name(source)))
         if source.format == "combined_log":

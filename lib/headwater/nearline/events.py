@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from headwater import privacy
-from headwater.ingest import access_log, batch, catalogue, files, judging, kafka, reading
+from headwater.ingest import access_log, batch, catalogue, files, kafka, reading
 from headwater.ingest.reading import Reader
 from headwater.ingest.verdicts import event_rows, judge
 from headwater.job import Job
@@ -65,7 +65,6 @@ class Intake:
         sources = j.config.ingest.sources
         root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
         key = privacy.load_key(j.config.privacy.key_file)
-        judging.limits(j.config.ingest, j.now)
         reading.check(j.spark, j.config)
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
         self.reader = Reader(j.spark, root, j.config, rules, key)

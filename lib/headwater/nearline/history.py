@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from headwater.job import Job
 from headwater.scoring import publish
-from headwater.tables import failpoint
+from headwater.tables import failpoint, readers
 
 
 def publish_history(j: Job) -> None:
@@ -14,9 +14,8 @@ def publish_history(j: Job) -> None:
     tables = j.warehouse
     with tables.locked("topn_history"):
         tables.create("topn_history")
-        last = tables.last_note("topn_history", j.name)
         until = tables.version("topn")
-        after = last["topn_version"] if last else 0
+        after = readers.came_to(tables, readers.HISTORY) or 0
         if after < until:
             feed = tables.changes("topn", after, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
             tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})

@@ -103,16 +103,14 @@ def wanted_sequences(j: Job, mode: str, stack: ExitStack) -> Wanted | None:
     """The sequences to make lists from, kept until the stack ends; None where none changed since the last run."""
     tables = j.warehouse
     version = tables.version("sequences")
-    last = tables.last_note("topn", j.name) if mode == "nearline" else None
-    if last is not None and last["sequences_version"] > version:
-        last = None  # sequences were built anew, and count their versions from the start
+    after = readers.came_to(tables, readers.LISTS) if mode == "nearline" else None
     unread = readers.unread(tables, readers.LISTS)
-    if last is not None and not unread:
+    if after is not None and not unread:
         return None
     few = sum(commit.rows for commit in unread) <= FEW
-    changed = changed_sequences(j, last["sequences_version"], version, few, stack) if last else None
+    changed = None if after is None else changed_sequences(j, after, version, few, stack)
     rows, users = changed or counted(kept(j.warehouse.read("sequences", version), stack))
-    return Wanted(rows, users, few and users <= FEW, last is None, version)
+    return Wanted(rows, users, few and users <= FEW, after is None, version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:

@@ -1,7 +1,7 @@
 """New events into `sequences`: the body of `build_sequences`.
 
 Reads the change feed of `events` from the version that the last commit to `sequences` notes; touches only users with
-new events. A changed `sequence.max_length` rebuilds all of them.
+new events. A changed `sequence.max_length` rebuilds all of them, and so do events that were built anew.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ def build(j: Job) -> dict[str, int]:
     items = tables.read("items")
     with tables.locked("sequences"):
         tables.create("sequences")
-        last = tables.last_note("sequences", j.name) or {"max_length": None}
-        rebuild = last["max_length"] != length
+        after, last = readers.came_to(tables, readers.SEQUENCES), tables.last_note("sequences", j.name)
+        if last is None or last["max_length"] != length:
+            after = None
         version = tables.version("events")
         note = {"job": j.name, "events_version": version, "max_length": length}
-        if not rebuild and last["events_version"] >= version:
+        if after is not None and after >= version:
             return {"users_changed": 0, "events_new": 0, "events_version": version}
-        if rebuild:
+        rebuild = after is None
+        if after is None:
             new = tables.read("events", version)
         else:
-            feed = tables.changes("events", last["events_version"], version)
+            feed = tables.changes("events", after, version)
             new = feed.where(F.col("_change_type") == "insert").select(events.columns)
         steps = sequences.filter_steps(new, items)
         few = not rebuild and sum(commit.rows for commit in readers.unread(tables, readers.SEQUENCES)) <= FEW

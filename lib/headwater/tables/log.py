@@ -48,6 +48,11 @@ class Commit:
         """Who wrote it: the job, unless another wrote in its name."""
         return self.note.get("by", self.job)
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """The note without who wrote it."""
+        return {name: value for name, value in self.note.items() if name != "by"}
+
 
 def begun(table: Path) -> bool:
     """Whether a local folder holds a first commit; Delta makes the folder of its log before that, and may die in between."""

@@ -40,6 +40,15 @@ HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_wh
 READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 
+def came_to(warehouse: Warehouse, reader: Reader) -> int | None:
+    """The version of its source that a reader has read; None where it has read nothing of it, or where the source was built
+    anew since and counts its versions from the start."""
+    note = warehouse.last_note(reader.output, reader.job)
+    if note is None or not warehouse.exists(reader.source) or note[reader.key] > warehouse.version(reader.source):
+        return None
+    return int(note[reader.key])
+
+
 def unread(warehouse: Warehouse, reader: Reader) -> list[Commit]:
     """The commits to its source, newest first, whose rows a reader has yet to see.
 
@@ -47,21 +56,18 @@ def unread(warehouse: Warehouse, reader: Reader) -> list[Commit]:
     """
     if not warehouse.exists(reader.source):
         return []
-    note = warehouse.last_note(reader.output, reader.job)
-    if note is None and reader.starts_whole:
+    after = came_to(warehouse, reader)
+    if after is None and reader.starts_whole:
         return []
-    after = note[reader.key] if note else 0
-    newer = takewhile(lambda commit: commit.version > after, warehouse.commits(reader.source))
+    newer = takewhile(lambda commit: commit.version > (after or 0), warehouse.commits(reader.source))
     return [commit for commit in newer if commit.operation not in UPKEEP and commit.by != MAINTAINER]
 
 
 def advance(warehouse: Warehouse, reader: Reader) -> None:
     """Note that a reader, which has read all there is, is past the upkeep at the end of its source's log."""
-    note = warehouse.last_note(reader.output, reader.job)
-    if note is not None and warehouse.exists(reader.source):
-        version = warehouse.version(reader.source)
-        if note[reader.key] < version:
-            annotate(warehouse, reader.output, {**note, reader.key: version})
+    after, note = came_to(warehouse, reader), warehouse.last_note(reader.output, reader.job)
+    if after is not None and note is not None and after < (version := warehouse.version(reader.source)):
+        annotate(warehouse, reader.output, {**note, reader.key: version})
 
 
 def annotate(warehouse: Warehouse, table: str, note: dict) -> None:

@@ -244,10 +244,10 @@ class Warehouse:
         return log.local(Path(self.path(table))) if self.is_local else log.remote(self._delta(table))
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
-        """The note of the newest commit that ``job`` made to a table, or None."""
+        """The note of the newest commit that ``job`` made to a table, or that another made in its name; None without one."""
         if not self.exists(table):
             return None
-        return next((commit.note for commit in self.commits(table) if commit.job == job), None)
+        return next((commit.said for commit in self.commits(table) if commit.job == job), None)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""
