@@ -7,9 +7,11 @@ standard output. Exit codes: 0 success, 2 a bad argument, config or input locati
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import cached_property
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="YAML file; repeatable, later files win")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; repeatable, wins over files")]
+
+
+_interrupted = threading.Event()
+"""Whether Ctrl-C came; what is cleaned up after it may fail in its own way, without Java."""
 
 
 class Job:
@@ -60,7 +66,9 @@ class Job:
     def spark(self) -> SparkSession:
         from headwater.spark import session
 
-        return session(self.config, self.name, self.lasting, self.long)
+        made = session(self.config, self.name, self.lasting, self.long)
+        _mind_ctrl_c()  # Spark asks Java to stop first, which Ctrl-C in a terminal has stopped already
+        return made
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -80,15 +88,16 @@ def run(
     """Run one job from its flags to its closing line, and leave the process with the contract's exit code."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _mind_ctrl_c()
     os.environ[GROUP] = str(os.getpgid(0))
     try:
         job = Job(name, configuration.load(files, overrides), lasting)
         counts = body(job)
     except HeadwaterError as error:
         _fail(name, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(name, "stopped by Ctrl-C; what was committed stays, run it again to go on", 130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
+            _fail(name, "stopped by Ctrl-C; what was committed stays, run it again to go on", 130)
         _fail(name, _explain(error), 1)
     print(json.dumps({"job": name, "status": "ok", **counts}, ensure_ascii=False, default=str), flush=True)
 
@@ -105,6 +114,18 @@ def start(app: typer.Typer) -> None:
         _fail(Path(sys.argv[0]).stem, str(error), error.exit_code)
     except OSError as error:
         _fail(Path(sys.argv[0]).stem, str(error), 1)
+
+
+def _mind_ctrl_c() -> None:
+    """Let Ctrl-C be a KeyboardInterrupt, and known as such by ``run`` whatever fails on the way out."""
+
+    def stop(*_: Any) -> NoReturn:
+        _interrupted.set()
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, stop)
 
 
 def _fail(name: str, line: str, code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 SQLITE = "sqlite:///"
 
@@ -13,7 +14,7 @@ def folder(name: str) -> Path | None:
     url = urlparse(name)
     if url.scheme not in ("", "file"):
         return None
-    return Path(url.path if url.scheme else name).resolve()
+    return Path(url2pathname(url.path) if url.scheme else name).resolve()
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -6,6 +7,7 @@ from pyspark.sql import functions as F
 from headwater.config import Ingest, Source
 from headwater.errors import UsageError
 from headwater.ingest import bots, catalogue, duplicates, judging
+from headwater.ingest.files import LandingFile
 from headwater.privacy import load_key, pseudonym, with_pseudonyms
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -147,11 +149,14 @@ def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
     )
     typed = catalogue.with_reason(rows, 512)
     assert [row["reason"] for row in typed.where("reason IS NOT NULL").collect()] == ["missing_item_id"]
-    latest = catalogue.latest(typed.where("reason IS NULL")).orderBy("item_id").collect()
+    files = [LandingFile(name, name, 1, NOW, Source(format="catalog", glob="*")) for name in ("a.csv", "b.csv")]
+    latest = catalogue.latest(typed.where("reason IS NULL"), files).orderBy("item_id").collect()
     assert [tuple(row) for row in latest] == [
         ("x", "new", "mugs", None, 2.5, False),
         ("y", "why", None, None, None, None),
     ]
+    files[0] = replace(files[0], modified_at=NOW + timedelta(seconds=1))  # whatever its name
+    assert catalogue.latest(typed.where("reason IS NULL"), files).where("item_id = 'x'").first()["title"] == "old"
 
 
 def test_what_is_available_is_a_word_or_a_number_in_stock_and_a_title_is_one_line(spark):
@@ -167,11 +172,9 @@ def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):
     from headwater import schemas
 
     items = spark.createDataFrame([("old", 7, "t", "c", None, 1.0, False, NOW)], schemas.ddl("items"))
-    listed = catalogue.latest(
-        catalogue.with_reason(
-            goods(spark, ("f", "old", "T", None, None, None, None), ("f", "b", "B", None, None, None, None)), 512
-        )
-    )
+    rows = goods(spark, ("f", "old", "T", None, None, None, None), ("f", "b", "B", None, None, None, None))
+    file = LandingFile("f", "f", 1, NOW, Source(format="catalog", glob="*"))
+    listed = catalogue.latest(catalogue.with_reason(rows, 512), [file])
     met = spark.createDataFrame(
         [("old", NOW), ("z", NOW - timedelta(1)), ("y", NOW), ("y", NOW), (None, NOW)],
         "item_id string, event_time timestamp",

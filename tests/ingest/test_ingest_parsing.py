@@ -56,6 +56,10 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
         '["a"]',
         '{"who": ',
         '{"a": 1, "a": 2}',
+        '{"who": {"the id": "x"}}{"who": {"the id": "y"}}',
+        '{"who": {"the id": "x"}}, {"who": {"the id": "y"}}',
+        '{"who": {"the id": "x"}} and more',
+        '{"who": {"the id": "comma"}} ,',
         '{"who": {"the id": "{quoted}"}}',
         "[" * 5000,
     )
@@ -66,6 +70,10 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
         (None, None, None, "malformed_json"),
         (None, None, None, "malformed_json"),
         (None, None, None, "malformed_json"),
+        (None, None, None, "malformed_json"),
+        ("x", None, None, "malformed_json"),
+        (None, None, None, "malformed_json"),
+        ("comma", None, None, None),
         ("{quoted}", None, None, None),
         (None, None, None, "malformed_json"),
     ]
@@ -190,6 +198,8 @@ def test_the_first_rule_that_fits_makes_an_action_of_a_request(spark):
         log_line(status=404),
         log_line(status=302, request="GET /p/%zz HTTP/1.1"),
         log_line("-", status=408),
+        log_line("GET /p/%FCben HTTP/1.1"),
+        log_line("GET /p/%EF%BF%BD HTTP/1.1"),
     )
     assert taken(frame, "event_type", "item_id", "query", "user_id", "ignored") == [
         ("view", "a b+c", None, "anna", False),
@@ -199,15 +209,30 @@ def test_the_first_rule_that_fits_makes_an_action_of_a_request(spark):
         (None, None, None, None, True),
         ("view", "%zz", None, None, False),
         (None, None, None, None, True),
+        ("view", "%FCben", None, None, False),
+        ("view", "\ufffd", None, None, False),
     ]
 
 
 def test_a_log_of_several_hosts_tells_its_visitors_apart(spark):
     lines = [log_line(address=address) for address in ("10.0.0.1", "2001:db8::1")]
-    frame = logs(spark, *lines, *(f"shop.example:443 {line}" for line in lines))
-    first, second, *same = taken(frame, "visitor", "reason")
+    hosted = [f"{host} {line}" for host in ("shop.example:443", "www.shop.example", "shop") for line in lines]
+    first, second, *same = taken(logs(spark, *lines, *hosted), "visitor", "reason")
     assert first != second
-    assert same == [first, second]
+    assert same == [first, second] * 3
+
+
+def test_a_visitor_is_known_by_account_and_first_address_whatever_a_request_came_by(spark):
+    accounts = {"-": None, "anna": "anna", "joe smith": "joe smith", r"Jos\xC3\xA9 50%25": "José 50%25"}
+    lines = [
+        before + log_line(address="203.0.113.9" + by, account=account)
+        for account in accounts
+        for before in ("", "www.shop.example ", "shop:80 ")
+        for by in ("", ", 10.0.0.7", ", 10.9.9.9, 10.0.0.7", ",10.0.0.7")
+    ]
+    rows = taken(logs(spark, *lines), "user_id", "visitor", "reason")
+    one = rows[0][1]
+    assert rows == [(user, one, None) for user in accounts.values() for _ in range(12)]
 
 
 def test_a_quote_in_an_agent_is_read_and_a_broken_line_is_malformed(spark):

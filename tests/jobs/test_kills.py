@@ -1,12 +1,15 @@
 """kill -9 at every named instant between commits, then a rerun: the tables are those of a clean run."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import shop
 import yaml
-from sites import Site
+from sites import ROOT, Site
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,23 @@ def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_
         clean = stages[1].rows(spark, table, *columns)
         assert site.rows(spark, table, *columns) == clean, table
         assert again.rows(spark, table, *columns) == clean, table
+
+
+def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(stages, tmp_path):
+    """A terminal stops Java too, so that what is cleaned up on the way out fails."""
+    site = copy_of(stages, "ingest_events", tmp_path)
+    command = [sys.executable, str(ROOT / "jobs/ingest_events.py"), "--config", str(site.config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
+        assert job.stderr is not None
+        begun = next(line for line in job.stderr if "batch begins" in line or "ingest_events: " in line)
+        assert "batch begins" in begun
+        os.killpg(job.pid, signal.SIGINT)
+        said = job.stderr.read()
+    assert job.returncode == 130
+    assert said.splitlines()[-1].startswith("ingest_events: stopped by Ctrl-C")
+    assert "Traceback" not in said
+    closing = site.run("ingest_events")
+    assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
 
 
 def test_a_build_killed_again_and_again_gives_the_same_sequences(stages, tmp_path, spark):

@@ -79,6 +79,15 @@ def test_what_a_group_does_not_give_it_inherits():
     assert everybody.topn == topn
 
 
+def test_of_a_section_that_a_group_gives_in_part_it_inherits_the_rest_wherever_its_lists_are_made():
+    given = [{"name": "a", "when": {}, "boosts": {"price": 0.1}, "explore": {"share": 0.2}}]
+    topn = Topn(boosts={"popular_share": 0.3, "popularity": -0.2}, explore={"events": 50}, strategies=given)
+    for rules in (topn, Topn.model_validate_json(topn.model_dump_json(exclude_unset=True))):
+        own, _ = groups.resolve(rules, SHOP)
+        assert (own.topn.boosts.popular_share, own.topn.boosts.popularity, own.topn.boosts.price) == (0.3, -0.2, 0.1)
+        assert (own.topn.explore.share, own.topn.explore.events) == (0.2, 50)
+
+
 def test_a_group_sees_what_its_filters_leave_and_its_scores_say_so():
     _, away, cake, heavy, everybody = groups.resolve(Topn(strategies=STRATEGIES), SHOP)
     assert np.flatnonzero(away.catalogue.available).tolist() == [3, 4]

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.config import Topn
+from headwater.errors import UsageError
 from headwater.scoring import items
 from headwater.scoring.lately import Lately
 
@@ -28,6 +29,14 @@ def goods(spark):
         ("e", 5, None, "tools", None, None, True, DAYS[4]),
     ]
     return spark.createDataFrame(rows, schemas.ddl("items"))
+
+
+def test_categories_that_no_item_is_of_are_refused_and_one_that_is_known_will_do(goods):
+    popular = np.ones(6)
+    assert catalogue(goods, popular, categories=("garden", "Garden")).available.any()
+    for rules in ({"categories": ("Garden",)}, {"strategies": [{"name": "g", "when": {}, "categories": ["Garden"]}]}):
+        with pytest.raises(UsageError, match="no item of the catalogue is of 'Garden'"):
+            catalogue(goods, popular, **rules)
 
 
 def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):

@@ -20,11 +20,10 @@ def catalogue(popular, *categories):
 SHOP = catalogue([0.0, 9, 8, 7, 6, 0], [0, 0], [1, 0], [2, 0], [1, 2], [0, 0], [1, 0])
 
 
-def fill(ladder, listed, taken, history, count, lowest=0.0):
-    steps = np.array(history, dtype=np.int64)
-    return ladder.fill(
-        np.array(listed, dtype=np.int64), lowest, np.array(taken), steps, np.full(len(steps), VIEW), count
-    )
+def fill(ladder, listed, taken, history, count, lowest=0.0, not_first=()):
+    steps, out = np.array(history, dtype=np.int64), np.array(taken, dtype=np.int64)
+    late = np.union1d(out, np.array(not_first, dtype=np.int64))
+    return ladder.fill(np.array(listed, dtype=np.int64), lowest, out, steps, np.full(len(steps), VIEW), count, late)
 
 
 def items(rows):
@@ -53,6 +52,14 @@ def test_what_stands_anyway_is_what_a_list_of_popular_items_alone_would_hold():
     listed[3, 2] = 0
     expected = [[item in items[:n] for item in row] for row, items in zip(listed, left, strict=True)]
     assert ladder.stands_anyway(listed, taken).tolist() == expected
+
+
+def test_what_shall_not_come_first_fills_what_nothing_else_fills():
+    rows = fill(Ladder(SHOP), [], [3], [3, 2], 4, not_first=[1, 2])
+    assert items(rows) == [4, 5, 2, 1]
+    assert [row.score for row in rows] == [-1.0, -2.0, -3.0, -4.0]
+    assert items(fill(Ladder(SHOP), [], [3], [3, 2], 2, not_first=[1, 2])) == [4, 5]
+    assert items(fill(Ladder(SHOP, most=1), [1], [], [], 4, not_first=[2])) == [4, 2, 0, 0]
 
 
 def test_scores_go_on_below_the_lowest_and_what_is_missing_is_nothing():

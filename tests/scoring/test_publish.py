@@ -39,7 +39,12 @@ def test_a_shorter_list_withdraws_its_last_ranks(spark):
 
 def test_a_user_changed_when_items_or_their_order_did(spark):
     standing = rows(
-        spark, ("same", 1, "a", 2.0), ("same", 2, "b", 1.0), ("swapped", 1, "a", 2.0), ("swapped", 2, "b", 1.0)
+        spark,
+        ("same", 1, "a", 2.0),
+        ("same", 2, "b", 1.0),
+        ("swapped", 1, "a", 2.0),
+        ("swapped", 2, "b", 1.0),
+        ("gone", 1, "a", 2.0),
     )
     new = rows(
         spark,
@@ -49,7 +54,7 @@ def test_a_user_changed_when_items_or_their_order_did(spark):
         ("swapped", 2, "a", 1.0),
         ("new", 1, "a", 1.0),
     )
-    assert {row["user_id"] for row in publish.changed_users(new, standing).collect()} == {"swapped", "new"}
+    assert {row["user_id"] for row in publish.changed_users(new, standing).collect()} == {"swapped", "new", "gone"}
 
 
 def lists_of(spark, *lists):

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from headwater.config import Exclusion, FurtherList, Topn
+from headwater.config import Exclusion, FurtherList, Repeat, Topn
 from headwater.models import ModelSpec, build, repeats
 from headwater.models.transitions import count
+from headwater.schemas import EVENT_TYPES
 from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.lists import PLACES
@@ -159,6 +160,15 @@ def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_pat
     assert (
         len(Scorer(artifact.ranker(tmp_path), catalogue(), few).lists(users([9, 4, 5]))) == ITEMS + 4
     )  # nothing else is left
+    for rules in ({"max_per_category": 4}, {"explore": {"share": 0.3, "events": 40}}):
+        few = Topn(n=8, exclude_seen=False, max_repeats=1, repeat={"weight": 0}, **rules)
+        frame = Scorer(artifact.ranker(tmp_path), catalogue(), few).lists(users([9, 4, 5, 6, 8, 3], [33, 32]))
+        assert len(frame) == 16
+        assert len(set(listed(frame, "u0")["item_idx"]) & {9, 4, 5, 6, 8, 3}) <= 1
+        assert len(set(listed(frame, "u1")["item_idx"]) & {33, 32}) <= 1
+    capped = Topn(n=4, exclude_seen=False, max_per_category=2, explore={"share": 0.3, "events": 40})
+    shown = Scorer(artifact.ranker(tmp_path), catalogue(), capped).lists(users([9, 4, 5, 6], [33, 32]))
+    assert set(shown.groupby("user_id")["item_idx"].agg(lambda items: (items % 2).sum())) == {2}
 
 
 def test_what_is_due_again_stands_in_the_list_and_says_so(model):
@@ -172,6 +182,11 @@ def test_what_is_due_again_stands_in_the_list_and_says_so(model):
     rows = listed(Scorer(artifact.ranker(model), due, topn).lists(bought), "u0")
     assert rows[["item_idx", "strategy", "because_idx"]].iloc[0].tolist() == [4, "buy_again", 4]
     assert set(rows["strategy"][1:]) == {"sasrec+transitions"}
+    done = topn.model_copy(update={"repeat": Repeat(weight=100.0, event_types=("view", "purchase"))})
+    viewed = bought.assign(event_type=[np.array(["purchase", "view", "view", "view"], dtype=object)])
+    for history, type_said in ((bought, "purchase"), (viewed, "view")):
+        row = listed(Scorer(artifact.ranker(model), due, done).lists(history), "u0").iloc[0]
+        assert (row["item_idx"], EVENT_TYPES[row["because_type"] - 1]) == (4, type_said)
     held_back = topn.model_copy(update={"exclude": (Exclusion(event_types=["purchase"], days=11),)})
     assert 4 not in Scorer(artifact.ranker(model), due, held_back).lists(bought)["item_idx"].tolist()
 
@@ -285,11 +300,21 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
         assert rows["item_idx"].is_unique
 
 
-def test_a_section_of_two_is_left_out(model):
-    further = (FurtherList(kind="new", n=2, days=7),)
-    assert set(
-        Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=further)).lists(users([4, 5]))["section"]
-    ) == {0}
+@pytest.mark.parametrize(("n", "sections"), [(3, {0}), (2, {0, 1})])
+def test_a_section_of_two_is_left_out_unless_it_is_to_hold_no_more(model, n, sections):
+    further = (FurtherList(kind="new", n=n, days=7),)
+    goods = catalogue(sold_out=(29, 30, 31, 32))
+    frame = Scorer(artifact.ranker(model), goods, Topn(n=5, sections=further)).lists(users([4, 5, 33, 34], [33]))
+    assert set(frame.loc[frame["user_id"] == "u0", "section"]) == {0}
+    frame = Scorer(artifact.ranker(model), goods, Topn(n=1, sections=further)).lists(users([4, 5]))
+    assert set(frame["section"]) == sections
+
+
+def test_a_group_is_denied_the_only_item_there_is(model):
+    rules = Topn(n=5, strategies=[{"name": "short", "when": {"max_events": 2}, "deny": ["x"]}])
+    only = replace(catalogue(sold_out=range(2, ITEMS + 5)), denied={"short": np.array([1])})
+    frame = Scorer(artifact.ranker(model), only, rules).lists(users([4, 5], [4, 5, 6]))
+    assert frame["user_id"].tolist() == ["u1"]
 
 
 def test_lists_do_not_depend_on_who_is_scored_beside(model):

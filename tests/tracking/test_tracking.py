@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from headwater import local
 from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
@@ -58,6 +59,14 @@ def test_a_store_may_be_named_from_the_working_directory(tmp_path, monkeypatch):
     assert registered(config, tmp_path) == 1
     assert (tmp_path / "_mlflow").is_dir()
     assert Registry(config).download(1).is_dir()
+
+
+def test_a_warehouse_may_have_a_blank_and_letters_of_any_kind_in_its_path(tmp_path):
+    folder = tmp_path / "a bü"
+    folder.mkdir()
+    config = a_config(folder)
+    assert Registry(config).download(registered(config, folder)).is_dir()
+    assert local.folder((folder / "warehouse").as_uri()) == folder / "warehouse"
 
 
 def test_the_first_version_is_champion_and_the_newest_challenger(store):

@@ -277,8 +277,13 @@ class Topn(Section):
         return value
 
     def of_group(self, strategy: Strategy) -> Topn:
-        """These rules as they are for a group; what nobody may see, it may not see either."""
+        """These rules as they are for a group; what nobody may see, it may not see either. A section that it gives in part it
+        inherits in part."""
         given = {name: getattr(strategy, name) for name in Strategy.model_fields if name not in ("name", "when")}
+        for name, value in given.items():
+            if isinstance(value, Section):
+                own = {key: getattr(value, key) for key in value.model_fields_set}
+                given[name] = getattr(self, name).model_copy(update=own)
         return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

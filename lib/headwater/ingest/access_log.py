@@ -12,11 +12,13 @@ from headwater.config import UrlRule
 from headwater.errors import UsageError
 from headwater.ingest.lines import blank_as_null
 
-# A log of several hosts may begin with the host and its port. Quoted parts end at the first quote that no backslash escapes; they
-# are atomic, so that no line takes quadratic time.
+# A log of several hosts may begin with the host, with its port or before an address; an address may be a list of those that a
+# request came by, the visitor's first. Quoted parts end at the first quote that no backslash escapes; they are atomic, so that
+# no line takes quadratic time.
 _QUOTED = r'"(?>(.*?(?<!\\)(?:\\\\)*)")'
 LINE = (
-    r"(?s)\A(?:[^\s:]{1,256}:\d{1,5} )?(\S{1,256}) \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
+    r"(?s)\A(?:[^\s:]{1,256}:\d{1,5} |[\w.-]{1,256} (?=[0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{2,45}[, ]))?"
+    r"([^\s,]{1,256})(?:, ?[^\s,]{1,256}){0,32} \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
     + _QUOTED + r" (\d{3}) \S+(?: " + _QUOTED + " " + _QUOTED + r")?(?: .*)?\z"
 )  # fmt: skip
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
@@ -96,7 +98,7 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     too_long = F.length("request") > MAX_REQUEST
     # Apache writes a quote as \" and a byte as \xNN; absolute targets are proxy requests
     target = F.regexp_extract(F.when(~too_long, F.col("request")), r"(?s)^\S+ (.*?)(?: HTTP/\d(?:\.\d)?)?$", 1)
-    target = F.regexp_replace(F.replace(target, F.lit('\\"'), F.lit('"')), r"\\x([0-9A-Fa-f]{2})", "%$1")
+    target = _bytes_as_percent(F.replace(target, F.lit('\\"'), F.lit('"')))
     split = split.withColumn("target", F.regexp_replace(target, "^(?i)https?://[^/?]*", ""))
     split = split.withColumn("rule", F.when(F.rlike("status", F.lit("^[23]")), _first_rule(rules)))
 
@@ -112,6 +114,8 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     for number, rule in enumerate(rules):
         types = F.when(F.col("rule") == number, rule.event_type).otherwise(types)
     account = F.when(~F.col("account").isin("-", '""', "- -"), F.col("account"))
+    in_bytes = F.contains(account, F.lit("\\x"))
+    account = F.when(in_bytes, _decoded(_bytes_as_percent(F.replace(account, F.lit("%"), F.lit("%25"))))).otherwise(account)
     unlike = F.col("parts").isNull() | (F.size("parts") != len(GROUPS))
     reason = F.coalesce("reason", F.when(unlike, "malformed_log").when(too_long, "line_too_long"))
     nothing = F.lit(None).cast("string")
@@ -140,10 +144,19 @@ def _first_rule(rules: list[Rule]) -> Column:
 
 
 def _decoded(text: Column) -> Column:
-    """Percent-decoded; a plus stays a plus, and what cannot be decoded stays as it is."""
-    return F.coalesce(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
+    """Percent-decoded; a plus stays a plus, and what cannot be decoded, as text that is not UTF-8, stays as it is."""
+    return _sound(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
 
 
 def _form_decoded(text: Column) -> Column:
     """Decoded as a form field: a plus is a space."""
-    return F.coalesce(F.try_url_decode(text), text)
+    return _sound(F.try_url_decode(text), text)
+
+
+def _sound(decoded: Column, text: Column) -> Column:
+    broken = F.contains(decoded, F.lit("\ufffd")) & ~F.contains(text, F.lit("%EF%BF%BD"))
+    return F.when(decoded.isNull() | broken, text).otherwise(decoded)
+
+
+def _bytes_as_percent(text: Column) -> Column:
+    return F.regexp_replace(text, r"\\x([0-9A-Fa-f]{2})", "%$1")

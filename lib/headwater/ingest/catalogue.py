@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
+from headwater.in_hand import constant
+from headwater.ingest.files import LandingFile
 from headwater.ingest.judging import CONTROL
 
 DESCRIBED = ("title", "category", "text", "price", "available")
@@ -30,9 +33,11 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
     return rows.withColumns({**on_one_line, "reason": reason, "price": price, "available": available})
 
 
-def latest(rows: DataFrame) -> DataFrame:
-    """One row an item: of each column the last value that a row has, by file, then line."""
-    place = F.struct("source_file", "position")
+def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
+    """One row an item: of each column the last value that a row has, by the time of its file, then its name, then line."""
+    times = [(file.path, file.modified_at) for file in files]
+    rows = rows.join(F.broadcast(constant(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file")
+    place = F.struct("modified_at", "source_file", "position")
     newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in DESCRIBED]
     return rows.groupBy("item_id").agg(*newest)
 

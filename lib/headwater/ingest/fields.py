@@ -22,10 +22,14 @@ def of_source(source: Source) -> tuple[str, ...]:
 def json_fields(frame: DataFrame, source: Source) -> DataFrame:
     """Adds our fields, as text, from one JSON object a line; numbers keep their digits.
 
-    Anything else than an object, or one key twice, is ``malformed_json``; an id that is an object or array ``bad_id``.
+    Anything else than one object, or one key twice, is ``malformed_json``; an id that is an object or array ``bad_id``. A comma
+    after the object is nothing.
     """
-    text = F.ltrim(F.col("line"))
-    parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(text)))
+    text = F.trim("line")
+    # as a list, for of two objects on a line Spark would read the first and say nothing of the other
+    listed = F.concat(F.lit("["), F.rtrim(text, F.lit(", \t\r")), F.lit("]"))
+    parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(listed)))
+    alone = F.try_variant_get("json", "$[1]", "variant").isNull()
 
     def found(theirs: str) -> Column:
         nested = _json_path(source, theirs.split("."))
@@ -47,7 +51,7 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
         bad = bad | F.coalesce(is_nested(name), F.lit(False))
     reason = F.coalesce(
         "reason",
-        F.when(F.col("json").isNull(), "malformed_json"),
+        F.when(F.col("json").isNull() | ~alone, "malformed_json"),
         F.when(bad, "bad_id"),
     )
     return filled.withColumn("reason", reason).drop("json", "line")
@@ -91,7 +95,7 @@ def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, 
 
 
 def _json_path(source: Source, keys: list[str]) -> str:
-    path = "$"
+    path = "$[0]"
     for key in keys:
         if '"' not in key:
             path += f'["{key}"]'

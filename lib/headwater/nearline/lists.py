@@ -16,7 +16,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import schemas, sequences
+from headwater import clock, schemas, sequences
 from headwater.errors import HeadwaterError
 from headwater.in_hand import FEW, constant, held, kept
 from headwater.job import Job
@@ -86,15 +86,15 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         if wanted is None:
             return counts
         note = {"job": j.name, "mode": mode, "sequences_version": wanted.version, "model_version": version}
-        if not wanted.users and not wanted.every:
+        if wanted.users or wanted.every:
+            shipped = shelf.shipped(version)
+            if j.config.topn.index == "faiss":
+                shipped, searched = by_index(j, shelf, shipped, version, wanted)
+                counts |= searched
+            counts["users_scored"] = wanted.users
+            counts["users_changed"] = renew(j, shelf, shipped, wanted, note, stack)
+        else:
             tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
-            return counts
-        shipped = shelf.shipped(version)
-        if j.config.topn.index == "faiss":
-            shipped, searched = by_index(j, shelf, shipped, version, wanted)
-            counts |= searched
-        counts["users_scored"] = wanted.users
-        counts["users_changed"] = renew(j, shelf, shipped, wanted, note, stack)
     shelf.publish_history(j)
     return counts
 
@@ -159,16 +159,17 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
     unfit = beside.submit(publish.unfit(scored).count)
     places = publish.with_reasons(goods.with_titles(lists.places(scored), shelf.items()))
     rows = publish.topn_rows(places)
-    rows = publish.stamped(held(rows)[0] if wanted.few else rows, "topn", version, j.now)
+    rows = held(rows)[0] if wanted.few else rows
     if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
     changed = beside.submit(publish.changed_users(rows, standing["topn"].result().rows).count)
     write_embeddings(j, version, shelf.model(version), shelf.items())
+    now = clock.now()  # when a list stands there, not when its making began
     if "sections" in standing:
-        several = publish.stamped(publish.section_rows(places), "sections", version, j.now)
+        several = publish.stamped(publish.section_rows(places), "sections", version, now)
         replace(j, "sections", several, standing["sections"].result(), wanted, note)
     failpoint("score_topn:before_topn")
-    replace(j, "topn", rows, standing["topn"].result(), wanted, note)
+    replace(j, "topn", publish.stamped(rows, "topn", version, now), standing["topn"].result(), wanted, note)
     failpoint("score_topn:after_topn")
     return changed.result()
 

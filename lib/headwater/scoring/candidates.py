@@ -103,6 +103,7 @@ class Candidates:
         spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
         if self.groups or extra is not None:
             spread = self.ranker.spreads(query)
+            spread = torch.where(spread > 0, spread, 1.0)  # one item alone has none
         if self.groups:
             assert member is not None, "users of groups say which"
             own = torch.nn.functional.one_hot(member, self.groups) * spread.unsqueeze(1)

@@ -26,6 +26,19 @@ def little_known(catalogue: Catalogue, rule: Explore) -> np.ndarray:
     return np.sort(found[newest])
 
 
+def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, most: int, given: int) -> np.ndarray:
+    """Of the items ``found`` ``[users, candidates]`` those of whose categories no more than ``most`` stand in a list even with
+    ``given`` items beside ``listed`` ``[users, n]``; 0 in the place of the others. ``categories``: see ``Catalogue``."""
+    span = int(categories.max(initial=0)) + 1
+    first = np.arange(len(listed))[:, None, None] * span
+    standing, asked = categories[listed], categories[found]
+    pairs, times = np.unique((first + standing)[standing > 0], return_counts=True)
+    place = np.searchsorted(pairs, first + asked)
+    known = np.isin(first + asked, pairs)
+    had = np.where(known, np.append(times, 0)[place], 0)
+    return np.where(((asked == 0) | (had + given <= most)).all(axis=2), found, 0)
+
+
 def seeds(users: np.ndarray, history_time: np.ndarray, model: int) -> np.ndarray:
     """A seed for the list of each user, uint64 ``[users]``: of its name, the time of its last event, and the model."""
     names = pd.util.hash_array(np.asarray(users, dtype=object), categorize=False)

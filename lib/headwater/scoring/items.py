@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.config import Topn
+from headwater.errors import UsageError
 from headwater.scoring.catalogue import Catalogue, split_categories
 from headwater.scoring.lately import Lately
 from headwater.training import artifact
@@ -19,7 +20,8 @@ from headwater.training import artifact
 def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
     """The present state of ``items``, beside what was counted lately, when there may have been fewer of them.
 
-    What ``topn`` denies may not be shown; its separator parts the categories of an item.
+    What ``topn`` denies may not be shown; its separator parts the categories of an item. Raises UsageError where it names only
+    categories that no item is of: nothing could be listed.
     """
     known = items.select(
         "item_idx",
@@ -29,6 +31,7 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         "price",
     ).toPandas()
     codes, names = split_categories(known["category"].tolist(), topn.category_separator)
+    _need_categories(names, topn)
     columns = {
         "available": known["available"].to_numpy(dtype=bool),
         "categories": codes,
@@ -49,6 +52,14 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         denied=_denied(items, topn),
         **arrays,
     )
+
+
+def _need_categories(names: np.ndarray, topn: Topn) -> None:
+    rules = {"topn.categories": topn.categories}
+    rules |= {f"categories of group {strategy.name}": strategy.categories or () for strategy in topn.strategies}
+    for key, wanted in rules.items():
+        if wanted and not np.isin(wanted, names).any():
+            raise UsageError(f"{key}: no item of the catalogue is of {' or '.join(map(repr, wanted))}")
 
 
 def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:

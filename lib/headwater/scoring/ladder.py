@@ -69,19 +69,24 @@ class Ladder:
         history: np.ndarray,
         types: np.ndarray,
         count: int,
+        not_first: np.ndarray,
     ) -> list[Row]:
-        """``count`` rows to stand below the items ``listed``: none of these, none of ``taken``; ``NOTHING`` where no
-        more is left. A row scores one less than the row above, the first one less than ``lowest``, so that the scores
-        of a list never rise. ``history`` and ``types``: items and types of events, oldest first.
+        """``count`` rows to stand below the items ``listed``: none of these, none of ``taken``, and of ``not_first``, which
+        holds those too, only where nothing else is left; ``NOTHING`` where no more is. A row scores one less than the row
+        above, the first one less than ``lowest``, so that the scores of a list never rise. ``history`` and ``types``: items
+        and types of events, oldest first.
         """
-        fit = _Fit(self.catalogue.categories, np.concatenate([listed, taken]), self.most)
-        for item in listed:
-            fit.take(int(item))
         rows: list[Row] = []
-        for row in islice(self._climb(history, types, fit), count):
-            lowest -= 1.0
-            rows.append(row._replace(score=lowest))
-        return rows + [NOTHING] * (count - len(rows))
+        for out in (not_first, taken):
+            above = np.concatenate([listed, [row.item_idx for row in rows]]).astype(np.int64)
+            fit = _Fit(self.catalogue.categories, np.concatenate([above, out]), self.most)
+            for item in above:
+                fit.take(int(item))
+            rows += islice(self._climb(history, types, fit), count - len(rows))
+            if len(rows) == count or out is taken:
+                break
+        scored = [row._replace(score=lowest - k) for k, row in enumerate(rows, 1)]
+        return scored + [NOTHING] * (count - len(rows))
 
     def _climb(self, history: np.ndarray, types: np.ndarray, fit: _Fit) -> Iterator[Row]:
         followers, events = self._followers(history)

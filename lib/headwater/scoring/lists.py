@@ -1,4 +1,4 @@
-"""Lists on Spark executors: the one place beside the training export where Spark and torch meet.
+"""Lists on Spark executors.
 
 The model travels as a file, an archive that Spark unpacks once on each executor, and is opened there from tensors with
 checked digests. The catalogue's state, which changes more often than the model, travels beside it as a broadcast.
@@ -81,7 +81,7 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
     A Top-N is shorter than ``n`` only where nothing else may be shown.
     """
 
-    rules = topn.model_dump_json()
+    rules = topn.model_dump_json(exclude_unset=True)  # what a group does not give it inherits
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer = _scorer(shipped, rules)
@@ -146,8 +146,11 @@ def _scorer(shipped: Shipped, rules: str) -> Scorer:
 
     ``rules``: the ``topn`` of the config as JSON.
     """
+    import torch
+
     from headwater.scoring.scorer import Scorer
 
+    torch.set_num_threads(1)  # Spark runs a worker per core
     index = None if shipped.index is None else Path(SparkFiles.get(shipped.index))
     return Scorer(_open(shipped.model), shipped.catalogue.value, Topn.model_validate_json(rules), index)
 

@@ -59,10 +59,10 @@ def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -
 
 
 def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
-    """The users of ``rows`` whose items or their order differ from the standing list, or who had none."""
+    """The users whose items in ``rows`` or their order differ from the standing list, and who have a list on one side alone."""
     return (
         _orders(rows, "new")
-        .join(_orders(standing, "old"), "user_id", how="left")
+        .join(_orders(standing, "old"), "user_id", how="full_outer")
         .where(~F.col("new").eqNullSafe(F.col("old")))
     )
 

@@ -9,6 +9,7 @@ stands before the rung.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +26,6 @@ from headwater.config import Topn
 from headwater.device import on_gpu
 from headwater.models.ranker import Query, Ranker
 from headwater.models.variety import Mix
-from headwater.schemas import EVENT_TYPES
 from headwater.scoring import exploration, groups, repeats, taste
 from headwater.scoring.candidates import Asked, Candidates
 from headwater.scoring.catalogue import Catalogue
@@ -43,7 +43,6 @@ class Scorer:
     (``scoring.index``) instead of going through the whole catalogue."""
 
     def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
-        torch.set_num_threads(1)  # Spark runs a worker per core
         self.topn, self.catalogue = topn, catalogue
         ranker = ranker.on(torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu"))
         newcomers = of_newcomers(ranker, catalogue, topn.newcomers)
@@ -112,7 +111,7 @@ class Scorer:
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
         frame = self._explained(users, query, shared, member, scores, items)
         if again is not None:
-            self._say_again(frame, again)
+            self._say_again(frame, again, users.steps)
         self._fill(frame, users, member)
         self._explore(frame, asked, users, member)
         names = np.array([f"{group.name}: " if group.name else "" for group in self.groups], dtype=object)
@@ -148,7 +147,7 @@ class Scorer:
             return scores, items
         again = users.have_had(items)
         again &= again.cumsum(dim=1) <= self.topn.max_repeats
-        new = self.candidates.best(asked, replace(users, seen=users.had).blocked(), self.width)
+        new = self.candidates.best(asked, users.having_enough().blocked(), self.width)
         scores = torch.cat([scores.masked_fill(~again, -torch.inf), new[0]], dim=1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         items = torch.cat([items, new[1]], dim=1).gather(1, order).masked_fill(scores == -torch.inf, 0)
@@ -185,15 +184,17 @@ class Scorer:
         most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
 
-    def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix) -> None:
-        """Let the rows of what was bought before say so."""
+    def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix, steps: Steps) -> None:
+        """Let the rows of what was bought before say so, by what of it the user did last."""
         item = frame["item_idx"].to_numpy()
         user = np.arange(len(frame)) // self.topn.n
         known = np.where(item < again.shape[1], item, 0)
         bought = np.asarray(again[user, known]).ravel() > 0
-        frame.loc[bought, "strategy"] = "buy_again"
-        frame.loc[bought, "because_idx"] = item[bought]
-        frame.loc[bought, "because_type"] = EVENT_TYPES.index(self.topn.repeat.event_types[0]) + 1
+        meant = steps.of_types(self.topn.repeat.event_types)
+        newest = dict(zip(zip(steps.user[meant], steps.item[meant], strict=True), steps.type[meant], strict=True))
+        rows = np.flatnonzero(bought)
+        types = [newest[pair] for pair in zip(user[rows], item[rows], strict=True)]
+        _put(frame, rows, {"strategy": "buy_again", "because_idx": item[rows], "because_type": types})
 
     def _fill(self, frame: pd.DataFrame, users: Users, member: np.ndarray) -> None:
         """Fill the gaps at the end of lists from the ladder; item 0 stays where nothing is left."""
@@ -201,12 +202,13 @@ class Scorer:
         if items.all():
             return
         steps, types = users.steps.items(), users.steps.types()
+        new = users.having_enough().seen if self.topn.max_repeats else users.seen
         rows: list[Row] = []
         for user in np.flatnonzero((items == 0).any(axis=1)):
             listed = items[user][items[user] > 0]
             lowest = float(scores[user, len(listed) - 1]) if len(listed) else 0.0
             ladder, missing = self.groups[member[user]].ladder, items.shape[1] - len(listed)
-            rows += ladder.fill(listed, lowest, users.seen[user], steps[user], types[user], missing)
+            rows += ladder.fill(listed, lowest, users.seen[user], steps[user], types[user], missing, new[user])
         _put(
             frame,
             np.flatnonzero(items.ravel() == 0),
@@ -221,10 +223,14 @@ class Scorer:
             some = np.flatnonzero((member == place) & (items > 0).all(axis=1))
             if not len(some):
                 continue
-            blocked = users.of(some).having_seen(items[some]).blocked()
+            blocked = users.of(some).having_enough().having_seen(items[some]).blocked()
             _, found = self.candidates.best(asked.of(torch.from_numpy(some)), blocked, exploration.TO_DRAW_FROM, among)
             seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
-            drawn = exploration.draw(seed, found.numpy(), self.groups[place].topn.explore.share, n)
+            rules, fit = self.groups[place].topn, found.numpy()
+            if rules.max_per_category:
+                given = math.ceil(rules.explore.share * n)
+                fit = exploration.with_room(fit, items[some], self.catalogue.categories, rules.max_per_category, given)
+            drawn = exploration.draw(seed, fit, rules.explore.share, n)
             frame.loc[_rows_of(some, n), "propensity"] = drawn.propensity.ravel()
             user, column = np.nonzero(drawn.items)
             first = n - np.count_nonzero(drawn.items, axis=1)[user]

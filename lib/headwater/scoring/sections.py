@@ -1,7 +1,7 @@
 """Further lists of a user beside the Top-N: "Because you viewed …", "New for you", "Popular in …".
 
 Sections are numbered in the order of the config; what stands in one, or in the Top-N, stands in none after it. A section
-with fewer than ``FEWEST`` items is left out: two goods are no shelf.
+with fewer than ``FEWEST`` items is left out, two goods are no shelf, unless it is to hold no more.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Sections:
                 number += 1
                 make = {"because": self._because, "new": self._new, "category": self._category}[kind.kind]
                 frame, items = make(users, number, kind, turn)
-                full = (items > 0).sum(axis=1) >= FEWEST
+                full = (items > 0).sum(axis=1) >= min(FEWEST, kind.n)
                 users = users.having_seen(items * full[:, None])
                 yield frame[(frame["item_idx"] > 0) & np.repeat(full, kind.n)]
 

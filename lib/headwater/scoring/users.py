@@ -126,6 +126,10 @@ class Users:
         """The same users, who must not be shown ``items`` ``[users, n]`` either; 0 is none."""
         return replace(self, seen=[np.union1d(old, new[new > 0]) for old, new in zip(self.seen, items, strict=True)])
 
+    def having_enough(self) -> Users:
+        """The same users, who must not be shown again what they ever had."""
+        return replace(self, seen=list(map(np.union1d, self.seen, self.had)))
+
     def blocked(self) -> tuple[Tensor, Tensor]:
         """What must not be listed as pairs: rows and items, int64 ``[pairs]`` each."""
         return _pairs(self.seen)

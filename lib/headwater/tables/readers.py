@@ -42,11 +42,17 @@ READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 def came_to(warehouse: Warehouse, reader: Reader) -> int | None:
     """The version of its source that a reader has read; None where it has read nothing of it, or where the source was built
-    anew since and counts its versions from the start."""
-    note = warehouse.last_note(reader.output, reader.job)
-    if note is None or not warehouse.exists(reader.source) or note[reader.key] > warehouse.version(reader.source):
+    anew since: it has no such version, or a younger one."""
+    if not warehouse.exists(reader.source) or not warehouse.exists(reader.output):
         return None
-    return int(note[reader.key])
+    last = next((commit for commit in warehouse.commits(reader.output) if commit.job == reader.job), None)
+    if last is None:
+        return None
+    after = int(last.note[reader.key])
+    for commit in warehouse.commits(reader.source):
+        if commit.version <= after:
+            return after if commit.version == after and commit.at <= last.at else None
+    return after  # the log is not kept for so long
 
 
 def unread(warehouse: Warehouse, reader: Reader) -> list[Commit]:

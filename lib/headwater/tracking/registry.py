@@ -8,7 +8,6 @@ import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from headwater import local
 from headwater.config import Config
@@ -119,9 +118,9 @@ class Registry:
             self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
 
     def _fetch(self, version: ModelVersion, into: Path) -> None:
-        source = urlparse(version.source or "")
-        if source.scheme in ("", "file"):
-            shutil.copytree(source.path, into / "model")
+        source = local.folder(version.source or "")
+        if source is not None:
+            shutil.copytree(source, into / "model")
         else:
             self.client.download_artifacts(str(version.run_id), "model", str(into))
 
