@@ -1,5 +1,6 @@
 """Changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
 
+Beside those who changed, users have new lists in which something stands that is not to be had any more.
 Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit; what was published is then taken
 from the change feed of `topn` into `topn_history`, so that a run that is killed in between is completed by the next one. A
 stream takes its next batch meanwhile.
@@ -10,6 +11,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ LONG = 32 * 2**20
 
 @dataclass(frozen=True)
 class Wanted:
-    """Whose lists are to be made: rows of `sequences` at a version of it.
+    """Whose lists are to be made: rows of `sequences` at a version of it, for the catalogue of a version of `items` or later.
 
     ``few``: they, their lists and what stands there now are held in hand. ``every``: they are all there are, and whoever
     else has a list loses it.
@@ -45,6 +48,7 @@ class Wanted:
     few: bool
     every: bool
     version: int
+    items_version: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Standing:
 
 
 def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
-    """Lists of all users (``full``), or of those whose sequence changed since the last run (``nearline``)."""
+    """Lists of all users (``full``), or of those whose sequence, or an item in their lists, changed since the last run so that
+    they should be others (``nearline``)."""
     if shelf is None:
         j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
         with closing(Shelf(j)) as own:
@@ -86,6 +91,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         if wanted is None:
             return counts
         note = {"job": j.name, "mode": mode, "sequences_version": wanted.version, "model_version": version}
+        note |= {"items_version": wanted.items_version}
         if wanted.users or wanted.every:
             shipped = shelf.shipped(version)
             if j.config.topn.index == "faiss":
@@ -100,17 +106,25 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
 
 
 def wanted_sequences(j: Job, mode: str, stack: ExitStack) -> Wanted | None:
-    """The sequences to make lists from, kept until the stack ends; None where none changed since the last run."""
+    """The sequences to make lists from, kept until the stack ends; None where nothing speaks for other lists than the last
+    run made."""
     tables = j.warehouse
-    version = tables.version("sequences")
+    version, items_version = tables.version("sequences"), tables.version("items")
     after = readers.came_to(tables, readers.LISTS) if mode == "nearline" else None
     unread = readers.unread(tables, readers.LISTS)
-    if after is not None and not unread:
+    gone = None if after is None else holders_of_gone(j)
+    if after is not None and not unread and gone is None:
         return None
     few = sum(commit.rows for commit in unread) <= FEW
     changed = None if after is None else changed_sequences(j, after, version, few, stack)
-    rows, users = changed or counted(kept(j.warehouse.read("sequences", version), stack))
-    return Wanted(rows, users, few and users <= FEW, after is None, version)
+    if changed is None:
+        after, changed = None, counted(kept(tables.read("sequences", version), stack))
+    elif gone is not None:
+        theirs = tables.read("sequences", version).join(gone, "user_id", how="left_semi")
+        others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
+        changed = counted(kept(changed[0].unionByName(others), stack))
+    rows, users = changed
+    return Wanted(rows, users, few and users <= FEW, after is None, version, items_version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
@@ -120,6 +134,19 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
     if found is None:
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     return found
+
+
+def holders_of_gone(j: Job) -> DataFrame | None:
+    """The users (user_id) in whose lists something stands that is not to be had any more; None where no item that was known
+    has changed since the last run."""
+    tables = j.warehouse
+    last = tables.last_note("topn", j.name) or {}
+    newer = takewhile(lambda commit: commit.version > last.get("items_version", -1), tables.commits("items"))
+    if not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
+        return None
+    gone = tables.read("items").where(~F.col("available")).select("item_id")
+    shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
+    return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
 
 
 def by_index(
