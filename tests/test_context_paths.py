@@ -25,7 +25,9 @@ def test_an_event_has_one_context_on_every_path(spark, tmp_path):
     stored = spark.createDataFrame([], schemas.ddl("sequences"))
     sequence = sequences.build(steps, stored, 9)
     scored = Steps.of(lists.histories(sequence).toPandas()).context()
-    evaluated = cases.collect(cases.histories(steps, 9), 9).context[0]
+    cut = START + timedelta(days=9)
+    target = spark.createDataFrame([("u", cut, "e9", 9, "view", None)], STEPS)
+    evaluated = cases.collect(cases.temporal(steps.unionByName(target), cut, None, 9, False), 9).context[0]
     trained = {
         name: readers.read_all(snapshot.export(snapshot.training_rows(pieces, 9, 9), tmp_path / name, {}, 1, 1).files)[
             "context"

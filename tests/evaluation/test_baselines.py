@@ -1,8 +1,27 @@
 """What needs no training, on histories whose answer is known."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 
+from headwater.config import Config
 from headwater.evaluation import baselines
+from headwater.evaluation.protocol import Evaluation
+from headwater.models import transitions
+from headwater.models.histories import left_padded
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+STEPS = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
+
+
+def steps(spark, histories):
+    """Steps of users, each with items in their order, two at every instant."""
+    rows = [
+        (f"u{user}", START + timedelta(days=place // 2), f"e{place:03}", int(item), "view", None)
+        for user, items in enumerate(histories)
+        for place, item in enumerate(items)
+    ]
+    return spark.createDataFrame(rows, STEPS)
 
 
 def test_of_their_own_items_the_most_frequent_lead_and_popularity_decides_the_rest():
@@ -10,3 +29,28 @@ def test_of_their_own_items_the_most_frequent_lead_and_popularity_decides_the_re
     histories = [np.array([3, 1, 1, 4]), np.array([], np.int64), np.array([4, 77])]  # the last one: an item of tomorrow
     ranked = scores(histories, []).argsort(dim=1, descending=True, stable=True)[:, :5]
     assert ranked.tolist() == [[1, 3, 4, 2, 5], [2, 5, 3, 4, 1], [4, 2, 5, 3, 1]]
+
+
+def test_transitions_counted_in_spark_are_those_of_the_sequences(spark):
+    chance = np.random.default_rng(1)
+    histories = [chance.integers(1, 8, length) for length in (1, 2, 9, 30, 7)]
+    found = baselines.transitions(steps(spark, histories), 9)
+    wanted = transitions.count(left_padded(histories), 9)
+    np.testing.assert_allclose(found.matrix.toarray(), wanted.matrix.toarray(), rtol=1e-6)
+    assert (found.window, found.decay) == (wanted.window, wanted.decay)
+
+
+def test_beyond_the_limit_each_item_keeps_what_followed_it_most(spark):
+    found = baselines.transitions(steps(spark, [[1, 2, 3], [1, 2], [2, 3]]), 3, pairs=3)
+    assert found.matrix.toarray()[1:, 1:].tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_transitions_are_learned_from_everybody_however_few_are_ranked_for(spark):
+    """What a user does last, only their neighbour in a circle did before; popularity says nothing."""
+    pairs = [(2 * user + 1, 2 * user + 2) for user in range(6)]
+    circle = [(*pairs[(user + 1) % 6], *pairs[user]) for user in range(6)]
+    config = Config(evaluate={"max_users": 1, "k": [1]})
+    facts = {"protocol": "leave_one_out", "validation_until": ""}
+    evaluation = Evaluation(steps(spark, circle), 12, facts, "test", config)
+    assert len(evaluation.held) == 1
+    assert evaluation.baseline("item_transitions").mean("hit_rate", 1) == 1.0

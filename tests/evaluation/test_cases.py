@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from pyspark.sql import functions as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.evaluation.protocol import untouched
 from headwater.evaluation.ranking import NEVER, rank
+from headwater.models.variety import Variety
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -108,6 +110,36 @@ def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items
     ranking = rank(lambda items, types: scores, held([4], seen=[1, 2]), 4)
     assert ranking.ranks[0].tolist() == [2]
     assert ranking.lists.tolist() == [[3, 4, 0, 0]]
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that anything makes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            self.most = max(self.most, each.numel() if isinstance(each, torch.Tensor) else 0)
+        return made
+
+
+def test_a_user_with_very_many_targets_costs_no_more_memory_than_the_catalogue():
+    scores = torch.from_numpy(np.random.default_rng(1).integers(0, 50, (1, 1001)).astype(np.float32))
+    targets = np.arange(1, 1001, 2)
+    with Largest() as made:
+        ranking = rank(lambda items, types: scores, held(targets, seen=[2, 4]), 3)
+    assert made.most <= scores.numel()
+    others = np.delete(scores[0].numpy(), [0, 2, 4])
+    assert ranking.ranks[0].tolist() == sorted((others >= scores[0, target].item()).sum() for target in targets)
+
+
+@pytest.mark.parametrize("better", [0, 4])
+def test_ties_go_against_us_where_lists_are_picked_for_variety_too(better):
+    unit = torch.nn.functional.normalize(torch.arange(51.0 * 3).reshape(51, 3).cos(), dim=1)
+    scores = torch.tensor([[0.0, *[2.0] * better, *[1.0] * (50 - better)]])
+    ranking = rank(lambda items, types: scores, held([better + 1]), 10, Variety("mmr", 0.35, 40), unit)
+    assert ranking.ranks[0].tolist() == [50]
 
 
 def test_a_model_whose_scores_are_not_numbers_never_hits():

@@ -50,11 +50,20 @@ def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for
     found = measure.measure_lists(lists, people, [2, 3, 9], COUNTS, np.eye(5), group)
     assert {k for _, k in found.per_user} == {2, 3}
     assert found.per_user["mrr", 3].tolist() == [1 / 2, 1, 0, 0]
-    assert found.segments["cold"].tolist() == [True, False, True, False]
-    assert found.of_lists["cold"]["coverage", 2] == 3 / 4
+    assert found.segments["group cold"].tolist() == [True, False, True, False]
+    assert found.of_lists["group cold"]["coverage", 2] == 3 / 4
     assert {row[4] for row in measure.rows(found, 3, "m", 3, "temporal", "test", NOW)} == {
-        "all", "new", "light", "heavy", "cold",
+        "all", "new", "light", "heavy", "group cold",
     }  # fmt: skip
+
+
+def test_a_group_of_a_segments_name_leaves_that_segment_as_it_is():
+    people, lists = held(5, 5, 50), np.array([[1], [4], [3]])
+    group = np.array(["", "light", "light"], dtype=object)
+    found = measure.measure_lists(lists, people, [1], COUNTS, np.eye(5), group)
+    rows = measure.rows(found, 3, "m", 3, "temporal", "test", NOW)
+    hits = {row[4]: (row[7], row[8]) for row in rows if row[5] == "hit_rate"}
+    assert hits == {"all": (2 / 3, 3), "light": (1 / 2, 2), "heavy": (1.0, 1), "group light": (1 / 2, 2)}
 
 
 def test_a_group_without_users_has_no_rows():

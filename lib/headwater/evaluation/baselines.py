@@ -3,18 +3,23 @@ had before, just that; no training, no knobs."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 import numpy as np
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
+from scipy import sparse
 from torch import Tensor
 
 from headwater.evaluation.ranking import Scores
 from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
-from headwater.models.transitions import WINDOW
+from headwater.models.transitions import DECAY, WINDOW, shares
+
+PAIRS = 20_000_000
+"""Pairs of items that transitions bring to the driver, at most: this bounds their memory, however many users there are."""
 
 
 def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) -> np.ndarray:
@@ -37,12 +42,34 @@ def by_count(counts: np.ndarray) -> Scores:
     return scores
 
 
-def by_transitions(transitions: Neighbours, counts: np.ndarray) -> Scores:
+def transitions(steps: DataFrame, n_items: int, pairs: int = PAIRS) -> Neighbours:
+    """``models.transitions`` of everybody's steps, counted in Spark; of each item only what followed it most, as many as
+    make ``pairs`` for the whole catalogue."""
+    oldest_first = Window.partitionBy("user_id").orderBy("event_time", "event_id")
+    unit = math.lcm(*range(1, WINDOW + 1))  # whole numbers add up to the same in any order
+    earlier = [
+        F.struct(F.lag("item_idx", gap).over(oldest_first).alias("item"), F.lit(unit // gap).alias("weight"))
+        for gap in range(1, WINDOW + 1)
+    ]
+    both = steps.withColumn("earlier", F.array(*earlier)).select("item_idx", F.explode("earlier").alias("before"))
+    met = both.where(F.col("before.item") != F.col("item_idx"))
+    followed = met.groupBy(F.col("before.item").alias("item"), F.col("item_idx").alias("next")).agg(
+        F.sum("before.weight").alias("weight")
+    )
+    most_first = F.row_number().over(Window.partitionBy("item").orderBy(F.desc("weight"), "next"))
+    kept = followed.withColumn("place", most_first).where(F.col("place") <= max(1, pairs // n_items))
+    found = kept.select("item", "next", F.col("weight").cast("float").alias("weight")).toArrow()
+    item, following, weight = (found[name].to_numpy() for name in ("item", "next", "weight"))
+    total = sparse.csr_matrix((weight, (item, following)), shape=(n_items + 1, n_items + 1))
+    return Neighbours(shares(total), WINDOW, DECAY)
+
+
+def by_transitions(follows: Neighbours, counts: np.ndarray) -> Scores:
     """Transitions from the last few events; popularity decides where they say nothing."""
     fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
-        return transitions.scores(torch.from_numpy(left_padded(items, WINDOW))).double() + fallback
+        return follows.scores(torch.from_numpy(left_padded(items, WINDOW))).double() + fallback
 
     return scores
 

@@ -128,11 +128,6 @@ def without_last(steps: DataFrame, count: int) -> DataFrame:
     return steps.withColumn("place", F.row_number().over(newest_first)).where(F.col("place") > count).drop("place")
 
 
-def histories(steps: DataFrame, max_length: int) -> DataFrame:
-    """Everybody's history, without targets, in the shape of cases."""
-    return _histories(steps, max_length).select(*_case(F.col("seen"), _nothing()))
-
-
 def collect(cases: DataFrame, max_users: int) -> HeldOut:
     """Bring cases to the driver, at most ``max_users`` of them: those of the smallest hash, the same ones every time."""
     frame = cases.orderBy(F.xxhash64("user_id"), "user_id").limit(max_users).toPandas()

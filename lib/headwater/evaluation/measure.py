@@ -63,11 +63,12 @@ def measure_lists(
     group: np.ndarray,
 ) -> Measured:
     """Measure lists as they stand, int64 ``[users, n]``, at the lengths ``ks`` that are no longer, for all and for each
-    ``group`` of users, a name each and empty for none. A target that is not listed stands behind all that is."""
+    ``group`` of users, a name each and empty for none; its segment is called ``group NAME``, so that it is never one of
+    ``SEGMENTS``. A target that is not listed stands behind all that is."""
     ks = [k for k in ks if k <= lists.shape[1]]
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
     per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
-    masks = dict(held.segments()) | {name: group == name for name in np.unique(group[group != ""])}
+    masks = dict(held.segments()) | {f"group {name}": group == name for name in np.unique(group[group != ""])}
     return Measured(per_user, masks, {name: _of_lists(lists[mask], ks, counts, unit) for name, mask in masks.items()})
 
 

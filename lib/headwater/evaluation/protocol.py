@@ -19,9 +19,6 @@ from headwater.evaluation import baselines, cases
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure, measure_lists
 from headwater.evaluation.ranking import AS_RANKED, Scores
-from headwater.models import transitions
-from headwater.models.histories import left_padded
-from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
 from headwater.training.facts import moment
@@ -102,7 +99,9 @@ class Evaluation:
         made: dict[str, Callable[[], Scores]] = {
             "popularity": lambda: baselines.by_count(self.counts),
             "recent_popularity": lambda: baselines.by_count(self._recent_counts()),
-            "item_transitions": lambda: baselines.by_transitions(self._transitions(), self.counts),
+            "item_transitions": lambda: baselines.by_transitions(
+                baselines.transitions(self.before, self.n_items), self.counts
+            ),
             "own_items": lambda: baselines.by_own(self.counts),
         }
         return self._measure(made[name]())
@@ -127,10 +126,6 @@ class Evaluation:
             return self.counts
         since = baselines.recent_since(newest["newest"], self.config.evaluate.recent_days)
         return baselines.event_counts(self.before, self.n_items, since)
-
-    def _transitions(self) -> Neighbours:
-        everybody = cases.collect(cases.histories(self.before, 200), self.config.evaluate.max_users)
-        return transitions.count(left_padded(everybody.items), self.n_items)
 
     def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:
         return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit, variety)

@@ -57,10 +57,12 @@ def rank(
             target = held.targets[user]
             found = np.full(len(target), NEVER)
             known = target < rows.shape[1]
-            wanted = rows[row, torch.from_numpy(target[known])]
-            places = (rows[row].unsqueeze(0) >= wanted.unsqueeze(1)).sum(1)
-            found[known] = places.masked_fill(wanted == -torch.inf, NEVER).numpy()
+            place = torch.from_numpy(target[known])
+            wanted = rows[row, place]
+            found[known] = _places(rows[row], wanted).masked_fill(wanted == -torch.inf, NEVER).numpy()
             ranks.append(np.sort(found))
+            if variety.weight:  # what is picked first of equals is not the target
+                rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
         values, items = rows.topk(min(variety.width(width), rows.shape[1]), dim=1)
         if variety.weight:
             assert unit is not None, "variety looks at item vectors"
@@ -76,6 +78,14 @@ def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Ranks of targets in one list of items, from 1, ascending; NEVER for those that it lacks."""
     places = {int(item): place for place, item in enumerate(listed, 1) if item}
     return np.sort(np.array([places.get(int(item), NEVER) for item in targets], dtype=np.int64))
+
+
+def _places(row: Tensor, wanted: Tensor) -> Tensor:
+    """How many of the scores in ``row`` reach each of the scores ``wanted``, ``[targets]``; never targets × items of memory."""
+    ascending, order = wanted.sort()
+    reached = torch.searchsorted(ascending, row, right=True)
+    places = len(row) - reached.bincount(minlength=len(wanted) + 1).cumsum(0)[:-1]
+    return places[order.argsort()]
 
 
 def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
