@@ -57,7 +57,8 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         events = adhoc.events(wanted, catalog)
     else:
         wanted = adhoc.row(events, catalog, known.until)
-    answer = Answer(adhoc.recommend(scorer, wanted, catalog), adhoc.unknown(events, catalog, scorer.ranker.n_items))
+    unknown = adhoc.unknown(events, catalog, scorer.ranker.n_items)
+    answer = Answer(adhoc.recommend(scorer, wanted, catalog), unknown, len(wanted["item_idx"].iloc[0]) > 0)
     if not as_json:
         print(adhoc.table(answer))
     return {"model_version": version, "items": answer.items, "unknown": answer.unknown}

@@ -14,6 +14,7 @@ EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 
 VERBS = {
     "view": "viewed",
+    "search": "searched for",
     "click": "clicked",
     "add_to_cart": "put in your cart",
     "purchase": "bought",

@@ -9,7 +9,7 @@ import pytest
 from headwater import report, schemas
 from headwater.config import Config
 from headwater.evaluation.protocol import ALONE, BASELINES
-from headwater.report import data, quality
+from headwater.report import data, quality, sections
 from headwater.report.runs import Runs, read_runs
 from headwater.scoring.served import SERVED
 from headwater.tables import Warehouse
@@ -150,6 +150,45 @@ def test_two_actions_on_one_row_are_one_row_acted_on(full):
     assert [(r["rank"], r["shown"], r["actions"], r["rows_acted_on"], r["reward"]) for r in rows] == [
         (1, 2, 2, 1, 5.0), (2, 2, 0, 0, 0.0)
     ]  # fmt: skip
+
+
+def test_a_champion_older_than_ten_versions_is_still_measured(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "old"), 60)
+    rows = [
+        (version, "sasrec", "temporal", "test", "all", "ndcg", 10, version / 100, 40, version, NOW)
+        for version in range(1, 13)
+    ]
+    warehouse.append(spark.createDataFrame(rows, schemas.ddl("model_metrics")), "model_metrics", {"job": "tests"})
+    assert [row["version"] for row in data.quality(warehouse, about=1)] == [1, *range(12, 2, -1)]
+    assert "NDCG@10 of model 1 " in report.build(warehouse, Runs(champion=1), NOW).html
+
+
+@pytest.fixture(scope="module")
+def long(spark, tmp_path_factory):
+    """Two users with lists of fifty, one action on a low rank."""
+    warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("report") / "long"), 60)
+    lists = [(user, rank, "i1", 1.0, "", "model", 3, NOW, MADE, None) for user in "ab" for rank in range(1, 51)]
+    views = ([1] * 3, ["view"] * 3, [NOW] * 3, ["a", "b", "c"], [None] * 3, [1], NOW, NOW)
+    for table, rows in {
+        "items": [("i1", 1, "Dune", "c", None, None, True, NOW)],
+        "sequences": [(user, *views) for user in "ab"],
+        "topn": lists,
+        "topn_history": lists,
+        "feedback": [("e1", "a", "i1", "click", NOW, 45, 3, None, 1.0, MADE, NOW)],
+    }.items():
+        warehouse.append(spark.createDataFrame(rows, schemas.ddl(table)), table, {"job": "tests"})
+    return warehouse
+
+
+def test_a_long_list_leaves_no_person_without_one(long):
+    assert [len(person.items) for person in data.people(long, count=3)] == [20, 20]
+
+
+def test_what_is_said_of_all_ranks_counts_those_that_no_figure_has_room_for(long):
+    by_rank = data.feedback_by_rank(long)
+    shown = sections.feedback(by_rank, data.feedback_by_type(long))
+    assert "1 action on shown items, worth a reward of 1.0. Of 100 rows published, 1.00 % were acted on" in shown
+    assert "per thousand published; the first 40 ranks" in shown
 
 
 def test_people_are_shown_with_titles_their_last_event_first(full):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from headwater.errors import UsageError
+from headwater.schemas import EVENT_TYPES, VERBS
 from headwater.scoring import adhoc
 
 CATALOG = pd.DataFrame({"item_id": ["a", "b", "c"], "item_idx": [1, 2, 3], "title": ["Tea", None, "Cake"]})
@@ -32,3 +33,16 @@ def test_a_typed_history_is_a_user_without_what_the_catalogue_lacks():
 
 def test_unknown_is_what_the_catalogue_lacks_and_what_came_after_the_model():
     assert adhoc.unknown([("view", "c"), ("click", "x"), ("view", "a")], CATALOG, n_items=2) == ["c", "x"]
+
+
+def test_an_answer_without_a_list_says_why():
+    assert "none of these items is in the catalogue" in adhoc.table(adhoc.Answer([], ["x"], read=False))
+    assert "the rules of topn leave nothing to show" in adhoc.table(adhoc.Answer([], [], read=True))
+
+
+def test_whatever_a_history_holds_has_words_for_a_reason():
+    titles = CATALOG.set_index("item_idx")["title"]
+    for kind, words in (("search", "searched for"), ("rating", "rated")):
+        place = {"item_idx": 3, "because_idx": 1, "because_type": EVENT_TYPES.index(kind) + 1, "otherwise": ""}
+        assert adhoc._reason(place, titles) == f"because you {words} Tea"
+    assert set(VERBS) == set(EVENT_TYPES) - {"impression"}

@@ -100,7 +100,7 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     first, second, third, fourth = found.orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
-    assert third["reason"] == "popular lately"  # type 2 is a search, which no history holds
+    assert third["reason"] == "because you searched for Lamp"
     assert fourth["reason"] == "because you bought it before"
     assert (first["model_version"], first["history_time"], first["generated_at"]) == (7, KNOWN, NOW)
     assert list(first.asDict()) == schemas.columns("topn")

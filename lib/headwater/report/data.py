@@ -28,7 +28,8 @@ AGES = (
 INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")
 METRICS = ("ndcg", "hit_rate", "mrr", "coverage", "novelty", "diversity")
 """Those of held-out users; ``model_metrics`` may hold others."""
-MOST_ROWS = 40
+MOST_PLACES = 20
+"""Of a person's list."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ def freshness(warehouse: Warehouse) -> Freshness:
     )
 
 
-def quality(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """Each model's newest measurements: rows of ``model_metrics`` of the ten newest versions and their baselines.
+def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, Any]]:
+    """Each model's newest measurements: rows of ``model_metrics`` of the ten newest versions and, however old it is, of
+    the version that the page is ``about``, and of their baselines.
 
     ``version`` is the model's, and for a baseline, whose ``model_version`` is 0, that of the model it was measured beside.
     ``k`` is 10 where that was measured, else the largest; the test split where there is one, else validation.
@@ -146,8 +148,10 @@ def quality(warehouse: Warehouse) -> list[dict[str, Any]]:
         Window.partitionBy("version").orderBy(F.col("split") != "test", F.col("k") != 10, F.desc("k"))
     )
     one = rows.withColumn("turn", newest).where(F.col("turn") == 1).withColumn("wanted", wanted)
-    one = one.where(F.col("wanted") == 1).withColumn("place", place).where(F.col("place") <= 10)
-    found = one.select(*key, "model_version", "protocol", "value", "users").limit(2_000)
+    first = F.col("version").eqNullSafe(F.lit(about))
+    one = one.where(F.col("wanted") == 1).withColumn("place", place).where(first | (F.col("place") <= 10))
+    ordered = one.orderBy(F.desc(first), F.desc("version"), *key[1:])
+    found = ordered.select(*key, "model_version", "protocol", "value", "users").limit(2_000)
     return [row.asDict() for row in found.collect()]
 
 
@@ -171,7 +175,7 @@ def feedback_by_rank(warehouse: Warehouse) -> list[dict[str, Any]]:
         )
     )
     zero: dict[str, bool | float | int | str] = {"actions": 0, "rows_acted_on": 0, "reward": 0.0}
-    joined = shown.join(acted, "rank", how="left").fillna(zero).orderBy("rank").limit(MOST_ROWS)
+    joined = shown.join(acted, "rank", how="left").fillna(zero).orderBy("rank")
     return [row.asDict() for row in joined.collect()]
 
 
@@ -241,7 +245,11 @@ def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person
         steps = steps.select("user_id", "event_type", _seconds("event_time").alias("at"), "title")
         happened = [row.asDict() for row in steps.collect()]
         rows = lists.join(F.broadcast(chosen.select("user_id")), "user_id", how="left_semi")
-        rows = rows.join(titles.drop("item_idx"), "item_id", how="left").orderBy("user_id", "rank").limit(20 * count)
+        rows = (
+            rows.join(titles.drop("item_idx"), "item_id", how="left")
+            .where(F.col("rank") <= MOST_PLACES)
+            .orderBy("user_id", "rank")
+        )
         rows = rows.select("user_id", "rank", F.coalesce("title", "item_id").alias("title"), "reason", "strategy")
         shown = [row.asDict() for row in rows.collect()]
         beside = _sections(warehouse, chosen, titles) if warehouse.exists("sections") else {}

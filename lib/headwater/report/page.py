@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from string import Template
 from typing import Any
@@ -26,14 +27,17 @@ class Page:
 
 
 def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
-    """The whole page. A missing table costs its section only."""
+    """The whole page, about the champion, else the version behind most lists, else the newest measured. A missing table
+    costs its section only."""
     states = data.table_states(warehouse)
-    questions = (data.freshness, data.quality, data.promotions, _feedback, data.variety, data.people)
+    head = data.headline(warehouse)
+    served = runs.champion or head["served_version"]
+    quality_of = partial(data.quality, about=served)
+    questions = (data.freshness, quality_of, data.promotions, _feedback, data.variety, data.people)
     with ThreadPoolExecutor(4) as pool:
         asked = pool.map(lambda question: Asked.of(question, warehouse), questions)
-        head = data.headline(warehouse)
         fresh, measured, decided, acted, varied, known = asked
-    version = _champion(runs, head, measured)
+    version = served or max((row["version"] for row in measured.value or []), default=None)
     shown = [
         ("loop", "The loop", sections.loop(states, warehouse, now.timestamp())),
         ("freshness", "Freshness", fresh.show(lambda found: sections.freshness(found, now.timestamp()))),
@@ -54,12 +58,6 @@ def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
         sections="".join(f'<section id="{name}"><h2>{esc(title)}</h2>{body}</section>' for name, title, body in shown),
     )
     return Page(html, [title for _, title, body in shown if body.startswith('<p class="missing">')])
-
-
-def _champion(runs: Runs, head: dict[str, Any], measured: Asked) -> int | None:
-    """The version that the page is about: the champion, else the one behind most lists, else the newest measured."""
-    versions = [row["version"] for row in measured.value or []]
-    return runs.champion or head["served_version"] or max(versions, default=None)
 
 
 def summary(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, version: int | None) -> str:

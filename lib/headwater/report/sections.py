@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from headwater import schemas
 from headwater.report import charts, data
 from headwater.report.asked import Asked
 from headwater.report.data import Freshness, Person, TableState
@@ -13,7 +14,10 @@ from headwater.report.runs import Runs
 from headwater.tables import Warehouse
 
 COUNTED = (("Events by type", "events", "event_type"), ("Quarantine by reason", "quarantine", "reason"))
-VERBS = {"view": "viewed", "click": "clicked", "add_to_cart": "to cart", "purchase": "bought", "rating": "rated"}
+DID = {**schemas.VERBS, "add_to_cart": "to cart"}
+"""What a person did, by event type, to stand before a title."""
+MOST_RANKS = 40
+"""Columns of a figure."""
 
 
 def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
@@ -148,21 +152,23 @@ def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> st
         f"{plural(actions, 'action', 'actions')} on shown items, worth a reward of {reward:.1f}. Of {whole(shown)} "
         f"rows published, {percent(acted, shown, 2)} were acted on. Published is not seen; compare ranks, not the level."
     )
-    rates = [1_000 * row["rows_acted_on"] / row["shown"] for row in by_rank]
-    ranks = [str(row["rank"]) for row in by_rank]
+    first = by_rank[:MOST_RANKS]
+    until = f"; the first {MOST_RANKS} ranks" if len(first) < len(by_rank) else ""
+    rates = [1_000 * row["rows_acted_on"] / row["shown"] for row in first]
+    ranks = [str(row["rank"]) for row in first]
     kinds = [(plain(row["event_type"]), row["actions"]) for row in by_type]
     labels = [f"{whole(row['actions'])} · reward {row['reward']:.1f}" for row in by_type]
-    rewards = [row["reward"] for row in by_rank]
+    rewards = [row["reward"] for row in first]
     return f"<p>{esc(lead)}</p>" + pair(
         figure(
             "Acted on, by rank",
             charts.columns(list(zip(ranks, rates, strict=True)), [f"{rate:.1f}" for rate in rates]),
-            "rows acted on, per thousand published",
+            "rows acted on, per thousand published" + until,
         ),
         figure(
             "Reward, by rank",
             charts.columns(list(zip(ranks, rewards, strict=True)), [f"{value:.0f}" for value in rewards]),
-            "sum over actions, weighted by type",
+            "sum over actions, weighted by type" + until,
         ),
         figure("Actions, by type", charts.bars(kinds, labels)),
     )
@@ -198,7 +204,7 @@ def people(found: list[Person]) -> str:
 
 def _person(person: Person) -> str:
     did = "".join(
-        f'<li><span class="verb">{esc(VERBS.get(e["event_type"], plain(e["event_type"])))}</span>'
+        f'<li><span class="verb">{esc(DID.get(e["event_type"], plain(e["event_type"])))}</span>'
         f'<span class="what">{esc(e["title"] or "an item no longer known")}</span>'
         f"<time>{esc(moment(e['at']))}</time></li>"
         for e in person.events

@@ -15,10 +15,12 @@ from headwater.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class Answer:
-    """``items``: dicts of rank, item_id, title, score, reason; ``unknown``: ids that could not be used."""
+    """``items``: dicts of rank, item_id, title, score, reason; ``unknown``: ids that could not be used; ``read``: whether
+    the catalogue has any item of the history."""
 
     items: list[dict[str, Any]]
     unknown: list[str]
+    read: bool
 
 
 def parse(history: str) -> list[tuple[str, str]]:
@@ -97,5 +99,6 @@ def table(answer: Answer) -> str:
     if answer.unknown:
         lines.append(f"items that the model does not know: {', '.join(answer.unknown)}")
     if not answer.items:
-        lines.append("no list: none of these items is in the catalogue")
+        empty = "the rules of topn leave nothing to show" if answer.read else "none of these items is in the catalogue"
+        lines.append(f"no list: {empty}")
     return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
