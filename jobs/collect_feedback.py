@@ -3,8 +3,8 @@
     python jobs/collect_feedback.py --config conf/site.yaml
 
 Reads the change feed of `events` from the version that the last commit to `feedback` notes (the first run reads the
-whole table, but only from the day of the first list on; so does one that finds `events` built anew). An action that answers no list is counted, not kept, and not
-looked at again: a list made later cannot have shown it.
+whole table, but only from the day of the first list on; so does one that finds `events` built anew). An action that
+answers no list is counted, not kept, and not looked at again: a list made later cannot have shown it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def collect(j: Job) -> dict[str, int | str]:
         if tables.exists("topn") and readers.unread(tables, readers.HISTORY):
             reason = "lists in topn are not in topn_history yet; score_topn is at work, or must run once more"
             return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
-        new = filter_actions(new_events(j, read, version), rules.rewards)
-        history, known = tables.read("topn_history"), tables.read("feedback")
-        rows = feedback.new_answers(new, history, known, rules, j.now).persist()
+        actions = filter_actions(new_events(j, read, version), rules.rewards)
+        new = feedback.filter_unknown(actions, tables.read("feedback"))
+        rows = feedback.new_answers(new, tables.read("topn_history"), rules, j.now).persist()
         try:
             counts["rows_feedback"] = rows.count()
             counts["rows_unattributed"] = new.count() - rows.count()

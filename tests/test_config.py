@@ -89,6 +89,10 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["train.targets.view=-1"], "train.targets.view: Input should be greater than or equal to 0"),
         (["train.pretrain_epochs=-1"], "train.pretrain_epochs: Input should be greater than or equal to 0"),
         (["train.start_from=3"], "train.start_from carries over what features mean: name some in model.features"),
+        (
+            ["evaluate={test_fraction: 0.5, validation_fraction: 0.5}"],
+            "evaluate: test_fraction and validation_fraction",
+        ),
         (["evaluate.targets=[]"], "evaluate.targets: Tuple should have at least 1 item"),
         (["evaluate.targets=[impression]"], "evaluate.targets.0"),
         (["topn.max_repeats=3"], "max_repeats has no effect beside exclude_seen"),

@@ -107,6 +107,24 @@ def test_the_card_says_what_the_model_has_seen(store):
     assert "Best epoch 2 of 2" in card
 
 
+@pytest.mark.parametrize(
+    ("facts", "learned", "rest"),
+    [
+        ({}, "events before 2025-01-01", "what lies after that moment validates and tests it"),
+        ({"refit": True}, "events before 2025-01-01", "what lies after that moment tests it"),
+        ({"parent_version": 4}, "events before 2025-01-01", "what lies after that moment tests it"),
+        ({"protocol": "leave_one_out"}, "all but the last two events of each", "validates and the second tests it"),
+        ({"protocol": "leave_one_out", "refit": True}, "all but the last event of each", "that one tests it"),
+    ],
+)
+def test_the_card_says_what_was_held_out_and_what_for(tmp_path, facts, learned, rest):
+    cut = {"train_until": ""} if "protocol" in facts else {}
+    runs.card(tmp_path, {**FACTS, **cut, **facts}, HISTORY)
+    first, second = (tmp_path / "README.md").read_text().splitlines()[2:4]
+    assert f"40 sequences, {learned}" in first
+    assert second.endswith(f"{rest}.")
+
+
 def test_a_version_comes_back_with_its_facts_and_its_own_weights(store):
     registry = Registry(store[1])
     assert registry.facts(1) == FACTS

@@ -145,6 +145,14 @@ class Evaluate(Section):
     max_users: Positive = 50_000
     recent_days: Positive = 7
 
+    @model_validator(mode="after")
+    def _leaves_something_to_learn(self) -> Evaluate:
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise ValueError(
+                "test_fraction and validation_fraction leave nothing to train on; together they must be below 1"
+            )
+        return self
+
 
 class Gate(Section):
     metric: Literal["ndcg", "hit_rate", "mrr"] = "ndcg"

@@ -1,6 +1,6 @@
 """What users did with the lists they were shown: which list an action answers, and what it is worth."""
 
-from headwater.feedback.answers import new_answers
+from headwater.feedback.answers import filter_unknown, new_answers
 from headwater.feedback.attribution import attribute, with_served_list
 from headwater.feedback.rewards import reward
 from headwater.feedback.selection import collected_after, count_and_newest, given_from, holdout_cut, with_replay
@@ -9,6 +9,7 @@ __all__ = [
     "attribute",
     "collected_after",
     "count_and_newest",
+    "filter_unknown",
     "given_from",
     "holdout_cut",
     "new_answers",

@@ -13,8 +13,13 @@ from headwater.feedback.attribution import attribute
 from headwater.in_hand import constant
 
 
-def new_answers(actions: DataFrame, history: DataFrame, known: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
-    """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``) on lists of ``history``, without those ``known``.
+def filter_unknown(actions: DataFrame, known: DataFrame) -> DataFrame:
+    """Actions that are not in ``feedback`` yet: where all events are read again, most are."""
+    return actions.join(known.select("event_id"), "event_id", how="left_anti")
+
+
+def new_answers(actions: DataFrame, history: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
+    """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``, ``filter_unknown``) on lists of ``history``.
 
     Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
     too old or too young for these actions.
@@ -30,8 +35,7 @@ def new_answers(actions: DataFrame, history: DataFrame, known: DataFrame, rules:
         return nothing
     oldest = F.timestamp_micros(F.lit(first - int(rules.window_hours * 3_600_000_000)))
     lists = history.where(F.col("generated_at").between(oldest, F.timestamp_micros(F.lit(last))))
-    rows = attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, now)
-    return rows.join(known.select("event_id"), "event_id", how="left_anti")
+    return attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, now)
 
 
 def _span(frame: DataFrame, column: str) -> tuple[int | None, int | None]:

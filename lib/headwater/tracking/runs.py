@@ -121,11 +121,11 @@ def environment() -> str:
 def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write the model card: what the model is, what it has seen, how it did, what it does not know."""
     last = history[-1] if history else {}
-    tests = "tests" if facts.get("refit") else "validates and tests"
+    learned, held_out = _held_out(facts)
     text = f"""# {facts["kind"]}, {facts["n_items"]} items
 
-- Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, events before {facts["train_until"]}.
-- Protocol {facts["protocol"]}; what lies after that moment {tests} it.
+- Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, {learned}.
+- Protocol {facts["protocol"]}; {held_out} it.
 - {_stages(facts, len(history))}; last loss {last.get("loss", float("nan")):.4f}.
 - Weights of what it predicts: {", ".join(f"{name} {weight:g}" for name, weight in facts.get("targets", {}).items()) or "all 1"}.
 - Seed {facts["seed"]}, code revision {facts["code_revision"]}.
@@ -134,6 +134,17 @@ Items newer than index {facts["n_items"]} are unknown to it; until the next trai
 Weights are plain tensors; `manifest.sha256` holds their digests.
 """
     (model / "README.md").write_text(text)
+
+
+def _held_out(facts: dict[str, Any]) -> tuple[str, str]:
+    """Which events a training learned from, and what the others are for."""
+    validated = not facts.get("refit") and not facts.get("parent_version")  # a fine-tune is only tested
+    if facts["protocol"] == "leave_one_out":
+        if validated:
+            return "all but the last two events of each", "the first of these validates and the second tests"
+        return "all but the last event of each", "that one tests"
+    uses = "validates and tests" if validated else "tests"
+    return f"events before {facts['train_until']}", f"what lies after that moment {uses}"
 
 
 def _stages(facts: dict[str, Any], epochs: int) -> str:
