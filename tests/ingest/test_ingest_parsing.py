@@ -112,7 +112,7 @@ CATALOGUE = (
     'and cups"',
     "b,a bowl,bowls",
     'c,12" pipe,"pipes',
-    '',
+    "",
     'and ""hoses"""\r',
     'd,"never ends,x',
     'e,"again",x',
@@ -131,7 +131,7 @@ def test_a_quoted_field_may_run_over_lines_of_a_catalogue(spark, tmp_path, max_b
     apart = [("b", "a bowl", "bowls"), ("e", "again", "x"), ("g", "last", "x")]
     over = [("a", 'a mug, blue\nof 12" height', "mugs\nand cups"), ("c", '12" pipe', 'pipes\n\nand "hoses"')]
     assert sorted(rows) == sorted(apart + (over if max_bytes == 1_000 else []))
-    reasons = [row for row, in taken(frame.where("reason IS NOT NULL"), "reason")]
+    reasons = [row for (row,) in taken(frame.where("reason IS NOT NULL"), "reason")]
     assert reasons == (["header", *["malformed_csv"] * 2] if max_bytes == 1_000 else
                        ["header", *["malformed_csv"] * 4, "empty_line", *["malformed_csv"] * 3])  # fmt: skip
 

@@ -112,14 +112,18 @@ def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, t
     assert versions == {table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in versions}
 
 
-def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that_held_it_are_made(trained, tmp_path, spark):
+def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that_held_it_are_made(
+    trained, tmp_path, spark
+):
     site = copy_of(trained, tmp_path / "site")
     before = {table: site.rows(spark, table, "user_id", "item_id") for table in ("topn", "sections")}
     holders = {user for rows in before.values() for user, item in rows if item == "i7"}
     another = next(user for user, _ in before["topn"] if user not in holders)
     assert 0 < len(holders) < 60
     (site.landing / "catalog/later.csv").write_text("sku,name,available\ni7,Thing 7,0\n")
-    (site.landing / "api/day2.json").write_text(shop.api_line(another, "i1", "view", shop.START + timedelta(days=15)) + "\n")
+    (site.landing / "api/day2.json").write_text(
+        shop.api_line(another, "i1", "view", shop.START + timedelta(days=15)) + "\n"
+    )
     assert site.run("nearline", "--once")["users_scored"] == len(holders) + 1
     for table in before:
         assert "i7" not in {item for _, item in site.rows(spark, table, "user_id", "item_id")}

@@ -115,7 +115,9 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
         types = F.when(F.col("rule") == number, rule.event_type).otherwise(types)
     account = F.when(~F.col("account").isin("-", '""', "- -"), F.col("account"))
     in_bytes = F.contains(account, F.lit("\\x"))
-    account = F.when(in_bytes, _decoded(_bytes_as_percent(F.replace(account, F.lit("%"), F.lit("%25"))))).otherwise(account)
+    account = F.when(in_bytes, _decoded(_bytes_as_percent(F.replace(account, F.lit("%"), F.lit("%25"))))).otherwise(
+        account
+    )
     unlike = F.col("parts").isNull() | (F.size("parts") != len(GROUPS))
     reason = F.coalesce("reason", F.when(unlike, "malformed_log").when(too_long, "line_too_long"))
     nothing = F.lit(None).cast("string")

@@ -36,7 +36,9 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
 def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
     """One row an item: of each column the last value that a row has, by the time of its file, then its name, then line."""
     times = [(file.path, file.modified_at) for file in files]
-    rows = rows.join(F.broadcast(constant(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file")
+    rows = rows.join(
+        F.broadcast(constant(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
+    )
     place = F.struct("modified_at", "source_file", "position")
     newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in DESCRIBED]
     return rows.groupBy("item_id").agg(*newest)
