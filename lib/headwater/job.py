@@ -121,7 +121,7 @@ def _mind_ctrl_c() -> None:
 
     def stop(*_: Any) -> NoReturn:
         _interrupted.set()
-        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        logging.disable()  # py4j logs a trace of each call to a Java that is gone
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():

@@ -16,7 +16,7 @@ class _EachKeyOnce(yaml.SafeLoader):
     """YAML as PyYAML reads it safely, but a key that stands twice in one mapping is an error: the first would be lost. What looks
     like a date stays text, as it would in quotes."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012
+    yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
