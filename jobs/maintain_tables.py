@@ -1,9 +1,10 @@
-"""Pack small files, remove files that no recent version needs; or remove one person everywhere, at once.
+"""Pack small files, remove files and fetched models that nobody needs any more; or remove one person everywhere, at once.
 
     python jobs/maintain_tables.py --config conf/site.yaml
     python jobs/maintain_tables.py --forget USER
 
-Files stay for `maintain.retention_hours`, longer where a job has yet to read the changes in them. `--forget` deletes a
+Files stay for `maintain.retention_hours`, longer where a job has yet to read the changes in them; so do, in the work folder,
+model versions since they were last opened, and what a training left that never ended. `--forget` deletes a
 person's rows from every table, known by id or, with `privacy.key_file`, by pseudonym, and purges all older versions,
 so that none holds the person. Nothing that names them is printed or logged.
 """
@@ -19,6 +20,7 @@ from headwater.errors import UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
+from headwater.tracking.registry import prune
 
 app = typer.Typer(add_completion=False)
 
@@ -36,7 +38,8 @@ def maintain(j: Job) -> dict[str, Any]:
     counts, kept = upkeep.maintain(j.warehouse, j.config.maintain.retention_hours, j.now)
     for table, behind in kept.items():
         j.log.warning("not vacuumed: changes that a job has yet to read would go", table=table, behind=behind)
-    return counts
+    unused_since = j.now.timestamp() - j.config.maintain.retention_hours * 3600
+    return {**counts, "folders_removed": prune(j.config, unused_since)}
 
 
 def remove(j: Job, user: str) -> dict[str, Any]:

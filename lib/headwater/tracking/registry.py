@@ -83,6 +83,7 @@ class Registry:
         folder = work_folder(self.config) / "models" / self.name / f"{version}-{str(known.run_id)[:8]}"
         if folder.is_dir():
             artifact.verify(folder)
+            folder.touch()  # in use, see prune
             return folder
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
@@ -133,3 +134,19 @@ def work_folder(config: Config) -> Path:
     if warehouse is None:
         raise ModelError("paths.warehouse is not a local folder; set paths.work to one that all machines share")
     return warehouse / "_work"
+
+
+def prune(config: Config, before: float) -> int:
+    """Remove from the work folder what nobody has used since ``before`` (epoch seconds): versions that were fetched once, which
+    are fetched again when they are asked for, and what is left of trainings that were given up. Returns how many folders."""
+    if not config.paths.work and local.folder(config.paths.warehouse) is None:
+        return 0
+    work = work_folder(config)
+    old = [folder for folder in (*work.glob("models/*/*"), *work.glob("training/*")) if _last_used(folder) < before]
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(old)
+
+
+def _last_used(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
