@@ -21,8 +21,8 @@ from headwater.config import Train
 from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import CHALLENGER, work_folder
-from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train
+from headwater.tracking.registry import CHALLENGER
+from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train, workplace
 from headwater.training.snapshot import Snapshot
 
 app = typer.Typer(add_completion=False)
@@ -57,26 +57,26 @@ def tune(j: Job) -> dict[str, Any]:
     rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
     inputs |= {"seed": config.train.seed, "replay_fraction": settings.replay_fraction}
-    folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
-    data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-    if not has_targets(data, spec.n_items, config.train):
+    with workplace.held(config, inputs) as folder:
+        data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
+        if not has_targets(data, spec.n_items, config.train):
+            shutil.rmtree(folder, ignore_errors=True)
+            return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
+        initial = folder / "initial.safetensors"
+        artifact.write_weights(initial, weights)
+        gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
+        answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
+        known = facts.gather(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
+        known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
+        known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
+        if "blend" in theirs:
+            known["blend"] = theirs["blend"]
+        parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
+        tuned = folder / "model"
+        artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
+        failpoint("finetune_model:before_register")
+        version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
         shutil.rmtree(folder, ignore_errors=True)
-        return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
-    initial = folder / "initial.safetensors"
-    artifact.write_weights(initial, weights)
-    gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
-    answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
-    known = facts.gather(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
-    known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
-    known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
-    if "blend" in theirs:
-        known["blend"] = theirs["blend"]
-    parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
-    tuned = folder / "model"
-    artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
-    failpoint("finetune_model:before_register")
-    version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
-    shutil.rmtree(folder, ignore_errors=True)
     return {
         "model_version": version,
         "parent_version": champion,

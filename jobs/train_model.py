@@ -30,8 +30,8 @@ from headwater.models import ModelSpec, SequenceModel
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import CHAMPION, work_folder
-from headwater.training import artifact, describe, facts, hybrid, transfer
+from headwater.tracking.registry import CHAMPION
+from headwater.training import artifact, describe, facts, hybrid, transfer, workplace
 from headwater.training.learned import Task, learn
 from headwater.training.validation import Cases
 
@@ -71,28 +71,28 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     known["start_from"] = config.train.start_from
     inputs = {key: known[key] for key in PINNED}
     inputs["windows"] = config.train.windows
-    folder = work_folder(config) / "training" / facts.fingerprint({**inputs, "processes": config.train.processes})
-    validation = validation_cases(split, config, n_items)
-    described = describe.features(items, config.model.features, n_items, config.model.vectors)
-    task = Task(spec, config, inputs, described, source, resume)
-    tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
-    best, kept = tried.best, tried
-    known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
-    parts = hybrid.fit_parts(config.blended, tried.items, n_items)
-    if config.model.hybrid:
-        known["blend"] = hybrid.best_blend(models.restore(tried.spec, tried.weights), parts, validation)
-    if config.train.refit:
-        kept = learn(task, split.until_test, folder / "refit", epochs=best)
-        parts = hybrid.fit_parts(config.blended, kept.items, n_items)
-        known |= {"refit": True, "train_until": known["validation_until"]}
-    known["sequences"] = kept.sequences
-    model = folder / "model"
-    shutil.rmtree(model, ignore_errors=True)
-    artifact.save(model, kept.weights, kept.spec, known, parts)
-    steps.unpersist()
-    failpoint("train_model:before_register")
-    version = runs.log_training(registry, config, model, known, tried.history, j.name)
-    shutil.rmtree(folder, ignore_errors=True)
+    with workplace.held(config, inputs) as folder:
+        validation = validation_cases(split, config, n_items)
+        described = describe.features(items, config.model.features, n_items, config.model.vectors)
+        task = Task(spec, config, inputs, described, source, resume)
+        tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
+        best, kept = tried.best, tried
+        known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
+        parts = hybrid.fit_parts(config.blended, tried.items, n_items)
+        if config.model.hybrid:
+            known["blend"] = hybrid.best_blend(models.restore(tried.spec, tried.weights), parts, validation)
+        if config.train.refit:
+            kept = learn(task, split.until_test, folder / "refit", epochs=best)
+            parts = hybrid.fit_parts(config.blended, kept.items, n_items)
+            known |= {"refit": True, "train_until": known["validation_until"]}
+        known["sequences"] = kept.sequences
+        model = folder / "model"
+        shutil.rmtree(model, ignore_errors=True)
+        artifact.save(model, kept.weights, kept.spec, known, parts)
+        steps.unpersist()
+        failpoint("train_model:before_register")
+        version = runs.log_training(registry, config, model, known, tried.history, j.name)
+        shutil.rmtree(folder, ignore_errors=True)
     return {
         "model_version": version,
         "sequences": known["sequences"],

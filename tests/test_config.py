@@ -72,6 +72,7 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
             "index faiss is of one catalogue for all",
         ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
+        (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
         (["train.sparse_items=true"], "sparse_items needs a sampled loss"),
         (["train.schedule=linear"], "train.schedule: Input should be 'constant' or 'cosine'"),
         (["train.warmup=1"], "train.warmup: Input should be less than 1"),

@@ -29,9 +29,9 @@ def test_an_event_has_one_context_on_every_path(spark, tmp_path):
     target = spark.createDataFrame([("u", cut, "e9", 9, "view", None)], STEPS)
     evaluated = cases.collect(cases.temporal(steps.unionByName(target), cut, None, 9, False), 9).context[0]
     trained = {
-        name: readers.read_all(snapshot.export(snapshot.training_rows(pieces, 9, 9), tmp_path / name, {}, 1, 1).files)[
-            "context"
-        ][0, -5:]
+        name: readers.read_pyarrow(
+            snapshot.export(snapshot.training_rows(pieces, 9, 9), tmp_path / name, {}, 1, 1).files[0]
+        )["context"][0, -5:]
         for name, pieces in {"windows": snapshot.windows(steps, 9, 2), "sequences": sequence}.items()
     }
     assert len(set(scored.tolist())) == 5

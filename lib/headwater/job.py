@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -141,6 +142,8 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if "No space left on device" in text:
         return "the disk is full (no space left on device); free some and run the job again, tables are as they were"
+    if told := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a worker of Spark
+        return str(told[-1])
     java = getattr(error, "java_exception", None)
     while java is not None and java.getCause() is not None:
         java = java.getCause()

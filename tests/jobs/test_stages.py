@@ -7,7 +7,7 @@ import shop
 from inside import Inside
 
 from headwater.config import Model, Targets, Train
-from headwater.errors import ModelError
+from headwater.errors import HeadwaterError, ModelError
 from headwater.tracking import Registry
 
 DESCRIBED = Model(dim=16, layers=1, heads=1, features=("category", "title"))
@@ -43,6 +43,17 @@ def test_a_version_tells_its_stages_and_its_curves_go_on_from_one_to_the_next(si
     assert "Pre-trained on all events alike, best epoch 1; then best epoch " in card
     assert f"Started from model {folder}" in card
     assert "view 0, search 1, click 0" in card
+
+
+def test_a_training_is_refused_while_the_same_one_goes_on(site, monkeypatch):
+    def meanwhile(*_):
+        with pytest.raises(HeadwaterError, match="another training of model headwater works in"):
+            train(site, learning_rate=0.1)
+        raise InterruptedError
+
+    monkeypatch.setattr("train_model.learn", meanwhile)
+    with pytest.raises(InterruptedError):
+        train(site)
 
 
 def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned(site):

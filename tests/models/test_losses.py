@@ -126,6 +126,20 @@ def test_negatives_come_as_often_as_their_source_says():
     assert torch.allclose(batch, torch.tensor([0, 0, 0.75, 0, 0, 0.25, 0]), atol=0.02)
 
 
+@pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=64, source="batch")])
+def test_what_weighs_nothing_is_no_target_and_no_negative(loss):
+    states, matrix, targets, weights = drawn()
+    weights[::2] = 0
+
+    def found(*positions):
+        total, weight = Objective(loss, torch.ones(8), torch.Generator().manual_seed(1))(*positions, Matrix(matrix))
+        return total, weight, *torch.autograd.grad(total, [states, matrix])
+
+    assert all(map(torch.equal, found(states, targets, weights), found(states[1::2], targets[1::2], weights[1::2])))
+    nothing = found(states, targets, weights * 0)  # a rank without a target answers the others all the same
+    assert not any(part.any() for part in nothing)
+
+
 @pytest.mark.parametrize("source", ["uniform", "popular", "batch"])
 def test_a_batch_without_targets_costs_nothing(source):
     objective = Objective(Loss(kind="sampled_softmax", source=source), torch.ones(8), torch.Generator())

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from headwater import schemas
@@ -89,9 +90,23 @@ def written(spark, tmp_path):
 
 def test_files_have_equal_rows_and_what_fills_them_up_weighs_nothing(written):
     assert [entry["rows"] for entry in written.manifest["files"]] == [4, 4]
-    every = readers.read_all(written.files)
-    assert every["item"].shape == (8, 5)
-    assert (every["weight"].sum(axis=1) > 0).sum() == 7
+    weights = np.concatenate([readers.read_pyarrow(path)["weight"] for path in written.files])
+    assert weights.shape == (8, 5)
+    assert (weights.sum(axis=1) > 0).sum() == 7
+
+
+def test_what_is_counted_at_once_is_each_row_once_however_many_ranks(spark, tmp_path, monkeypatch):
+    asked, read_table = [], parquet.read_table
+    monkeypatch.setattr(
+        parquet, "read_table", lambda path, columns: asked.append(columns) or read_table(path, columns=columns)
+    )
+    rows = snapshot.training_rows(sequences(spark, {f"u{k}": [k + 1, k + 2] for k in range(7)}), 9, 4)
+    for processes in (1, 3):
+        made = snapshot.export(rows, tmp_path / str(processes), {}, processes, seed=1)
+        found = readers.read_items(made.files)
+        assert sorted(found.tolist()) == [[0, 0, 0, k + 1, k + 2] for k in range(7)]
+        assert found.dtype == np.int32
+    assert asked == [["item", "weight"]] * 4
 
 
 def test_both_readers_give_the_same_batches_rank_by_rank(written):

@@ -11,9 +11,10 @@ import torch
 from headwater import models
 from headwater.config import Config, Finetune, Model, Sequence, Targets, Train
 from headwater.errors import ModelError
-from headwater.models import ModelSpec
+from headwater.models import ModelSpec, factors
 from headwater.training import artifact, describe, facts, initial, readers, snapshot, train, transfer
 from headwater.training.learned import Task, learn
+from headwater.training.validation import Cases
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 BOUGHT = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
@@ -116,6 +117,24 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in found.weights.items())
 
 
+def test_a_resumed_training_starts_from_the_weights_that_it_started_from(spark, tmp_path, monkeypatch):
+    """A decomposition, and what is popular, differ in their last bits where another number of cores works them out."""
+    options = Train(epochs=2, use_gpu=False, reader="pyarrow")
+    config = Config(sequence=Sequence(max_length=20), model=Model(dim=16, layers=1, heads=1), train=options)
+    spec, frame = facts.spec_of(config, 12), steps(spark, shoppers(12))
+    one = np.ones((1, 1), dtype=np.int64)
+    judged = Cases(one, one, np.array([0, 0]), one[0, :0], np.array([0, 1]), one[0] + 1, np.ones(13, np.float32))
+    first = learn(Task(spec, config, {}), frame, tmp_path, judged)
+    plain = factors.item_vectors
+    monkeypatch.setattr(factors, "item_vectors", lambda *given: plain(*given) * (1 + 1e-6))
+    judged = dataclasses.replace(judged, prior=judged.prior * np.float32(1 + 1e-6))
+    resumed = learn(Task(spec, config, {}, resume=True), frame, tmp_path, judged)
+    assert resumed.history == first.history
+    by_chance = config.model_copy(update={"model": config.model.model_copy(update={"initial": "random"})})
+    with pytest.raises(ModelError, match="belongs to another configuration; train without --resume"):
+        learn(Task(spec, by_chance, {}, resume=True), frame, tmp_path, judged)
+
+
 CATEGORIES = ["spades", "pots", "seeds"]
 
 
@@ -163,6 +182,19 @@ def test_factors_are_turned_towards_what_features_say_and_keep_their_angles():
     torch.testing.assert_close(after @ after.T, before @ before.T)
     said = transfer.said(turned, told)
     assert (after * said).sum() > 2 * (before * said).sum().abs()
+
+
+@pytest.mark.parametrize("theirs", [("event_type", "gap", "value"), ("gap",)])
+def test_of_a_context_what_both_are_told_is_carried_over(theirs):
+    source, about = described(context=theirs), catalogue(CATEGORIES)
+    spec = ModelSpec("sasrec", n_items=3, max_length=6, dim=16, layers=1, heads=1, context=("event_type", "gap"))
+    transfer.check(source.spec, spec, "7")
+    fresh, _ = initial.weights(spec, 1, None, about)
+    started, spec = initial.weights(spec, 1, None, about, source)
+    models.build(spec).load_state_dict(started)
+    known = source.state_dict()
+    for name in ("gap.weight", "event_type.weight"):
+        assert torch.equal(started[name], known.get(name, fresh[name])), name
 
 
 def test_what_one_shop_taught_holds_in_the_next_before_any_training(spark):

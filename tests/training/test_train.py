@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from cycle import write_snapshot
+from pyspark.errors import PythonException
 
+from headwater import device, job
 from headwater.config import Loss, Train
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models import ModelSpec, build
@@ -121,6 +123,29 @@ def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, there are 1"):
         train.a_gpu_each(Train(processes=2, use_gpu=True))
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HeadwaterError, match="use_gpu is true and there is no GPU on this machine"):
+        device.on_gpu(True)
+    assert not device.on_gpu("auto")
+    assert train.a_gpu_each(Train(use_gpu=True, local_mode=False))  # those of executors are not to be seen from here
+
+
+def test_what_a_worker_of_spark_raises_is_told_as_it_stands(spark):
+    def refuse(parts):
+        raise HeadwaterError("no GPU on this machine")
+
+    with pytest.raises(PythonException) as raised:
+        spark.range(1).mapInPandas(refuse, "id long").collect()
+    assert job._explain(raised.value) == "no GPU on this machine"
+
+
+def test_ranks_share_the_cores_that_this_process_may_use(monkeypatch, tmp_path):
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    planned = train.plan(write_snapshot(tmp_path / "s", 2), SPEC, Train(processes=2, use_gpu=False), tmp_path / "run")
+    assert planned.threads == 3
 
 
 def saved(folder):

@@ -303,7 +303,7 @@ class Nearline(Section):
 
 class Feedback(Section):
     window_hours: Annotated[float, Field(gt=0)] = 168.0
-    rewards: dict[EventType, float] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
+    rewards: dict[EventType, Weight] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
     rating_scale: Annotated[float, Field(gt=0)] = 5.0
 
 

@@ -24,7 +24,7 @@ class Bert4Rec(Transformer):
         self.mask_token = spec.n_items + 1
 
     def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
-        """The state of a mask put after the newest event, ``[batch, dim]``; zero for an empty history."""
+        """The state of a mask put after the newest event, ``[batch, dim]``; for an empty history that of a mask alone."""
         mask = torch.full_like(items[:, :1], self.mask_token)
         asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
         return super().user_vectors(asked, torch.cat([context, torch.zeros_like(mask)], dim=1))

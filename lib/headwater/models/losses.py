@@ -56,8 +56,12 @@ class Objective:
     def __call__(self, states: Tensor, targets: Tensor, weights: Tensor, items: Items) -> tuple[Tensor, Tensor]:
         """Weighted sum of the losses and the sum of weights, so that ranks and batches add up exactly.
 
-        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``.
+        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``; what weighs
+        nothing is no target: it costs nothing, and no negative is drawn from it.
         """
+        counting = weights > 0
+        if not counting.all():
+            states, targets, weights = states[counting], targets[counting], weights[counting]
         if self.loss.kind == "softmax":
             total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
             return total, weights.sum()

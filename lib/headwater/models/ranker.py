@@ -215,7 +215,8 @@ class Ranker:
 
 
 def recency_scores(counts: np.ndarray) -> Tensor:
-    """Decayed counts ``[items + 1]`` as standardised logarithms; of equal counts the lower index is a trifle ahead."""
+    """Decayed counts ``[items + 1]`` as standardised logarithms; of equal counts the lower index is a trifle ahead, or,
+    where it is near and the catalogue large, level: float32 tells no more apart."""
     logs = np.log(counts + 0.1) - np.arange(len(counts)) / len(counts) * 1e-4
     scores = torch.from_numpy(logs).float()
     real = scores[1:]  # padding is no item

@@ -11,7 +11,6 @@ docs/experiments.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headwater.device import cores
 from headwater.errors import UsageError
 from headwater.models.ranker import GATHERED_TOGETHER
 
@@ -38,7 +38,7 @@ def library() -> Any:
 def write(vectors: Tensor, path: Path) -> None:
     """An index of the rows of ``vectors`` ``[rows, dim]``, by inner product; equal vectors give equal lists."""
     faiss = library()
-    faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+    faiss.omp_set_num_threads(cores())
     rows, dim = vectors.shape
     count = min(rows, round(4 * rows**0.5))
     nearest, highest = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)

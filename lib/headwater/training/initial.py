@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 import torch
@@ -43,6 +45,24 @@ def weights(
         return state, spec
     spec = dataclasses.replace(spec, input_scale=source.spec.input_scale)  # what its encoder is used to
     return transfer.carry(state, spec, source, sequences is not None), spec
+
+
+def fingerprint(
+    spec: ModelSpec,
+    seed: int,
+    kind: str,
+    described: sparse.csr_matrix | None = None,
+    source: SequenceModel | None = None,
+) -> str:
+    """A short name for what the ``weights`` of a snapshot come from, the same on any machine: their own last bits, as those
+    of shares, depend on how many cores worked them out. ``kind``: ``model.initial``."""
+    told = hashlib.sha256(json.dumps([spec.to_dict(), seed, kind], sort_keys=True).encode())
+    if described is not None:
+        told.update(described.indptr)
+        told.update(described.indices)
+    for tensor in source.state_dict().values() if source is not None else ():
+        told.update(tensor.cpu().contiguous().numpy())
+    return told.hexdigest()[:16]
 
 
 def with_features(

@@ -19,7 +19,7 @@ from torch import Tensor
 from headwater.config import Config, Targets, Train
 from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
-from headwater.training import artifact, initial, readers, snapshot, train
+from headwater.training import artifact, checkpoints, initial, readers, snapshot, train
 from headwater.training.validation import Cases
 
 
@@ -75,16 +75,18 @@ def learn(
     task: Task, steps: DataFrame, folder: Path, validation: Cases | None = None, epochs: Epochs | None = None
 ) -> Learned:
     """Train on some steps, until validation no longer improves or for so many ``epochs``; ``folder`` keeps what a resumed
-    training finds again."""
+    training finds again, the weights that it started from among it."""
     spec, config, options = task.spec, task.config, task.config.train
     pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
     data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
-    learned_from = readers.read_all(data.files)["item"]
+    learned_from = readers.read_items(data.files)
     known_pairs = learned_from if config.model.initial == "cooccurrence" else None
+    came_from = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
     start, spec = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
-    weights = folder / "initial.safetensors"
-    artifact.write_weights(weights, start)
+    weights = folder / f"initial-{came_from}.safetensors"
+    if not (task.resume and weights.exists()):
+        checkpoints.write_whole(weights, lambda path: artifact.write_weights(path, start))
     answers: list[dict[str, Any]] = []
     for name, stage in stages(config, epochs or Epochs(options.pretrain_epochs, options.epochs)).items():
         planned = train.plan(data, spec, stage, folder / name, validation, weights, task.resume)

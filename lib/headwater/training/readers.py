@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet as parquet
 
 from headwater.models import context
@@ -33,12 +34,7 @@ class Reader(Protocol):
 
 def read_pyarrow(path: str) -> Batch:
     table = parquet.read_table(path, columns=list(SCHEMA))
-    return _batch(
-        {
-            name: _matrix(table[name].combine_chunks().flatten().to_numpy(), len(table), kind)
-            for name, kind in STORED.items()
-        }
-    )
+    return _batch({name: _matrix(_flat(table, name), len(table), kind) for name, kind in STORED.items()})
 
 
 def read_petastorm(path: str) -> Batch:
@@ -82,10 +78,15 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
     return read_weighed
 
 
-def read_all(files: list[str]) -> Batch:
-    """All rows of a snapshot, for what needs them at once."""
-    parts = [read_pyarrow(path) for path in files]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def read_items(files: list[str]) -> np.ndarray:
+    """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up."""
+
+    def read(path: str) -> np.ndarray:
+        table = parquet.read_table(path, columns=["item", "weight"])
+        item, weight = (_flat(table, name).reshape(len(table), -1) for name in table.column_names)
+        return item[weight.any(axis=1)]
+
+    return np.concatenate([read(path) for path in files])
 
 
 def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
@@ -141,6 +142,10 @@ def _batch(stored: Batch) -> Batch:
     first = np.concatenate([np.ones((len(item), 1), dtype=bool), item[:, :-1] == 0], axis=1)
     codes = context.pack(stored["type"], stored["at"], stored["value"], first)
     return {"item": item, "context": codes, "weight": stored["weight"]}
+
+
+def _flat(table: pyarrow.Table, name: str) -> np.ndarray:
+    return table[name].combine_chunks().flatten().to_numpy()
 
 
 def _matrix(flat: np.ndarray, rows: int, kind: type) -> np.ndarray:

@@ -21,7 +21,7 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
 from headwater.config import Targets, Train
-from headwater.device import on_gpu
+from headwater.device import cores, on_gpu
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
@@ -54,7 +54,8 @@ def plan(
     start = digest(initial_weights) if initial_weights else ""
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
-        cases.update(getattr(validation, name).tobytes())
+        array = getattr(validation, name)
+        cases.update(array.tobytes() if name != "prior" else str(array.shape).encode())  # its last bits are a machine's
     told = settings.to_dict()
     del told["fingerprint"]
     identity = [told, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
@@ -78,7 +79,7 @@ def plan(
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
         use_gpu=a_gpu_each(train),
-        threads=max(1, (os.cpu_count() or 1) // train.processes),
+        threads=max(1, cores() // train.processes),
         timeout_seconds=train.timeout_seconds,
     )
 
@@ -88,7 +89,7 @@ def a_gpu_each(train: Train) -> bool:
 
     Raises HeadwaterError where GPUs are asked for and there are too few.
     """
-    wanted, there = on_gpu(train.use_gpu), torch.cuda.device_count()
+    wanted, there = train.use_gpu is True or on_gpu(train.use_gpu), torch.cuda.device_count()
     if not (wanted and train.local_mode) or there >= train.processes:
         return wanted
     if train.use_gpu == "auto":

@@ -42,10 +42,11 @@ def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, fa
     """``weights`` of a model of ``spec``, with features, as they start from a ``source`` that ``check`` lets pass.
 
     ``factors``: rows of items hold factors, which are turned; otherwise they become zero. Rows after the items (a mask
-    token) are the source's.
+    token) are the source's. Parts of a context that only one of the two is told of stay as they were, or behind.
     """
     theirs = source.state_dict()
-    carried = weights | {key: tensor.clone() for key, tensor in theirs.items() if key not in OWN}
+    shared = (theirs.keys() & weights.keys()).difference(OWN)
+    carried = weights | {key: theirs[key].clone() for key in shared}
     items = torch.zeros_like(weights["item.weight"])
     items[spec.n_items + 1 :] = theirs["item.weight"][source.spec.n_items + 1 :]
     if factors:
