@@ -142,7 +142,8 @@ def prune(config: Config, before: float) -> int:
     if not config.paths.work and local.folder(config.paths.warehouse) is None:
         return 0
     work = work_folder(config)
-    old = [folder for folder in (*work.glob("models/*/*"), *work.glob("training/*")) if _last_used(folder) < before]
+    folders = [path for path in (*work.glob("models/*/*"), *work.glob("training/*")) if path.is_dir()]
+    old = [folder for folder in folders if _last_used(folder) < before]
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)
     return len(old)
