@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.models import ModelSpec, build, ease
+from headwater.models import ModelSpec, build
 from headwater.models.ranker import blended, recency_scores
 from headwater.models.transitions import count
 from headwater.training import hybrid
@@ -52,12 +52,6 @@ def test_where_each_takes_again_what_they_had_repeats_lead(model):
     assert weights["repeats"] * np.log(101) > 1
     assert weights["transitions"] == weights["recency"] == 0
     assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # it may stand in no list
-
-
-def test_an_event_at_a_cut_between_two_pieces_counts_once_in_ease():
-    pieces = np.array([[4, 5, 6, 7, 8], [0, 1, 2, 3, 4]])
-    found, expected = fit_parts(["ease"], pieces, 8)["ease"], ease.fit(np.array([[5, 6, 7, 8], [1, 2, 3, 4]]), 8)
-    assert (found.matrix != expected.matrix).nnz == 0
 
 
 def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself():

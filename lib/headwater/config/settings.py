@@ -30,7 +30,7 @@ class Paths(Section):
 
 class Mlflow(Section):
     tracking_uri: str = ""
-    model_name: str = Field(default="headwater", pattern=r"^[A-Za-z0-9_.\- ]+$")
+    model_name: str = Field(default="headwater", pattern=r"^[A-Za-z0-9_\-][A-Za-z0-9_.\- ]*$")
     experiment: str = "headwater"
     timeout_seconds: Positive = 20
 

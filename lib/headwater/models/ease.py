@@ -1,9 +1,9 @@
 """EASE: the linear item-to-item model that best fills in each item from the others (Steck, 2019), in closed form.
 
 With X the binary rows × items and P = (XᵀX + λI)⁻¹, its weights are B = I - P · diag(P)⁻¹. Rows are whole histories in the
-paper and pieces of them in a training (``training.hybrid``), as XᵀX costs the square of their lengths. The price is the
-inverse of a dense items × items matrix, so a catalogue beyond ``LARGEST`` is fitted on its most frequent items only; and
-a dense B is no look-up, so each row keeps its ``KEPT`` largest weights.
+paper; in a training they are pieces, one event overlapping (``snapshot.windows``), as XᵀX costs the square of their lengths.
+The price is the inverse of a dense items × items matrix, so a catalogue beyond ``LARGEST`` is fitted on its most frequent
+items only; and a dense B is no look-up, so each row keeps its ``KEPT`` largest weights.
 """
 
 from __future__ import annotations

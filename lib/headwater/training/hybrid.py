@@ -19,18 +19,12 @@ from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
 from headwater.training.validation import Cases, ndcg
 
-
-def ease_of_pieces(sequences: np.ndarray, n_items: int) -> Neighbours:
-    """EASE of pieces of histories, without the event before each: it counts in the piece that it is the last one of."""
-    return ease.fit(sequences[:, 1:], n_items)
-
-
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "transitions": transitions.count,
-    "ease": ease_of_pieces,
+    "ease": ease.fit,
     "repeats": repeats.fit,
 }
-"""What is counted or fitted on the training sequences ``[rows, seq]``, of ``snapshot.windows``, of a catalogue of n items."""
+"""What is counted or fitted on the training sequences ``[rows, seq]`` of a catalogue of n items."""
 
 USERS = 25_000
 """Held-out users that the weights are chosen on: few make a choice that the next user does not share."""
