@@ -8,6 +8,7 @@ Nothing is written. Items of the history that the catalogue or the model does no
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -15,8 +16,11 @@ import typer
 from pyspark.sql import functions as F
 
 from headwater import job, privacy
+from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
+from headwater.ingest.lines import BLANKS
 from headwater.job import Job
+from headwater.models.ranker import Ranker
 from headwater.scoring import adhoc, lately, lists
 from headwater.scoring import items as goods
 from headwater.scoring.adhoc import Answer
@@ -40,15 +44,15 @@ def main(
 
 
 def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[str, Any]:
+    user = user.strip(BLANKS)
     if bool(history.strip()) == bool(user):
         raise UsageError('give either --history "view:A click:B" or --user ID')
     topn = j.config.topn.model_copy(update={"n": n or j.config.topn.n, "sections": ()})
     events = adhoc.parse(history) if history.strip() else []
-    registry = Registry(j.config)
-    version = registry.need_champion()
-    items = j.warehouse.read("items")
-    ranker = artifact.ranker(registry.download(version))
-    events_table, sequences = (j.warehouse.read(table) for table in ("events", "sequences"))
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        opening = beside.submit(champion, j.config)  # while Spark starts
+        items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
+        version, ranker = opening.result()
     known = lately.count(events_table, sequences, items, topn, ranker.n_items)
     scorer = Scorer(ranker, goods.catalogue(items, known, topn), topn)
     catalog = items.select("item_id", "item_idx", "title").toPandas()
@@ -62,6 +66,13 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
     if not as_json:
         print(adhoc.table(answer))
     return {"model_version": version, "items": answer.items, "unknown": answer.unknown}
+
+
+def champion(config: Config) -> tuple[int, Ranker]:
+    """The champion's version, and what it ranks with."""
+    registry = Registry(config)
+    version = registry.need_champion()
+    return version, artifact.ranker(registry.download(version))
 
 
 def stored(j: Job, user: str) -> pd.DataFrame:
