@@ -159,6 +159,18 @@ def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
     assert catalogue.latest(typed.where("reason IS NULL"), files).where("item_id = 'x'").first()["title"] == "old"
 
 
+def test_a_price_is_an_amount_with_or_without_a_currency(spark):
+    said = {
+        "2.5": 2.5, "1e3": 1000.0, ".5": 0.5, "10,50": 10.5, "1.299,00": 1299.0, "1,299.00": 1299.0, "1,299": 1299.0,
+        "€ 12.00": 12.0, "12,5 EUR": 12.5, "$3": 3.0, "0": 0.0, "-5": None, "cheap": None, "NaN": None, "1e999": None,
+        "1,2,3": None, "": None, "12.5.6": None,
+    }  # fmt: skip
+    rows = goods(spark, *(("f", str(n), None, None, None, price, None) for n, price in enumerate(said)))
+    assert [row["price"] for row in catalogue.with_reason(rows, 512).orderBy("position").collect()] == list(
+        said.values()
+    )
+
+
 def test_what_is_available_is_a_word_or_a_number_in_stock_and_a_title_is_one_line(spark):
     said = ("yes", "FALSE", "1", "0", "17", "-2", "0.0", "sold out", None)
     rows = goods(spark, *(("f", str(n), "a\r\n mug", "x\ny", None, None, word) for n, word in enumerate(said)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
@@ -18,9 +18,8 @@ DESCRIBED = ("title", "category", "text", "price", "available")
 
 def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
     """Judges catalogue rows by their id and by whether ``available``, a word for yes or no or a number in stock, says either;
-    types the rest: a price that is no number is no price. Titles and categories come on one line."""
-    price = F.col("price").try_cast("double")
-    price = F.when(F.abs(price) < float("inf"), price)
+    types the rest: a price that is no amount is no price. Titles and categories come on one line."""
+    price = _amount(F.col("price"))
     available = F.coalesce(F.col("available").try_cast("boolean"), F.col("available").try_cast("double") > 0)
     reason = F.coalesce(
         "reason",
@@ -31,6 +30,17 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
     )
     on_one_line = {name: F.regexp_replace(name, r"\s*[\r\n]\s*", " ") for name in ("title", "category")}
     return rows.withColumns({**on_one_line, "reason": reason, "price": price, "available": available})
+
+
+def _amount(text: Column) -> Column:
+    """A number from 0 on, with or without a currency around it; a comma before one or two last digits parts decimals, another
+    one thousands. Null for anything else."""
+    bare = F.regexp_replace(text, r"^[^\d.,+-]+|[^\d.,]+$", "")
+    decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$"))
+    thousands = F.rlike(bare, F.lit(r"^\d{1,3}(,\d{3})+(\.\d+)?$"))
+    plain = F.when(decimals, F.replace(F.replace(bare, F.lit("."), F.lit("")), F.lit(","), F.lit(".")))
+    number = plain.when(thousands, F.replace(bare, F.lit(","), F.lit(""))).otherwise(bare).try_cast("double")
+    return F.when((number >= 0) & (number < float("inf")), number)
 
 
 def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
