@@ -30,6 +30,11 @@ def test_a_date_may_stand_with_and_without_quotes(given):
     assert config.load([], [f"ingest.earliest={given}"]).ingest.earliest == datetime(2020, 2, 1, tzinfo=UTC)
 
 
+def test_settings_of_spark_need_no_quotes():
+    loaded = config.load([], ["spark={spark.sql.adaptive.enabled: true, spark.sql.shuffle.partitions: 2, a: 0.6}"])
+    assert loaded.spark == {"spark.sql.adaptive.enabled": "true", "spark.sql.shuffle.partitions": "2", "a": "0.6"}
+
+
 def test_later_files_and_then_set_win(tmp_path):
     (tmp_path / "a.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\n")
     (tmp_path / "b.yaml").write_text("topn: {n: 4}\n")

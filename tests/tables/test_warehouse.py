@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from headwater import schemas
-from headwater.errors import TableError
+from headwater.errors import TableError, UsageError
 from headwater.tables import Warehouse, bytes_of, locks, log
 
 NOW = datetime(2026, 1, 1)
@@ -119,6 +119,13 @@ def test_changes_are_those_after_one_version_until_another(spark, warehouse):
 def _hold(folder, seconds):
     with locks.locked(folder, ("items",), 1):
         time.sleep(seconds)
+
+
+def test_a_warehouse_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    busy = locks.locked(tmp_path / "file" / "warehouse" / "_locks", ("events",), 1)
+    with pytest.raises(UsageError, match="cannot be written to: Not a directory"), busy:
+        pass
 
 
 def test_a_busy_table_is_named_after_the_timeout(tmp_path):

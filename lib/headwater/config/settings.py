@@ -340,6 +340,18 @@ class Config(Section):
     tables: Tables = Tables()
     spark: dict[str, str] = {}
 
+    @field_validator("spark", mode="before")
+    @classmethod
+    def _as_spark_says_it(cls, value: Any) -> Any:
+        """YAML makes numbers and booleans of what Spark takes as text."""
+        if not isinstance(value, dict):
+            return value
+        said = {True: "true", False: "false"}
+        return {
+            key: said[one] if isinstance(one, bool) else str(one) if isinstance(one, int | float) else one
+            for key, one in value.items()
+        }
+
     @model_validator(mode="after")
     def _starts_from_features(self) -> Config:
         if self.train.start_from and not self.model.features:

@@ -13,16 +13,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from headwater.errors import TableError
+from headwater.errors import TableError, UsageError
 
 
 @contextmanager
 def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Iterator[None]:
     """Hold the locks of ``tables``, taken in sorted order so that two jobs never wait for each other.
 
-    Raises TableError when another writer keeps one for longer than ``timeout_seconds``.
+    Raises TableError when another writer keeps one for longer than ``timeout_seconds``, UsageError where the folder cannot be
+    made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
+        ) from None
     with ExitStack() as stack:
         for table in sorted(tables):
             lock = FileLock(folder / f"{table}.lock", timeout=timeout_seconds)
