@@ -1,8 +1,7 @@
-"""What there is to compute on: whether a GPU, as a config asks for it, and how many cores."""
+"""Whether to compute on a GPU: what a config asks for, and what there is."""
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import torch
@@ -16,8 +15,3 @@ def on_gpu(asked: bool | Literal["auto"]) -> bool:
     if asked is True and not there:
         raise HeadwaterError("topn.use_gpu is true and there is no GPU on this machine; set it to auto or false")
     return there if asked == "auto" else asked
-
-
-def cores() -> int:
-    """The cores that this process may use, which in a container are not all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

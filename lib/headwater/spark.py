@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from headwater import local
 from headwater.config import Config
 from headwater.errors import HeadwaterError
 
@@ -59,9 +60,9 @@ SETTINGS = {
 LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
-    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+    "spark.sql.shuffle.partitions": str(2 * local.cores()),
     # VACUUM lists folders in this many tasks; the default of 10,000 takes a minute a table on two cores
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * (os.cpu_count() or 1)),
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(2 * local.cores()),
     "spark.driver.memory": "2g",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -75,9 +76,9 @@ would get a code cache that a long session fills, hence its size. These come bef
 """
 LASTING = {
     "spark.sql.adaptive.enabled": "false",
-    "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+    "spark.sql.shuffle.partitions": str(local.cores()),
     "spark.sql.leafNodeDefaultParallelism": "1",
-    "spark.sql.files.minPartitionNum": str(os.cpu_count() or 1),
+    "spark.sql.files.minPartitionNum": str(local.cores()),
     "spark.databricks.delta.snapshotPartitions": "1",
     # what a round appends is small and packed later; what it rewrites is `topn` and `sequences` as a whole
     **_without_dictionaries(SELDOM_REPEATED),

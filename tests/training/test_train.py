@@ -6,7 +6,7 @@ import torch
 from cycle import write_snapshot
 from pyspark.errors import PythonException
 
-from headwater import device, job
+from headwater import device, job, local
 from headwater.config import Loss, Train
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models import ModelSpec, build
@@ -143,7 +143,7 @@ def test_what_a_worker_of_spark_raises_is_told_as_it_stands(spark):
 
 
 def test_ranks_share_the_cores_that_this_process_may_use(monkeypatch, tmp_path):
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     planned = train.plan(write_snapshot(tmp_path / "s", 2), SPEC, Train(processes=2, use_gpu=False), tmp_path / "run")
     assert planned.threads == 3
 

@@ -70,6 +70,8 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
                 continue
             if header is None:
                 continue  # no line, nothing to read
+            if source.format == "catalog" and header.lstrip().startswith("["):
+                raise HeadwaterError(f"catalogue {file.path} is one JSON array; it must have one object a line")
             if source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:

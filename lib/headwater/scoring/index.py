@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwater.device import cores
+from headwater import local
 from headwater.errors import UsageError
 from headwater.models.ranker import GATHERED_TOGETHER
 
@@ -38,7 +38,7 @@ def library() -> Any:
 def write(vectors: Tensor, path: Path) -> None:
     """An index of the rows of ``vectors`` ``[rows, dim]``, by inner product; equal vectors give equal lists."""
     faiss = library()
-    faiss.omp_set_num_threads(cores())
+    faiss.omp_set_num_threads(local.cores())
     rows, dim = vectors.shape
     count = min(rows, round(4 * rows**0.5))
     nearest, highest = faiss.IndexFlatL2(dim), faiss.IndexFlatIP(dim)

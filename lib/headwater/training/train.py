@@ -20,8 +20,9 @@ import torch
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
+from headwater import local
 from headwater.config import Targets, Train
-from headwater.device import cores, on_gpu
+from headwater.device import on_gpu
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
@@ -79,7 +80,7 @@ def plan(
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
         use_gpu=a_gpu_each(train),
-        threads=max(1, cores() // train.processes),
+        threads=max(1, local.cores() // train.processes),
         timeout_seconds=train.timeout_seconds,
     )
 
