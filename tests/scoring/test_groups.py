@@ -73,7 +73,7 @@ def test_what_a_group_does_not_give_it_inherits():
     topn = Topn(variety_weight=0.3, max_per_category=5, boosts={"price": 0.1}, strategies=STRATEGIES)
     new, away, cake, heavy, everybody = groups.resolve(topn, SHOP)
     assert (new.topn.variety_weight, new.topn.max_per_category) == (0.0, 5)
-    assert (away.topn.variety_weight, away.topn.boosts.price, away.topn.boosts.newness) == (0.3, 0.0, 1.0)
+    assert (away.topn.variety_weight, away.topn.boosts.price, away.topn.boosts.newness) == (0.3, 0.1, 1.0)
     assert (cake.variety.most, cake.topn.boosts.price) == (2, 0.1)
     assert (heavy.topn.explore.share, everybody.topn.explore.share) == (0.2, 0.0)
     assert everybody.topn == topn
