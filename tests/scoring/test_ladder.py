@@ -22,8 +22,8 @@ SHOP = catalogue([0.0, 9, 8, 7, 6, 0], [0, 0], [1, 0], [2, 0], [1, 2], [0, 0], [
 
 def fill(ladder, listed, taken, history, count, lowest=0.0, not_first=()):
     steps, out = np.array(history, dtype=np.int64), np.array(taken, dtype=np.int64)
-    late = np.union1d(out, np.array(not_first, dtype=np.int64))
-    return ladder.fill(np.array(listed, dtype=np.int64), lowest, out, steps, np.full(len(steps), VIEW), count, late)
+    taken = [np.union1d(out, np.array(not_first, dtype=np.int64)), out]
+    return ladder.fill(np.array(listed, dtype=np.int64), lowest, taken, steps, np.full(len(steps), VIEW), count)
 
 
 def items(rows):

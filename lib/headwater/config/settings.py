@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -346,11 +347,7 @@ class Config(Section):
         """YAML makes numbers and booleans of what Spark takes as text."""
         if not isinstance(value, dict):
             return value
-        said = {True: "true", False: "false"}
-        return {
-            key: said[one] if isinstance(one, bool) else str(one) if isinstance(one, int | float) else one
-            for key, one in value.items()
-        }
+        return {key: json.dumps(one) if isinstance(one, int | float) else one for key, one in value.items()}
 
     @model_validator(mode="after")
     def _starts_from_features(self) -> Config:

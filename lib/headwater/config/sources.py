@@ -65,8 +65,8 @@ class Source(Section):
                 raise ValueError("format kafka has a topic, and no glob")
         elif not self.glob:
             raise ValueError("glob is missing")
-        default = {key: field.get_default(call_default_factory=True) for key, field in type(self).model_fields.items()}
-        idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != default[key]]
+        keys = type(self).model_fields
+        idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != keys[key].default]
         if idle:
             raise ValueError(f"{' and '.join(idle)} would do nothing for format {self.format}")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:

@@ -32,10 +32,8 @@ def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, mos
     span = int(categories.max(initial=0)) + 1
     first = np.arange(len(listed))[:, None, None] * span
     standing, asked = categories[listed], categories[found]
-    pairs, times = np.unique((first + standing)[standing > 0], return_counts=True)
-    place = np.searchsorted(pairs, first + asked)
-    known = np.isin(first + asked, pairs)
-    had = np.where(known, np.append(times, 0)[place], 0)
+    pairs = np.sort((first + standing)[standing > 0])
+    had = np.searchsorted(pairs, first + asked, side="right") - np.searchsorted(pairs, first + asked)
     return np.where(((asked == 0) | (had + given <= most)).all(axis=2), found, 0)
 
 

@@ -65,25 +65,24 @@ class Ladder:
         self,
         listed: np.ndarray,
         lowest: float,
-        taken: np.ndarray,
+        taken: Sequence[np.ndarray],
         history: np.ndarray,
         types: np.ndarray,
         count: int,
-        not_first: np.ndarray,
     ) -> list[Row]:
-        """``count`` rows to stand below the items ``listed``: none of these, none of ``taken``, and of ``not_first``, which
-        holds those too, only where nothing else is left; ``NOTHING`` where no more is. A row scores one less than the row
-        above, the first one less than ``lowest``, so that the scores of a list never rise. ``history`` and ``types``: items
-        and types of events, oldest first.
+        """``count`` rows to stand below the items ``listed``: none of these, and none of the first of ``taken``; where nothing
+        else is left none of the next; ``NOTHING`` where no more is. A row scores one less than the row above, the first one
+        less than ``lowest``, so that the scores of a list never rise. ``history`` and ``types``: items and types of events,
+        oldest first.
         """
         rows: list[Row] = []
-        for out in (not_first, taken):
+        for out in taken:
             above = np.concatenate([listed, [row.item_idx for row in rows]]).astype(np.int64)
             fit = _Fit(self.catalogue.categories, np.concatenate([above, out]), self.most)
             for item in above:
                 fit.take(int(item))
             rows += islice(self._climb(history, types, fit), count - len(rows))
-            if len(rows) == count or out is taken:
+            if len(rows) == count:
                 break
         scored = [row._replace(score=lowest - k) for k, row in enumerate(rows, 1)]
         return scored + [NOTHING] * (count - len(rows))

@@ -202,13 +202,14 @@ class Scorer:
         if items.all():
             return
         steps, types = users.steps.items(), users.steps.types()
-        new = users.having_enough().seen if self.topn.max_repeats else users.seen
+        taken = [users.having_enough().seen, users.seen] if self.topn.max_repeats else [users.seen]
         rows: list[Row] = []
         for user in np.flatnonzero((items == 0).any(axis=1)):
             listed = items[user][items[user] > 0]
             lowest = float(scores[user, len(listed) - 1]) if len(listed) else 0.0
             ladder, missing = self.groups[member[user]].ladder, items.shape[1] - len(listed)
-            rows += ladder.fill(listed, lowest, users.seen[user], steps[user], types[user], missing, new[user])
+            out = [items_of_users[user] for items_of_users in taken]
+            rows += ladder.fill(listed, lowest, out, steps[user], types[user], missing)
         _put(
             frame,
             np.flatnonzero(items.ravel() == 0),

@@ -43,10 +43,8 @@ READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 def came_to(warehouse: Warehouse, reader: Reader) -> int | None:
     """The version of its source that a reader has read; None where it has read nothing of it, or where the source was built
     anew since: it has no such version, or a younger one."""
-    if not warehouse.exists(reader.source) or not warehouse.exists(reader.output):
-        return None
-    last = next((commit for commit in warehouse.commits(reader.output) if commit.job == reader.job), None)
-    if last is None:
+    last = warehouse.last_commit(reader.output, reader.job)
+    if last is None or not warehouse.exists(reader.source):
         return None
     after = int(last.note[reader.key])
     for commit in warehouse.commits(reader.source):

@@ -38,7 +38,6 @@ def repeat_notes(warehouse: Warehouse, tables: list[str], oldest: float) -> None
     """Commit once more what the writer of a table noted last, where that was before ``oldest`` (epoch seconds)."""
     for table in tables:
         with warehouse.locked(table):
-            theirs = (commit for commit in warehouse.commits(table) if commit.job == WRITER[table])
-            last = next(theirs, None)
+            last = warehouse.last_commit(table, WRITER[table])
             if last is not None and last.at < oldest:
                 readers.annotate(warehouse, table, last.said)

@@ -244,10 +244,15 @@ class Warehouse:
         return log.local(Path(self.path(table))) if self.is_local else log.remote(self._delta(table))
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
-        """The note of the newest commit that ``job`` made to a table, or that another made in its name; None without one."""
+        """The note of ``last_commit``, without who wrote it; None without one."""
+        last = self.last_commit(table, job)
+        return None if last is None else last.said
+
+    def last_commit(self, table: str, job: str) -> Commit | None:
+        """The newest commit that ``job`` made to a table, or that another made in its name; None without one."""
         if not self.exists(table):
             return None
-        return next((commit.said for commit in self.commits(table) if commit.job == job), None)
+        return next((commit for commit in self.commits(table) if commit.job == job), None)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""
