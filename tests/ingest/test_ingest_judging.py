@@ -117,18 +117,36 @@ def test_bots_browse_too_fast_or_too_regularly_and_baskets_do_not(spark):
 
 
 def test_the_first_line_of_an_event_stands_and_stored_ones_are_known(spark):
+    said = "user_id string, item_id string, event_type string"
     frame = spark.createDataFrame(
-        [("a", "f2", (0, 1)), ("a", "f1", (0, 9)), ("a", "f1", (0, 2)), ("b", "f1", (0, 1))],
-        "event_id string, source_file string, position struct<block: bigint, line: bigint>",
+        [
+            ("a", "f2", (0, 1), "u", "i", "view"),
+            ("a", "f1", (0, 9), "u", "i", "view"),
+            ("a", "f1", (0, 2), "u", "i", "view"),
+            ("b", "f1", (0, 1), "u", None, "search"),
+            ("b", "f1", (0, 3), "v", None, "search"),  # as the stored one, not as the first
+            ("c", "f1", (0, 1), "u", "j", "view"),
+            ("d", "f1", (0, 1), "u", "i", "view"),
+            ("d", "f1", (0, 2), "u", "i", "click"),
+        ],
+        f"event_id string, source_file string, position struct<block: bigint, line: bigint>, {said}",
     )
-    stored = spark.createDataFrame([("b",), ("b",), ("z",)], "event_id string")
+    stored = spark.createDataFrame(
+        [("b", "v", None, "search"), ("c", "u", "j", "view"), ("c", "u", "j", "view"), ("z", "u", "i", "view")],
+        f"event_id string, {said}",
+    )
     rows = duplicates.with_stored(duplicates.with_copy(frame), stored).collect()
-    assert sorted((r["event_id"], r["source_file"], r["position"]["line"], r["copy"], r["stored"]) for r in rows) == [
-        ("a", "f1", 2, 1, False),
-        ("a", "f1", 9, 2, False),
-        ("a", "f2", 1, 3, False),
-        ("b", "f1", 1, 1, True),
-    ]
+    found = {(r["event_id"], r["source_file"], r["position"]["line"]): (r["copy"], r["stored"], r["another"]) for r in rows}
+    assert found == {
+        ("a", "f1", 2): (1, False, False),
+        ("a", "f1", 9): (2, False, False),
+        ("a", "f2", 1): (3, False, False),
+        ("b", "f1", 1): (1, True, True),
+        ("b", "f1", 3): (2, True, False),
+        ("c", "f1", 1): (1, True, False),
+        ("d", "f1", 1): (1, False, False),
+        ("d", "f1", 2): (2, False, True),
+    }
 
 
 def goods(spark, *rows):

@@ -89,9 +89,11 @@ def test_a_tombstone_is_no_event(spark):
 def test_of_one_event_twice_the_earlier_offset_stands_beyond_nine_too(spark):
     from headwater.ingest import duplicates
 
+    said = ("u", "i", "view")
     shape = "event_id string, source_file string, position struct<block: bigint, line: bigint>"
+    rows = [("e", "kafka://t/0", (0, 10), *said), ("e", "kafka://t/0", (0, 9), *said)]
     frame = duplicates.with_copy(
-        spark.createDataFrame([("e", "kafka://t/0", (0, 10)), ("e", "kafka://t/0", (0, 9))], shape)
+        spark.createDataFrame(rows, f"{shape}, user_id string, item_id string, event_type string")
     )
     assert [row["position"]["line"] for row in frame.where("copy = 1").collect()] == [9]
 

@@ -79,7 +79,7 @@ def request(target, status=200, agent=AGENT, address="10.0.0.1"):
 
 
 def fill(shop):
-    shop.put("api/a.json", event("u1", "a"), event("u1", "b", 5, event_id="x"), event("u2", "b", 9, event_id="x"),
+    shop.put("api/a.json", event("u1", "a"), event("u1", "b", 5, event_id="x"), event("u1", "b", 9, event_id="x"),
              "{broken", "", b"\xff\xfe", event("u1", "a"))  # fmt: skip
     shop.put("pos/b.csv.gz", "who,item_id,timestamp,value", "u3,c,2024-05-01,2", "u3,c", "who,item_id,timestamp,value")
     shop.put(
@@ -134,6 +134,9 @@ def test_an_event_comes_again_in_another_file(shop):
     shop.put("api/again.json", event("u1", "a"), moved, event("u1", "c"))
     closing = shop.ingest()
     assert (closing["rows_events"], closing["rows_duplicate"]) == (1, 2)
+    shop.put("api/other.json", event("u2", "b", event_id="x"))  # of a source that numbers its own events
+    assert shop.ingest()["rows_quarantined"] == 1
+    assert shop.reasons() == ["id_of_another_event"]
 
 
 @pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])

@@ -38,6 +38,9 @@ ROW_DDL = (
     "category string, text string, price double, available boolean"
 )
 
+TAKEN = ("event", "duplicate")
+"""Verdicts on lines that need no place in `quarantine`."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -125,8 +128,8 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
     number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
 
-    robots = verdicts.where(F.startswith("verdict", F.lit("bot_"))).withColumn("reason", F.col("verdict"))
-    rejects = [robots, *_rejects(lines, of_events), *_rejects(goods, of_goods)]
+    refused = verdicts.where(~F.col("verdict").isin(*TAKEN)).withColumn("reason", F.col("verdict"))
+    rejects = [refused, *_rejects(lines, of_events), *_rejects(goods, of_goods)]
     quarantine = reduce(DataFrame.unionByName, [reading.quarantined(frame, batch.taken_at) for frame in rejects])
     broken = [file for file in batch.files if file.path in damaged | spoiled]
     if broken:
@@ -134,7 +137,7 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
         quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
 
     broken_goods = sum(file.source.format == "catalog" for file in broken)
-    reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name.startswith("bot_")})
+    reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name not in TAKEN})
     reasons += Counter(repeated_header=of_events.repeated, unreadable_gzip=len(broken) - broken_goods)
     of_lines = {
         "rows_events": number["event"],
@@ -201,7 +204,7 @@ def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Grou
 
 
 def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFrame) -> DataFrame:
-    """Adds ``verdict``: ``event``, ``duplicate``, or the reason why the user is a bot."""
+    """Adds ``verdict``: ``event``, ``duplicate``, or the reason why it is neither: a bot's, or with the id of another event."""
     facts = tally.ready
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
@@ -221,7 +224,8 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     people = duplicates.with_stored(people, stored, tally.few).join(robots, on="user_id", how="left")
     is_robot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (
-        F.when(F.col("copy") > 1, "duplicate")
+        F.when(F.col("another"), "id_of_another_event")
+        .when(F.col("copy") > 1, "duplicate")
         .when(is_robot, F.col("bot_reason"))
         .when(F.col("stored"), "duplicate")
         .otherwise("event")
