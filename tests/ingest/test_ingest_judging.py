@@ -39,6 +39,8 @@ def judged(spark, *changes):
         ({"item_id": None, "event_type": "search"}, None),
         ({"item_id": "i" * 513}, "id_too_long"),
         ({"user_id": "a\x00b"}, "bad_id"),
+        ({"user_id": "undefined"}, "bad_id"),
+        ({"user_id": None, "visitor": "10.0.0.1", "item_id": "null"}, "bad_id"),
         ({"timestamp": None, "event_time": None}, "missing_timestamp"),
         ({"event_time": None}, "bad_timestamp"),
         ({"event_time": datetime(1994, 12, 31, tzinfo=UTC)}, "time_too_old"),

@@ -16,6 +16,8 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 CONTROL = r"[\x00-\x1f\x7f]"
 SEPARATOR = "\x1f"
 BUYING = ("purchase", "add_to_cart")
+NOBODY = ("null", "NULL", "undefined", "None", "NaN", "nan")
+"""What languages write where there is no value: everybody without an id would become one person, or one item."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
     sound = sound.when(~F.coalesce(kind.isin(*EVENT_TYPES), F.lit(False)), "unknown_event_type")
     sound = sound.when((kind != "search") & F.col("item_id").isNull(), "missing_item_id")
     sound = sound.when(longest > limit.max_id_length, "id_too_long")
-    sound = sound.when(F.rlike(ids, F.lit(CONTROL)), "bad_id")
+    nobody = F.col("user_id").isin(*NOBODY) | F.col("item_id").isin(*NOBODY)
+    sound = sound.when(F.rlike(ids, F.lit(CONTROL)) | F.coalesce(nobody, F.lit(False)), "bad_id")
     sound = sound.when(F.col("timestamp").isNull(), "missing_timestamp")
     sound = sound.when(time.isNull(), "bad_timestamp")
     sound = sound.when(time < F.lit(limit.earliest), "time_too_old")
