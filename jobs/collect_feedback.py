@@ -34,10 +34,10 @@ def collect(j: Job) -> dict[str, int | str]:
             tables.create(table)
         version = tables.version("events")
         counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
-        read = readers.came_to(tables, readers.FEEDBACK)
+        read = readers.progress(tables, readers.FEEDBACK).after
         if read is not None and read >= version:
             return counts
-        if tables.exists("topn") and readers.unread(tables, readers.HISTORY):
+        if tables.exists("topn") and readers.progress(tables, readers.HISTORY).unread:
             reason = "lists in topn are not in topn_history yet; score_topn is at work, or must run once more"
             return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
         actions = filter_actions(new_events(j, read, version), rules.rewards)

@@ -138,7 +138,9 @@ def test_the_first_line_of_an_event_stands_and_stored_ones_are_known(spark):
         f"event_id string, {said}",
     )
     rows = duplicates.with_stored(duplicates.with_copy(frame), stored).collect()
-    found = {(r["event_id"], r["source_file"], r["position"]["line"]): (r["copy"], r["stored"], r["another"]) for r in rows}
+    found = {
+        (r["event_id"], r["source_file"], r["position"]["line"]): (r["copy"], r["stored"], r["another"]) for r in rows
+    }
     assert found == {
         ("a", "f1", 2): (1, False, False),
         ("a", "f1", 9): (2, False, False),

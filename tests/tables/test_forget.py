@@ -45,7 +45,7 @@ def event(spark, name):
 def test_files_with_changes_that_a_job_has_yet_to_read_are_kept(spark, warehouse):
     warehouse.append(event(spark, "e1"), "events", {"job": "ingest_events", "batch": 1})
     warehouse.create("sequences")
-    assert readers.unread(warehouse, readers.SEQUENCES) == []  # its first run reads the whole table
+    assert readers.progress(warehouse, readers.SEQUENCES).unread == []  # its first run reads the whole table
     readers.annotate(warehouse, "sequences", {"job": "build_sequences", "events_version": 1, "max_length": 5})
     for name in ("e2", "e3"):
         warehouse.append(event(spark, name), "events", {"job": "ingest_events", "batch": 2})
@@ -62,5 +62,5 @@ def test_files_with_changes_that_a_job_has_yet_to_read_are_kept(spark, warehouse
     counts, kept = upkeep.maintain(warehouse, 0, later)
     assert kept == {}
     assert counts["files_removed"] > 0
-    assert readers.unread(warehouse, readers.SEQUENCES) == []
+    assert readers.progress(warehouse, readers.SEQUENCES).unread == []
     assert warehouse.read("events").count() == 3

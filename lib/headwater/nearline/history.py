@@ -17,7 +17,7 @@ def publish_history(j: Job) -> None:
     with tables.locked("topn_history"):
         tables.create("topn_history")
         until = tables.version("topn")
-        after = readers.came_to(tables, readers.HISTORY)
+        after = readers.progress(tables, readers.HISTORY).after
         if (after or 0) < until:
             feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
             if after is None:

@@ -110,12 +110,12 @@ def wanted_sequences(j: Job, mode: str, stack: ExitStack) -> Wanted | None:
     run made."""
     tables = j.warehouse
     version, items_version = tables.version("sequences"), tables.version("items")
-    after = readers.came_to(tables, readers.LISTS) if mode == "nearline" else None
-    unread = readers.unread(tables, readers.LISTS)
+    come = readers.progress(tables, readers.LISTS)
+    after = come.after if mode == "nearline" else None
     gone = None if after is None else holders_of_gone(j)
-    if after is not None and not unread and gone is None:
+    if after is not None and not come.unread and gone is None:
         return None
-    few = sum(commit.rows for commit in unread) <= FEW
+    few = sum(commit.rows for commit in come.unread) <= FEW
     changed = None if after is None else changed_sequences(j, after, version, few, stack)
     if changed is None:
         after, changed = None, counted(kept(tables.read("sequences", version), stack))

@@ -20,9 +20,8 @@ def build(j: Job) -> dict[str, int]:
     items = tables.read("items")
     with tables.locked("sequences"):
         tables.create("sequences")
-        after, last = readers.came_to(tables, readers.SEQUENCES), tables.last_note("sequences", j.name)
-        if last is None or last["max_length"] != length:
-            after = None
+        come = readers.progress(tables, readers.SEQUENCES)
+        after = come.after if come.said is not None and come.said["max_length"] == length else None
         version = tables.version("events")
         note = {"job": j.name, "events_version": version, "max_length": length}
         if after is not None and after >= version:
@@ -34,7 +33,7 @@ def build(j: Job) -> dict[str, int]:
             feed = tables.changes("events", after, version)
             new = feed.where(F.col("_change_type") == "insert").select(events.columns)
         steps = sequences.filter_steps(new, items)
-        few = not rebuild and sum(commit.rows for commit in readers.unread(tables, readers.SEQUENCES)) <= FEW
+        few = not rebuild and sum(commit.rows for commit in come.unread) <= FEW
         if few:
             steps, events_new = held(steps)
         else:

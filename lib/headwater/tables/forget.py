@@ -53,7 +53,7 @@ def refuse_half_taken(warehouse: Warehouse) -> None:
 
 def refuse_unpublished(warehouse: Warehouse) -> None:
     """Raises TableError while lists stand in ``topn`` and not yet in ``topn_history``: the change feed carries them."""
-    if readers.unread(warehouse, readers.HISTORY):
+    if readers.progress(warehouse, readers.HISTORY).unread:
         raise TableError("lists in topn are not in topn_history yet; run jobs/score_topn.py first, then forget again")
 
 
@@ -88,12 +88,11 @@ def _delete(warehouse: Warehouse, table: str, given: DataFrame) -> int:
 
 def _settle_readers(warehouse: Warehouse) -> None:
     """Leave every reader able to go on once the change feed is gone; outputs of others first, as notes are commits."""
-    if readers.unread(warehouse, readers.SEQUENCES):
+    if readers.progress(warehouse, readers.SEQUENCES).unread:
         # no version to go on from: the next build takes all events, which is right whatever it had read
         readers.annotate(
             warehouse, "sequences", {"job": readers.SEQUENCES.job, readers.SEQUENCES.key: -1, "max_length": 0}
         )
     # feedback and lists that are behind notice the missing feed themselves, and read whole tables
     for reader in readers.READERS:
-        if not readers.unread(warehouse, reader):
-            readers.advance(warehouse, reader)
+        readers.advance(warehouse, reader)

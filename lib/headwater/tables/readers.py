@@ -7,7 +7,7 @@ the notes past its own commits, whose change files it is about to remove.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
+from typing import Any
 
 from headwater import schemas
 from headwater.in_hand import constant
@@ -40,41 +40,50 @@ HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_wh
 READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 
-def came_to(warehouse: Warehouse, reader: Reader) -> int | None:
-    """The version of its source that a reader has read; None where it has read nothing of it, or where the source was built
-    anew since: it has no such version, or a younger one."""
-    last = warehouse.last_commit(reader.output, reader.job)
-    if last is None or not warehouse.exists(reader.source):
-        return None
-    after = int(last.note[reader.key])
-    for commit in warehouse.commits(reader.source):
-        if commit.version <= after:
-            return after if commit.version == after and commit.at <= last.at else None
-    return after  # the log is not kept for so long
+@dataclass(frozen=True)
+class Progress:
+    """How far a reader has come. ``after``: the version of its source that it has read; None where it has read nothing of it, or
+    where the source was built anew since: it has no such version, or a younger one. ``said``: the reader's last note. ``unread``:
+    the commits to its source, newest first, whose rows it has yet to see.
 
-
-def unread(warehouse: Warehouse, reader: Reader) -> list[Commit]:
-    """The commits to its source, newest first, whose rows a reader has yet to see.
-
-    Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither counts.
+    Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither is unread.
     """
-    if not warehouse.exists(reader.source):
-        return []
-    after = came_to(warehouse, reader)
-    if after is None and reader.starts_whole:
-        return []
-    newer = takewhile(lambda commit: commit.version > (after or 0), warehouse.commits(reader.source))
-    return [commit for commit in newer if commit.operation not in UPKEEP and commit.by != MAINTAINER]
+
+    after: int | None
+    said: dict[str, Any] | None
+    unread: list[Commit]
+
+
+def progress(warehouse: Warehouse, reader: Reader) -> Progress:
+    """How far a reader has come now, by the logs of its source and of its output."""
+    last = warehouse.last_commit(reader.output, reader.job)
+    said = None if last is None else last.said
+    if not warehouse.exists(reader.source) or (last is None and reader.starts_whole):
+        return Progress(None, said, [])
+    after = None if last is None else int(last.note[reader.key])
+    newer = []
+    for commit in warehouse.commits(reader.source):
+        if last is not None and after is not None and commit.version <= after:
+            if commit.version == after and commit.at <= last.at:
+                break
+            after = None
+        if after is None and reader.starts_whole:
+            return Progress(None, said, [])
+        newer.append(commit)
+    unread = [c for c in newer if c.version > 0 and c.operation not in UPKEEP and c.by != MAINTAINER]
+    return Progress(after, said, unread)
 
 
 def advance(warehouse: Warehouse, reader: Reader) -> None:
-    """Note that a reader, which has read all there is, is past the upkeep at the end of its source's log."""
-    after, note = came_to(warehouse, reader), warehouse.last_note(reader.output, reader.job)
-    if after is not None and note is not None and after < (version := warehouse.version(reader.source)):
-        annotate(warehouse, reader.output, {**note, reader.key: version})
+    """Note that a reader that has read all there is has come to the end of its source's log, past the upkeep there."""
+    come = progress(warehouse, reader)
+    if come.unread or come.after is None or come.said is None:
+        return
+    if come.after < (version := warehouse.version(reader.source)):
+        annotate(warehouse, reader.output, {**come.said, reader.key: version})
 
 
-def annotate(warehouse: Warehouse, table: str, note: dict) -> None:
+def annotate(warehouse: Warehouse, table: str, note: dict[str, Any]) -> None:
     """Commit a note in a job's name, without touching a row; ``by`` says who wrote it."""
     rows = constant(warehouse.spark, [], schemas.ddl(table))
     warehouse.append(rows, table, {**note, "by": MAINTAINER})

@@ -31,7 +31,7 @@ def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tup
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:
     """The jobs that have yet to read a commit made before ``oldest`` (epoch seconds), whose change files would go."""
     following = [reader for reader in readers.READERS if reader.source == table]
-    return [r.job for r in following if any(commit.at <= oldest for commit in readers.unread(warehouse, r))]
+    return [r.job for r in following if any(commit.at <= oldest for commit in readers.progress(warehouse, r).unread)]
 
 
 def repeat_notes(warehouse: Warehouse, tables: list[str], oldest: float) -> None:
