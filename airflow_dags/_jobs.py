@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -68,9 +68,14 @@ DEFAULTS = {
 
 
 class JobOperator(SparkSubmitOperator):
-    """Submits one job; its closing line is the task's result, and ``"status": "skipped"`` skips what follows."""
+    """Submits one job; its closing line is the task's result. ``"status": "skipped"`` skips what follows, and so does a
+    closing line of which ``skip_if`` says so."""
 
     _closing: dict[str, Any] | None = None
+
+    def __init__(self, *, skip_if: Callable[[dict[str, Any]], bool] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.skip_if = skip_if
 
     def _get_hook(self) -> SparkSubmitHook:
         hook = super()._get_hook()
@@ -100,7 +105,14 @@ class JobOperator(SparkSubmitOperator):
         closing: dict[str, Any] = self._closing or {}
         if closing.get("status") == "skipped":
             raise AirflowSkipException(f"{self.task_id} had too little to do")
+        if self.skip_if is not None and self.skip_if(closing):
+            raise AirflowSkipException(str(closing.get("reason", "nothing follows from it")))
         return closing
+
+
+def is_refused(closing: dict[str, Any]) -> bool:
+    """Whether the gate kept the champion. A repeated run that finds its own promotion done is no refusal."""
+    return str(closing.get("reason", "")).startswith("refused")
 
 
 def start_job(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:

@@ -56,8 +56,8 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
     registry = Registry(j.config)
     chosen = version or registry.need(alias or CHAMPION)
     ranker = artifact.ranker(registry.download(chosen))
-    items = j.warehouse.read("items")
-    steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
+    items = j.warehouse.pinned("items")  # ingest may be at work meanwhile
+    steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     n_items = items.count()
     k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
     found: list[tuple[Any, ...]] = []

@@ -48,8 +48,8 @@ def promote(j: Job) -> dict[str, Any]:
         j.log.info(reason, challenger=challenger, champion=champion)
         return {"promoted": False, "reason": reason, "model_version": champion}
     rankers = {version: artifact.ranker(registry.download(version)) for version in (challenger, champion) if version}
-    items = j.warehouse.read("items")
-    steps = sequences.filter_steps(j.warehouse.read("events"), items).persist()
+    items = j.warehouse.pinned("items")  # ingest may be at work meanwhile
+    steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     facts = untouched([ranker.facts for ranker in rankers.values()])
     one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
     evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": one_length}))

@@ -130,6 +130,11 @@ def test_the_store_lies_in_the_warehouse_however_that_is_named(tmp_path):
         assert config.load([], [f"paths.warehouse={name}"]).tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def test_a_warehouse_elsewhere_needs_a_store_to_be_named():
+    with pytest.raises(UsageError, match=r"set mlflow.tracking_uri: paths.warehouse is no local folder"):
+        _ = config.load([], ["paths.warehouse=s3a://bucket/warehouse"]).tracking_uri
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere\.yaml cannot be read: No such file"):
         config.load([tmp_path / "nowhere.yaml"])

@@ -176,7 +176,7 @@ CHANGE_FEED = ("events", "sequences", "topn")
 PERSONAL = ("events", "sequences", "topn", "topn_history", "sections", "feedback")
 """Tables with a ``user_id``; ``quarantine`` holds raw lines and is searched as text."""
 
-NAMES_A_PERSON = ("user_id", "session_id", "raw", "query")
+NAMES_A_PERSON = ("user_id", "event_id", "session_id", "raw", "query")
 """Columns that can name a person. Delta's log keeps no smallest and largest value of them: it outlives the rows."""
 
 

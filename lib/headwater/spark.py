@@ -86,6 +86,7 @@ LASTING = {
 """What a session has beside ``LOCAL`` whose rounds are small, alike and many. Planning each query anew between its stages
 (adaptive execution) makes other code of it each time, and cost more than half of a round's CPU; and most of a task is its
 start, so that few rows and a table's log are one task, while the files of a table are read by all cores."""
+LOG4J = "log4j2.configurationFile"
 CLASS_ARCHIVE = "headwater-classes.jsa"
 """The classes that jobs load, in one file beside Spark's jars (``tools/archive_classes.py``); used where it is there."""
 
@@ -157,6 +158,6 @@ def java_options(optimised: bool = False) -> str:
 
 def _quiet_log4j() -> None:
     """Keep Spark's start-up notices off the terminal: a person reads it."""
-    quiet = Path(__file__).resolve().parent / "log4j2.properties"
-    if quiet.exists() and "JDK_JAVA_OPTIONS" not in os.environ:
-        os.environ["SPARK_SUBMIT_OPTS"] = f"-Dlog4j2.configurationFile={quiet.as_uri()}"
+    quiet, own = Path(__file__).resolve().parent / "log4j2.properties", os.environ.get("SPARK_SUBMIT_OPTS", "")
+    if quiet.exists() and LOG4J not in own + os.environ.get("JDK_JAVA_OPTIONS", ""):
+        os.environ["SPARK_SUBMIT_OPTS"] = f"{own} -D{LOG4J}={quiet.as_uri()}".strip()

@@ -88,6 +88,14 @@ def test_cuts_are_exact_quantiles_of_time(spark):
     assert cases.cuts(frame, 0.1, 0.2) == (START + timedelta(days=7), START + timedelta(days=9))
 
 
+def test_cuts_part_the_events_as_quantiles_do(spark):
+    days = np.random.default_rng(0).exponential(5, size=301).round(2)
+    frame = steps(spark, *[("u", float(day), f"e{place}", 1) for place, day in enumerate(days)])
+    exact = np.quantile(days, [0.75, 0.9])
+    cut = [(found - START) / timedelta(days=1) for found in cases.cuts(frame, 0.1, 0.15)]
+    assert [(days < at).sum() for at in cut] == [(days < at).sum() for at in exact]
+
+
 def test_events_of_one_instant_cannot_be_cut(spark):
     with pytest.raises(HeadwaterError, match="span too little time"):
         cases.cuts(steps(spark, ("u", 1, "a", 1), ("v", 1, "b", 2)), 0.1, 0.1)

@@ -55,9 +55,16 @@ def test_hadoop_lists_the_same_files(tmp_path, spark):
     assert remote == [(f.path, f.size_bytes) for f in local]
 
 
-def test_a_missing_landing_folder_is_a_usage_error(tmp_path):
+def test_a_landing_folder_may_be_named_by_a_uri(tmp_path, spark):
+    (tmp_path / "my landing").mkdir()
+    assert files.resolve(spark, f"file://{tmp_path}/my%20landing") == str(tmp_path / "my landing")
+    with pytest.raises(UsageError, match="landing folder nosuch://x/y cannot be listed: "):
+        files.resolve(spark, "nosuch://x/y")
+
+
+def test_a_missing_landing_folder_is_a_usage_error(tmp_path, spark):
     with pytest.raises(UsageError, match="does not exist"):
-        files.resolve(str(tmp_path / "nowhere"))
+        files.resolve(spark, str(tmp_path / "nowhere"))
 
 
 def row(path, number, size=3):

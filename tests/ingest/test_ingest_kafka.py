@@ -103,9 +103,9 @@ def test_a_session_without_the_connector_is_told_which_package(spark):
         kafka.find(spark, [topic()], [], MOMENT, pytest.fail)
 
 
-def test_client_settings_come_from_a_file_of_their_own(tmp_path):
-    (tmp_path / "client").write_text("# secret\nsecurity.protocol = SASL_SSL\n\nsasl.jaas.config=a=b;\n")
-    found = kafka.settings(topic(client_file=str(tmp_path / "client")))
-    assert (found["security.protocol"], found["sasl.jaas.config"]) == ("SASL_SSL", "a=b;")
+def test_client_settings_come_from_a_file_of_their_own(spark, tmp_path):
+    (tmp_path / "client").write_text("  # secret\nsecurity.protocol: SASL_SSL\n\nsasl.jaas.config=a=b \\\n   c=d;\n")
+    found = kafka.settings(spark, topic(client_file=str(tmp_path / "client")))
+    assert (found["security.protocol"], found["sasl.jaas.config"]) == ("SASL_SSL", "a=b c=d;")
     with pytest.raises(UsageError, match="client_file nowhere of topic t cannot be read"):
-        kafka.settings(topic(client_file="nowhere"))
+        kafka.settings(spark, topic(client_file="nowhere"))

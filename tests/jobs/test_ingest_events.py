@@ -42,8 +42,8 @@ class Shop:
         file.write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
         return file
 
-    def ingest(self, kill_at=""):
-        paths = {"landing": str(self.landing), "warehouse": str(self.root / "warehouse")}
+    def ingest(self, kill_at="", landing=""):
+        paths = {"landing": landing or str(self.landing), "warehouse": str(self.root / "warehouse")}
         ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
         job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
         job.__dict__["spark"] = self.spark
@@ -126,6 +126,19 @@ def test_every_line_of_every_format_is_accounted_for_and_taken_once(shop):
     assert {table: shop.rows(table) for table in before} == before
 
 
+def test_a_landing_folder_of_another_store_is_read_as_a_local_one(shop, spark):
+    shop = shop()
+    fill(shop)
+    mounted = "fs.viewfs.mounttable.default.link./landing folder"
+    spark._jsc.hadoopConfiguration().set(mounted, f"file://{shop.landing}")
+    try:
+        assert shop.ingest(landing="viewfs:/landing folder") == ALL
+    finally:
+        spark._jsc.hadoopConfiguration().unset(mounted)
+    assert {file for (file,) in shop.rows("events", "source_file")} == {"api/a.json", "pos/b.csv.gz", "web/c.log"}
+    assert ("a", "Cup") in shop.rows("items", "item_id", "title")
+
+
 def test_an_event_comes_again_in_another_file(shop):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"), event("u1", "b", event_id="x"))
@@ -203,7 +216,9 @@ def test_a_file_that_cannot_be_of_its_source_stops_the_run_before_any_write(shop
 def test_with_a_key_no_table_shows_a_person(shop, tmp_path):
     (tmp_path / "key").write_text("secret\n")
     shop = shop(privacy={"key_file": str(tmp_path / "key")})
-    shop.put("api/a.json", event("anna", "a", session_id="anna-1"), '{"user_id": "anna", "broken"')
+    shop.put(
+        "api/a.json", event("anna", "a", session_id="anna-1", event_id="order-anna-7"), '{"user_id": "anna", "broken"'
+    )
     shop.put("web/c.log", request("/p/d"))
     shop.ingest()
     known = [pseudonym("anna", b"secret"), pseudonym(f"10.0.0.1\x1f{AGENT}", b"secret")]

@@ -12,7 +12,7 @@ from headwater.config import Maintain
 from headwater.errors import TableError, UsageError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
-from headwater.tables import upkeep
+from headwater.tables import readers, upkeep
 from headwater.tables.warehouse import WRITER
 
 WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -217,6 +217,33 @@ def test_tables_built_anew_are_read_anew_by_those_who_follow_them(spark, shop):
     answered = shop.call("collect_feedback", "collect")
     assert answered["rows_feedback"] == len(shop.rows("feedback")) - len(feedback)
     assert shop.call("collect_feedback", "collect")["rows_feedback"] == 0
+
+
+def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_anew(spark, shop, monkeypatch):
+    shutil.rmtree(shop.tables.path("events"))
+    shutil.rmtree(shop.tables.path("ingest_files"))
+    ingest(shop)
+    monkeypatch.setattr(upkeep, "REPEATED_AFTER", timedelta(0))
+    upkeep.repeat_notes(shop.tables, ["sequences"], datetime.now(UTC).timestamp())
+    assert readers.progress(shop.tables, readers.SEQUENCES).after is None
+
+
+def test_change_feeds_that_somebody_vacuumed_cost_a_reading_and_no_row(spark, shop):
+    write(shop, "day2.json", ("bob", "c", 9))
+    ingest(shop)
+    later = WHEN + timedelta(days=1)
+    rows = spark.createDataFrame([("bob", 1, "b", 1.0, "", "model", 1, later, later, None)], schemas.ddl("topn"))
+    shop.tables.merge(rows, "topn", {"job": "score_topn", "sequences_version": 0, "model_version": 1})
+    history = shop.rows("topn_history")
+    for table in ("events", "topn"):
+        shutil.rmtree(f"{shop.tables.path(table)}/_change_data", ignore_errors=True)
+        shop.tables.optimize(table)
+        shop.tables.vacuum(table, 0)
+    assert build(shop)["users_changed"] > 0
+    assert build(shop)["users_changed"] == 0
+    assert ("bob", 4) in [(user, len(items)) for user, items in shop.rows("sequences", "user_id", "item_idx")]
+    publish_history(Job("score_topn", shop.config))
+    assert set(shop.rows("topn_history")) >= {*history, *shop.rows("topn")}
 
 
 def test_maintenance_leaves_the_rows_and_counts_tables_and_files(shop):

@@ -149,8 +149,11 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
 
 
 def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():
-    turns = [stream.turn_to_pack(batches) for batches in range(1, stream.PACKED_AFTER + 1)]
-    assert sorted(filter(None, turns)) == sorted(stream.WRITTEN)
+    for at_once in (1, 2, 5):
+        rounds = range(0, stream.PACKED_AFTER - at_once, at_once)
+        turns = [stream.turn_to_pack(before, before + at_once) for before in rounds]
+        assert sorted(filter(None, turns)) == sorted(stream.WRITTEN)
+    assert stream.turn_to_pack(6, 6) is None
 
 
 def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path, spark):

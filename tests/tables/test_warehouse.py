@@ -1,5 +1,7 @@
 """Notes, merges, the change feed and locks, on real Delta tables."""
 
+import json
+import math
 import multiprocessing
 import time
 from datetime import datetime
@@ -217,6 +219,29 @@ def test_a_commit_counts_the_rows_that_it_wrote(spark, warehouse):
     warehouse.optimize("items")
     assert [commit.rows for commit in warehouse.commits("items")][-3:] == [2, 3, 0]
     assert sum(commit.rows for commit in warehouse.commits("items")) == 5
+
+
+def test_what_somebody_else_did_to_a_table_is_not_taken_for_few_rows(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
+    spark.sql(f"UPDATE delta.`{warehouse.path('items')}` SET title = 'B'")
+    spark.sql(f"RESTORE delta.`{warehouse.path('items')}` TO VERSION AS OF 1")
+    assert [commit.rows for commit in warehouse.commits("items")] == [math.inf, math.inf, 1, 0]
+
+
+def test_the_newest_commit_of_a_log_is_found_with_and_without_a_checkpoint(spark, warehouse):
+    for number in range(1, 13):
+        warehouse.append(items(spark, (f"i{number}", number, "x")), "items", {"job": "t", "number": number})
+    logged = Path(warehouse.path("items")) / "_delta_log"
+    assert json.loads((logged / "_last_checkpoint").read_text())["version"] == 10
+    every = [12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, None]
+    assert [commit.note.get("number") for commit in warehouse.commits("items")] == every
+    for version in (0, 1):
+        (logged / f"{version:020d}.json").unlink()  # as Delta does when they are old
+    assert [commit.version for commit in warehouse.commits("items")] == list(range(12, 1, -1))
+    (logged / "_last_checkpoint").write_text('{"version": 1}')
+    assert warehouse.version("items") == 12
+    (logged / "_last_checkpoint").unlink()
+    assert warehouse.version("items") == 12
 
 
 def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, warehouse):

@@ -1,5 +1,6 @@
 """Runs and the registry against a real MLflow store: what is logged, what comes back, and what a dead store costs."""
 
+import json
 import os
 import socket
 import sqlite3
@@ -19,6 +20,7 @@ from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
 from headwater.tracking import registry as registry_module
 from headwater.tracking.registry import CHALLENGER, CHAMPION
+from headwater.tracking.runs import redacted
 from headwater.training import artifact
 
 SPEC = ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)
@@ -110,6 +112,13 @@ def test_a_run_holds_settings_curves_data_versions_and_environment(store):
     assert {dataset.source_type for dataset in inputs.values()} == {"delta_table"}
     logged = {entry.path for entry in registry.client.list_artifacts(run.info.run_id)}
     assert logged == {"loss.png", "config.json", "environment.txt", "model"}
+
+
+def test_a_run_shows_no_secret_of_the_config():
+    keys = {"spark.hadoop.fs.s3a.secret.key": "s3cret", "spark.executor.memory": "2g"}
+    shown = redacted(Config(spark=keys, mlflow={"tracking_uri": "http://me:s3cret@host"}))
+    assert shown["spark"] == {**keys, "spark.hadoop.fs.s3a.secret.key": "***"}
+    assert "s3cret" not in json.dumps(shown)
 
 
 def test_the_model_has_a_signature_and_nothing_that_mlflow_would_execute(store):

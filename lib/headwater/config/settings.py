@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from headwater import local
 from headwater.config.sections import Positive, Section
 from headwater.config.sources import Ingest
+from headwater.errors import UsageError
 from headwater.schemas import EventType
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -363,9 +363,16 @@ class Config(Section):
 
     @property
     def tracking_uri(self) -> str:
-        """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside the warehouse."""
-        folder = local.folder(self.paths.warehouse) or Path(self.paths.warehouse).resolve()
-        return self.mlflow.tracking_uri or f"{local.SQLITE}{folder}/mlflow.db"
+        """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside a local warehouse.
+
+        Raises UsageError where neither is there.
+        """
+        if self.mlflow.tracking_uri:
+            return self.mlflow.tracking_uri
+        folder = local.folder(self.paths.warehouse)
+        if folder is None:
+            raise UsageError("set mlflow.tracking_uri: paths.warehouse is no local folder that could hold mlflow.db")
+        return f"{local.SQLITE}{folder}/mlflow.db"
 
     def dump(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

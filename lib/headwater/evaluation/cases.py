@@ -6,6 +6,7 @@ of each user tests, the one before validates. Histories never hold an event of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import numpy as np
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from headwater.clock import DAY
 from headwater.errors import HeadwaterError
 from headwater.models import context
 from headwater.models.histories import flat, left_padded
@@ -60,21 +62,37 @@ class HeldOut:
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
     """(train_until, validation_until): training sees events before the first, validation those between, test the rest.
 
-    Exact quantiles of event time; an instant that many events share goes to the later side whole.
+    Exact quantiles of event time, the later of two events where one falls between them; an instant that many events share goes
+    to the later side whole.
     Raises HeadwaterError when nothing would be left to train on.
     """
-    shares = [1 - test_fraction - validation_fraction, 1 - test_fraction]
-    micros = F.unix_micros("event_time")
-    row = steps.select(
-        F.percentile(micros, F.array(*map(F.lit, shares))).alias("cut"), F.min(micros).alias("first")
-    ).first()
-    if row is None or row["cut"] is None:
+    at = F.unix_micros("event_time")
+    day = F.floor(at / F.lit(DAY * 1e6))
+    steps = steps.select(at.alias("at"), day.alias("day"))
+    rows = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first")).orderBy("day").collect()
+    if not rows:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
-    if row["cut"][0] <= row["first"]:
+    # no more than the two days with a cut are put in order
+    upto = np.cumsum([row["events"] for row in rows])
+    ranks = [
+        math.ceil(share * (upto[-1] - 1) - 1e-9)
+        for share in (1 - test_fraction - validation_fraction, 1 - test_fraction)
+    ]
+    places = np.searchsorted(upto, ranks, side="right")
+    moments = steps.where(F.col("day").isin([rows[place]["day"] for place in places])).groupBy("day", "at").count()
+    upto_then = F.sum("count").over(Window.partitionBy("day").orderBy("at"))
+    wanted = []
+    for place, rank in zip(places, ranks, strict=True):
+        before_that_day = int(upto[place]) - rows[place]["events"]
+        is_later = (F.col("day") == rows[place]["day"]) & (F.col("upto") > rank - before_that_day)
+        wanted.append(F.min(F.when(is_later, F.col("at"))))
+    found = moments.withColumn("upto", upto_then).agg(*wanted).first()
+    assert found is not None, "an aggregate has one row"
+    if found[0] <= rows[0]["first"]:
         raise HeadwaterError(
             "the events span too little time for evaluate.test_fraction and evaluate.validation_fraction"
         )
-    train_until, validation_until = (datetime.fromtimestamp(int(cut) / 1e6, UTC) for cut in row["cut"])
+    train_until, validation_until = (datetime.fromtimestamp(cut / 1e6, UTC) for cut in found)
     return train_until, validation_until
 
 

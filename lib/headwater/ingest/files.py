@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from pyspark.sql import SparkSession
 
+from headwater import local
 from headwater.config import Source
 from headwater.errors import UsageError
 
@@ -44,15 +44,15 @@ def source_name(source: Source) -> str:
     return source.name or source.format
 
 
-def resolve(landing: str) -> str:
-    """The landing folder as an absolute local path, or as the URI it was given by.
+def resolve(spark: SparkSession, landing: str) -> str:
+    """The landing folder as an absolute local path, or as the whole URI that Spark knows its files by.
 
-    Raises UsageError when a local folder is missing or is no folder.
+    Raises UsageError when a local folder is missing or is no folder, or another store cannot be asked.
     """
-    scheme = urlparse(landing).scheme
-    if scheme not in ("", "file"):
-        return landing.rstrip("/")
-    folder = Path(urlparse(landing).path if scheme else landing).resolve()
+    folder = local.folder(landing)
+    if folder is None:
+        with _listing(landing):
+            return _qualified(spark, landing)[1].toString().rstrip("/")
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"landing folder {folder} {state}; make it or set paths.landing")
@@ -120,18 +120,29 @@ def _walk_local(root: str) -> Iterator[tuple[str, str, int, datetime]]:
 
 
 def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int, datetime]]:
-    jvm: Any = spark._jvm
-    folder = jvm.org.apache.hadoop.fs.Path(root)
-    try:
-        system = folder.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
-        base = system.makeQualified(folder)
+    with _listing(root):
+        system, base = _qualified(spark, root)
         files = system.listFiles(base, True)
-    except Exception as error:
-        reason = getattr(error, "java_exception", error)
-        raise UsageError(f"landing folder {root} cannot be listed: {str(reason).splitlines()[0]}") from None
     prefix = base.toUri().getPath().rstrip("/") + "/"
     while files.hasNext():
         status = files.next()
         path = status.getPath()
         modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
         yield path.toUri().getPath().removeprefix(prefix), path.toString(), status.getLen(), modified
+
+
+def _qualified(spark: SparkSession, folder: str) -> tuple[Any, Any]:
+    """Hadoop's file system of a folder, and the folder's whole URI."""
+    jvm: Any = spark._jvm
+    path = jvm.org.apache.hadoop.fs.Path(folder)
+    system = path.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    return system, system.makeQualified(path)
+
+
+@contextmanager
+def _listing(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = str(getattr(error, "java_exception", error)).partition("\n")[0]
+        raise UsageError(f"landing folder {folder} cannot be listed: {reason}") from None

@@ -146,7 +146,7 @@ def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataF
     starts = {source.topic: {str(one.partition): one.first for one in ranges}}
     stops = {source.topic: {str(one.partition): one.until for one in ranges}}
     reader = spark.read.format("kafka").option("failOnDataLoss", "true").option("assign", json.dumps(assign))
-    for key, value in settings(source).items():
+    for key, value in settings(spark, source).items():
         reader = reader.option(f"kafka.{key}", value)
     reader = reader.option("startingOffsets", json.dumps(starts)).option("endingOffsets", json.dumps(stops))
     place = F.struct(F.col("partition").cast("bigint").alias("block"), F.col("offset").alias("line"))
@@ -162,7 +162,7 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
     jvm: Any = spark._jvm
     patience = jvm.java.time.Duration.ofSeconds(TIMEOUT_SECONDS)
     with asking(source):
-        consumer = _consumer(jvm, source)
+        consumer = _consumer(spark, source)
         try:
             known = consumer.partitionsFor(source.topic, patience)
             partitions = [
@@ -179,8 +179,8 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
             consumer.close(jvm.java.time.Duration.ZERO)
 
 
-def settings(source: Source) -> dict[str, str]:
-    """The client's settings: ours, then those of ``client_file`` (lines ``key=value``, as Kafka's own tools read them).
+def settings(spark: SparkSession, source: Source) -> dict[str, str]:
+    """The client's settings: ours, then those of ``client_file``, Java properties as Kafka's own tools read them.
 
     Raises UsageError where that file cannot be read.
     """
@@ -194,11 +194,13 @@ def settings(source: Source) -> dict[str, str]:
     if not source.client_file:
         return own
     try:
-        lines = Path(source.client_file).read_text(encoding="utf-8").splitlines()
+        text = Path(source.client_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"client_file {source.client_file} of topic {source.topic} cannot be read: {error}") from None
-    pairs = (line.partition("=") for line in map(str.strip, lines) if line and not line.startswith("#"))
-    return own | {key.strip(): value.strip() for key, _, value in pairs}
+    jvm: Any = spark._jvm
+    read = jvm.java.util.Properties()
+    read.load(jvm.java.io.StringReader(text))
+    return own | {str(key): str(read.getProperty(key)).strip() for key in read.stringPropertyNames()}
 
 
 def need_connector(spark: SparkSession) -> None:
@@ -226,7 +228,7 @@ def asking(source: Source) -> Iterator[None]:
             raise
         while cause.getCause() is not None:
             cause = cause.getCause()
-        told = (str(cause.getMessage() or cause).splitlines() or [""])[0]
+        told = str(cause.getMessage() or cause).partition("\n")[0]
         if cause.getClass().getSimpleName() == "ConfigException":
             raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
         raise BrokerError(
@@ -246,10 +248,11 @@ def reading(sources: list[Source]) -> Iterator[None]:
         raise BrokerError(f"brokers {brokers} stopped answering while messages were read; start them again") from error
 
 
-def _consumer(jvm: Any, source: Source) -> Any:
+def _consumer(spark: SparkSession, source: Source) -> Any:
+    jvm: Any = spark._jvm
     properties = jvm.java.util.Properties()
     decoder = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
     ours = {"key.deserializer": decoder, "value.deserializer": decoder, "enable.auto.commit": "false"}
-    for key, value in {**settings(source), **ours}.items():
+    for key, value in {**settings(spark, source), **ours}.items():
         properties.setProperty(key, value)
     return jvm.org.apache.kafka.clients.consumer.KafkaConsumer(properties)

@@ -108,6 +108,7 @@ class Reader:
                 {
                     "user_id": lambda hashed: hashed(F.coalesce("user_id", "visitor")),
                     "session_id": lambda hashed: hashed(F.col("session_id")),
+                    "event_id": lambda hashed: hashed(F.col("event_id")),
                     "raw": _redacted,
                 },
             )
@@ -165,8 +166,9 @@ def damaged_gzip(files: list[LandingFile]) -> set[str]:
 
 
 def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
-    """The files of any kind that Spark cannot read to their end, each tried on its own."""
-    return {file.path for file in files if not _spark_reads(spark, file)}
+    """The files of any kind, not the messages, that Spark cannot read to their end, each tried on its own."""
+    tried = [file for file in files if file.source.format != "kafka"]
+    return {file.path for file in tried if not _spark_reads(spark, file)}
 
 
 def _redacted(hashed: Callable) -> Column:

@@ -162,16 +162,17 @@ def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
 
 
 def _tally(lines: DataFrame) -> Tally:
+    ready = F.col("reason").isNull() & ~F.col("ignored")
     rows = lines.groupBy("reason", "ignored").agg(
         F.count("*").alias("rows"),
         F.sum(F.length("raw")).alias("bytes"),
         F.max("id_given").alias("given"),
         F.min("event_time").alias("first"),
         F.max("event_time").alias("last"),
-        F.collect_set("agent").alias("agents"),
+        F.collect_set(F.when(ready, F.col("agent"))).alias("agents"),
         F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
     )
-    ready, reasons, passed, repeated = None, Counter[str](), 0, 0
+    facts, reasons, passed, repeated = None, Counter[str](), 0, 0
     for row in rows.collect():
         if row["reason"] == "header":
             repeated += row["rows"] - row["headed"]
@@ -180,8 +181,8 @@ def _tally(lines: DataFrame) -> Tally:
         elif row["ignored"]:
             passed += row["rows"]
         else:
-            ready = row
-    return Tally(ready, reasons, passed, repeated)
+            facts = row
+    return Tally(facts, reasons, passed, repeated)
 
 
 def _without_event(goods: DataFrame) -> DataFrame:

@@ -63,7 +63,7 @@ class Intake:
 
     def __init__(self, j: Job) -> None:
         sources = j.config.ingest.sources
-        root = files.resolve(j.config.paths.landing) if any(source.glob for source in sources) else ""
+        root = files.resolve(j.spark, j.config.paths.landing) if any(source.glob for source in sources) else ""
         key = privacy.load_key(j.config.privacy.key_file)
         reading.check(j.spark, j.config)
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)

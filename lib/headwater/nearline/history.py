@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.job import Job
 from headwater.scoring import publish
-from headwater.tables import failpoint, readers
+from headwater.tables import Warehouse, failpoint, readers, still_there
 
 
 def publish_history(j: Job) -> None:
@@ -18,10 +21,19 @@ def publish_history(j: Job) -> None:
         tables.create("topn_history")
         until = tables.version("topn")
         after = readers.progress(tables, readers.HISTORY).after
-        if (after or 0) < until:
-            feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
-            if after is None:
-                key = list(schemas.KEYS["topn_history"])
-                feed = feed.join(tables.read("topn_history").select(key), key, how="left_anti")
-            tables.append(feed, "topn_history", {"job": j.name, "topn_version": until})
-            failpoint("score_topn:after_history")
+        if (after or 0) >= until:
+            return
+        key = list(schemas.KEYS["topn_history"])
+        known = tables.read("topn_history").select(key)
+        note = {"job": j.name, "topn_version": until}
+        feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
+        rows = feed if after is not None else feed.join(known, key, how="left_anti")
+        if still_there(lambda: append(tables, rows, note)) is None:
+            j.log.warning("the change feed of topn cannot be read; what stands there is kept", after=after, until=until)
+            append(tables, tables.read("topn", until).join(known, key, how="left_anti"), note)
+        failpoint("score_topn:after_history")
+
+
+def append(tables: Warehouse, rows: DataFrame, note: dict[str, Any]) -> bool:
+    tables.append(rows, "topn_history", note)
+    return True

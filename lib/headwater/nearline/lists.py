@@ -204,7 +204,7 @@ def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: di
 def standing_lists(j: Job, table: str, wanted: Wanted) -> Standing:
     """What of a table stands for all users, or for some, written down: a table of lists is read once for a few of them."""
     j.warehouse.create(table)
-    rows = j.warehouse.read(table)
+    rows = j.warehouse.pinned(table)  # compared with the new lists while these are written
     if wanted.every:
         return Standing(rows)
     users = wanted.rows.select("user_id")

@@ -6,17 +6,18 @@ new events. A changed `sequence.max_length` rebuilds all of them, and so do even
 
 from __future__ import annotations
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import sequences
+from headwater import schemas, sequences
 from headwater.in_hand import FEW, held
 from headwater.job import Job
-from headwater.tables import failpoint, readers
+from headwater.tables import failpoint, readers, still_there
 
 
 def build(j: Job) -> dict[str, int]:
     tables, length = j.warehouse, j.config.sequence.max_length
-    events = tables.read("events")
+    tables.read("events")  # or say that there are none
     items = tables.read("items")
     with tables.locked("sequences"):
         tables.create("sequences")
@@ -26,18 +27,12 @@ def build(j: Job) -> dict[str, int]:
         note = {"job": j.name, "events_version": version, "max_length": length}
         if after is not None and after >= version:
             return {"users_changed": 0, "events_new": 0, "events_version": version}
-        rebuild = after is None
-        if after is None:
-            new = tables.read("events", version)
-        else:
-            feed = tables.changes("events", after, version)
-            new = feed.where(F.col("_change_type") == "insert").select(events.columns)
-        steps = sequences.filter_steps(new, items)
-        few = not rebuild and sum(commit.rows for commit in come.unread) <= FEW
-        if few:
-            steps, events_new = held(steps)
-        else:
-            events_new = steps.persist().count()  # first, so that Spark knows how few there are when it plans the rest
+        few = sum(commit.rows for commit in come.unread) <= FEW
+        found = None if after is None else new_steps(j, items, after, version, few)
+        rebuild = found is None
+        if found is None:
+            few, found = False, counted(sequences.filter_steps(tables.read("events", version), items))
+        steps, events_new = found
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
         rows = held(rows)[0] if few else rows
@@ -51,6 +46,20 @@ def build(j: Job) -> dict[str, int]:
             counts = tables.upsert(*parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
             changed = counts["inserted"] + counts["updated"]
         failpoint("build_sequences:after_merge")
-        counted = {"users_changed": changed, "events_new": events_new, "events_version": version}
         steps.unpersist()
-        return counted
+        return {"users_changed": changed, "events_new": events_new, "events_version": version}
+
+
+def new_steps(j: Job, items: DataFrame, after: int, until: int, few: bool) -> tuple[DataFrame, int] | None:
+    """The steps of events that came in the versions after one, and how many; None where that is not known."""
+    feed = j.warehouse.changes("events", after, until).where(F.col("_change_type") == "insert")
+    steps = sequences.filter_steps(feed.select(schemas.columns("events")), items)
+    found = still_there(lambda: held(steps) if few else counted(steps))
+    if found is None:
+        j.log.warning("the change feed of events cannot be read; all are taken", after=after, until=until)
+    return found
+
+
+def counted(steps: DataFrame) -> tuple[DataFrame, int]:
+    """Cached and counted, so that Spark knows how few there are when it plans the rest."""
+    return steps, steps.persist().count()

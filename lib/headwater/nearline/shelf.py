@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,7 +119,9 @@ class Shelf:
             self._items = None
 
     def _model(self, version: int) -> tuple[Path, str]:
-        if version not in self._models:
+        try:
+            os.utime(self._models[version][0])  # in use: maintenance removes what nobody has touched for long
+        except (KeyError, FileNotFoundError):
             folder = self._registry.download(version)
             self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
         return self._models[version]

@@ -55,7 +55,7 @@ def run(j: Job, once: bool) -> dict[str, int]:
                     break  # told to end while it waited
                 raise
             total.update(counts)
-            table = turn_to_pack(total["batches"]) if counts["batches"] else None
+            table = turn_to_pack(total["batches"] - counts["batches"], total["batches"])
             if table and j.warehouse.exists(table):
                 shelf.settle()
                 j.warehouse.pack(table)
@@ -107,13 +107,14 @@ def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
     )
 
 
-def turn_to_pack(batches: int) -> str | None:
-    """The table whose small files are packed after so many batches, if any.
+def turn_to_pack(before: int, batches: int) -> str | None:
+    """The table whose small files are packed after so many batches, of which there were fewer ``before`` the round, if any.
 
     Delta's own packing at commits (4.0.1) does not wait for fifty files: it rewrites a table's small files at every commit.
     """
-    table, rest = divmod(batches % PACKED_AFTER, PACKED_AFTER // len(WRITTEN))
-    return WRITTEN[table] if rest == 0 and table < len(WRITTEN) else None
+    apart = PACKED_AFTER // len(WRITTEN)
+    turn = batches // apart
+    return WRITTEN[turn % len(WRITTEN)] if turn > before // apart else None
 
 
 @contextmanager

@@ -8,10 +8,12 @@ growing portions.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,13 @@ from pyspark.sql import functions as F
 
 NAME = re.compile(r"\d{20}\.json")
 PORTION = 16
+UPKEEP = (
+    "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+    "DROP FEATURE", "Deletion Vector Tombstones", "Empty Commit",
+)  # fmt: skip
+"""Operations that change no row."""
+COUNTED = {"WRITE": ("numOutputRows",), "MERGE": ("numTargetRowsInserted", "numTargetRowsUpdated")}
+"""The metrics of what our jobs do that say how many rows are new."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,15 @@ class Commit:
         return self.note.get("job")
 
     @property
-    def rows(self) -> int:
-        """How many rows it inserted, and by a merge updated too."""
-        merged = ("numTargetRowsInserted", "numTargetRowsUpdated")
-        counted = merged if self.operation == "MERGE" else ("numOutputRows",)
-        return sum(int(self.metrics.get(name, 0)) for name in counted)
+    def rows(self) -> float:
+        """How many rows it inserted, and by a merge updated too; infinity where that is not known, as of what somebody else did
+        to the table: it is not to be taken for few."""
+        if self.operation in UPKEEP:
+            return 0
+        counted = COUNTED.get(self.operation, ())
+        if not all(name in self.metrics for name in counted):
+            return math.inf
+        return sum(int(self.metrics[name]) for name in counted) if counted else math.inf
 
     @property
     def by(self) -> str | None:
@@ -50,8 +63,13 @@ class Commit:
 
     @property
     def said(self) -> dict[str, Any]:
-        """The note without who wrote it."""
-        return {name: value for name, value in self.note.items() if name != "by"}
+        """The note without who wrote it, and when it was written first."""
+        return {name: value for name, value in self.note.items() if name not in ("by", "said_at")}
+
+    @property
+    def said_at(self) -> float:
+        """When the note was written first: maintenance repeats the old ones."""
+        return float(self.note.get("said_at", self.at))
 
 
 def begun(table: Path) -> bool:
@@ -65,22 +83,39 @@ def begun(table: Path) -> bool:
 
 def local(table: Path) -> Iterator[Commit]:
     """The commits of a table in a local folder."""
-    names = sorted((file.name for file in (table / "_delta_log").iterdir() if NAME.fullmatch(file.name)), reverse=True)
-    for name in names:
+    for version in count(_newest(table / "_delta_log"), -1):
         try:
-            lines = (table / "_delta_log" / name).read_text().splitlines()
+            lines = _file(table / "_delta_log", version).read_text().splitlines()
         except FileNotFoundError:
-            return  # older than the log is kept, and cleaned up just now
+            return  # before the first, or older than the log is kept
         info: dict[str, Any] = next(
             (action["commitInfo"] for line in lines if "commitInfo" in (action := json.loads(line))), {}
         )
         yield Commit(
-            int(name.split(".")[0]),
+            version,
             info.get("timestamp", 0) / 1000,
             info.get("operation", ""),
             _note(info.get("userMetadata")),
             info.get("operationMetrics", {}),
         )
+
+
+def _newest(log: Path) -> int:
+    """The newest version, found from the last checkpoint on: a log that is kept for months has so many files that to list them
+    takes longer than to read what is asked for."""
+    try:
+        version = int(json.loads((log / "_last_checkpoint").read_text())["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        version = -1
+    if not _file(log, version).exists():
+        version = max((int(name[:20]) for name in os.listdir(log) if NAME.fullmatch(name)), default=-1)
+    while _file(log, version + 1).exists():
+        version += 1
+    return version
+
+
+def _file(log: Path, version: int) -> Path:
+    return log / f"{version:020d}.json"
 
 
 def remote(table: DeltaTable) -> Iterator[Commit]:

@@ -11,14 +11,8 @@ from typing import Any
 
 from headwater import schemas
 from headwater.in_hand import constant
-from headwater.tables.log import Commit
+from headwater.tables.log import UPKEEP, Commit
 from headwater.tables.warehouse import MAINTAINER, Warehouse
-
-UPKEEP = (
-    "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
-    "DROP FEATURE", "Deletion Vector Tombstones", "Empty Commit",
-)  # fmt: skip
-"""Operations that change no row."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     newer = []
     for commit in warehouse.commits(reader.source):
         if last is not None and after is not None and commit.version <= after:
-            if commit.version == after and commit.at <= last.at:
+            if commit.version == after and commit.at <= last.said_at:
                 break
             after = None
         if after is None and reader.starts_whole:

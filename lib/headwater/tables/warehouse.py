@@ -113,6 +113,10 @@ class Warehouse:
                 )
         return frame.select(schemas.columns(table))
 
+    def pinned(self, table: str) -> DataFrame:
+        """A table's rows as they are now, whatever is committed before they are read."""
+        return self.read(table, self.version(table))
+
     def create(self, table: str) -> None:
         """Make an empty table of the contract's schema where there is none; one that is there learns to mark rows."""
         if self.exists(table):
@@ -190,7 +194,7 @@ class Warehouse:
                 assert before is not None, "who knows what stands in a table has written to it"
                 self.append(new, table, {name: before.get(name) for name in note})
                 failpoint(f"{note['job']}:after_new")
-                inserted = next(commit.rows for commit in self.commits(table) if commit.operation == "WRITE")
+                inserted = next(int(commit.rows) for commit in self.commits(table) if commit.operation == "WRITE")
             return {**self._merge(known, table, note, None, delete_when), "inserted": inserted}
 
     def delete(self, table: str, given: DataFrame, condition: str, note: dict[str, Any]) -> int:

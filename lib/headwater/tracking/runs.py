@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,8 @@ from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
+SECRET = re.compile(r"(?i)secret|password|token|access[.]?key|jaas")
+"""Settings of Spark that nobody is shown: what its own log redacts, and the login of Kafka's clients."""
 PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
 
 
@@ -49,7 +52,7 @@ def log_training(
         run_id = run.info.run_id
     with _failing(registry, run_id), asking(registry.uri):
         now = int(time.time() * 1000)
-        settings = json.loads(without_password(json.dumps(config.dump())))
+        settings = redacted(config)
         params = [Param(key, str(value)[:6000]) for key, value in _flat(settings).items()]
         metrics = [
             Metric(key, float(value), now, int(entry["epoch"]))
@@ -91,6 +94,13 @@ def _failing(registry: Registry, run_id: str) -> Iterator[None]:
         with suppress(Exception):
             registry.client.set_terminated(run_id, "FAILED")
         raise
+
+
+def redacted(config: Config) -> dict[str, Any]:
+    """The config as plain data, without the secrets in it: what Spark itself would not show, and passwords in URIs."""
+    settings = config.dump()
+    settings["spark"] = {key: "***" if SECRET.search(key) else value for key, value in settings["spark"].items()}
+    return dict(json.loads(without_password(json.dumps(settings))))
 
 
 def code_revision() -> str:
