@@ -41,7 +41,7 @@ def feedback() -> None:
         start_job("collect_feedback", minutes=60, outlets=[FEEDBACK]),
         start_job("finetune_model", minutes=120),
         start_job("evaluate_model", "--version", FINETUNED, minutes=60),
-        start_job("promote_model", minutes=30, outlets=[CHAMPION], skip_if=is_refused),
+        start_job("promote_model", "--version", FINETUNED, minutes=30, outlets=[CHAMPION], skip_if=is_refused),
         start_job("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
     )
 

@@ -43,7 +43,7 @@ def nightly() -> None:
         start_job("build_sequences", minutes=120, outlets=[SEQUENCES]),
         start_job("train_model", "--resume", minutes=360),
         start_job("evaluate_model", "--version", TRAINED, minutes=60),
-        start_job("promote_model", minutes=30, outlets=[CHAMPION]),
+        start_job("promote_model", "--version", TRAINED, minutes=30, outlets=[CHAMPION]),
         start_job("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
         start_job("build_report", "--output", REPORT, minutes=30),
     )

@@ -1,6 +1,7 @@
 """The gate: make the challenger the champion if it is good enough, and say why or why not.
 
     python jobs/promote_model.py
+    python jobs/promote_model.py --version 7     # and not what has become the challenger meanwhile
     python jobs/promote_model.py --rollback
 
 Challenger, champion and recent popularity are ranked on the same users, on events that neither model was trained on.
@@ -15,7 +16,7 @@ from typing import Any
 import typer
 
 from headwater import job, schemas, sequences
-from headwater.errors import ModelError
+from headwater.errors import ModelError, UsageError
 from headwater.evaluation import gate
 from headwater.evaluation.protocol import Evaluation, untouched
 from headwater.in_hand import constant
@@ -30,16 +31,17 @@ app = typer.Typer(add_completion=False)
 
 @app.command(help=__doc__)
 def main(
+    version: int | None = typer.Option(None, min=1, help="the version to judge; the challenger without"),
     rollback: bool = typer.Option(False, "--rollback", help="restore the previous champion"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
-    job.run("promote_model", roll_back if rollback else promote, config, set_)
+    job.run("promote_model", lambda j: roll_back(j, version) if rollback else promote(j, version), config, set_)
 
 
-def promote(j: Job) -> dict[str, Any]:
+def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     registry = Registry(j.config)
-    challenger, champion = registry.need(CHALLENGER), registry.alias(CHAMPION)
+    challenger, champion = version or registry.need(CHALLENGER), registry.alias(CHAMPION)
     if challenger == champion:
         return {"promoted": False, "reason": f"version {champion} is the champion already", "model_version": champion}
     if "rolled_back" in registry.version(challenger).tags:
@@ -69,7 +71,9 @@ def promote(j: Job) -> dict[str, Any]:
     return {"promoted": decision.promote, "reason": decision.reason, "model_version": now, **decision.details}
 
 
-def roll_back(j: Job) -> dict[str, Any]:
+def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:
+    if version is not None:
+        raise UsageError("--rollback goes back to the previous champion and takes no --version")
     registry = Registry(j.config)
     previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
     if previous is None or previous == champion:

@@ -74,6 +74,15 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     with workplace.held(config, inputs) as folder:
         validation = validation_cases(split, config, n_items)
         described = describe.features(items, config.model.features, n_items, config.model.vectors)
+        if described is not None and not described.nnz:
+            raise HeadwaterError(
+                f"model.features: no item of the catalogue has a {' or a '.join(config.model.features)}"
+            )
+        if not len(validation):
+            j.log.warning(
+                "nobody has a target to validate on: every epoch is run, and the parts of a hybrid weigh the same",
+                targets=list(config.evaluate.targets),
+            )
         task = Task(spec, config, inputs, described, source, resume)
         tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
         best, kept = tried.best, tried

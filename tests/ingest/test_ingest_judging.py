@@ -213,13 +213,19 @@ def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):
         [("old", NOW), ("z", NOW - timedelta(1)), ("y", NOW), ("y", NOW), (None, NOW)],
         "item_id string, event_time timestamp",
     )
-    rows = catalogue.merged(items, listed, met, NOW).select("item_id", "item_idx", "title", "category", "available")
-    assert [tuple(row) for row in rows.orderBy("item_idx").collect()] == [
-        ("old", 7, "T", "c", False),
-        ("z", 8, None, None, True),
-        ("y", 9, None, None, True),
-        ("b", 10, "B", None, True),
+    names = ("item_id", "item_idx", "title", "category", "available", "first_seen")
+    later, earlier = NOW + timedelta(2), NOW - timedelta(1)
+    rows = catalogue.merged(items, listed, met, later).select(*names).orderBy("item_idx")
+    assert [(*row[:5], row[5].replace(tzinfo=UTC)) for row in rows.collect()] == [
+        ("old", 7, "T", "c", False, NOW),
+        ("z", 8, None, None, True, earlier),
+        ("y", 9, None, None, True, NOW),
+        ("b", 10, "B", None, True, later),
     ]
+    first = catalogue.merged(items.limit(0), listed, met, later).orderBy("item_idx").collect()
+    assert [(row["item_id"], row["first_seen"].replace(tzinfo=UTC)) for row in first] == [
+        ("z", earlier), ("old", NOW), ("y", NOW), ("b", earlier)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", [b"secret", b"k" * 64, b"k" * 100])

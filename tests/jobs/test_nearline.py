@@ -131,6 +131,20 @@ def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that
     assert site.run("nearline", "--once")["users_scored"] == 0
 
 
+def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "max_age_days": 17})
+    site.run("score_topn", "--mode", "full")
+    tables = ("topn", "sections")
+    assert all("i7" in {item for _, item in site.rows(spark, table, "user_id", "item_id")} for table in tables)
+    (site.landing / "api/new.json").write_text(
+        shop.api_line("u1", "brand-new", "view", shop.START + timedelta(days=19.5)) + "\n"
+    )
+    assert site.run("nearline", "--once")["users_scored"] > 30
+    for table in tables:
+        assert {item for _, item in site.rows(spark, table, "user_id", "item_id")} <= {"brand-new"}
+    assert site.run("nearline", "--once")["users_scored"] == 0
+
+
 def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
     found = []
     for few in (FEW, 0):
@@ -149,8 +163,8 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
 
 
 def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():
-    for at_once in (1, 2, 5):
-        rounds = range(0, stream.PACKED_AFTER - at_once, at_once)
+    for at_once in (1, 2, 4):
+        rounds = range(0, 48, at_once)
         turns = [stream.turn_to_pack(before, before + at_once) for before in rounds]
         assert sorted(filter(None, turns)) == sorted(stream.WRITTEN)
     assert stream.turn_to_pack(6, 6) is None

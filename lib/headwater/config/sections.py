@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
+Days = Annotated[float, Field(gt=0)]
+"""A part of a day may be meant: news are old by the evening."""
 
 
 class Section(BaseModel):

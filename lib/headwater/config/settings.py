@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from headwater import local
-from headwater.config.sections import Positive, Section
+from headwater.config.sections import Days, Positive, Section
 from headwater.config.sources import Ingest
 from headwater.errors import UsageError
 from headwater.schemas import EventType
@@ -144,7 +144,7 @@ class Evaluate(Section):
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction = 0.1
     max_users: Positive = 50_000
-    recent_days: Positive = 7
+    recent_days: Days = 7
 
     @model_validator(mode="after")
     def _leaves_something_to_learn(self) -> Evaluate:
@@ -179,14 +179,14 @@ class FurtherList(Section):
     kind: Literal["because", "new", "category"]
     n: Positive = 10
     count: Positive = 1
-    days: Positive = 30
+    days: Days = 30
 
 
 class Exclusion(Section):
     """What a user did with an item that keeps it out of their lists, for some days or, without ``days``, for ever."""
 
     event_types: tuple[ItemAction, ...] = Field(min_length=1)
-    days: Annotated[float, Field(gt=0)] | None = None
+    days: Days | None = None
 
 
 class Repeat(Section):
@@ -194,7 +194,7 @@ class Repeat(Section):
 
     weight: Annotated[float, Field(ge=0)] = 2.0
     event_types: tuple[ItemAction, ...] = Field(default=("purchase",), min_length=1)
-    days: Annotated[float, Field(gt=0)] = 7.0
+    days: Days = 7
 
 
 class Boosts(Section):
@@ -204,7 +204,7 @@ class Boosts(Section):
     popularity: float = 0.0
     price: float = 0.0
     newness: float = 0.0
-    newness_days: Annotated[float, Field(gt=0)] = 30.0
+    newness_days: Days = 30
 
 
 class Explore(Section):
@@ -261,7 +261,8 @@ class Topn(Section):
     newcomers: Annotated[float, Field(ge=0, le=1)] = 0.0
     explore: Explore = Explore()
     strategies: tuple[Strategy, ...] = ()
-    popular_half_life_days: Positive = 7
+    popular_half_life_days: Days = 7
+    max_age_days: Days | None = None
 
     @model_validator(mode="after")
     def _excludes_once(self) -> Topn:

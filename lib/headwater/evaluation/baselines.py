@@ -88,5 +88,5 @@ def by_own(counts: np.ndarray) -> Scores:
     return scores
 
 
-def recent_since(cut: datetime, days: int) -> datetime:
+def recent_since(cut: datetime, days: float) -> datetime:
     return cut - timedelta(days=days)

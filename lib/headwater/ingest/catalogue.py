@@ -58,7 +58,8 @@ def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: da
     """The rows of ``items`` that are new or may have changed.
 
     What a catalogue row leaves out keeps its old value. New items are numbered on from the highest number, first those
-    met in events by time of their first event, then the others by id; numbers are never used again.
+    met in events by time of their first event, then the others by id; numbers are never used again. An item is first seen at
+    ``moment``, or earlier in an event; what the first catalogue lists beside events was there when these began.
     """
     met = events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
     named = met.join(catalogue.withColumn("listed", F.lit(True)), on="item_id", how="full_outer")
@@ -66,12 +67,15 @@ def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: da
     known = named.join(old, on="item_id", how="left")
     known = known.where(F.col("item_idx").isNull() | F.col("listed"))
     highest = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("highest"))
+    begun = met.agg(F.min("first_event").alias("begun"))
     order = Window.partitionBy(F.col("item_idx").isNull()).orderBy(F.col("first_event").asc_nulls_last(), "item_id")
-    numbered = known.crossJoin(F.broadcast(highest)).withColumn("number", F.row_number().over(order))
+    facts = known.crossJoin(F.broadcast(highest)).crossJoin(F.broadcast(begun))
+    numbered = facts.withColumn("number", F.row_number().over(order))
     values = {name: F.coalesce(name, f"old_{name}") for name in DESCRIBED}
     values["available"] = F.coalesce(values["available"], F.lit(True))
     values["item_idx"] = F.coalesce("item_idx", F.col("highest") + F.col("number"))
-    values["first_seen"] = F.coalesce("first_seen", F.lit(moment))
+    there = F.coalesce("first_event", F.when(F.col("highest") == 0, F.col("begun")))
+    values["first_seen"] = F.coalesce("first_seen", F.least(there, F.lit(moment)))
     return numbered.withColumns(values).select(schemas.columns("items"))
 
 

@@ -87,7 +87,7 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
     with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
         tables.create("topn")
         publish_history(j)
-        wanted = wanted_sequences(j, mode, stack)
+        wanted = wanted_sequences(j, mode, shelf, version, stack)
         if wanted is None:
             return counts
         note = {"job": j.name, "mode": mode, "sequences_version": wanted.version, "model_version": version}
@@ -105,14 +105,14 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
     return counts
 
 
-def wanted_sequences(j: Job, mode: str, stack: ExitStack) -> Wanted | None:
+def wanted_sequences(j: Job, mode: str, shelf: Shelf, model: int, stack: ExitStack) -> Wanted | None:
     """The sequences to make lists from, kept until the stack ends; None where nothing speaks for other lists than the last
     run made."""
     tables = j.warehouse
     version, items_version = tables.version("sequences"), tables.version("items")
     come = readers.progress(tables, readers.LISTS)
     after = come.after if mode == "nearline" else None
-    gone = None if after is None else holders_of_gone(j)
+    gone = None if after is None else holders_of_gone(j, shelf, model)
     if after is not None and not come.unread and gone is None:
         return None
     few = sum(commit.rows for commit in come.unread) <= FEW
@@ -136,15 +136,16 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
     return found
 
 
-def holders_of_gone(j: Job) -> DataFrame | None:
+def holders_of_gone(j: Job, shelf: Shelf, model: int) -> DataFrame | None:
     """The users (user_id) in whose lists something stands that is not to be had any more; None where no item that was known
-    has changed since the last run."""
-    tables = j.warehouse
+    has changed since the last run, and none grows too old."""
+    tables, topn = j.warehouse, j.config.topn
     last = tables.last_note("topn", j.name) or {}
     newer = takewhile(lambda commit: commit.version > last.get("items_version", -1), tables.commits("items"))
-    if not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
+    if topn.max_age_days is None and not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
         return None
-    gone = tables.read("items").where(~F.col("available")).select("item_id")
+    until = 0.0 if topn.max_age_days is None else shelf.lately(model).until
+    gone = tables.read("items").where(~goods.is_had(topn, until)).select("item_id")
     shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
     return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
 

@@ -36,7 +36,8 @@ class Shelf:
         self._champion: int | None = None
         self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame] | None = None
-        self._lately: tuple[float, Lately] | None = None
+        self._lately: Lately | None = None
+        self._counted = (0, 0.0)  # for which version, and when
         self._state: tuple[Any, Any] | None = None
         self._aside = ThreadPoolExecutor(max_workers=1)
         self._history: Future[None] | None = None
@@ -71,20 +72,24 @@ class Shelf:
     def shipped(self, version: int) -> lists.Shipped:
         """A model version and the catalogue's present state, on the executors."""
         items_version, items = self._catalogue()
-        topn = self.job.config.topn
-        model, archive = self._model(version)
-        if self._lately is None or time.monotonic() - self._lately[0] >= self.popular_seconds:
-            events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
-            trained = artifact.facts(model)["n_items"]
-            self._lately = (time.monotonic(), lately.count(events, histories, items, topn, trained))
-        counted, known = self._lately
-        key = (items_version, counted)
+        known = self.lately(version)
+        key = (items_version, self._counted)
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].unpersist()
-            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, topn))
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, self.job.config.topn))
             self._state = (key, state)
-        return lists.Shipped(archive, self._state[1])
+        return lists.Shipped(self._model(version)[1], self._state[1])
+
+    def lately(self, version: int) -> Lately:
+        """What the last weeks say, counted for a model version."""
+        model, at = self._counted
+        if self._lately is None or model != version or time.monotonic() - at >= self.popular_seconds:
+            events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
+            trained = artifact.facts(self.model(version))["n_items"]
+            self._lately = lately.count(events, histories, self.items(), self.job.config.topn, trained)
+            self._counted = (version, time.monotonic())
+        return self._lately
 
     def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
         """The same with an index of what may be shown, and its recall on some users (``Scorer.lists``)."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headwater import schemas
+from headwater.clock import DAY
 from headwater.config import Topn
 from headwater.errors import UsageError
 from headwater.scoring.catalogue import Catalogue, split_categories
@@ -20,12 +21,12 @@ from headwater.training import artifact
 def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
     """The present state of ``items``, beside what was counted lately, when there may have been fewer of them.
 
-    What ``topn`` denies may not be shown; its separator parts the categories of an item. Raises UsageError where it names only
-    categories that no item is of: nothing could be listed.
+    What ``topn`` denies or finds too old may not be shown; its separator parts the categories of an item. Raises UsageError
+    where it names only categories that no item is of: nothing could be listed.
     """
     known = items.select(
         "item_idx",
-        (F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
+        (is_had(topn, lately.until) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
         "price",
@@ -52,6 +53,14 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         denied=_denied(items, topn),
         **arrays,
     )
+
+
+def is_had(topn: Topn, until: float) -> Column:
+    """Whether a row of ``items`` is to be had: available, and by ``topn.max_age_days`` not too old at ``until``, epoch seconds."""
+    available = F.coalesce("available", F.lit(True))
+    if topn.max_age_days is None:
+        return available
+    return available & (F.unix_micros("first_seen") / F.lit(1e6) > until - DAY * topn.max_age_days)
 
 
 def _need_categories(names: np.ndarray, topn: Topn) -> None:

@@ -42,7 +42,10 @@ def save(
     facts: dict[str, Any],
     neighbours: Mapping[str, Neighbours] | None = None,
 ) -> None:
-    """Write a model folder; ``facts`` must be plain JSON."""
+    """Write a model folder; ``facts`` must be plain JSON. Raises ModelError for weights that are not finite."""
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"the weights {name} are no longer finite after the last step; lower train.learning_rate")
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, weights)
     for name, part in (neighbours or {}).items():

@@ -38,8 +38,12 @@ def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.
     """
     rows = read(items, path).where(F.col("item_idx") <= n_items).dropDuplicates(["item_idx"]).toPandas()
     if not len(rows):
-        return sparse.csr_matrix((n_items + 1, buckets), dtype=np.float32)
+        raise UsageError(f"model.vectors: {path} has a vector of no item of the catalogue")
     lengths = rows["vector"].map(len)
+    if not lengths.min():
+        raise UsageError(
+            f"model.vectors: {path} has a vector without numbers, that of item {rows['item_id'][lengths.argmin()]}"
+        )
     if lengths.nunique() > 1:
         raise UsageError(f"model.vectors: {path} has vectors of {lengths.min()} and of {lengths.max()} numbers")
     vectors = np.stack(rows["vector"].to_list())
