@@ -1,17 +1,17 @@
-"""What all timetables share: where Headwater lives, the tables as Assets, and one task that starts one job.
+"""What all DAGs share: where Headwater is installed, the tables as Assets, and one operator that starts one job.
 
 Three environment variables of the scheduler and the workers say where things are:
 
-    HEADWATER_HOME     folder with ``jobs/``; by default the folder above this one
-    HEADWATER_CONFIG   config file of the site, several with ``:`` between; by default ``conf/site.yaml`` in that folder
-    HEADWATER_REPORT   file of the report page; by default ``report.html`` in that folder
+    HEADWATER_HOME     folder with ``jobs/``; default: the folder above this one
+    HEADWATER_CONFIG   the site's config file, several separated by ``:``; default: ``conf/site.yaml`` in that folder
+    HEADWATER_REPORT   the report page; default: ``report.html`` in that folder
 
-Jobs go through the Spark connection ``spark_default``. Every job writes one chief table, and that table's pool has one
-slot: ``airflow pools import airflow_dags/pools.json`` makes the pools, once. The jobs lock their tables besides, so a
-missing pool costs waiting, never data.
+Jobs use the Spark connection ``spark_default``. Every job has a pool, named after its main table, and the pool has one slot:
+``airflow pools import airflow_dags/pools.json`` creates the pools, once. On a local disk the jobs also lock their tables, so
+a missing pool costs waiting time, never data.
 
-Retries are safe: a job that was killed anywhere and runs again leaves the tables of one clean run. What is wrong with
-a flag, the config or an input location (exit code 2) will be wrong again, so that is not retried.
+Retries are safe: a job that was killed at any point and runs again leaves the tables as one clean run does. A wrong flag,
+config or input location (exit code 2) stays wrong, so it is not retried.
 """
 
 from __future__ import annotations

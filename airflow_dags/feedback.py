@@ -1,20 +1,20 @@
 """### Headwater, after new sequences: learn from what users did with their lists
 
-Starts when nightly or nearline has built sequences (the Asset `headwater_sequences`); several such events make one
-run. Attributes new actions to the list, rank and model that showed the item, fine-tunes a challenger from the champion
-when enough has gathered (`finetune.min_feedback`), measures it, lets the gate decide, and rewrites all lists when it was
-promoted. This DAG updates no Asset that starts it, so it never chases itself.
+Starts when the nightly or nearline DAG has built sequences (the Asset `headwater_sequences`); several such events start
+one run. It attributes new actions to the list, rank and model that showed the item. When enough feedback has gathered
+(`finetune.min_feedback`), it fine-tunes a challenger from the champion, measures it, lets the gate decide, and rewrites
+all lists if the challenger was promoted. This DAG updates no Asset that starts it, so it never triggers itself.
 
 What to do when a task fails:
 
-- `collect_feedback`: clear it; an action is attributed once, by `event_id`.
-- `finetune_model`: *skipped* is the ordinary end: too little feedback, and all that follows is skipped too. *Failed*:
-  the champion stays, the next run tries again on the same feedback and what came since.
-- `evaluate_model`, `promote_model`: the champion stays. *Skipped* is a refusal, which is no failure: see the table
-  `promotions`. The lists stay too.
+- `collect_feedback`: clear it; each action is attributed once, by `event_id`.
+- `finetune_model`: *skipped* is the usual end: there is too little feedback, and all later tasks are skipped too.
+  *Failed*: the champion stays; the next run tries again with the same feedback and any new one.
+- `evaluate_model`, `promote_model`: the champion stays. *Skipped* means that the gate refused, which is not a failure:
+  see the table `promotions`. The lists stay too.
 - `score_topn`: the lists stay as they were. Clear it.
 
-The fine-tuned model is worse and went through all the same? `promote_model --rollback`, then pause this DAG.
+If a fine-tuned model turns out worse after the gate promoted it: run `promote_model --rollback`, then pause this DAG.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""### Headwater, every Sunday: keep the tables fit
+"""### Headwater, every Sunday: maintain the tables
 
-Rewrites small files into large ones and removes files that no version younger than `maintain.retention_hours` needs.
-On Sundays at 05:00 UTC, when the night is over. It takes the tables' locks one after another, so nearline waits for
-minutes, not hours.
+Packs small files into large ones and removes files that no version younger than `maintain.retention_hours` needs. Runs
+on Sundays at 05:00 UTC, after the nightly run. It locks one table after another, so nearline waits for minutes, not
+hours. Off a local disk there are no locks: pause the other DAGs while it runs (see `docs/runbook.md`).
 
-When it fails: nothing is lost, tables are readable at every instant; clear it. Reads of old versions that were removed
-fail with the version's number; raise `maintain.retention_hours` if people need them.
+When it fails, nothing is lost, and the tables are readable at every instant: clear `maintain_tables`. Reads of old
+versions whose files were removed fail with the version's number; raise `maintain.retention_hours` if people need them.
 
-A person who asks to be forgotten is no matter of a timetable. Run it by hand, so that the name stands in no
-scheduler's database: `spark-submit jobs/maintain_tables.py --config … --forget USER`.
+Removing a user's data is not scheduled. Run it by hand, so that the identifier is stored in no scheduler's database:
+`spark-submit jobs/maintain_tables.py --config … --forget USER`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""### Headwater, every five minutes: what is new, and only that
+"""### Headwater, every five minutes: new events only
 
-Takes the files that have landed, brings the sequences of their users up to date, and rewrites those users' lists with
-the champion. With nothing new each job ends after a look; a run that takes longer than five minutes delays the next
-one, it is never doubled, and the next one takes all that has gathered.
+Ingests the files that have landed, updates the sequences of their users, and rewrites these users' lists with the
+champion. If nothing is new, each job ends after a look. A run that takes longer than five minutes delays the next one;
+two never run at once, and the next one processes everything that has gathered.
 
 What to do when a task fails:
 
 - `ingest_events`: as in `headwater_nightly`.
-- `build_sequences`: clear it, or wait: the next run starts where the last commit ended.
+- `build_sequences`: clear it, or wait: the next run resumes after the last commit.
 - `score_topn`: before the first night there is no champion, and the job says so. Later, clear it or wait: the lists
   stay as they were, and the next run scores all users that changed since.
 
-It shares a pool per table with the nightly run, so the two take turns. To catch up after a long stop, do nothing: one
-run takes everything. To stop for a while, pause the DAG.
+It shares one pool per table with the nightly run, so the two take turns. To catch up after a long stop, do nothing: one
+run processes everything. To stop for a while, pause the DAG.
 """
 
 from __future__ import annotations

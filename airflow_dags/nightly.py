@@ -1,18 +1,18 @@
-"""### Headwater, every night: everything anew
+"""### Headwater, every night: train, promote, rescore
 
-Takes the day's files, brings sequences up to date, trains a challenger on all of them, measures it, lets the gate
-decide, and writes every user's Top-N list with the champion. At 02:00 UTC; a run that is still going is not doubled.
+Ingests the day's files, updates sequences, trains a challenger on all of them, measures it, lets the gate decide, and
+writes every user's Top-N list with the champion. Runs at 02:00 UTC; while a run is going no second one starts.
 
 What to do when a task fails:
 
-- `ingest_events`: the last line of its log names the file or key. A broken file is quarantined and is no error; a
-  missing landing folder or a wrong config is one, and is not retried. Mend it and clear the task: files are taken once.
-- `build_sequences`: clear it; it starts where its last commit ended.
-- `train_model`: the next try goes on from the last checkpoint (`--resume`). When all tries fail the champion stays and
-  lists grow old by a day; look at memory and at `train.processes`.
-- `evaluate_model`, `promote_model`: the champion stays in place. A gate that refuses is no failure: its reason stands
+- `ingest_events`: the last line of its log names the file or key. A broken file is quarantined and is no failure; a
+  missing landing folder or a wrong config is one, and is not retried. Fix it and clear the task: no file is ingested twice.
+- `build_sequences`: clear it; it resumes after its last commit.
+- `train_model`: a retry continues from the last checkpoint (`--resume`). If all retries fail, the champion stays
+  and the night ends without a full rescore; check memory and `train.processes`.
+- `evaluate_model`, `promote_model`: the champion stays in place. A refusal by the gate is not a failure: its reason is
   in the task's log and in the table `promotions`.
-- `score_topn`: the old lists stay as they are and nearline goes on with the champion. Clear it.
+- `score_topn`: the old lists stay, and nearline continues with the champion. Clear it.
 - `build_report`: nothing depends on it.
 
 To undo a promotion: `spark-submit jobs/promote_model.py --config … --rollback`, then clear `score_topn`.

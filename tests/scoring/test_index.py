@@ -93,5 +93,6 @@ def test_without_the_package_one_line_names_the_command_that_installs_it(tmp_pat
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
-        "score_topn: topn.index: faiss is not installed; pip install 'headwater[faiss]', or set exact"
+        "score_topn: topn.index: faiss is not installed (make env installs it; elsewhere pip install faiss-cpu); "
+        "or set exact"
     )

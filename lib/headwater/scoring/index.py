@@ -31,7 +31,9 @@ def library() -> Any:
     try:
         import faiss
     except ImportError:
-        raise UsageError("topn.index: faiss is not installed; pip install 'headwater[faiss]', or set exact") from None
+        raise UsageError(
+            "topn.index: faiss is not installed (make env installs it; elsewhere pip install faiss-cpu); or set exact"
+        ) from None
     return faiss
 
 
