@@ -47,7 +47,7 @@ def collect(j: Job) -> dict[str, int | str]:
             counts["rows_feedback"] = rows.count()
             counts["rows_unattributed"] = new.count() - rows.count()
             failpoint("collect_feedback:before_merge")
-            tables.append(rows, "feedback", {"job": j.name, "events_version": version})
+            tables.append(rows, "feedback", {"job": j.name, **readers.noted(tables, readers.FEEDBACK, version)})
             failpoint("collect_feedback:after_merge")
         finally:
             rows.unpersist()

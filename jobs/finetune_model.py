@@ -74,6 +74,7 @@ def tune(j: Job) -> dict[str, Any]:
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
         tuned = folder / "model"
         artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
+        artifact.prove(tuned)
         failpoint("finetune_model:before_register")
         version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ import typer
 
 from headwater import job, models, popularity, sequences
 from headwater.config import Config
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.evaluation import cases, protocol
 from headwater.evaluation.protocol import Split
 from headwater.job import Job
@@ -72,6 +72,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     inputs = {key: known[key] for key in PINNED}
     inputs["windows"] = config.train.windows
     with workplace.held(config, inputs) as folder:
+        if resume and not folder.is_dir():
+            j.log.info("there is nothing to resume for these tables and settings; the training begins anew")
         validation = validation_cases(split, config, n_items)
         described = describe.features(items, config.model.features, n_items, config.model.vectors)
         if described is not None and not described.nnz:
@@ -98,6 +100,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         model = folder / "model"
         shutil.rmtree(model, ignore_errors=True)
         artifact.save(model, kept.weights, kept.spec, known, parts)
+        artifact.prove(model)
         steps.unpersist()
         failpoint("train_model:before_register")
         version = runs.log_training(registry, config, model, known, tried.history, j.name)
@@ -131,6 +134,8 @@ def source_of(registry: Registry, start_from: str, spec: ModelSpec) -> SequenceM
     if not start_from:
         return None
     folder = registry.download(int(start_from)) if start_from.isdecimal() else Path(start_from)
+    if not folder.is_dir():
+        raise UsageError(f"train.start_from: {start_from} is no folder and no version")
     model, _ = artifact.load(folder)
     transfer.check(model.spec, spec, start_from)
     return model

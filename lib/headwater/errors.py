@@ -7,7 +7,8 @@
     ├── TableError             a table is missing, locked, or of a schema this release cannot read
     ├── ModelError             no champion, a broken or unsuitable model artifact
     ├── TrackingError          MLflow cannot be reached or refuses
-    └── BrokerError            Kafka's brokers do not answer or refuse
+    ├── BrokerError            Kafka's brokers do not answer or refuse
+    └── Terminated             exit code 143: SIGTERM came, and not to this process alone
 
 Each carries one sentence that names the file, row or key and says what to do; jobs print it and no stack trace.
 """
@@ -39,3 +40,9 @@ class TrackingError(HeadwaterError):
 
 class BrokerError(HeadwaterError):
     """The brokers of a topic did not answer."""
+
+
+class Terminated(HeadwaterError):
+    """SIGTERM reached Java too, in the middle of a round."""
+
+    exit_code = 143

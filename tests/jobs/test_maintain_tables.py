@@ -35,13 +35,17 @@ def publish(warehouse, users):
     spark = warehouse.spark
     rows = [(user, 1, "a", 1.0, "", "model", 1, WHEN, WHEN, None) for user in users]
     frame = spark.createDataFrame(rows, schemas.ddl("topn"))
-    read = {"sequences_version": warehouse.version("sequences"), "model_version": 1}
+    read = readers.noted(warehouse, readers.LISTS, warehouse.version("sequences")) | {"model_version": 1}
     warehouse.append(frame, "topn", {"job": "score_topn", "mode": "full", **read})
-    warehouse.append(frame, "topn_history", {"job": "score_topn", "topn_version": warehouse.version("topn")})
+    warehouse.append(
+        frame,
+        "topn_history",
+        {"job": "score_topn", **readers.noted(warehouse, readers.HISTORY, warehouse.version("topn"))},
+    )
     further = [(user, 1, 1, "New for you", "b", 1.0, "", "new", 1, WHEN) for user in users]
     warehouse.append(spark.createDataFrame(further, schemas.ddl("sections")), "sections", {"job": "score_topn"})
     rows = [(f"f{k}", user, "a", "click", WHEN, 1, 1, None, 1.0, WHEN, WHEN) for k, user in enumerate(users)]
-    note = {"job": "collect_feedback", "events_version": warehouse.version("events")}
+    note = {"job": "collect_feedback", **readers.noted(warehouse, readers.FEEDBACK, warehouse.version("events"))}
     warehouse.append(spark.createDataFrame(rows, schemas.ddl("feedback")), "feedback", note)
 
 

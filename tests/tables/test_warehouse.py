@@ -130,6 +130,13 @@ def test_a_warehouse_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
+def test_a_warehouse_that_became_read_only_is_named(tmp_path):
+    (tmp_path / "warehouse" / "_locks" / "events.lock").mkdir(parents=True)  # root may write where others may not
+    busy = locks.locked(tmp_path / "warehouse" / "_locks", ("events",), 1)
+    with pytest.raises(UsageError, match="warehouse .*/warehouse cannot be written to: "), busy:
+        pass
+
+
 def test_a_busy_table_is_named_after_the_timeout(tmp_path):
     other = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, 30))
     other.start()

@@ -62,6 +62,20 @@ def test_vectors_that_a_shop_brings_are_features_of_length_one(brought):
     np.testing.assert_allclose((beside - describe.features(items, ("category",), 3) - found).toarray(), 0, atol=1e-6)
 
 
+def test_vectors_of_no_item_or_of_no_numbers_are_refused(brought, spark, tmp_path):
+    items, path = brought([1, 2])
+    with pytest.raises(UsageError, match="has a vector of no item of the catalogue"):
+        describe.features(items.where("item_id = 'i9'"), ("vector",), 9, path)
+    for name, rows, shape, line in (
+        ("none", [("i1", [])], "item_id string, vector array<double>", "a vector without numbers, that of item i1"),
+        ("words", [("i1", ["a"])], "item_id string, vector array<string>", "a vector of string, not of numbers"),
+        ("numbers", [(1, [1.0])], "item_id bigint, vector array<double>", "a vector of no item of the catalogue"),
+    ):
+        spark.createDataFrame(rows, shape).write.parquet(f"{tmp_path}/{name}")
+        with pytest.raises(UsageError, match=line):
+            describe.features(items, ("vector",), 9, f"{tmp_path}/{name}")
+
+
 def test_long_vectors_keep_their_angles_and_their_space_whoever_is_in_the_catalogue(brought):
     draws = np.random.default_rng(1)
     one = draws.normal(size=500)

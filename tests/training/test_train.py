@@ -184,6 +184,16 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path):
         artifact.load(tmp_path / "nan")
 
 
+def test_a_model_whose_scores_are_not_finite_is_told_before_it_is_registered(tmp_path):
+    model = build(SPEC)
+    artifact.save(tmp_path / "sound", model.state_dict(), SPEC, {})
+    artifact.prove(tmp_path / "sound")
+    huge = {name: tensor * 1e25 for name, tensor in model.state_dict().items()}
+    artifact.save(tmp_path / "huge", huge, SPEC, {})
+    with pytest.raises(ModelError, match=r"scores of the trained model are not finite; lower train\.learning_rate"):
+        artifact.prove(tmp_path / "huge")
+
+
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])
 def test_a_grown_model_keeps_its_items_and_loads(kind):
     spec = ModelSpec(kind, n_items=12, max_length=6, dim=16, layers=1, heads=1)

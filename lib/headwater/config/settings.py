@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from headwater import local
 from headwater.config.sections import Days, Positive, Section
 from headwater.config.sources import Ingest
+from headwater.encoders import ENCODERS
 from headwater.errors import UsageError
 from headwater.schemas import EventType
 
@@ -41,7 +42,7 @@ class Sequence(Section):
 
 
 class Model(Section):
-    kind: Literal["sasrec", "relative", "bert4rec", "gru", "lstm"] = "sasrec"
+    kind: str = "sasrec"
     hybrid: bool = False
     blend: tuple[Part, ...] = ("transitions", "ease", "repeats", "recency")
     dim: Positive = 64
@@ -57,10 +58,32 @@ class Model(Section):
     features: tuple[Literal["category", "title", "text", "vector"], ...] = ()
     vectors: str = ""
 
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in ENCODERS:
+            raise ValueError(f"{kind!r} is none of {', '.join(ENCODERS)}")
+        return kind
+
+    @field_validator("context", "features", "blend")
+    @classmethod
+    def _names_once(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(parts)) < len(parts):
+            raise ValueError("a name stands twice")
+        return parts
+
+    @model_validator(mode="after")
+    def _blends_something(self) -> Model:
+        if self.hybrid and not self.blend:
+            raise ValueError("hybrid blends nothing with an empty blend; name its parts, or set hybrid to false")
+        return self
+
     @model_validator(mode="after")
     def _brings_vectors(self) -> Model:
-        if ("vector" in self.features) != bool(self.vectors):
-            raise ValueError("features with vector and the file vectors go together")
+        if "vector" in self.features and not self.vectors:
+            raise ValueError("features has 'vector', so vectors must name the Parquet file that holds them")
+        if self.vectors and "vector" not in self.features:
+            raise ValueError("vectors names a file that nothing reads; add 'vector' to features")
         return self
 
     @model_validator(mode="after")
@@ -354,6 +377,8 @@ class Config(Section):
     def _starts_from_features(self) -> Config:
         if self.train.start_from and not self.model.features:
             raise ValueError("train.start_from carries over what features mean: name some in model.features")
+        if self.train.start_from and self.model.input_scale is not None:
+            raise ValueError("train.start_from brings the model.input_scale of that model; leave it out")
         return self
 
     @property

@@ -1,19 +1,23 @@
-"""Sequence models in pure torch: no rank, device, file or logger. A new encoder is one module and one line below."""
+"""Sequence models in pure torch: no rank, device, file or logger. A new encoder is one module here and one line in
+``headwater.encoders``."""
+
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from headwater.models import bert4rec, recurrent, sasrec
+from headwater.encoders import ENCODERS as NAMED
 from headwater.models.base import SequenceModel
 from headwater.models.spec import ModelSpec
 
-ENCODERS = {
-    "sasrec": sasrec.SASRec,
-    "relative": sasrec.RelativeSASRec,
-    "bert4rec": bert4rec.Bert4Rec,
-    "gru": recurrent.GRU,
-    "lstm": recurrent.LSTM,
-}
+
+def _encoder(place: str) -> type[SequenceModel]:
+    module, name = place.split(".")
+    found: type[SequenceModel] = getattr(import_module(f"headwater.models.{module}"), name)
+    return found
+
+
+ENCODERS = {kind: _encoder(place) for kind, place in NAMED.items()}
 
 __all__ = ["ENCODERS", "ModelSpec", "SequenceModel", "build", "restore"]
 

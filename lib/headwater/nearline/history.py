@@ -25,7 +25,7 @@ def publish_history(j: Job) -> None:
             return
         key = list(schemas.KEYS["topn_history"])
         known = tables.read("topn_history").select(key)
-        note = {"job": j.name, "topn_version": until}
+        note = {"job": j.name, **readers.noted(tables, readers.HISTORY, until)}
         feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
         rows = feed if after is not None else feed.join(known, key, how="left_anti")
         if still_there(lambda: append(tables, rows, note)) is None:

@@ -90,8 +90,8 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
         wanted = wanted_sequences(j, mode, shelf, version, stack)
         if wanted is None:
             return counts
-        note = {"job": j.name, "mode": mode, "sequences_version": wanted.version, "model_version": version}
-        note |= {"items_version": wanted.items_version}
+        read = readers.noted(tables, readers.LISTS, wanted.version)
+        note = {"job": j.name, "mode": mode, **read, "items_version": wanted.items_version, "model_version": version}
         if wanted.users or wanted.every:
             shipped = shelf.shipped(version)
             if j.config.topn.index == "faiss":

@@ -24,7 +24,7 @@ def build(j: Job) -> dict[str, int]:
         come = readers.progress(tables, readers.SEQUENCES)
         after = come.after if come.said is not None and come.said["max_length"] == length else None
         version = tables.version("events")
-        note = {"job": j.name, "events_version": version, "max_length": length}
+        note = {"job": j.name, **readers.noted(tables, readers.SEQUENCES, version), "max_length": length}
         if after is not None and after >= version:
             return {"users_changed": 0, "events_new": 0, "events_version": version}
         few = sum(commit.rows for commit in come.unread) <= FEW

@@ -8,12 +8,15 @@ price: no round begins before the last one has ended.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
+from py4j.protocol import Py4JError
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -24,7 +27,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from headwater.errors import BrokerError
+from headwater.errors import BrokerError, Terminated
 from headwater.job import Job
 from headwater.nearline.events import COUNTS, TABLES, Intake
 from headwater.nearline.lists import score
@@ -42,10 +45,24 @@ WRITTEN = (*TABLES, "sequences", "sections", "topn", "topn_history")
 def run(j: Job, once: bool) -> dict[str, int]:
     """Rounds until SIGTERM, which ends the stream after the round in hand, or with ``once`` until all is taken.
 
-    With ``once`` what comes after the last look is left for the next time, so a busy topic does not keep it for ever.
+    With ``once`` what comes after the last look is left for the next time, so a busy topic does not keep it for ever. Raises
+    Terminated where Java got the signal too.
     """
+    with until_told() as stop:
+        try:
+            return rounds(j, once, stop)
+        except (Py4JError, OSError):
+            if not stop.is_set():
+                raise
+        raise Terminated(
+            "SIGTERM ended Java too, in the middle of a round; what was committed stays, the next start goes on"
+        )
+
+
+def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
+    """The rounds of ``run``; with ``stop`` set there is no further one."""
     total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
-    with closing(Shelf(j, j.config.nearline.popular_seconds)) as shelf, until_told() as stop:
+    with closing(Shelf(j, j.config.nearline.popular_seconds)) as shelf:
         intake = Intake(j.beside("ingest_events"))
         while not stop.is_set():
             try:
@@ -121,7 +138,13 @@ def turn_to_pack(before: int, batches: int) -> str | None:
 def until_told() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, instead of ending the process in the middle of a batch."""
     stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    py4j = logging.getLogger("py4j")
+
+    def tell(*_: Any) -> None:
+        stop.set()
+        py4j.setLevel(logging.CRITICAL)  # it logs a trace of each call to a Java that is gone
+
+    before = signal.signal(signal.SIGTERM, tell)
     try:
         yield stop
     finally:

@@ -23,20 +23,29 @@ def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Ite
     Raises TableError when another writer keeps one for longer than ``timeout_seconds``, UsageError where the folder cannot be
     made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
-        ) from None
     with ExitStack() as stack:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for table in sorted(tables):
             lock = FileLock(folder / f"{table}.lock", timeout=timeout_seconds)
             try:
-                stack.enter_context(lock)
+                with _writing(folder):
+                    stack.enter_context(lock)
             except Timeout:
                 raise TableError(
                     f"table {table} has been busy with another writer for {timeout_seconds:g} s; try again later, "
                     "or raise tables.lock_timeout_seconds"
                 ) from None
         yield
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
+        ) from None

@@ -63,13 +63,8 @@ class Commit:
 
     @property
     def said(self) -> dict[str, Any]:
-        """The note without who wrote it, and when it was written first."""
-        return {name: value for name, value in self.note.items() if name not in ("by", "said_at")}
-
-    @property
-    def said_at(self) -> float:
-        """When the note was written first: maintenance repeats the old ones."""
-        return float(self.note.get("said_at", self.at))
+        """The note without who wrote it."""
+        return {name: value for name, value in self.note.items() if name != "by"}
 
 
 def begun(table: Path) -> bool:

@@ -17,7 +17,8 @@ from headwater.tables.warehouse import MAINTAINER, Warehouse
 
 @dataclass(frozen=True)
 class Reader:
-    """``job`` reads the changes of ``source`` and notes, in its commits to ``output``, the version it came to."""
+    """``job`` reads the changes of ``source`` and notes, in its commits to ``output``, the version it came to (``key``) and the
+    moment of that commit: a table that is built anew has the same versions, at other moments."""
 
     source: str
     output: str
@@ -25,6 +26,10 @@ class Reader:
     key: str
     starts_whole: bool = True
     """Its first run, with no note yet, reads the table as it stands and not the feed."""
+
+    @property
+    def moment_key(self) -> str:
+        return f"{self.source}_at"
 
 
 SEQUENCES = Reader("events", "sequences", "build_sequences", "events_version")
@@ -37,8 +42,8 @@ READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 @dataclass(frozen=True)
 class Progress:
     """How far a reader has come. ``after``: the version of its source that it has read; None where it has read nothing of it, or
-    where the source was built anew since: it has no such version, or a younger one. ``said``: the reader's last note. ``unread``:
-    the commits to its source, newest first, whose rows it has yet to see.
+    where the source was built anew since: it has no such version, or one of another moment. ``said``: the reader's last
+    note. ``unread``: the commits to its source, newest first, whose rows it has yet to see.
 
     Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither is unread.
     """
@@ -58,7 +63,7 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     newer = []
     for commit in warehouse.commits(reader.source):
         if last is not None and after is not None and commit.version <= after:
-            if commit.version == after and commit.at <= last.said_at:
+            if commit.version == after and last.note.get(reader.moment_key, commit.at) == commit.at:
                 break
             after = None
         if after is None and reader.starts_whole:
@@ -68,13 +73,19 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     return Progress(after, said, unread)
 
 
+def noted(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:
+    """What a reader notes that has read its source up to a version."""
+    moments = (commit.at for commit in warehouse.commits(reader.source) if commit.version == version)
+    return {reader.key: version, reader.moment_key: next(moments, None)}
+
+
 def advance(warehouse: Warehouse, reader: Reader) -> None:
     """Note that a reader that has read all there is has come to the end of its source's log, past the upkeep there."""
     come = progress(warehouse, reader)
     if come.unread or come.after is None or come.said is None:
         return
     if come.after < (version := warehouse.version(reader.source)):
-        annotate(warehouse, reader.output, {**come.said, reader.key: version})
+        annotate(warehouse, reader.output, {**come.said, **noted(warehouse, reader, version)})
 
 
 def annotate(warehouse: Warehouse, table: str, note: dict[str, Any]) -> None:

@@ -40,4 +40,4 @@ def repeat_notes(warehouse: Warehouse, tables: list[str], oldest: float) -> None
         with warehouse.locked(table):
             last = warehouse.last_commit(table, WRITER[table])
             if last is not None and last.at < oldest:
-                readers.annotate(warehouse, table, {**last.said, "said_at": last.said_at})
+                readers.annotate(warehouse, table, last.said)

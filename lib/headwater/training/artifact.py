@@ -42,10 +42,7 @@ def save(
     facts: dict[str, Any],
     neighbours: Mapping[str, Neighbours] | None = None,
 ) -> None:
-    """Write a model folder; ``facts`` must be plain JSON. Raises ModelError for weights that are not finite."""
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"the weights {name} are no longer finite after the last step; lower train.learning_rate")
+    """Write a model folder; ``facts`` must be plain JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, weights)
     for name, part in (neighbours or {}).items():
@@ -56,6 +53,20 @@ def save(
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
     names = [name for name in (WEIGHTS, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
     (folder / MANIFEST).write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+
+
+@torch.inference_mode()
+def prove(folder: Path) -> None:
+    """Open a model as scoring will, and let it score all items for one history.
+
+    Raises ModelError where it cannot: the last step of a training may leave weights that nobody looked at.
+    """
+    model, _ = load(folder)
+    spec = model.spec
+    history = torch.arange(max(1, spec.n_items - spec.max_length + 1), spec.n_items + 1).unsqueeze(0)
+    scores = model.item_matrix()[1 : spec.n_items + 1] @ model.user_vectors(history, history.clamp(max=1))[0]
+    if not torch.isfinite(scores).all():
+        raise ModelError("the scores of the trained model are not finite; lower train.learning_rate")
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, NumericType
 from scipy import sparse
 from sklearn.random_projection import GaussianRandomProjection
 
@@ -25,7 +26,10 @@ def read(items: DataFrame, path: str) -> DataFrame:
     is no such file."""
     try:
         found = items.sparkSession.read.parquet(path)
-        found = found.select("item_id", F.col("vector").cast("array<float>").alias("vector"))
+        kind = found.schema["vector"].dataType if "vector" in found.columns else None
+        if isinstance(kind, ArrayType) and not isinstance(kind.elementType, NumericType):
+            raise UsageError(f"model.vectors: {path} has a vector of {kind.elementType.typeName()}, not of numbers")
+        found = found.select(F.col("item_id").cast("string"), F.col("vector").cast("array<float>").alias("vector"))
     except AnalysisException as error:
         told = str(error).splitlines()[0]
         raise UsageError(f"model.vectors: {path} is no Parquet file of item_id and vector: {told}") from error
