@@ -72,8 +72,8 @@ def main(
     cases = held_out(events, cuts[0], cuts[1], settings).arrays(settings.sequence.max_length)
     ours: dict[str, list[Measured]] = {"sequence model": [], "hybrid": []}
     for seed in range(1, seeds + 1):
-        ranker = train(learned, before, cases, n_items, settings, seed)
-        ranker.with_recency(decayed(before, n_items, settings))
+        popular = decayed(before, n_items, settings)
+        ranker = train(learned, before, cases, n_items, settings, seed).with_recency(popular)
         for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
             ours[name].append(of_ranker(each, held, n_items))
     best = np.mean([each.per_user[NDCG] for each in ours["hybrid"]], axis=0)
