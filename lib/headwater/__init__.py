@@ -2,7 +2,7 @@
 
 The rooms, from the bottom up; imports point down only::
 
-    errors schemas clock local           plain data, no Spark and no torch; what lies on this machine
+    errors schemas clock local text      plain data, no Spark and no torch; what lies on this machine
     config work                          every setting; the folder of what can be made again
     spark device                         the session; whether to compute on a GPU
     tables in_hand                       all that knows Delta; few rows, collected once

@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headwater import sequences
+from headwater.clock import DAY
 
 HALF_LIVES = 8
 """How many half-lives back events are read; what is older would count less than 1/256."""
@@ -50,7 +51,7 @@ def decayed_counts(steps: DataFrame, n_items: int, half_life_days: int) -> np.nd
 def decayed(steps: DataFrame, n_items: int, half_life_days: int, until: float) -> np.ndarray:
     """The same as of a moment in epoch seconds, after which there are none."""
     counts = np.zeros(n_items + 1)
-    age = (F.lit(until) - _second()) / F.lit(86_400.0 * half_life_days)
+    age = (F.lit(until) - _second()) / F.lit(DAY * half_life_days)
     fresh = steps.where((age < HALF_LIVES) & (F.col("item_idx") <= n_items))
     found = fresh.groupBy("item_idx").agg(F.sum(F.pow(F.lit(0.5), age)).alias("count")).toArrow()
     counts[found["item_idx"].to_numpy()] = found["count"].to_numpy()

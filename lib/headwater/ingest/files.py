@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from headwater.config import Source
 from headwater.errors import UsageError
+from headwater.text import first_line
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int
         files = system.listFiles(base, True)
     except Exception as error:
         reason = getattr(error, "java_exception", error)
-        raise UsageError(f"landing folder {root} cannot be listed: {str(reason).splitlines()[0]}") from None
+        raise UsageError(f"landing folder {root} cannot be listed: {first_line(reason)}") from None
     prefix = base.toUri().getPath().rstrip("/") + "/"
     while files.hasNext():
         status = files.next()

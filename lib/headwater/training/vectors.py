@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.random_projection import GaussianRandomProjection
 
 from headwater.errors import UsageError
+from headwater.text import first_line
 
 LENGTH = 64
 """Numbers that are kept of a vector: each costs a model as much as a word of a title."""
@@ -27,8 +28,9 @@ def read(items: DataFrame, path: str) -> DataFrame:
         found = items.sparkSession.read.parquet(path)
         found = found.select("item_id", F.col("vector").cast("array<float>").alias("vector"))
     except AnalysisException as error:
-        told = str(error).splitlines()[0]
-        raise UsageError(f"model.vectors: {path} is no Parquet file of item_id and vector: {told}") from error
+        raise UsageError(
+            f"model.vectors: {path} is no Parquet file of item_id and vector: {first_line(error)}"
+        ) from error
     return items.select("item_id", "item_idx").join(found.where(F.col("vector").isNotNull()), "item_id")
 
 
