@@ -20,6 +20,7 @@ from headwater.config import Config
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import measure
 from headwater.models import SequenceModel
+from headwater.models.histories import left_padded
 from headwater.models.ranker import Ranker
 from headwater.training import describe, facts, initial, loop, readers
 from headwater.training.settings import Group, Settings
@@ -64,6 +65,16 @@ def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Bat
     """Int rows ``[rows, seq]``, left-padded with 0, as a reader gives those of one file; clicks where no more is known."""
     codes = CLICK * (rows > 0) if context is None else context
     return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
+
+
+def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> readers.Batch:
+    """Histories, ``item`` and ``context`` of each user, as ``training.snapshot.windows`` cuts them: ``[rows, length + 1]``."""
+    ends = [(user, len(user["item"]) - length * piece) for user in users for piece in range(count)]
+
+    def cut(name: str) -> np.ndarray:
+        return left_padded([user[name][max(0, end - length - 1) : end] for user, end in ends if end >= 2], length + 1)
+
+    return as_batch(cut("item"), cut("context"))
 
 
 def by_ndcg(model: SequenceModel, cases: Cases) -> float:

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from fitting import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read
+from fitting import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read, windows
 from fitting import held_out as last_held_out
 from options import Attributes, Seeds, Threads
 
@@ -191,16 +191,6 @@ def shares(users: int, wanted: list[float], seed: int) -> Iterator[tuple[float, 
     order = np.random.default_rng(seed).permutation(users)
     for share in wanted:
         yield share, np.sort(order[: round(share * users)])
-
-
-def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> readers.Batch:
-    """Histories as ``training.snapshot.windows`` cuts them, ``[rows, length + 1]``, each target of weight 1."""
-    ends = [(user, len(user["item"]) - length * piece) for user in users for piece in range(count)]
-    cut = {
-        name: left_padded([user[name][max(0, end - length - 1) : end] for user, end in ends if end >= 2], length + 1)
-        for name in ("item", "context")
-    }
-    return cut | {"weight": np.ones(cut["item"].shape, np.float32)}
 
 
 def half(sequences: list[np.ndarray], described: Any, kept: np.ndarray) -> tuple[list[np.ndarray], Any]:

@@ -17,7 +17,6 @@ Users whom training never saw are measured apart, items counted. No Spark, one p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from fitting import CLICK, as_batch, fit
+from fitting import CLICK, fit, windows
 from options import Seeds, Threads, start
 
 from headwater import config as configuration
@@ -72,8 +71,8 @@ def main(
     cases = held_out(events, cuts[0], cuts[1], settings).arrays(settings.sequence.max_length)
     ours: dict[str, list[Measured]] = {"sequence model": [], "hybrid": []}
     for seed in range(1, seeds + 1):
-        ranker = train(learned, before, cases, n_items, settings, seed)
-        ranker.with_recency(decayed(before, n_items, settings))
+        popular = decayed(before, n_items, settings)
+        ranker = train(learned, before, cases, n_items, settings, seed).with_recency(popular)
         for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
             ours[name].append(of_ranker(each, held, n_items))
     best = np.mean([each.per_user[NDCG] for each in ours["hybrid"]], axis=0)
@@ -124,21 +123,6 @@ def of_users(events: pd.DataFrame, column: str = "item") -> dict[Any, np.ndarray
     return {user: values.to_numpy() for user, values in events.groupby("user")[column]}
 
 
-def windows(events: pd.DataFrame, length: int, count: int) -> readers.Batch:
-    """Histories as ``training.snapshot.windows`` cuts them, each int ``[rows, length + 1]``, left-padded with 0."""
-
-    def cut(column: str) -> np.ndarray:
-        pieces = [
-            values[max(0, end - length - 1) : end]
-            for values in of_users(events, column).values()
-            for end in [len(values) - length * piece for piece in range(count)]
-            if end >= 2
-        ]
-        return left_padded(pieces, length + 1)
-
-    return as_batch(cut("item"), cut("context"))
-
-
 def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
     """How popular each item is lately, ``[n_items + 1]``, as ``popularity.decayed_counts`` has it."""
     age = (events["time"].max() - events["time"]) / DAY / config.topn.popular_half_life_days
@@ -147,9 +131,11 @@ def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
 
 def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int) -> Ranker:
     """What ``jobs/train_model.py`` does: epochs and blend by validation, then once more from all before the test."""
-    cut: Callable[[pd.DataFrame], readers.Batch] = lambda events: windows(  # noqa: E731
-        events, config.sequence.max_length, config.train.windows
-    )
+
+    def cut(events: pd.DataFrame) -> readers.Batch:
+        users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in events.groupby("user")]
+        return windows(users, config.sequence.max_length, config.train.windows)
+
     rows = cut(learned)
     if "recency" in config.blended:
         cases = replace(cases, prior=recency_scores(decayed(learned, n_items, config)).numpy())

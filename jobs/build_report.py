@@ -14,7 +14,8 @@ import typer
 
 from headwater import job, report
 from headwater.job import Job
-from headwater.report.output import check_writable, write_atomically
+from headwater.local import write_atomically
+from headwater.report.output import check_writable
 from headwater.report.runs import read_runs
 
 app = typer.Typer(add_completion=False)
@@ -32,7 +33,7 @@ def main(
 def write(j: Job, output: Path) -> dict[str, int | str]:
     check_writable(output)
     page = report.build(j.warehouse, read_runs(j.config), j.now)
-    write_atomically(page.html, output)
+    write_atomically(output, lambda file: file.write_text(page.html, encoding="utf-8"))
     return {"output": str(output), "bytes": len(page.html.encode()), "sections_missing": len(page.missing)}
 
 

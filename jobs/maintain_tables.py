@@ -20,7 +20,7 @@ from headwater.errors import UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
-from headwater.tracking.registry import prune
+from headwater.work import prune
 
 app = typer.Typer(add_completion=False)
 

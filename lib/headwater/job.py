@@ -28,6 +28,7 @@ from headwater import config as configuration
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
 from headwater.tables.failpoints import GROUP
+from headwater.text import first_line, printable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -132,8 +133,7 @@ def _mind_ctrl_c() -> None:
 def _fail(name: str, line: str, code: int) -> NoReturn:
     if os.environ.get("HEADWATER_DEBUG"):
         traceback.print_exc()
-    printable = "".join(c if c.isprintable() else " " for c in line)
-    print(f"{name}: {printable}", file=sys.stderr, flush=True)
+    print(f"{name}: {printable(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -147,10 +147,8 @@ def _explain(error: Exception) -> str:
     java = getattr(error, "java_exception", None)
     while java is not None and java.getCause() is not None:
         java = java.getCause()
-    if java is not None:
-        text = java.toString()
-    first = (text.strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (HEADWATER_DEBUG=1 shows where)"
+    said = error if java is None else java.toString()
+    return f"{type(error).__name__}: {first_line(said)} (HEADWATER_DEBUG=1 shows where)"
 
 
 def _log_to_stderr() -> None:

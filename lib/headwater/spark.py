@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from headwater import local
 from headwater.config import Config
 from headwater.errors import HeadwaterError
+from headwater.text import first_line
 
 DELTA = "io.delta:delta-spark_2.13:4.0.1"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
@@ -118,8 +119,7 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
         spark = builder.getOrCreate()
     except Exception as error:
         asked = f", and a Maven repository in reach for {', '.join(_packages(config))}" if _packages(config) else ""
-        told = str(error).splitlines()[0]
-        raise HeadwaterError(f"Spark does not start ({told}); is Java 17 installed{asked}?") from error
+        raise HeadwaterError(f"Spark does not start ({first_line(error)}); is Java 17 installed{asked}?") from error
     # A failed task is told once, in the job's own line; HEADWATER_DEBUG=1 shows Spark's account of it too.
     spark.sparkContext.setLogLevel("ERROR" if os.environ.get("HEADWATER_DEBUG") else "OFF")
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)

@@ -29,9 +29,9 @@ def test_coverage_novelty_and_diversity_by_hand():
     assert metrics.coverage(lists, 4) == 0.5
     counts = np.array([0.0, 2.0, 1.0, 1.0])
     assert metrics.novelty(lists, counts) == pytest.approx((1 + 2 + 1) / 3)
-    vectors = np.array([[0.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
-    assert metrics.diversity(lists, vectors) == pytest.approx(0.4)
-    assert metrics.diversity(np.array([[1, 0]]), vectors) == 0.0
+    unit = np.array([[0.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
+    assert metrics.diversity(lists, unit) == pytest.approx(0.4)
+    assert metrics.diversity(np.array([[1, 0]]), unit) == 0.0
 
 
 def test_they_agree_with_rectools_for_one_target_and_for_many():

@@ -1,7 +1,5 @@
 """A ranker scores the whole catalogue by one product, and that is the blend it was chosen as."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -29,10 +27,23 @@ def ranker(hybrid):
     return made.with_recency(COUNTS)
 
 
-def test_copies_know_where_the_encoder_that_they_share_is():
+def test_a_ranker_for_another_device_leaves_the_encoder_of_the_first_where_it_is():
     made = ranker(hybrid=False)
-    moved = copy.copy(made).on(torch.device("meta"))
-    assert (made.device.type, moved.device.type) == ("meta", "meta")
+    moved = made.on(torch.device("meta"))
+    assert (made.device.type, moved.device.type) == ("cpu", "meta")
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_a_changed_ranker_is_a_copy_that_shares_the_tensors(hybrid):
+    made = ranker(hybrid)
+    before, unit = made.scores(*histories(made)), made.unit
+    changed = made.on(torch.device("cpu")).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS[::-1].copy())
+    assert torch.equal(made.scores(*histories(made)), before)
+    assert (len(made.newcomers), made.unit) == (0, unit)
+    assert torch.equal(changed.unit, torch.cat([unit, torch.full((2, 8), 8**-0.5)]))
+    assert changed.scores(*histories(changed)).shape == (4, 12)
+    theirs = changed.model.state_dict()
+    assert all(tensor.data_ptr() == theirs[name].data_ptr() for name, tensor in made.model.state_dict().items())
 
 
 def histories(made):

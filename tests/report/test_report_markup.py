@@ -59,11 +59,3 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path):
         output.check_writable(tmp_path)
     with pytest.raises(UsageError, match="nowhere"):
         output.check_writable(tmp_path / "nowhere" / "report.html")
-
-
-def test_the_page_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
-    page = tmp_path / "report.html"
-    output.write_atomically("old", page)
-    output.write_atomically("new", page)
-    assert page.read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

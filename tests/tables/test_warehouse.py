@@ -133,7 +133,7 @@ def test_a_warehouse_that_cannot_be_made_is_named(tmp_path):
 def test_a_warehouse_that_became_read_only_is_named(tmp_path):
     (tmp_path / "warehouse" / "_locks" / "events.lock").mkdir(parents=True)  # root may write where others may not
     busy = locks.locked(tmp_path / "warehouse" / "_locks", ("events",), 1)
-    with pytest.raises(UsageError, match="warehouse .*/warehouse cannot be written to: "), busy:
+    with pytest.raises(UsageError, match=r"warehouse .*/warehouse cannot be written to: "), busy:
         pass
 
 

@@ -18,10 +18,10 @@ from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
-from headwater.tracking import registry as registry_module
 from headwater.tracking.registry import CHALLENGER, CHAMPION
 from headwater.tracking.runs import redacted
 from headwater.training import artifact
+from headwater.work import prune, work_folder
 
 SPEC = ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)
 FACTS = {
@@ -69,17 +69,17 @@ def test_what_nobody_has_used_leaves_the_work_folder_and_is_fetched_again(tmp_pa
     config = a_config(tmp_path)
     registry = Registry(config)
     unused, used = (registry.download(registered(config, tmp_path, seed)) for seed in (1, 2))
-    given_up = registry_module.work_folder(config) / "training" / "0123456789abcdef"
+    given_up = work_folder(config) / "training" / "0123456789abcdef"
     (given_up / "run").mkdir(parents=True)
     for folder in (unused, used, given_up):
         for path in (folder, *folder.rglob("*")):
             os.utime(path, (1_000, 1_000))
     registry.download(2)
-    assert registry_module.prune(config, 999) == 0
-    assert registry_module.prune(config, 2_000) == 2
+    assert prune(config, 999) == 0
+    assert prune(config, 2_000) == 2
     assert (unused.exists(), used.exists(), given_up.exists()) == (False, True, False)
     assert registry.download(1) == unused
-    assert registry_module.prune(Config(paths={"warehouse": "s3://bucket/site"}), 2_000) == 0
+    assert prune(Config(paths={"warehouse": "s3://bucket/site"}), 2_000) == 0
 
 
 def test_a_warehouse_may_have_a_blank_and_letters_of_any_kind_in_its_path(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def hit_rate(ranks: list[np.ndarray], k: int) -> np.ndarray:
-    """1 where any target stands among the first ``k``, ``[users]``."""
+    """1 where any target is among the first ``k``, ``[users]``."""
     return np.array([float((r <= k).any()) for r in ranks])
 
 
@@ -18,7 +18,7 @@ def ndcg(ranks: list[np.ndarray], k: int) -> np.ndarray:
 
 
 def mrr(ranks: list[np.ndarray], k: int) -> np.ndarray:
-    """1 / rank of the first target, 0 if it stands behind ``k``, ``[users]``."""
+    """1 / rank of the first target, 0 if that is beyond ``k``, ``[users]``."""
     return np.array([1.0 / r.min() if r.min() <= k else 0.0 for r in ranks])
 
 
@@ -26,7 +26,7 @@ PER_USER = {"ndcg": ndcg, "hit_rate": hit_rate, "mrr": mrr}
 
 
 def coverage(lists: np.ndarray, catalogue: int) -> float:
-    """Share of ``catalogue`` items that stand in any list; lists int ``[users, k]``, 0 is no item."""
+    """Share of ``catalogue`` items that are in any list; lists int ``[users, k]``, 0 is no item."""
     return len(np.setdiff1d(lists, [0])) / catalogue
 
 
@@ -40,17 +40,16 @@ def novelty(lists: np.ndarray, counts: np.ndarray) -> float:
     return float(-np.log2(share[listed]).mean()) if len(listed) else 0.0
 
 
-def diversity(lists: np.ndarray, vectors: np.ndarray) -> float:
+def diversity(lists: np.ndarray, unit: np.ndarray) -> float:
     """Intra-list diversity: one minus the mean cosine of two different items of a list, averaged over users.
 
-    ``vectors`` ``[items + 1, dim]``; lists with fewer than two items are left out.
+    ``unit`` ``[items + 1, dim]`` are item vectors of length 1; lists with fewer than two items are left out.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     values = []
     for items in lists:
         items = items[items > 0]
         if len(items) > 1:
-            likeness = unit[items] @ unit[items].T
+            cosines = unit[items] @ unit[items].T
             pairs = len(items) * (len(items) - 1)
-            values.append(1 - (likeness.sum() - np.trace(likeness)) / pairs)
+            values.append(1 - (cosines.sum() - np.trace(cosines)) / pairs)
     return float(np.mean(values)) if values else 0.0

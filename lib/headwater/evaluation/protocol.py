@@ -81,8 +81,8 @@ class Evaluation:
         self.counts = baselines.event_counts(self.before, n_items)
 
     def model(self, ranker: Ranker) -> Measured:
-        """A version as it is served: told what was popular up to the split, its lists picked for variety."""
-        ranker.with_recency(self.decayed)
+        """A version as it is served: with what was popular up to the split, and lists picked for variety."""
+        ranker = ranker.with_recency(self.decayed)
 
         def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, context))

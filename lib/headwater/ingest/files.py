@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from headwater import local
 from headwater.config import Source
 from headwater.errors import UsageError
+from headwater.text import first_line
 
 
 @dataclass(frozen=True)
@@ -144,5 +145,5 @@ def _listing(folder: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(getattr(error, "java_exception", error)).partition("\n")[0]
-        raise UsageError(f"landing folder {folder} cannot be listed: {reason}") from None
+        reason = getattr(error, "java_exception", error)
+        raise UsageError(f"landing folder {folder} cannot be listed: {first_line(reason)}") from None

@@ -28,6 +28,7 @@ from headwater.in_hand import constant
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import TOPIC
 from headwater.spark import KAFKA
+from headwater.text import first_line
 
 TIMEOUT_SECONDS = 20
 """A broker that does not answer fails a job after this long, not after minutes."""
@@ -228,7 +229,7 @@ def asking(source: Source) -> Iterator[None]:
             raise
         while cause.getCause() is not None:
             cause = cause.getCause()
-        told = str(cause.getMessage() or cause).partition("\n")[0]
+        told = first_line(cause.getMessage() or cause)
         if cause.getClass().getSimpleName() == "ConfigException":
             raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
         raise BrokerError(

@@ -1,12 +1,13 @@
 """A trained model opened for ranking: histories in, what scores the whole catalogue out.
 
 Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
-served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, but for the encoder of a ranker
-that was moved to a GPU (``on``).
+served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, except for the encoder of a
+ranker for a GPU (``on``).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwater.models.base import SequenceModel
 from headwater.models.histories import flat, placed
@@ -44,8 +45,9 @@ class Query:
 class Ranker:
     """A sequence model, blended with item-to-item neighbours and recent popularity where the version is a hybrid.
 
-    What is popular lately changes from day to day and is no part of a version: whoever ranks gives it (``recency``).
-    Users without a history are ranked by it alone.
+    What is popular lately changes from day to day and is no part of a version: whoever ranks adds it (``with_recency``).
+    Users without a history are ranked by it alone. ``with_recency``, ``with_newcomers`` and ``on`` return a copy, which shares
+    the tensors, and leave the ranker as it is.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Ranker:
         self.recency = torch.zeros(self.size)
 
     def on(self, device: torch.device) -> Ranker:
-        """The same ranker with its encoder on a device, which copies of it share."""
-        self.model.to(device)
-        return self
+        """A ranker with its encoder on a device; the encoder of this one stays where it is."""
+        made = copy.copy(self)
+        made.model = on_device(self.model, device)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -89,19 +92,21 @@ class Ranker:
         return Ranker(self.model, {name: fact for name, fact in self.facts.items() if name != "blend"})
 
     def with_newcomers(self, vectors: Tensor) -> Ranker:
-        """The same ranker, which also scores the items that came after its training, ``[newcomers, dim]``, those from
-        ``n_items + 1`` on; in histories it goes on to leave them out."""
-        self.newcomers = vectors
-        self.recency = torch.zeros(self.size)
-        self.__dict__.pop("unit", None)
-        return self
+        """A ranker that also scores the items that came after its training, ``[newcomers, dim]``, those from
+        ``n_items + 1`` on; in histories it goes on to leave them out. It has to be told anew what is popular."""
+        made = copy.copy(self)
+        vars(made).pop("unit", None)  # a vector for each item, newcomers included
+        made.newcomers = vectors
+        made.recency = torch.zeros(made.size)
+        return made
 
     def with_recency(self, counts: np.ndarray) -> Ranker:
-        """The same ranker, told how popular items are lately (``popularity.decayed_counts``, of any length)."""
+        """A ranker that knows how popular items are lately (``popularity.decayed_counts``, of any length)."""
         known = np.zeros(self.size)
         known[: len(counts)] = counts[: len(known)]
-        self.recency = recency_scores(known)
-        return self
+        made = copy.copy(self)
+        made.recency = recency_scores(known)
+        return made
 
     @property
     def size(self) -> int:
@@ -212,6 +217,12 @@ class Ranker:
         every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
         scores = query.users[:, :-1] @ every.T + query.users[:, -1:] * self.recency
         return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())
+
+
+def on_device(model: SequenceModel, device: torch.device) -> SequenceModel:
+    """A copy of a model for inference on a device; tensors that are there already are shared, not copied."""
+    tensors = {id(tensor): nn.Parameter(tensor.detach().to(device), False) for tensor in model.parameters()}
+    return copy.deepcopy(model, tensors | {id(tensor): tensor.to(device) for tensor in model.buffers()})
 
 
 def recency_scores(counts: np.ndarray) -> Tensor:

@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from headwater.clock import DAY
+from headwater.text import printable
+
 
 def esc(value: object) -> str:
     """Text as HTML shows it. Control characters become blanks, and no address of another host survives as one."""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return html.escape(text).replace("://", ":&#47;&#47;")
+    return html.escape(printable(str(value))).replace("://", ":&#47;&#47;")
 
 
 def whole(value: float | None) -> str:
@@ -37,7 +39,7 @@ def duration(seconds: float | None) -> str:
     """A length of time in the unit that reads best."""
     if seconds is None:
         return "–"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+    for size, unit in ((DAY, "d"), (3_600, "h"), (60, "min")):
         if abs(seconds) >= size:
             return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

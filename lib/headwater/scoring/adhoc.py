@@ -11,6 +11,7 @@ import pandas as pd
 from headwater.errors import UsageError
 from headwater.schemas import EVENT_TYPES, VERBS
 from headwater.scoring.scorer import Scorer
+from headwater.text import printable
 
 
 @dataclass(frozen=True)
@@ -101,4 +102,4 @@ def table(answer: Answer) -> str:
     if not answer.items:
         empty = "the rules of topn leave nothing to show" if answer.read else "none of these items is in the catalogue"
         lines.append(f"no list: {empty}")
-    return "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+    return "\n".join(printable(line) for line in lines)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from headwater.clock import DAY
 from headwater.scoring.newcomers import Newcomers
 from headwater.scoring.repeats import Intervals
 
@@ -75,7 +76,7 @@ class Catalogue:
         seen = self.first_seen[1:]
         if not len(seen):
             return np.zeros(1, dtype=bool)
-        since = max(seen.max() - 86_400 * days, seen.min() + 86_400)
+        since = max(seen.max() - DAY * days, seen.min() + DAY)
         return np.concatenate([[False], seen >= since])
 
 

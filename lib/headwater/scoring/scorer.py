@@ -39,14 +39,14 @@ from headwater.scoring.vectors import of_newcomers
 
 
 class Scorer:
-    """See above. Made once by each task; what is popular is told to the ranker. ``index``: a file to find candidates by
-    (``scoring.index``) instead of going through the whole catalogue."""
+    """See above. Made once by each task, with a ranker of its own. ``index``: a file to find candidates by (``scoring.index``)
+    instead of going through the whole catalogue."""
 
     def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
         self.topn, self.catalogue = topn, catalogue
-        ranker = ranker.on(torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu"))
         newcomers = of_newcomers(ranker, catalogue, topn.newcomers)
-        self.ranker = ranker.with_newcomers(newcomers).with_recency(catalogue.popular)
+        device = torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu")
+        self.ranker = ranker.on(device).with_newcomers(newcomers).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)
         allowed = torch.zeros(self.ranker.size, dtype=torch.bool)

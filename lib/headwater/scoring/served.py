@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ def to_users(
     from headwater.scoring.scorer import Scorer
 
     alone = topn.model_copy(update={"sections": ()})
-    scorer = Scorer(copy.copy(ranker), goods.catalogue(items, known, alone), alone)
+    scorer = Scorer(ranker, goods.catalogue(items, known, alone), alone)
     frame = _frame(users, histories)
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)

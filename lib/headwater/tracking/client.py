@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from headwater import local
 from headwater.config import Config
 from headwater.errors import HeadwaterError, TrackingError
+from headwater.text import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +74,7 @@ def asking(uri: str) -> Iterator[None]:
     except (HeadwaterError, KeyboardInterrupt):
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise TrackingError(f"MLflow at {without_password(uri)} failed: {without_password(first[:300])}") from error
 
 

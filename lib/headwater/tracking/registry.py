@@ -13,6 +13,8 @@ from headwater import local
 from headwater.config import Config
 from headwater.errors import ModelError
 from headwater.tracking.client import asking, connect
+from headwater.training import artifact
+from headwater.work import work_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,13 +79,11 @@ class Registry:
 
         The folder's name holds the run too: version 3 of another store is another model.
         """
-        from headwater.training import artifact
-
         known = self.version(version)
         folder = work_folder(self.config) / "models" / self.name / f"{version}-{str(known.run_id)[:8]}"
         if folder.is_dir():
             artifact.verify(folder)
-            folder.touch()  # in use, see prune
+            folder.touch()  # in use, see work.prune
             return folder
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
@@ -99,8 +99,6 @@ class Registry:
 
     def facts(self, version: int) -> dict[str, Any]:
         """What a version's training recorded: table versions, cuts, seed, code revision, item range."""
-        from headwater.training import artifact
-
         return artifact.facts(self.download(version))
 
     def history(self, version: int) -> dict[str, list[tuple[int, float]]]:
@@ -124,30 +122,3 @@ class Registry:
             shutil.copytree(source, into / "model")
         else:
             self.client.download_artifacts(str(version.run_id), "model", str(into))
-
-
-def work_folder(config: Config) -> Path:
-    """Where snapshots, checkpoints and fetched models live: ``paths.work``, or ``_work`` in a local warehouse."""
-    if config.paths.work:
-        return Path(config.paths.work).resolve()
-    warehouse = local.folder(config.paths.warehouse)
-    if warehouse is None:
-        raise ModelError("paths.warehouse is not a local folder; set paths.work to one that all machines share")
-    return warehouse / "_work"
-
-
-def prune(config: Config, before: float) -> int:
-    """Remove from the work folder what nobody has used since ``before`` (epoch seconds): versions that were fetched once, which
-    are fetched again when they are asked for, and what is left of trainings that were given up. Returns how many folders."""
-    if not config.paths.work and local.folder(config.paths.warehouse) is None:
-        return 0
-    work = work_folder(config)
-    folders = [path for path in (*work.glob("models/*/*"), *work.glob("training/*")) if path.is_dir()]
-    old = [folder for folder in folders if _last_used(folder) < before]
-    for folder in old:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(old)
-
-
-def _last_used(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))

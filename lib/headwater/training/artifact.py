@@ -27,6 +27,7 @@ from headwater.errors import ModelError
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
 from headwater.models.spec import ModelSpec
+from headwater.text import first_line
 from headwater.training.snapshot import digest
 
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
@@ -106,7 +107,7 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
         weights = load_file(folder / WEIGHTS)
         model = models.restore(ModelSpec(**stored["spec"]), weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ModelError(f"model {folder} cannot be opened: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"model {folder} cannot be opened: {first_line(error)}") from None
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")

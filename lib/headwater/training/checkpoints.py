@@ -7,8 +7,6 @@ that a resumed run needs to equal an uninterrupted one.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from headwater.errors import ModelError
+from headwater.local import write_atomically
 from headwater.training.snapshot import digest
 
 KEEP = 2
@@ -28,9 +27,9 @@ def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:05d}.safetensors"
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda file: save_file(content, file, {"state": json.dumps(state)}))
+    write_atomically(path, lambda file: save_file(content, file, {"state": json.dumps(state)}))
     recorded = digest(path)
-    write_whole(path.with_suffix(".sha256"), lambda file: file.write_text(recorded))
+    write_atomically(path.with_suffix(".sha256"), lambda file: file.write_text(recorded))
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEEP]:
         old.with_suffix(".sha256").unlink(missing_ok=True)
         old.unlink()
@@ -59,20 +58,6 @@ def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict
     if finished:
         raise ModelError(f"all checkpoints in {folder} are damaged; train without --resume")
     return None
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that it is there whole or not at all, even if power fails; ``write`` makes it under a name of its own."""
-    temporary = path.with_name(path.name + ".writing")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -17,9 +17,10 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.config import Config, Targets, Train
+from headwater.local import write_atomically
 from headwater.models import SequenceModel
 from headwater.models.spec import ModelSpec
-from headwater.training import artifact, checkpoints, initial, readers, snapshot, train
+from headwater.training import artifact, initial, readers, snapshot, train
 from headwater.training.validation import Cases
 
 
@@ -86,10 +87,12 @@ def learn(
     start, spec = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
     weights = folder / f"initial-{came_from}.safetensors"
     if not (task.resume and weights.exists()):
-        checkpoints.write_whole(weights, lambda path: artifact.write_weights(path, start))
+        write_atomically(weights, lambda path: artifact.write_weights(path, start))
     answers: list[dict[str, Any]] = []
     for name, stage in stages(config, epochs or Epochs(options.pretrain_epochs, options.epochs)).items():
-        planned = train.plan(data, spec, stage, folder / name, validation, weights, task.resume)
+        planned = train.plan(
+            data, spec, stage, folder / name, validation=validation, initial_weights=weights, resume=task.resume
+        )
         answers.append(train.run(planned, stage))
         weights = Path(answers[-1]["weights"])
     return Learned(spec, learned_from, data.manifest["sequences"], answers)

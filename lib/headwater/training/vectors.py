@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.random_projection import GaussianRandomProjection
 
 from headwater.errors import UsageError
+from headwater.text import first_line
 
 LENGTH = 64
 """Numbers that are kept of a vector: each costs a model as much as a word of a title."""
@@ -31,8 +32,9 @@ def read(items: DataFrame, path: str) -> DataFrame:
             raise UsageError(f"model.vectors: {path} has a vector of {kind.elementType.typeName()}, not of numbers")
         found = found.select(F.col("item_id").cast("string"), F.col("vector").cast("array<float>").alias("vector"))
     except AnalysisException as error:
-        told = str(error).splitlines()[0]
-        raise UsageError(f"model.vectors: {path} is no Parquet file of item_id and vector: {told}") from error
+        raise UsageError(
+            f"model.vectors: {path} is no Parquet file of item_id and vector: {first_line(error)}"
+        ) from error
     return items.select("item_id", "item_idx").join(found.where(F.col("vector").isNotNull()), "item_id")
 
 

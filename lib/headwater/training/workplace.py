@@ -7,25 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError
-from headwater.tracking.registry import work_folder
 from headwater.training import facts
+from headwater.work import lock_of, work_folder
 
 
 @contextmanager
 def held(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
     """The folder of ``inputs``, kept from any other training; models of different names work in different ones.
 
-    Raises HeadwaterError, at once, where another training is in it. The kernel frees the lock when its holder dies; its file
-    stays, as whoever removed it would let in two.
+    Raises HeadwaterError, at once, where another training is in it. The kernel frees the lock when its holder dies.
     """
     named = {**inputs, "processes": config.train.processes, "model_name": config.mlflow.model_name}
     folder = work_folder(config) / "training" / facts.fingerprint(named)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+    lock = lock_of(folder)
     try:
         lock.acquire()
     except Timeout:

@@ -1,0 +1,41 @@
+"""What leaves the work folder, and what never does."""
+
+import os
+from pathlib import Path
+
+from headwater.config import Config
+from headwater.training import workplace
+from headwater.work import prune, work_folder
+
+
+def a_config(tmp_path):
+    return Config(paths={"warehouse": str(tmp_path / "warehouse")})
+
+
+def an_old_folder(folder):
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/epoch-00001.safetensors").write_text("weights")
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (1_000, 1_000))
+    return folder
+
+
+def test_a_training_that_is_running_is_never_removed(tmp_path):
+    config = a_config(tmp_path)
+    with workplace.held(config, {"events_version": 3}) as folder:
+        an_old_folder(folder)
+        given_up = an_old_folder(folder.with_name("0123456789abcdef"))
+        assert prune(config, 2_000) == 1
+        assert (folder.exists(), given_up.exists()) == (True, False)
+    assert prune(config, 2_000) == 1
+    assert not folder.exists()
+
+
+def test_a_folder_whose_files_vanish_while_it_is_looked_at_is_in_use(tmp_path, monkeypatch):
+    config = a_config(tmp_path)
+    folder = an_old_folder(work_folder(config) / "models/headwater/3-0123abcd")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rglob", lambda self, _: [self / "checkpoints", self / "checkpoints/removed"])
+        assert prune(config, 2_000) == 0
+    assert folder.exists()
+    assert prune(config, 2_000) == 1
