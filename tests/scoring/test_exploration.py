@@ -21,8 +21,9 @@ def test_little_is_known_of_what_had_few_events_and_the_newest_of_it_are_drawn_f
         first_seen=np.array([0, 5, 1, 3, 2, 4]) * DAY,
         names=np.array([""]),
     )
-    assert little_known(catalogue, Explore(events=5)).tolist() == [2, 3, 4]
-    assert little_known(catalogue, Explore(events=5, items=2)).tolist() == [3, 4]
+    assert [half.tolist() for half in little_known(catalogue, Explore(events=5))] == [[4], [2, 3]]
+    assert [half.tolist() for half in little_known(catalogue, Explore(events=5, items=2))] == [[4], [3]]
+    assert [half.tolist() for half in little_known(catalogue, Explore(events=1))] == [[4]]
 
 
 def test_what_is_drawn_from_has_room_in_all_of_its_categories():

@@ -227,6 +227,17 @@ def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
     assert Scorer(artifact.ranker(model), catalogue(), Topn(n=5)).lists(users([4, 5]))["propensity"].isna().all()
 
 
+def test_items_without_any_event_are_explored_as_often_as_those_with_a_few(model):
+    goods = catalogue()
+    unmet = np.arange(ITEMS + 1, ITEMS + 5)
+    goods.popular[unmet] = 0
+    scorer = Scorer(artifact.ranker(model), goods, Topn(n=5, explore={"share": 0.2, "events": 40}))
+    rows = scorer.lists(users(*([1 + k % 20, 2 + k % 20] for k in range(400))))
+    explored = rows[rows["strategy"] == "explore"]["item_idx"]
+    assert len(explored) == 400
+    assert explored.isin(unmet).mean() == pytest.approx(4 / 14, abs=0.08)  # all four, beside the ten best of the others
+
+
 def test_a_calibrated_list_follows_the_categories_of_the_history(model):
     def evens(history):
         topn = Topn(n=10, variety="calibrated", variety_weight=0.99)

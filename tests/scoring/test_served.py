@@ -19,6 +19,7 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     torch.manual_seed(1)
     ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
     goods = [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 7)]
+    goods.append(("i7", 7, None, "tea", None, None, True, NOW + timedelta(days=1)))  # of a later day: nobody was served it
     items = spark.createDataFrame(goods, schemas.ddl("items"))
     steps = [NOW - timedelta(days=1), NOW]
     rows = [
@@ -26,7 +27,7 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
         for user in ("b", "z")
     ]
     histories = spark.createDataFrame(rows, schemas.ddl("sequences"))
-    known = Lately(np.array([0.0, 1, 2, 3, 9, 5, 4]), NOW.timestamp())
+    known = Lately(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     topn = Topn(n=3, batch_users=2, strategies=[{"name": "cold", "when": {"max_events": 0}}])
     served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, topn)
     assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # what is popular

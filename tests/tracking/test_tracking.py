@@ -18,7 +18,7 @@ from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import CHALLENGER, CHAMPION
+from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.tracking.runs import redacted
 from headwater.training import artifact
 from headwater.work import prune, work_folder
@@ -189,6 +189,12 @@ def test_no_champion_says_which_job_to_run(store):
     config = a_config(store[0], model_name="another")
     with pytest.raises(ModelError, match=r"another has no champion yet; run jobs/train_model\.py first"):
         Registry(config).need_champion()
+    registry = Registry(a_config(store[0], model_name="champion removed"))
+    registry.client.create_registered_model(registry.name)
+    registry.client.create_model_version(registry.name, "nowhere")
+    registry.set_alias(PREVIOUS, 1)
+    with pytest.raises(ModelError, match=r"has no champion any more; run jobs/promote_model\.py --rollback"):
+        registry.need_champion()
 
 
 def test_measured_values_join_the_run_of_their_version(store):

@@ -10,20 +10,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from headwater.config import Explore
 from headwater.scoring.catalogue import Catalogue
 
 TO_DRAW_FROM = 20
-"""How many of the items that little is known of a user's lot is drawn from: those that fit them best."""
+"""How many of the items that little is known of a user's lot is drawn from: those that fit them best, half of them items
+without any event lately, which lose to all others by what a hybrid knows of these."""
 
 
-def little_known(catalogue: Catalogue, rule: Explore) -> np.ndarray:
+def little_known(catalogue: Catalogue, rule: Explore) -> list[Tensor]:
     """The items, ascending, that may be shown and had fewer than ``rule.events`` events lately: of these the
-    ``rule.items`` that came last, equals by index."""
+    ``rule.items`` that came last, equals by index. Those without any event are apart from the others; either is left out
+    where there is none.
+    """
     found = np.flatnonzero(catalogue.available & (catalogue.popular < rule.events))
     newest = np.argsort(-catalogue.first_seen[found], kind="stable")[: rule.items]
-    return np.sort(found[newest])
+    few = np.sort(found[newest])
+    met = catalogue.popular[few] > 0
+    return [torch.from_numpy(half) for half in (few[~met], few[met]) if len(half)]
 
 
 def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, most: int, given: int) -> np.ndarray:

@@ -55,7 +55,7 @@ class Scorer:
         self.width = max(group.variety.width(topn.n) for group in self.groups)
         self.categories = torch.from_numpy(catalogue.categories).long()
         self.little_known = {
-            place: self.candidates.some(torch.from_numpy(exploration.little_known(group.catalogue, rule)))
+            place: list(map(self.candidates.some, exploration.little_known(group.catalogue, rule)))
             for place, group in enumerate(self.groups)
             if (rule := group.topn.explore).share
         }
@@ -219,13 +219,14 @@ class Scorer:
     def _explore(self, frame: pd.DataFrame, asked: Asked, users: Users, member: np.ndarray) -> None:
         """Give the last places of full lists to items that little is known of, as the rules of a group say."""
         n = self.topn.n
-        for place, among in self.little_known.items():
+        for place, halves in self.little_known.items():
             items, scores = _by_user(frame, n), frame["score"].to_numpy().reshape(-1, n)
             some = np.flatnonzero((member == place) & (items > 0).all(axis=1))
-            if not len(some):
+            if not len(some) or not halves:
                 continue
             blocked = users.of(some).having_enough().having_seen(items[some]).blocked()
-            _, found = self.candidates.best(asked.of(torch.from_numpy(some)), blocked, exploration.TO_DRAW_FROM, among)
+            theirs, many = asked.of(torch.from_numpy(some)), exploration.TO_DRAW_FROM // len(halves)
+            found = torch.cat([self.candidates.best(theirs, blocked, many, half)[1] for half in halves], dim=1)
             seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
             rules, fit = self.groups[place].topn, found.numpy()
             if rules.max_per_category:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +35,14 @@ def to_users(
     users: np.ndarray, histories: DataFrame, items: DataFrame, known: Lately, ranker: Ranker, topn: Topn
 ) -> Served:
     """What ``users`` (ids) would have been served when ``histories`` were their rows of ``sequences``, and ``known`` was
-    counted, from the present catalogue. Who has no row is served like anybody of whom nothing is known.
+    counted, from the items that had been seen by then. Who has no row is served like anybody of whom nothing is known.
     """
     from headwater.scoring.scorer import Scorer
 
     alone = topn.model_copy(update={"sections": ()})
-    scorer = Scorer(ranker, goods.catalogue(items, known, alone), alone)
+    catalogue = goods.catalogue(items, known, alone)
+    there = replace(catalogue, available=catalogue.available & (catalogue.first_seen <= known.until))
+    scorer = Scorer(ranker, there, alone)
     frame = _frame(users, histories)
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)

@@ -46,6 +46,8 @@ class Registry:
     def need(self, alias: str) -> int:
         """The same; raises ModelError where there is none yet."""
         version = self.alias(alias)
+        if version is None and alias == CHAMPION and self.alias(PREVIOUS) is not None:
+            raise ModelError(f"model {self.name} has no champion any more; run jobs/promote_model.py --rollback")
         if version is None:
             raise ModelError(f"model {self.name} has no {alias} yet; run jobs/train_model.py first")
         return version
