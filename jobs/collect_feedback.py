@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import typer
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from headwater import feedback, job
 from headwater.feedback.attribution import filter_actions
@@ -56,14 +55,12 @@ def collect(j: Job) -> dict[str, int | str]:
 
 def new_events(j: Job, after: int | None, until: int) -> DataFrame:
     """Events of the versions after one until another; all of them on the first run, or where the feed was vacuumed."""
-    whole = j.warehouse.read("events", until)
-    if after is None:
-        return whole
-    feed = j.warehouse.changes("events", after, until)
-    if still_there(feed.count) is None:
+    if after is not None:
+        new = j.warehouse.inserted("events", after, until)
+        if still_there(new.count) is not None:
+            return new
         j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
-        return whole
-    return feed.where(F.col("_change_type") == "insert").select(whole.columns)
+    return j.warehouse.read("events", until)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import typer
-from pyspark.sql import functions as F
 
 from headwater import job, privacy
 from headwater.config import Config
@@ -78,7 +77,7 @@ def champion(config: Config) -> tuple[int, Ranker]:
 def stored(j: Job, user: str) -> pd.DataFrame:
     """A stored sequence as a user for the scorer."""
     pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
-    row = lists.histories(j.warehouse.read("sequences").where(F.col("user_id") == pseudonym)).toPandas()
+    row = lists.history_of(j.warehouse.read("sequences"), pseudonym)
     if row.empty:
         raise HeadwaterError(f"user {user!r} has no sequence")
     return row

@@ -18,6 +18,14 @@ def test_a_word_that_names_no_event_is_named():
         adhoc.parse("a")
 
 
+def test_an_id_with_a_blank_is_quoted():
+    assert adhoc.parse(""" view:"BANK CHARGES"  click:it's purchase:#1 """) == [
+        ("view", "BANK CHARGES"), ("click", "it's"), ("purchase", "#1")
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="is not closed"):
+        adhoc.parse('view:"BANK')
+
+
 def test_a_typed_history_is_a_user_without_what_the_catalogue_lacks():
     user = adhoc.row([("view", "c"), ("click", "x"), ("view", "a"), ("view", "c")], CATALOG, 5.0)
     assert user.iloc[0].to_dict() == {

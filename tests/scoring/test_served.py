@@ -19,7 +19,9 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     torch.manual_seed(1)
     ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
     goods = [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 7)]
-    goods.append(("i7", 7, None, "tea", None, None, True, NOW + timedelta(days=1)))  # of a later day: nobody was served it
+    goods.append(
+        ("i7", 7, None, "tea", None, None, True, NOW + timedelta(days=1))
+    )  # of a later day: nobody was served it
     items = spark.createDataFrame(goods, schemas.ddl("items"))
     steps = [NOW - timedelta(days=1), NOW]
     rows = [

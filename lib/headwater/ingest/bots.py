@@ -5,8 +5,6 @@ Only browsing counts for behaviour. A basket of purchases at one instant, or an 
 
 from __future__ import annotations
 
-import re
-
 import crawleruseragents
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -16,13 +14,7 @@ BROWSING = ("view", "search", "click", "impression")
 
 def crawlers(agents: list[str]) -> list[str]:
     """The agents that crawler-user-agents knows as crawlers. A *Cubot* is a telephone."""
-    patterns = _patterns()
-    return [agent for agent in agents if agent and any(pattern.search(agent) for pattern in patterns)]
-
-
-def _patterns() -> list[re.Pattern[str]]:
-    single = [entry["pattern"] for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA]
-    return [re.compile("|".join(single[i : i + 100])) for i in range(0, len(single), 100)]
+    return [agent for agent in agents if agent and crawleruseragents.is_crawler(agent)]
 
 
 def behaviour(events: DataFrame, events_per_minute: int, regular_events: int) -> DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headwater import schemas, sequences
+from headwater import sequences
 from headwater.in_hand import FEW, held
 from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
@@ -52,8 +52,7 @@ def build(j: Job) -> dict[str, int]:
 
 def new_steps(j: Job, items: DataFrame, after: int, until: int, few: bool) -> tuple[DataFrame, int] | None:
     """The steps of events that came in the versions after one, and how many; None where that is not known."""
-    feed = j.warehouse.changes("events", after, until).where(F.col("_change_type") == "insert")
-    steps = sequences.filter_steps(feed.select(schemas.columns("events")), items)
+    steps = sequences.filter_steps(j.warehouse.inserted("events", after, until), items)
     found = still_there(lambda: held(steps) if few else counted(steps))
     if found is None:
         j.log.warning("the change feed of events cannot be read; all are taken", after=after, until=until)

@@ -27,6 +27,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from headwater import clock
 from headwater.errors import BrokerError, Terminated
 from headwater.job import Job
 from headwater.nearline.events import COUNTS, TABLES, Intake
@@ -89,14 +90,13 @@ def take_round(j: Job, intake: Intake, shelf: Shelf) -> tuple[Counter[str], int]
     Sequences and lists are looked after also where ingest found nothing: a killed round, or another process, may have
     left something to do, and a look at their notes costs little.
     """
-    begun = j.beside(j.name).now
+    begun = clock.now()
     counts, waiting = intake.take_new(j.beside("ingest_events"))
     built = build(j.beside("build_sequences"))
     scored = score(j.beside("score_topn"), "nearline", shelf)
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
     if counts["batches"] or counts["users_scored"]:
-        ended = j.beside(j.name).now
-        seconds = round((ended - begun).total_seconds(), 2)
+        seconds = round((clock.now() - begun).total_seconds(), 2)
         j.log.info("round done", seconds=seconds, messages_waiting=waiting, model_version=scored["model_version"],
                    rows_events=counts["rows_events"], users_scored=counts["users_scored"])  # fmt: skip
     return counts, waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,24 @@ class Answer:
 
 
 def parse(history: str) -> list[tuple[str, str]]:
-    """``"view:A click:B"`` as (event type, item id) pairs; raises UsageError naming the word that is none."""
+    """``"view:A click:B"`` as (event type, item id) pairs, an id with a blank in double quotes (``view:"A B"``). Raises
+    UsageError naming the word that is none."""
     events = []
-    for word in history.split():
+    for word in _words(history):
         kind, colon, item = word.partition(":")
         if not colon or not item or kind not in VERBS:
             raise UsageError(f"--history: {word!r} is not TYPE:ITEM with a type of {', '.join(VERBS)}")
         events.append((kind, item))
     return events
+
+
+def _words(text: str) -> list[str]:
+    reader = shlex.shlex(text, posix=True, punctuation_chars="")
+    reader.whitespace_split, reader.quotes, reader.escape, reader.commenters = True, '"', "", ""
+    try:
+        return list(reader)
+    except ValueError:
+        raise UsageError(f'--history: a " in {text!r} is not closed') from None
 
 
 def events(user: pd.DataFrame, catalog: pd.DataFrame) -> list[tuple[str, str]]:

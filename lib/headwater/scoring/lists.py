@@ -102,6 +102,11 @@ def histories(sequences: DataFrame, *further: Column) -> DataFrame:
     return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items", *further)
 
 
+def history_of(sequences: DataFrame, user: str) -> pd.DataFrame:
+    """One user's row, as the scorer takes it; empty where there is none."""
+    return histories(sequences.where(F.col("user_id") == user)).toPandas()
+
+
 def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> pa.RecordBatch:
     """Places (``Scorer.lists``) as rows of ``LISTS``, with the ``history_time`` of each of the ``users``."""
     who, section = places["user_id"].to_numpy(), places["section"].to_numpy()

@@ -266,6 +266,10 @@ class Warehouse:
         frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
 
+    def inserted(self, table: str, after: int, until: int) -> DataFrame:
+        """The rows that came into a table in the versions ``after + 1 … until``, by its change feed."""
+        return self.changes(table, after, until).where("_change_type = 'insert'").select(schemas.columns(table))
+
     @contextmanager
     def locked(self, *tables: str) -> Iterator[None]:
         """Hold the write locks of some tables; those that this process holds already are not asked for again."""
