@@ -27,7 +27,7 @@ from headwater.device import on_gpu
 from headwater.models.ranker import Query, Ranker
 from headwater.models.variety import Mix
 from headwater.scoring import exploration, groups, repeats, taste
-from headwater.scoring.candidates import Asked, Candidates
+from headwater.scoring.candidates import CandidateQuery, Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import left_out
 from headwater.scoring.ladder import LATELY, Row
@@ -123,7 +123,7 @@ class Scorer:
         share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
         return replace(query, users=torch.cat([query.users[:, :-1], query.users[:, -1:] * share.unsqueeze(1)], dim=1))
 
-    def _picked(self, asked: Asked, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
+    def _picked(self, asked: CandidateQuery, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
         """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
         n = self.topn.n
         scores, items = self._best(asked, users)
@@ -139,7 +139,7 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _best(self, asked: Asked, users: Users) -> tuple[Tensor, Tensor]:
+    def _best(self, asked: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
         """The candidates of each user: scores and items ``[users, width]``, with ``topn.max_repeats`` no more than so many
         that the user had before."""
         scores, items = self.candidates.best(asked, users.blocked(), self.width)
@@ -216,7 +216,7 @@ class Scorer:
             {name: [row[k] for row in rows] for k, name in enumerate(Row._fields)},
         )
 
-    def _explore(self, frame: pd.DataFrame, asked: Asked, users: Users, member: np.ndarray) -> None:
+    def _explore(self, frame: pd.DataFrame, asked: CandidateQuery, users: Users, member: np.ndarray) -> None:
         """Give the last places of full lists to items that little is known of, as the rules of a group say."""
         n = self.topn.n
         for place, among in self.little_known.items():

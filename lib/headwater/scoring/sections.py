@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from headwater.config import FurtherList
 from headwater.models.ranker import Ranker
-from headwater.scoring.candidates import Among, cells
+from headwater.scoring.candidates import ExactIndex, cells
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.users import Users
 
@@ -36,9 +36,9 @@ class Sections:
             days = {kind.days for kind in further if kind.kind == "new"}
             self.fresh = {span: self._among(catalogue.available & catalogue.fresh(span)) for span in days}
 
-    def _among(self, shown: np.ndarray) -> Among:
+    def _among(self, shown: np.ndarray) -> ExactIndex:
         rows = torch.from_numpy(np.flatnonzero(shown))
-        return Among(len(self.vectors), rows, self.vectors[rows])
+        return ExactIndex(len(self.vectors), rows, self.vectors[rows])
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
         """The sections of users who have their Top-N behind them (``users.seen``), each as ``Scorer.lists`` has them."""
