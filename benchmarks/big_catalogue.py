@@ -103,9 +103,10 @@ def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, a
         )
 
     torch.manual_seed(SEED)
-    model, group, counts = build(SPEC), Group.of_one(torch.device("cpu")), torch.zeros(ITEMS + 1)
+    model, group = build(SPEC), Group.of_one(torch.device("cpu"))
+    data = loop.Data(batches, torch.zeros(ITEMS + 1), judge)
     with tempfile.TemporaryDirectory() as folder:
-        loop.fit(model, model, batches, judge, settings, group, Path(folder), False, counts, tell)
+        loop.fit(model, data, settings, group, Path(folder), after_checkpoint=tell)
 
 
 def histories() -> np.ndarray:

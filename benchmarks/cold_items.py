@@ -78,8 +78,8 @@ def main(
     history, targets = cold_cases(sequences, warm)
     print(f"{warm:,} warm items, {n_items - warm:,} cold ones in {len(targets):,} events")
     print(f"{'':<42}chance: whole catalogue {K / n_items:.4f}, cold alone {K / (n_items - warm):.4f}")
-    cold = Asked(states(ranker, history), targets)
-    usual = Asked(states(ranker, held.items), np.concatenate(held.targets))
+    cold = StatesAndTargets(states(ranker, history), targets)
+    usual = StatesAndTargets(states(ranker, held.items), np.concatenate(held.targets))
     for name, made in placed_by(ranker, described, warm, attributed=vectors is None).items():
         for length in LENGTHS:
             long = stretched(made, ranker, length)
@@ -87,7 +87,7 @@ def main(
 
 
 @dataclass(frozen=True)
-class Asked:
+class StatesAndTargets:
     """States of users ``[cases, dim]`` and the item that each took next."""
 
     users: Tensor
@@ -154,7 +154,7 @@ def cut_at(matrix: sparse.csr_matrix, count: int) -> np.ndarray:
     return np.array([np.partition(row, -count)[-count] if len(row) > count else 0.0 for row in rows])
 
 
-def show(name: str, cold: Asked, usual: Asked, own: Tensor, vectors: Tensor) -> None:
+def show(name: str, cold: StatesAndTargets, usual: StatesAndTargets, own: Tensor, vectors: Tensor) -> None:
     """HR@10 of cold targets among all items and among the cold ones, and of usual targets beside cold rivals or without."""
     warm = len(own)
     mine = (cold.users * vectors[cold.targets - warm - 1]).sum(1, keepdim=True)

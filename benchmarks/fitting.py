@@ -108,19 +108,15 @@ def fit_from(
     """The same from given weights on."""
     model, n_items = built(start).to(DEVICE), start[1].n_items
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
+    data = loop.Data(
+        batches=lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
+        target_counts=counts,
+        validate=None if cases is None else lambda ema_model: judge(ema_model, cases),
+    )
     steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
+    settings = Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps)
     with tempfile.TemporaryDirectory() as folder:
-        fitted = loop.fit(
-            model,
-            model,
-            lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
-            None if cases is None else lambda judged: judge(judged, cases),
-            Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps),
-            Group.of_one(DEVICE),
-            Path(folder),
-            False,
-            counts,
-        )
+        fitted = loop.fit(model, data, settings, Group.of_one(DEVICE), Path(folder))
     model.load_state_dict(fitted.weights)
     return model.cpu().eval(), fitted.best_epoch
 

@@ -156,11 +156,11 @@ def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
     settings, group = Settings.of(config.train, ITEMS, steps=0), Group.of_one(DEVICE)
     optimizer = optimizers.Optimizer(model, settings, group)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, ITEMS))
+    data = loop.Data(lambda epoch: readers.epoch([""], lambda _: batch, rows, 1, epoch), counts)
     for epoch in (1, 2):
         wait()
         begun = time.perf_counter()
-        each = readers.epoch([""], lambda _: batch, rows, 1, epoch)
-        loop.run_epoch(model, optimizer, each, settings, group, epoch, counts)
+        loop.run_epoch(model, optimizer, data, epoch)
         wait()
         taken = time.perf_counter() - begun
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""

@@ -22,7 +22,7 @@ from options import start
 from torch import Tensor
 
 from headwater.scoring import index
-from headwater.scoring.candidates import Among
+from headwater.scoring.candidates import ExactIndex
 
 T = TypeVar("T")
 DIM, N, SEEN, CLUSTERS = 64, 40, 20, 1_000
@@ -47,9 +47,9 @@ def main(
             made = time.process_time() - begun
             torch.set_num_threads(1)
             rows = torch.arange(count)
-            ways: dict[str, Among | index.Near] = {
-                "exact": Among(count, rows, matrix),
-                "index": index.Near(path, count, rows, matrix.__getitem__),
+            ways: dict[str, ExactIndex | index.FaissIndex] = {
+                "exact": ExactIndex(count, rows, matrix),
+                "index": index.FaissIndex(path, count, rows, matrix.__getitem__),
             }
             seconds = dict.fromkeys(ways, float("inf"))
             lists: dict[str, Tensor] = {}

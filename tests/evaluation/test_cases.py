@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
 from headwater.evaluation.protocol import untouched
-from headwater.evaluation.ranking import NEVER, rank
+from headwater.evaluation.ranking import UNRANKED, rank
 from headwater.models.variety import Variety
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ def held(targets, seen=()):
 def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items():
     scores = torch.tensor([[9.0, 5.0, 3.0, 3.0, 1.0]])
     ranking = rank(lambda items, types: scores, held([2, 9]), 3)
-    assert ranking.ranks[0].tolist() == [3, NEVER]
+    assert ranking.ranks[0].tolist() == [3, UNRANKED]
     assert ranking.lists.tolist() == [[1, 2, 3]]
     ranking = rank(lambda items, types: scores, held([4], seen=[1, 2]), 4)
     assert ranking.ranks[0].tolist() == [2]
@@ -146,14 +146,14 @@ def test_a_user_with_very_many_targets_costs_no_more_memory_than_the_catalogue()
 def test_ties_go_against_us_where_lists_are_picked_for_variety_too(better):
     unit = torch.nn.functional.normalize(torch.arange(51.0 * 3).reshape(51, 3).cos(), dim=1)
     scores = torch.tensor([[0.0, *[2.0] * better, *[1.0] * (50 - better)]])
-    ranking = rank(lambda items, types: scores, held([better + 1]), 10, Variety("mmr", 0.35, 40), unit)
+    ranking = rank(lambda items, types: scores, held([better + 1]), 10, variety=Variety("mmr", 0.35, 40), unit=unit)
     assert ranking.ranks[0].tolist() == [50]
 
 
 def test_a_model_whose_scores_are_not_numbers_never_hits():
     """A comparison with NaN is false, so counting would rank such a target before the first place."""
     ranking = rank(lambda items, types: torch.full((1, 5), torch.nan), held([2]), 3)
-    assert ranking.ranks[0].tolist() == [NEVER]
+    assert ranking.ranks[0].tolist() == [UNRANKED]
     assert ranking.lists.tolist() == [[0, 0, 0]]
     ranking = rank(lambda items, types: torch.tensor([[0.0, 1.0, -torch.inf, 2.0, 3.0]]), held([2]), 3)
-    assert ranking.ranks[0].tolist() == [NEVER]
+    assert ranking.ranks[0].tolist() == [UNRANKED]

@@ -28,7 +28,7 @@ def scores(items, types):
 
 
 def test_every_group_has_its_own_metrics_of_lists_beside_those_of_users():
-    found = measure.measure(scores, held(0, 5, 50), [2], COUNTS, torch.eye(5))
+    found = measure.measure(scores, held(0, 5, 50), [2], COUNTS, unit=torch.eye(5))
     rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)
     column = list(TABLES["model_metrics"]).index
     values = {(row[column("segment")], row[column("metric")]): row[column("value")] for row in rows}
@@ -47,7 +47,7 @@ def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for
     people = held(0, 5, 50, 5)
     lists = np.array([[4, 1, 0], [2, 1, 3], [1, 2, 0], [1, 2, 3]])
     group = np.array(["cold", "", "cold", ""], dtype=object)
-    found = measure.measure_lists(lists, people, [2, 3, 9], COUNTS, np.eye(5), group)
+    found = measure.measure_lists(lists, people, [2, 3, 9], COUNTS, unit=np.eye(5), group=group)
     assert {k for _, k in found.per_user} == {2, 3}
     assert found.per_user["mrr", 3].tolist() == [1 / 2, 1, 0, 0]
     assert found.segments["group cold"].tolist() == [True, False, True, False]
@@ -60,7 +60,7 @@ def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for
 def test_a_group_of_a_segments_name_leaves_that_segment_as_it_is():
     people, lists = held(5, 5, 50), np.array([[1], [4], [3]])
     group = np.array(["", "light", "light"], dtype=object)
-    found = measure.measure_lists(lists, people, [1], COUNTS, np.eye(5), group)
+    found = measure.measure_lists(lists, people, [1], COUNTS, unit=np.eye(5), group=group)
     rows = measure.rows(found, 3, "m", 3, "temporal", "test", NOW)
     hits = {row[4]: (row[7], row[8]) for row in rows if row[5] == "hit_rate"}
     assert hits == {"all": (2 / 3, 3), "light": (1 / 2, 2), "heavy": (1.0, 1), "group light": (1 / 2, 2)}

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from headwater.evaluation import metrics
-from headwater.evaluation.ranking import NEVER
+from headwater.evaluation.ranking import UNRANKED
 
-RANKS = [np.array([1, 4]), np.array([3]), np.array([11]), np.array([NEVER]), np.array([2, 3, NEVER])]
+RANKS = [np.array([1, 4]), np.array([3]), np.array([11]), np.array([UNRANKED]), np.array([2, 3, UNRANKED])]
 
 
 def test_hit_rate_is_one_where_any_target_stands_in_the_list():
@@ -52,7 +52,7 @@ def test_they_agree_with_rectools_for_one_target_and_for_many():
     )
     acted = pd.DataFrame({Columns.User: np.repeat(np.arange(users), k), Columns.Item: np.concatenate(targets)})
     ranks = [
-        np.sort([int(np.flatnonzero(row == item)[0]) + 1 if item in row else NEVER for item in target])
+        np.sort([int(np.flatnonzero(row == item)[0]) + 1 if item in row else UNRANKED for item in target])
         for row, target in zip(lists, targets, strict=True)
     ]
     assert metrics.hit_rate(ranks, k).mean() == pytest.approx(HitRate(k=k).calc(shown, acted))

@@ -111,7 +111,10 @@ def test_negatives_come_as_often_as_their_source_says():
 
     def shares(source):
         got = negatives.draw(
-            Loss(kind="bpr", negatives=20_000, source=source), targets, negatives.Chances(counts), generator
+            Loss(kind="bpr", negatives=20_000, source=source),
+            targets,
+            negatives.SamplingDistribution(counts),
+            generator,
         )
         return torch.bincount(got.items, minlength=7) / 20_000, got
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.models import ModelSpec, build, ease
+from headwater.models import ENCODERS, ModelSpec, build, ease
 from headwater.models.ranker import Ranker, blended, recency_scores
 from headwater.models.transitions import count
 from headwater.scoring.candidates import Candidates
@@ -27,10 +27,13 @@ def ranker(hybrid):
     return made.with_recency(COUNTS)
 
 
-def test_a_ranker_for_another_device_leaves_the_encoder_of_the_first_where_it_is():
-    made = ranker(hybrid=False)
-    moved = made.on(torch.device("meta"))
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_ranker_for_another_device_leaves_the_encoder_of_the_first_where_it_is(kind):
+    made = Ranker(build(ModelSpec(kind, 9, max_length=4, dim=8, layers=2, feature_buckets=3, feature_cells=5)), {})
+    moved, near = made.on(torch.device("meta")), made.on(torch.device("cpu"))
     assert (made.device.type, moved.device.type) == ("cpu", "meta")
+    assert {tensor.device.type for tensor in moved.model.state_dict().values()} == {"meta"}
+    assert torch.equal(made.scores(*histories(made)), near.scores(*histories(near)))
 
 
 @pytest.mark.parametrize("hybrid", [True, False])

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from headwater.scoring import index
-from headwater.scoring.candidates import Among
-from headwater.scoring.index import Near
+from headwater.scoring.candidates import ExactIndex
+from headwater.scoring.index import FaissIndex
 from headwater.scoring.indexed import pays, recall
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def both(folder, rows, size=800, users=30):
     every = torch.randn(size, 9, generator=draws)
     index.write(every[rows], folder / "index")
     wanted = torch.randn(users, 9, generator=draws)
-    return Among(size, rows, every[rows]), Near(folder / "index", size, rows, every.__getitem__), wanted
+    return ExactIndex(size, rows, every[rows]), FaissIndex(folder / "index", size, rows, every.__getitem__), wanted
 
 
 def agree(exact, near, *asked):

@@ -10,7 +10,7 @@ import torch.distributed as distributed
 from headwater.config import Loss
 from headwater.models import ModelSpec, build
 from headwater.training import loop, optimizers, worker
-from headwater.training.averages import Average
+from headwater.training.averages import ExponentialAverage
 from headwater.training.settings import Group, Settings
 
 ITEMS = 12
@@ -47,8 +47,8 @@ def fitted(folder, settings, batches=None, model=None, resume=False, after=lambd
         torch.manual_seed(1)
         model = build(SPEC)
     batches = batches or [batch(32), batch(16)]
-    counts = torch.ones(ITEMS + 1)
-    return loop.fit(model, model, lambda _: batches, None, settings, Group.of_one(CPU), folder, resume, counts, after)
+    data = loop.Data(lambda _: batches, torch.ones(ITEMS + 1))
+    return loop.fit(model, data, settings, Group.of_one(CPU), folder, resume=resume, after_checkpoint=after)
 
 
 def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
@@ -89,7 +89,7 @@ def test_steps_that_read_every_item_are_those_of_the_whole_table(tmp_path, optio
 
 
 def test_the_first_step_is_that_of_the_whole_table_whatever_it_reads(tmp_path):
-    """AdamW moves no row without slope or memory, so the two differ from the second step on."""
+    """AdamW moves no row without gradient or memory, so the two differ from the second step on."""
     few = [batch(items=9)]
     settings = replace(SETTINGS, epochs=1, loss=Loss(kind="bpr", negatives=3, source="batch"))
     rows = fitted(tmp_path / "rows", settings, few)
@@ -130,7 +130,7 @@ def test_the_average_of_rows_that_stand_still_is_caught_up_with():
     """A table of three rows, of which each step moves one or two: the same as averaging all of it at each step."""
     torch.manual_seed(1)
     model = build(SPEC)
-    lazy, plain = Average(model, 0.8, sparse_items=True), Average(model, 0.8, sparse_items=False)
+    lazy, plain = ExponentialAverage(model, 0.8, sparse_items=True), ExponentialAverage(model, 0.8, sparse_items=False)
     for step in range(6):
         rows = torch.tensor([[1, 2], [2, 3], [2, 4], [5, 2], [1, 5], [4, 5]][step])
         lazy.before_step(rows)
@@ -171,9 +171,11 @@ def train_a_rank(rank, folder, settings):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(1)
     model = build(SPEC)
-    wrapped, group = worker.spread(model, settings, rank, 2, CPU)
+    wrapped, group = worker.wrap_ddp(model, settings, rank, 2, CPU)
     half = {name: values[rank::2] for name, values in batch(47, items=2).items()}
-    loop.fit(model, wrapped, lambda _: [half], None, settings, group, folder / "run", False, torch.ones(ITEMS + 1))
+    loop.fit(
+        model, loop.Data(lambda _: [half], torch.ones(ITEMS + 1)), settings, group, folder / "run", wrapped=wrapped
+    )
     torch.save(model.state_dict(), folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

@@ -70,7 +70,7 @@ def fitted(tmp_path, **options):
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
     group = Group.of_one(torch.device("cpu"))
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    return loop.fit(model, model, lambda _: [batch], None, settings, group, folder, False, torch.zeros(13)).weights
+    return loop.fit(model, loop.Data(lambda _: [batch], torch.zeros(13)), settings, group, folder).weights
 
 
 def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):

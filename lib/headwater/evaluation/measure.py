@@ -15,7 +15,7 @@ from headwater.evaluation.ranking import AS_RANKED, SCORES, USERS, Scores, place
 from headwater.models.variety import Variety
 
 BESIDE = 0
-"""``model_version`` of the baselines' rows."""
+"""The ``model_version`` of rows of baselines."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Measured:
 
     @property
     def overall(self) -> dict[tuple[str, int], float]:
-        """The numbers for the lists of everybody."""
+        """The numbers for the lists of all users."""
         return self.of_lists["all"]
 
     def mean(self, metric: str, k: int) -> float:
@@ -41,12 +41,13 @@ def measure(
     held: HeldOut,
     ks: list[int],
     counts: np.ndarray,
+    *,
     unit: Tensor | None = None,
     variety: Variety = AS_RANKED,
 ) -> Measured:
-    """Rank and measure. ``counts`` ``[items + 1]`` are events before the cut; ``unit`` ``[items + 1, dim]``, item vectors
-    of length 1, give diversity, and ``variety`` picks by them."""
-    ranking = rank(scores, held, max(ks), variety, unit, max(1, min(USERS, SCORES // len(counts))))
+    """Rank and measure. ``counts`` ``[items + 1]``: events before the cut; ``unit`` ``[items + 1, dim]``: item vectors of
+    length 1, for the diversity of lists and for ``variety``, which re-ranks by them."""
+    ranking = rank(scores, held, max(ks), variety=variety, unit=unit, batch=max(1, min(USERS, SCORES // len(counts))))
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments())
     vectors = None if unit is None else unit.numpy()
@@ -59,12 +60,15 @@ def measure_lists(
     held: HeldOut,
     ks: list[int],
     counts: np.ndarray,
+    *,
     unit: np.ndarray,
     group: np.ndarray,
 ) -> Measured:
-    """Measure lists as they stand, int64 ``[users, n]``, at the lengths ``ks`` that are no longer, for all and for each
-    ``group`` of users, a name each and empty for none; its segment is called ``group NAME``, so that it is never one of
-    ``SEGMENTS``. A target that is not listed stands behind all that is."""
+    """Measure given lists, int64 ``[users, n]``, at those lengths ``ks`` that they have, for all users and for each group.
+
+    ``group``: the name of each user's group, empty for none. The segment of a group is called ``group NAME``, so that it is
+    never one of ``SEGMENTS``. A target that is not listed is ranked behind all listed items.
+    """
     ks = [k for k in ks if k <= lists.shape[1]]
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
     per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}

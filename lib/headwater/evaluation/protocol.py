@@ -118,7 +118,7 @@ class Evaluation:
 
     def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray) -> Measured:
         """Lists ``[users, n]`` as the users of a ``group`` each were served them."""
-        return measure_lists(lists, self.held, list(self.config.evaluate.k), self.counts, unit, group)
+        return measure_lists(lists, self.held, list(self.config.evaluate.k), self.counts, unit=unit, group=group)
 
     def _recent_counts(self) -> np.ndarray:
         newest = self.before.agg(F.max("event_time").alias("newest")).first()
@@ -128,7 +128,7 @@ class Evaluation:
         return baselines.event_counts(self.before, self.n_items, since)
 
     def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:
-        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit, variety)
+        return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit=unit, variety=variety)
 
 
 def untouched(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -16,17 +16,17 @@ Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
 """Histories (items and their ``models.context``; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
 
 AS_RANKED = Variety()
-"""Lists are the best items, nothing is picked."""
+"""Lists are the best items, without re-ranking for variety."""
 
-NEVER = np.iinfo(np.int64).max
+UNRANKED = np.iinfo(np.int64).max
 USERS, SCORES = 256, 1 << 24
 """Users that are ranked at once, and their scores of the whole catalogue, at most: 128 MiB in float64."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """``ranks``: for each user the ranks, from 1, of its targets (NEVER: the model does not know the item, or has no score for it);
-    ``lists``: the first ``width`` items, int64 ``[users, width]``, 0 where there are fewer."""
+    """``ranks``: for each user the ranks, from 1, of its targets, UNRANKED where the model does not know the item
+    or has no score for it; ``lists``: the first ``width`` items, int64 ``[users, width]``, 0 where there are fewer."""
 
     ranks: list[np.ndarray]
     lists: np.ndarray
@@ -36,14 +36,15 @@ def rank(
     scores: Scores,
     held: HeldOut,
     width: int,
+    *,
     variety: Variety = AS_RANKED,
     unit: Tensor | None = None,
     batch: int = USERS,
 ) -> Ranking:
-    """Rank seen items out, everything else in. Ties go against us: a target stands behind all others of its score.
+    """Rank all items that the user has not seen. Ties count against us: a target is ranked behind all other items of its score.
 
-    With a weight of ``variety`` lists are picked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
-    not in one stands behind it.
+    With a weight of ``variety`` lists are re-ranked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
+    not in the list is ranked behind it.
     """
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
@@ -55,13 +56,13 @@ def rank(
             seen = held.seen[user]
             rows[row, torch.from_numpy(seen[seen < rows.shape[1]])] = -torch.inf
             target = held.targets[user]
-            found = np.full(len(target), NEVER)
+            found = np.full(len(target), UNRANKED)
             known = target < rows.shape[1]
             place = torch.from_numpy(target[known])
             wanted = rows[row, place]
-            found[known] = _places(rows[row], wanted).masked_fill(wanted == -torch.inf, NEVER).numpy()
+            found[known] = _places(rows[row], wanted).masked_fill(wanted == -torch.inf, UNRANKED).numpy()
             ranks.append(np.sort(found))
-            if variety.weight:  # what is picked first of equals is not the target
+            if variety.weight:  # among equals the target is picked last
                 rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
         values, items = rows.topk(min(variety.width(width), rows.shape[1]), dim=1)
         if variety.weight:
@@ -75,9 +76,9 @@ def rank(
 
 
 def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Ranks of targets in one list of items, from 1, ascending; NEVER for those that it lacks."""
+    """Ranks of targets in one list of items, from 1, ascending; UNRANKED for those that it lacks."""
     places = {int(item): place for place, item in enumerate(listed, 1) if item}
-    return np.sort(np.array([places.get(int(item), NEVER) for item in targets], dtype=np.int64))
+    return np.sort(np.array([places.get(int(item), UNRANKED) for item in targets], dtype=np.int64))
 
 
 def _places(row: Tensor, wanted: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def _places(row: Tensor, wanted: Tensor) -> Tensor:
 def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Ranks of targets, given the ``ranks`` that they had before the list was picked."""
     found = places_in(listed, targets)
-    inside = found[found < NEVER]
+    inside = found[found < UNRANKED]
     beyond = np.maximum(ranks, len(listed) + 1)
-    # which target had which rank is no matter: those in the list take the best of them
+    # targets are interchangeable: those in the list replace the best ranks
     return np.sort(np.concatenate([inside, beyond[len(inside) :]]))

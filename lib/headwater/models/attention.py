@@ -10,8 +10,8 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Attention and a feed-forward, each behind a norm and around a shortcut.
 
-    ``feed_forward`` is the inner width in multiples of ``dim``. With ``reach`` each head learns how much a step counts by
-    how many steps it lies back (Raffel et al., T5, 2020, without their buckets), those beyond ``reach`` as the last one.
+    ``feed_forward`` is the inner width in multiples of ``dim``. With ``reach`` each head learns a bias for each distance between
+    steps (Raffel et al., T5, 2020, without their buckets); distances from ``reach`` on share the last one.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float, feed_forward: int = 4, reach: int = 0) -> None:
@@ -25,12 +25,12 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, steps: Tensor, allowed: Tensor) -> Tensor:
-        """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: who may look at whom."""
+        """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: which step may attend to which."""
         query, key, value = self._heads(self.project(self.before_attention(steps)))
         return self._with_seen(steps, query, key, value, self._mask(allowed))
 
     def newest(self, steps: Tensor, allowed: Tensor) -> Tensor:
-        """The newest state alone, ``[batch, 1, dim]``: the others are only looked at, which is a sixth of the work."""
+        """The newest state alone, ``[batch, 1, dim]``, for a sixth of the work: the other steps are only keys and values."""
         dim = steps.shape[2]
         weight, bias = self.project.weight, self.project.bias
         normed = self.before_attention(steps)
@@ -39,7 +39,7 @@ class Block(nn.Module):
         return self._with_seen(steps[:, -1:], query, key, value, self._mask(allowed)[:, :, -1:])
 
     def _mask(self, allowed: Tensor) -> Tensor:
-        """Who may look at whom and, by distance, how gladly: ``[batch, 1 or heads, seq, seq]``."""
+        """Which step may attend to which, or with ``reach`` the bias of each pair: ``[batch, 1 or heads, seq, seq]``."""
         if self.distance is None:
             return allowed
         place = torch.arange(allowed.shape[-1], device=allowed.device)
@@ -52,15 +52,15 @@ class Block(nn.Module):
         return projected.unflatten(2, (-1, self.heads, size)).permute(2, 0, 3, 1, 4).unbind()
 
     def _with_seen(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """The asking ``steps`` ``[batch, asking, dim]`` after attention and feed-forward."""
+        """The ``steps`` of the queries, ``[batch, queries, dim]``, after attention and feed-forward."""
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        steps = steps + self.drop(self.merge(seen.transpose(1, 2).flatten(2)))  # [batch, asking, dim]
+        steps = steps + self.drop(self.merge(seen.transpose(1, 2).flatten(2)))  # [batch, queries, dim]
         return steps + self.drop(self.feed(self.before_feed(steps)))
 
 
 def allowed_pairs(real: Tensor, causal: bool) -> Tensor:
-    """Bool ``[batch, 1, seq, seq]``: a step looks at real steps (not later ones if causal); padding at itself."""
+    """Bool ``[batch, 1, seq, seq]``: a step attends to real steps (no later ones if causal), padding to itself."""
     seq = real.shape[1]
     same = torch.eye(seq, dtype=torch.bool, device=real.device)
     allowed = real.unsqueeze(1).expand(-1, seq, -1)

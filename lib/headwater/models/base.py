@@ -1,9 +1,9 @@
 """What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
 
 Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; beside them, of the same shape, is what surrounds each
-event (``models.context``). The input of a step is the sum of its item's vector times ``input_scale``, of one for each part of
-its context and, where the encoder has absolute positions, of one for its place, counted back from the newest event, so that
-padding moves nothing.
+event (``models.context``). The input of a step is the sum of its item's vector times ``input_scale``, a vector for each part
+of its context and, where the encoder has absolute positions, a vector for its position. Positions are counted back from the
+newest event, so that they do not depend on padding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SequenceModel(nn.Module):
     extra_tokens = 0
     """Item indices above ``n_items`` that only the encoder uses (a mask)."""
     absolute = True
-    """Whether a step is told how far back from the newest it stands."""
+    """Whether the input of a step has a vector for its position, counted back from the newest event."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """BERT4Rec: a bidirectional transformer that fills in masked events (Sun et al., 2019).
 
-Training masks a share of the events and always the newest one in half of the sequences, which is what inference asks:
-there a mask stands after the newest event.
+Training masks a share of the events, and in half of the sequences also the newest one, as inference puts a mask behind the
+newest event.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Item vectors from which items occur near each other, for a training to start from instead of chance.
+"""Initial item vectors from co-occurrence, for a training to start from instead of random ones.
 
-The factors of a shifted, positive pointwise mutual information matrix (Levy and Goldberg, Neural Word Embedding as
-Implicit Matrix Factorization, 2014): what a model would spend its first dozens of epochs on, in seconds.
+They are the factors of a shifted, positive pointwise mutual information matrix (Levy and Goldberg, Neural Word Embedding as
+Implicit Matrix Factorization, 2014) and take seconds, where a model would need its first dozens of epochs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the catalogue says of items, as part of their vectors: an item is the sum of its own vector and its features'.
+"""Features of items from the catalogue: the vector of an item is the sum of its own vector and those of its features.
 
-Rare items lean on what they share with others, and an item without a single event has a vector all the same.
+Rare items gain from features that they share with others, and even an item without any event has a vector.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Losses over real positions only: what a state should say of the item that came next.
+"""Losses over real positions only, of a state's prediction of the next item.
 
-``softmax``: cross-entropy over the whole catalogue. It never holds more than ``TILE_LOGITS`` logits: a tile's gradient
-is taken while its logits are at hand (the same three products as without tiles). Rejected: letting autograd keep each
-tile's logits, which bounds nothing, and recomputing them, which costs a fourth product.
+``softmax``: cross-entropy over the whole catalogue. It never holds more than ``TILE_LOGITS`` logits: the gradient of a tile
+is computed while its logits are in memory (the same three products as without tiles). Rejected: letting autograd keep the
+logits of each tile, which bounds nothing, and recomputing them, which costs a fourth product.
 
-The others set the target against a few items that the whole batch shares (``models.negatives``), at ``negatives / items``
-of that price: ``sampled_softmax``, ``gbce`` and ``bpr``.
+``sampled_softmax``, ``gbce`` and ``bpr`` compare the target with a few negatives that the whole batch shares
+(``models.negatives``), at ``negatives / items`` of that cost.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Objective:
     generator: torch.Generator | None = None
 
     @cached_property
-    def chances(self) -> negatives.Chances:
-        return negatives.Chances(self.counts)
+    def distribution(self) -> negatives.SamplingDistribution:
+        return negatives.SamplingDistribution(self.counts)
 
     def __call__(self, states: Tensor, targets: Tensor, weights: Tensor, items: Items) -> tuple[Tensor, Tensor]:
         """Weighted sum of the losses and the sum of weights, so that ranks and batches add up exactly.
 
-        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``; what weighs
-        nothing is no target: it costs nothing, and no negative is drawn from it.
+        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``. A position
+        of weight 0 is no target: it costs nothing, and no negative is drawn from it.
         """
         counting = weights > 0
         if not counting.all():
@@ -65,7 +65,7 @@ class Objective:
         if self.loss.kind == "softmax":
             total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
             return total, weights.sum()
-        drawn = negatives.draw(self.loss, targets, self.chances, self.generator)
+        drawn = negatives.draw(self.loss, targets, self.distribution, self.generator)
         positive = (states * items.item_rows(targets)).sum(-1).float()  # [positions]
         negative = (states @ items.item_rows(drawn.items).T).float()  # [positions, negatives]
         hit = drawn.items == targets.unsqueeze(1)  # the target itself is no negative
@@ -78,8 +78,8 @@ def sampled_softmax(
 ) -> Tensor:
     """Softmax over the target and its negatives, ``[positions]``.
 
-    With ``loss.correction`` a negative stands for as many items as it is rarer than certain (logQ, Bengio and Senécal,
-    2003), which estimates the softmax over the whole catalogue; without it the softmax is of what was drawn.
+    With ``loss.correction`` each negative is weighted by the inverse of how often it is drawn (logQ, Bengio and Senécal, 2003),
+    which estimates the softmax over the whole catalogue; without it the softmax is over the drawn items.
     """
     if loss.correction:
         negative = negative - log_expected
@@ -130,14 +130,14 @@ class _TiledCrossEntropy(torch.autograd.Function):
             norm = logits.exp_().sum(dim=1, keepdim=True)
             total += (weight * (norm.log() - chosen)).sum()
             if learning:
-                slope = logits.mul_(weight / norm).scatter_add_(1, target, -weight).to(part.dtype)  # [tile, items]
-                to_states[start : start + tile] = slope @ items
-                to_items += slope.T @ part
+                gradient = logits.mul_(weight / norm).scatter_add_(1, target, -weight).to(part.dtype)  # [tile, items]
+                to_states[start : start + tile] = gradient @ items
+                to_items += gradient.T @ part
         ctx.save_for_backward(to_states, to_items)
         ctx.kind = items.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_states, to_items = ctx.saved_tensors
-        return to_states * slopes[0], (to_items * slopes[0]).to(ctx.kind), None, None
+        return to_states * gradients[0], (to_items * gradients[0]).to(ctx.kind), None, None

@@ -1,7 +1,7 @@
-"""Items that a sampled loss sets against the right one; drawn once a batch and shared by all of its positions.
+"""Negatives: the items that a sampled loss compares with the target, drawn once per batch and shared by all its positions.
 
-Three sources. ``uniform``: every item is as likely as another. ``popular``: as likely as it is a target in training.
-``batch``: targets of this very batch, which costs no look at the rest of the catalogue; nearly the same distribution.
+Three sources. ``uniform``: every item is equally likely. ``popular``: an item is as likely as it is a target in training.
+``batch``: the targets of the same batch, which needs no other part of the catalogue; nearly the distribution of ``popular``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 from headwater.config import Loss
 
 
-class Chances:
-    """How likely items are as negatives, worked out at the first draw, so that no other goes through the catalogue.
+class SamplingDistribution:
+    """How likely each item is as a negative; computed at the first draw, as later draws must not pass over the catalogue.
 
-    ``counts`` float32 ``[items + 1]`` says how often each item is a target in training; an item that never is counts as
-    half a target, so that it can be drawn at all.
+    ``counts`` float32 ``[items + 1]``: how often each item is a target in training. An item that is never a target counts
+    as half of one, so that it can be drawn at all.
     """
 
     def __init__(self, counts: Tensor) -> None:
@@ -48,21 +48,23 @@ class Negatives:
     log_expected: Tensor
 
 
-def draw(loss: Loss, targets: Tensor, chances: Chances, generator: torch.Generator | None) -> Negatives:
+def draw(
+    loss: Loss, targets: Tensor, distribution: SamplingDistribution, generator: torch.Generator | None
+) -> Negatives:
     """``loss.negatives`` items, with replacement.
 
-    ``targets`` int64 ``[positions]`` are those of the batch, on the device of ``chances``. Draws come from ``generator`` on
+    ``targets`` int64 ``[positions]`` are those of the batch, on the device of ``distribution``. Draws come from ``generator`` on
     the CPU, the same ones whatever the device.
     """
     n = loss.negatives
     if loss.source == "uniform":
-        items = torch.randint(1, chances.n_items + 1, (n,), generator=generator).to(targets.device)
-        return Negatives(items, torch.full((n,), n / chances.n_items, device=targets.device).log())
+        items = torch.randint(1, distribution.n_items + 1, (n,), generator=generator).to(targets.device)
+        return Negatives(items, torch.full((n,), n / distribution.n_items, device=targets.device).log())
     if loss.source == "popular":
-        places = torch.rand(n, dtype=torch.float64, generator=generator).to(targets.device) * chances.ends[-1]
-        items = torch.searchsorted(chances.ends, places, right=True).clamp(max=chances.n_items)
+        places = torch.rand(n, dtype=torch.float64, generator=generator).to(targets.device) * distribution.ends[-1]
+        items = torch.searchsorted(distribution.ends, places, right=True).clamp(max=distribution.n_items)
     elif len(targets):
         items = targets[torch.randint(len(targets), (n,), generator=generator).to(targets.device)]
     else:
         items = targets
-    return Negatives(items, chances.log_share[items] + math.log(n))
+    return Negatives(items, distribution.log_share[items] + math.log(n))

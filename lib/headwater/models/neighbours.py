@@ -1,7 +1,7 @@
-"""What goes with an item, as a sparse matrix, and how a history is read through it: the collaborative part of a hybrid.
+"""Item-to-item neighbours as a sparse matrix, and the scores that a history has by it: the collaborative part of a hybrid.
 
-Such a part adds a few cells to the product of user and item vectors, so that scoring a user costs one product and one
-sparse look-up, however it was learned (``models.transitions``, ``models.ease``).
+It adds a few cells to the product of user and item vectors, so that scoring a user costs one product and one sparse
+look-up, however the matrix was learned (``models.transitions``, ``models.ease``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 FAINT = 0.01
-"""A score that is hardly evidence: one of a hundred steps went there."""
+"""A score that is weak evidence: one transition of a hundred."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Neighbours:
     the order of items.
 
     The rows of a user's last ``window`` events are added up, the newest with weight 1, each older one times ``decay``.
-    However often an item comes, it weighs ``most`` at most.
+    The weights of an item that occurs several times add up to ``most`` at most.
     """
 
     matrix: sparse.csr_matrix
@@ -60,15 +60,14 @@ class Neighbours:
         return recent, np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
 
     def evidence(self, items: Tensor) -> sparse.csr_matrix:
-        """log(1 + score / ``FAINT``), what a hybrid adds to logits: zero where nothing goes with the history, or less."""
+        """log(1 + score / ``FAINT``), what a hybrid adds to logits: 0 where the score is 0 or below."""
         found = self.sparse_scores(items)
         found.data = _log_evidence(found.data)
         return found
 
     def traces(self, items: Tensor, wanted: Tensor) -> Tensor:
-        """What the rows of a history's last ``window`` + 1 events (fewer of a shorter one) say of a few ``wanted`` items, int64
-        ``[batch, n]``, items beyond the matrix included: ``[batch, events, n]``. One event more than counts, so that one may
-        be left out."""
+        """The cells of a few ``wanted`` items, int64 ``[batch, n]``, in the rows of a history's last ``window`` + 1 events:
+        ``[batch, events, n]``. One event more than counts, so that one may be left out; an item beyond the matrix has 0."""
         recent = items[:, -self.window - 1 :].numpy()
         user, event = recent.nonzero()
         columns = wanted.numpy()[user]  # [real events, n]
@@ -88,7 +87,11 @@ class Neighbours:
         return torch.from_numpy(_log_evidence(found.numpy()))
 
     def _cells(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Single cells of the matrix, by bisection of rows: scipy's own look-up goes through the whole matrix first."""
+        """Single cells of the matrix, by bisection of rows: scipy's own look-up goes through the whole matrix first.
+
+        In the row of each cell, all columns before ``low`` are smaller than the wanted one, and none from ``high`` on is. A
+        row of n cells is halved n.bit_length() times, then ``low`` is where the column is, or would be.
+        """
         start, indices, data = self.matrix.indptr, self.matrix.indices, self.matrix.data
         if not len(data):
             return np.zeros(len(rows), np.float32)
@@ -97,7 +100,7 @@ class Neighbours:
         for _ in range(int((high - low).max(initial=0)).bit_length()):
             middle = low + (high - low) // 2
             further = (low < high) & (indices[np.minimum(middle, last)] < columns)
-            high = np.where(further | (low == high), high, middle)
+            high = np.where(further, high, middle)
             low = np.where(further, middle + 1, low)
         place = np.minimum(low, last)
         return np.where((low < end) & (indices[place] == columns), data[place], np.float32(0))

@@ -26,7 +26,7 @@ ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
 """Histories that pass through the encoder at once, by device: more of them differ more in length, fewer cost more calls."""
 
 GATHERED_TOGETHER = 65_536
-"""Items whose vectors are copied or converted at once, so that no second whole copy stands beside the first."""
+"""Items whose vectors are copied or converted at once, so that there is never a second copy of all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Ranker:
     def __init__(
         self, model: SequenceModel, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None
     ) -> None:
-        """``neighbours``: of a hybrid, by the names that its ``blend`` weighs them by; none of a model that ranks alone."""
+        """``neighbours``: those of a hybrid, by their names in its ``blend``; None for a model that ranks alone."""
         self.model = model.eval()
         self.facts = facts
         self.neighbours = dict(neighbours or {})
@@ -162,10 +162,9 @@ class Ranker:
         return Query(users, Evidence(parts, items, self.size))
 
     def spreads(self, query: Query) -> Tensor:
-        """How far the model's scores of the catalogue lie apart for each user, ``[batch]``; 1 where it says nothing.
+        """The standard deviation of the model's scores over the catalogue for each user, ``[batch]``; 1 where it says nothing.
 
-        The spread of a row of products follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the
-        row itself is never needed.
+        It follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the scores themselves are never needed.
         """
         users = query.users[:, :-1].double()
         first, second = self._moments
@@ -183,7 +182,7 @@ class Ranker:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``; asked for where something is added."""
+        """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``."""
         dim = self.item_vectors.shape[1]
         first, second = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
         for part in self.item_vectors[1:].split(GATHERED_TOGETHER):
@@ -220,9 +219,11 @@ class Ranker:
 
 
 def on_device(model: SequenceModel, device: torch.device) -> SequenceModel:
-    """A copy of a model for inference on a device; tensors that are there already are shared, not copied."""
-    tensors = {id(tensor): nn.Parameter(tensor.detach().to(device), False) for tensor in model.parameters()}
-    return copy.deepcopy(model, tensors | {id(tensor): tensor.to(device) for tensor in model.buffers()})
+    """A copy of a model on a device; tensors that are there already are shared, not copied."""
+    moved: dict[int, Tensor] = {id(tensor): tensor.to(device) for tensor in model.buffers()}
+    for tensor in model.parameters():
+        moved[id(tensor)] = nn.Parameter(tensor.detach().to(device), tensor.requires_grad)
+    return copy.deepcopy(model, moved).to(device)  # a recurrent model also lays out its weights for the GPU
 
 
 def recency_scores(counts: np.ndarray) -> Tensor:

@@ -13,6 +13,6 @@ class SASRec(Transformer):
 
 
 class RelativeSASRec(Transformer):
-    """With relative positions: what a step makes of the past is the same wherever in a history it stands."""
+    """With relative positions: attention depends on the distance between events and not on their place in the history."""
 
     absolute = False

@@ -1,4 +1,4 @@
-"""What a model is made of: enough to build it again around stored weights."""
+"""The shape of a model: enough to build it again around stored weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 class ModelSpec:
     """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding.
 
-    ``input_scale``: what an item's vector is multiplied by as it goes into the encoder; ``input_dropout`` is that of what
-    goes in, ``dropout`` where it is None. ``feature_cells`` of its items ×
-    ``feature_buckets`` are not zero; without buckets it knows items by their events alone. ``context``: what of an event it
-    is told beside the item (``models.context``).
+    ``input_scale``: the factor of item vectors in the encoder's input; ``input_dropout``: dropout on that input, None for
+    the same as ``dropout``. ``feature_cells``: how many cells of items × ``feature_buckets`` are not zero; without buckets
+    there are no item features. ``context``: the parts of an event that the model reads besides its item (``models.context``).
     """
 
     kind: str

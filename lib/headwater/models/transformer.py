@@ -11,7 +11,7 @@ from headwater.models.spec import ModelSpec
 
 class Transformer(SequenceModel):
     causal = True
-    """Whether a step sees what came before it alone."""
+    """Whether a step attends to no later steps."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)

@@ -1,10 +1,10 @@
-"""Lists that are not ten times the same: greedy re-ranking of a wider set of candidates. Pure torch.
+"""Variety within a list: greedy re-ranking of a wider set of candidates. Pure torch.
 
-All rules take from a candidate's score what the list already has of it, and pick one item after the other, so that the
-first k of a long list are the list of k. ``mmr``: maximal marginal relevance (Carbonell and Goldstein, 1998), what is
-most alike counts. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou, 2018, algorithm 1),
-all items of the list count together. ``calibrated``: a list as mixed as its user's own history is (Steck, 2018). A cap holds
-for each: what shares a category with as many picks as it allows is passed over.
+Every rule lowers the score of a candidate that is similar to items picked before it, and picks one item after the other, so
+that the first k items of a longer list are the list of length k. ``mmr``: maximal marginal relevance (Carbonell and
+Goldstein, 1998), by the most similar pick. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou,
+2018, algorithm 1), by all picks together. ``calibrated``: the categories of a list in the proportions of the user's history
+(Steck, 2018). With a cap, under each rule, a category has no more than so many items in a list.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Cap:
 
 
 SMOOTHING = 0.1
-"""How many items of the mix a list has before its first: Steck's 0.01 for lists of ten."""
+"""Items in the proportions of the mix that a list counts as having at the start: Steck's 0.01 for lists of ten."""
 
 Rule = Callable[[Tensor, Tensor, int, float, Cap | None], tuple[Tensor, Tensor]]
 
@@ -73,7 +73,8 @@ def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
 
 @dataclass(frozen=True)
 class Mix:
-    """A user's own mix: its categories, int64 ``[batch, most]``, 0 is none, and their ``shares``, which sum to one or zero."""
+    """The mix of each user's history: ``categories`` int64 ``[batch, most]``, 0 is none, and their ``shares``, which sum to one
+    or zero."""
 
     categories: Tensor
     shares: Tensor
@@ -125,7 +126,7 @@ class Variety:
 
     @property
     def picks(self) -> bool:
-        """Whether lists are anything but the best candidates."""
+        """Whether lists are other than the best candidates."""
         return bool(self.weight or self.most)
 
     def width(self, n: int) -> int:
@@ -145,8 +146,7 @@ class Variety:
         where none is left.
 
         Items index ``unit`` ``[items, dim]``, item vectors of length 1, and ``categories`` int64 ``[items, each]``, 0 is
-        none; without them there is no cap. Lists are calibrated to ``mix``, and the
-        best candidates without one.
+        none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the best candidates.
         """
         if not self.picks:
             return scores[:, :n], items[:, :n]

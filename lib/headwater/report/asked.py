@@ -1,4 +1,4 @@
-"""What a section is given: an answer from the tables, or the sentence that stands in its place."""
+"""What a section shows: an answer from the tables, or a sentence in its place."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A value, or the sentence that says why there is none."""
+class Result:
+    """A value, or a sentence that says why there is none."""
 
     value: Any = None
     problem: str = ""
 
     @classmethod
-    def of(cls, ask: Callable[[Warehouse], T], warehouse: Warehouse) -> Asked:
+    def of(cls, ask: Callable[[Warehouse], T], warehouse: Warehouse) -> Result:
         try:
             return cls(ask(warehouse))
         except TableError as error:

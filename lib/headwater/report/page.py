@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from headwater.report import data, quality, sections
-from headwater.report.asked import Asked
+from headwater.report.asked import Result
 from headwater.report.data import Freshness
 from headwater.report.markup import decimal, esc, moment, percent, plural, whole
 from headwater.report.quality import Rows
@@ -35,8 +35,8 @@ def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
     quality_of = partial(data.quality, about=served)
     questions = (data.freshness, quality_of, data.promotions, _feedback, data.variety, data.people)
     with ThreadPoolExecutor(4) as pool:
-        asked = pool.map(lambda question: Asked.of(question, warehouse), questions)
-        fresh, measured, decided, acted, varied, known = asked
+        results = pool.map(lambda question: Result.of(question, warehouse), questions)
+        fresh, measured, decided, acted, varied, known = results
     version = served or max((row["version"] for row in measured.value or []), default=None)
     shown = [
         ("loop", "The loop", sections.loop(states, warehouse, now.timestamp())),

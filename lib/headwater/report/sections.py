@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater import schemas
 from headwater.report import charts, data
-from headwater.report.asked import Asked
+from headwater.report.asked import Result
 from headwater.report.data import Freshness, Person, TableState
 from headwater.report.markup import duration, esc, figure, missing, moment, pair, percent, plain, plural, table, whole
 from headwater.report.runs import Runs
@@ -37,12 +37,12 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
         "<p>Every table, the job that changed it last, its rows and its version.</p>",
         table(("Table", "Rows", "Version", "Changed"), rows),
     ]
-    counts = Asked.of(data.ingested, warehouse).value
+    counts = Result.of(data.ingested, warehouse).value
     if counts and counts["rows_in"]:
         parts.append(f"<h3>What came in</h3><p>{_ingest_sentence(counts)}</p>")
     shown = []
     for title, name, column in COUNTED:
-        found = Asked.of(partial(data.counts_by, table=name, column=column), warehouse).value
+        found = Result.of(partial(data.counts_by, table=name, column=column), warehouse).value
         if found:
             labels = [whole(count) for _, count in found]
             shown.append(figure(title, charts.bars([(plain(label), n) for label, n in found], labels)))

@@ -1,4 +1,4 @@
-"""The items that may be shown at all, and the best of them for some users."""
+"""The items that may be shown, and the best of them for some users."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from scipy import sparse
 from torch import Tensor
 
 from headwater.models.ranker import Query, Ranker
-from headwater.scoring.index import Near
+from headwater.scoring.index import FaissIndex
 from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
 
-NEVER = -1e9
-"""What is added to the score of an item that must not be seen: so far below any score that it can be told apart."""
+FORBIDDEN = -1e9
+"""Added to the score of an item that must not be shown: far enough below any real score to be recognised."""
 
 
-class Among:
-    """Some rows of a matrix of ``n`` items, ascending, so that ties still go to the lower index.
+class ExactIndex:
+    """Exact search among some rows of a matrix of ``n`` items, ascending, so that ties go to the lower index.
 
-    What is left out costs nothing and cannot slip through.
+    Items that are left out cost nothing and cannot be found.
     """
 
     def __init__(self, n: int, rows: Tensor, matrix: Tensor) -> None:
-        """``matrix`` ``[rows, dim]`` holds these rows alone; on the device that it is on lists are found, all else is on
-        the CPU."""
+        """``matrix`` ``[rows, dim]`` holds these rows alone. The search runs on its device; all else is on the CPU."""
         self.rows, self.matrix = rows, matrix
-        self.place = np.full(n + 1, -1, dtype=np.int32)  # the last one is of whatever lies beyond the matrix
+        self.place = np.full(n + 1, -1, dtype=np.int32)  # the last one is for all items beyond the matrix
         self.place[rows.numpy()] = np.arange(len(rows))
 
     def best(
@@ -41,8 +40,8 @@ class Among:
         """The ``n`` rows with the highest product with each user: scores and indices in the whole matrix ``[users, n]``,
         ``-inf`` and 0 where none is left.
 
-        ``blocked`` (users, items) and ``bonus`` (users, items, what is added to the product): ints and float32
-        ``[pairs]`` each, every pair once; items that are not among the rows, or beyond the matrix, are fine.
+        ``blocked`` (users, items) and ``bonus`` (users, items, number to add to the product): ints and float32 ``[pairs]``
+        each, every pair once. They may hold items that are not among the rows, or beyond the matrix.
         """
         if not len(self.rows):
             return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
@@ -61,45 +60,47 @@ class Among:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What ranks a matrix of items for some users: ``users`` ``[batch, columns of the matrix]``, what is added to single
-    scores, ``cells`` sparse ``[batch, items]``, and how far a row's scores are spread."""
+class CandidateQuery:
+    """How the candidates score for some users: ``users`` ``[batch, columns of the matrix]`` @ matrix.T, plus ``cells``, sparse
+    ``[batch, items]``. ``spread`` ``[batch]``: the standard deviation of a user's scores."""
 
     users: Tensor
     spread: Tensor
     cells: sparse.csr_matrix | None
 
-    def of(self, users: Tensor) -> Asked:
-        """That of some of the users, int64 places."""
+    def of(self, users: Tensor) -> CandidateQuery:
+        """The query for some of the users, int64 positions."""
         cells = None if self.cells is None else self.cells[users.numpy()]
-        return Asked(self.users[users], self.spread[users], cells)
+        return CandidateQuery(self.users[users], self.spread[users], cells)
 
 
 class Candidates:
-    """What of a ranker's catalogue may be shown, with a column more for what each group of users adds to scores."""
+    """The items of a ranker's catalogue that may be shown, with one more column for each group of users."""
 
     def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None, index: Path | None = None) -> None:
-        """``allowed`` is bool ``[items]``, padding never counts; ``added`` ``[items, groups]`` in spreads of a user's
-        scores, ``NEVER`` for what a group must not see; ``index``: a file that ``index.write`` made of ``among.matrix``
-        of the same candidates, to search instead."""
+        """``allowed``: bool ``[items]``, padding is never allowed; ``added`` ``[items, groups]``: what a group adds to scores,
+        in spreads of a user's scores, ``FORBIDDEN`` for items that the group must not see; ``index``: a file that
+        ``index.write`` made of ``among.matrix`` of the same candidates, searched instead of the matrix."""
         self.ranker, self.added = ranker, added
         self.groups = 0 if added is None else added.shape[1]
         rows = torch.nonzero(allowed[1:]).squeeze(1) + 1
-        self.among: Among | Near = self.some(rows) if index is None else Near(index, ranker.size, rows, self.matrix)
+        self.among: ExactIndex | FaissIndex = (
+            self.some(rows) if index is None else FaissIndex(index, ranker.size, rows, self.matrix)
+        )
 
     def matrix(self, rows: Tensor) -> Tensor:
-        """What the users of an ``Asked`` are multiplied with, for some items."""
+        """The rows of some items that the ``users`` of a ``CandidateQuery`` are multiplied with."""
         found = self.ranker.rows(rows)
         return found if self.added is None else torch.cat([found, self.added[rows]], dim=1)
 
-    def some(self, rows: Tensor) -> Among:
+    def some(self, rows: Tensor) -> ExactIndex:
         """Some items alone, ascending."""
-        return Among(self.ranker.size, rows, self.matrix(rows).to(self.ranker.device))
+        return ExactIndex(self.ranker.size, rows, self.matrix(rows).to(self.ranker.device))
 
     @torch.inference_mode()
-    def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> Asked:
-        """What ranks items for some users. ``member``: each user's group, int64 ``[batch]``; ``extra``, ``[batch,
-        items]``: what is added to single scores, in spreads of a user's scores."""
+    def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> CandidateQuery:
+        """The query for some users. ``member``: each user's group, int64 ``[batch]``; ``extra`` ``[batch, items]``: what to
+        add to single scores, in spreads of a user's scores."""
         spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
         if self.groups or extra is not None:
             spread = self.ranker.spreads(query)
@@ -112,21 +113,21 @@ class Candidates:
             scaled = (sparse.diags(spread.numpy()) @ extra).tocsr()
             scaled.resize((len(users), self.ranker.size))
             cells = scaled if cells is None else cells + scaled
-        return Asked(users, spread, cells)
+        return CandidateQuery(users, spread, cells)
 
     @torch.inference_mode()
     def best(
-        self, asked: Asked, blocked: tuple[Tensor, Tensor], n: int, among: Among | None = None
+        self, asked: CandidateQuery, blocked: tuple[Tensor, Tensor], n: int, among: ExactIndex | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The ``n`` best items of each user, of all that may be shown or ``among`` some of them: scores and item indices
+        """The ``n`` best items of each user, of all that may be shown or only ``among`` some of them: scores and item indices
         ``[batch, n]``, ``-inf`` and 0 where none is left.
 
-        ``blocked``: row and item index of what one user must not see (``Among.best``).
+        ``blocked``: user and item indices of items that one user must not see (``ExactIndex.best``).
         """
         bonus = None if asked.cells is None else cells(asked.cells)
         scores, items = (among or self.among).best(asked.users, n, blocked, bonus)
         if self.groups:
-            forbidden = scores < NEVER / 2 * asked.spread.unsqueeze(1)
+            forbidden = scores < FORBIDDEN / 2 * asked.spread.unsqueeze(1)
             scores, items = scores.masked_fill(forbidden, -torch.inf), items.masked_fill(forbidden, 0)
         return scores, items
 

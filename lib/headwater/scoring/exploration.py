@@ -23,14 +23,14 @@ without any event lately, which lose to all others by what a hybrid knows of the
 
 def little_known(catalogue: Catalogue, rule: Explore) -> list[Tensor]:
     """The items, ascending, that may be shown and had fewer than ``rule.events`` events lately: of these the
-    ``rule.items`` that came last, equals by index. Those without any event are apart from the others; either is left out
-    where there is none.
+    ``rule.items`` that came last, equals by index. Those without any event are apart from the others, where there are both.
     """
     found = np.flatnonzero(catalogue.available & (catalogue.popular < rule.events))
     newest = np.argsort(-catalogue.first_seen[found], kind="stable")[: rule.items]
     few = np.sort(found[newest])
     met = catalogue.popular[few] > 0
-    return [torch.from_numpy(half) for half in (few[~met], few[met]) if len(half)]
+    halves = [half for half in (few[~met], few[met]) if len(half)] or [few]
+    return list(map(torch.from_numpy, halves))
 
 
 def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, most: int, given: int) -> np.ndarray:

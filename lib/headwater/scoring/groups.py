@@ -10,7 +10,7 @@ from headwater.clock import DAY
 from headwater.config import Topn, When
 from headwater.models.variety import Variety
 from headwater.scoring import boosts
-from headwater.scoring.candidates import NEVER
+from headwater.scoring.candidates import FORBIDDEN
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.ladder import Ladder
 from headwater.scoring.taste import Taste
@@ -30,10 +30,10 @@ class Group:
     ladder: Ladder
 
     def added(self, everything: Catalogue) -> np.ndarray:
-        """What the group's rules add to scores, float32 ``[items + 1]``: ``NEVER`` for what of ``everything`` that may be
+        """What the group's rules add to scores, float32 ``[items + 1]``: ``FORBIDDEN`` for what of ``everything`` that may be
         shown it must not see."""
         forbidden = everything.available & ~self.catalogue.available
-        return np.where(forbidden, np.float32(NEVER), boosts.of_items(self.catalogue, self.topn.boosts))
+        return np.where(forbidden, np.float32(FORBIDDEN), boosts.of_items(self.catalogue, self.topn.boosts))
 
 
 def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:

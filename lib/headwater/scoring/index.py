@@ -54,8 +54,8 @@ def write(vectors: Tensor, path: Path) -> None:
     faiss.write_index(made, str(path))
 
 
-class Near:
-    """Some rows of a matrix of ``n`` items, of which an index finds those with a high product; asked like ``Among``."""
+class FaissIndex:
+    """Some rows of a matrix of ``n`` items, of which an index finds those with a high product; asked like ``ExactIndex``."""
 
     def __init__(self, path: Path, n: int, rows: Tensor, vectors: Callable[[Tensor], Tensor]) -> None:
         """``path``: what ``write`` made of ``vectors(rows)``; ``vectors`` gives those of some items."""
@@ -74,7 +74,7 @@ class Near:
         blocked: tuple[Tensor, Tensor],
         bonus: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As ``Among.best``, of what the index finds and what has a bonus. A cell of the matrix of users and items is one
+        """As ``ExactIndex.best``, of what the index finds and what has a bonus. A cell of the matrix of users and items is one
         number here, ``user · n items + item``."""
         left_out, size = self._cells(*blocked)[0], len(self.shown)
         cells = self._found(users, n + torch.bincount(left_out // size, minlength=len(users)))

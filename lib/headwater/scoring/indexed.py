@@ -9,7 +9,7 @@ import pandas as pd
 from headwater.config import Topn
 from headwater.models.ranker import Ranker
 from headwater.scoring import index
-from headwater.scoring.candidates import Among
+from headwater.scoring.candidates import ExactIndex
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.scorer import Scorer
 
@@ -34,7 +34,7 @@ def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd
     alone = topn.model_copy(update={"sections": ()})
     exact = Scorer(ranker, catalogue, alone)
     among = exact.candidates.among
-    assert isinstance(among, Among), "a scorer without an index has the whole matrix"
+    assert isinstance(among, ExactIndex), "a scorer without an index has the whole matrix"
     index.write(among.matrix, path)
     return recall(exact.lists(users), Scorer(ranker, catalogue, alone, path).lists(users))
 

@@ -1,9 +1,9 @@
-"""A model opened for scoring, with the catalogue's state beside it: frames of users in, frames of lists out.
+"""A model opened for scoring, together with the state of the catalogue: frames of users in, frames of lists out.
 
-A Top-N is filled from a ladder, and each row says by its ``strategy`` on which rung it stands: the model's own, for users
-with a history that it knows (among these ``buy_again``, what a user bought before); then ``scoring.ladder``. The last places
-may be given to items that little is known of (``explore``). A user in a group has rows by the group's rules, whose name
-stands before the rung.
+A Top-N has the model's own items, where the model knows something of the history (among them ``buy_again``, items that the
+user bought before), and is filled up by the fallbacks of ``scoring.ladder``. Its last places may go to items that little is
+known of (``explore``). The ``strategy`` of a row says where its item comes from; for a user in a group, whose rules then
+apply, it begins with the name of the group.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,10 +26,11 @@ from headwater.device import on_gpu
 from headwater.models.ranker import Query, Ranker
 from headwater.models.variety import Mix
 from headwater.scoring import exploration, groups, repeats, taste
-from headwater.scoring.candidates import Asked, Candidates
+from headwater.scoring.candidates import CandidateQuery, Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import left_out
 from headwater.scoring.ladder import LATELY, Row
+from headwater.scoring.places import Lists
 from headwater.scoring.reasons import decisive_events
 from headwater.scoring.sections import Sections
 from headwater.scoring.taste import Taste
@@ -49,6 +49,7 @@ class Scorer:
         self.ranker = ranker.on(device).with_newcomers(newcomers).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)
+        self.names = np.array([group.name for group in self.groups], dtype=object)
         allowed = torch.zeros(self.ranker.size, dtype=torch.bool)
         allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
         self.candidates = Candidates(self.ranker, allowed, self._added(), index)
@@ -68,20 +69,32 @@ class Scorer:
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
         """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): user_id, section
         (0 is the Top-N) and the columns of ``lists.PLACES``, the places of a list one after the other."""
+        users, member, top = self.top(frame)
+        rows = top.to_frame(users.ids, 0)
+        if not self.topn.sections:
+            return rows
+        return pd.concat([rows, *self._further(users.having_seen(top.item_idx), member)], ignore_index=True)
+
+    def top(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray, Lists]:
+        """The users of a frame as ``lists`` takes it, each user's group (an index of ``groups``, int64 ``[users]``) and their
+        Top-N."""
         users, now = self._users(frame)
         own = taste.mix(users.steps, self.catalogue)
         member = groups.assign(self.groups, users.steps, own, now)
-        top, items = self._top(users, member, own, now)
-        if not self.topn.sections:
-            return top
-        users = users.having_seen(items)
-        return pd.concat([top, *self._further(users, member)], ignore_index=True)
-
-    def groups_of(self, frame: pd.DataFrame) -> np.ndarray:
-        """The name of each user's group, empty for those in none, ``[users]``."""
-        users, now = self._users(frame)
-        member = groups.assign(self.groups, users.steps, taste.mix(users.steps, self.catalogue), now)
-        return np.array([group.name for group in self.groups], dtype=object)[member]
+        again = None
+        if self.catalogue.again is not None:
+            again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
+        query = self.ranker.query(users.history, users.context)
+        shared = self._with_share(query, member)
+        asked = self.candidates.ask(shared, torch.from_numpy(member), again)
+        scores, items = self._picked(asked, users, member, own)
+        items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
+        lists = self._explained(users, query, shared, member, scores, items)
+        if again is not None:
+            lists = self._with_repeats(lists, again, users.steps)
+        lists = self._explored(self._filled(lists, users, member), asked, users, member)
+        prefix = np.array([f"{name}: " if name else "" for name in self.names], dtype=object)
+        return users, member, replace(lists, strategy=prefix[member][:, None] + lists.strategy)
 
     def _added(self) -> Tensor | None:
         """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
@@ -99,31 +112,12 @@ class Scorer:
         seen = left_out(steps, had, self.topn, now, self.ranker.max_length)
         return Users(frame["user_id"].to_numpy(), steps, history, context, had, seen), now
 
-    def _top(self, users: Users, member: np.ndarray, own: Taste, now: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """The Top-N of each user, as rows and as items ``[users, n]``."""
-        again = None
-        if self.catalogue.again is not None:
-            again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
-        query = self.ranker.query(users.history, users.context)
-        shared = self._with_share(query, member)
-        asked = self.candidates.ask(shared, torch.from_numpy(member), again)
-        scores, items = self._picked(asked, users, member, own)
-        items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
-        frame = self._explained(users, query, shared, member, scores, items)
-        if again is not None:
-            self._say_again(frame, again, users.steps)
-        self._fill(frame, users, member)
-        self._explore(frame, asked, users, member)
-        names = np.array([f"{group.name}: " if group.name else "" for group in self.groups], dtype=object)
-        frame["strategy"] = names[member].repeat(self.topn.n) + frame["strategy"].to_numpy(dtype=object)
-        return frame[frame["item_idx"] > 0], _by_user(frame, self.topn.n)
-
     def _with_share(self, query: Query, member: np.ndarray) -> Query:
-        """The query with as much of what is popular as the rules of each user's group leave."""
+        """The query with the weight of popularity that the rules of each user's group leave."""
         share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
         return replace(query, users=torch.cat([query.users[:, :-1], query.users[:, -1:] * share.unsqueeze(1)], dim=1))
 
-    def _picked(self, asked: Asked, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
+    def _picked(self, asked: CandidateQuery, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
         """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
         n = self.topn.n
         scores, items = self._best(asked, users)
@@ -139,9 +133,9 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _best(self, asked: Asked, users: Users) -> tuple[Tensor, Tensor]:
-        """The candidates of each user: scores and items ``[users, width]``, with ``topn.max_repeats`` no more than so many
-        that the user had before."""
+    def _best(self, asked: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
+        """The candidates of each user: scores and items ``[users, width]``, of which at most ``topn.max_repeats``, where it is
+        set, are items that the user had before."""
         scores, items = self.candidates.best(asked, users.blocked(), self.width)
         if not self.topn.max_repeats:
             return scores, items
@@ -155,25 +149,28 @@ class Scorer:
 
     def _explained(
         self, users: Users, query: Query, shared: Query, member: np.ndarray, scores: Tensor, items: Tensor
-    ) -> pd.DataFrame:
-        """Rows of lists ``[users, n]``, each with the event behind it; without one where popularity is enough for the place
-        and most of the score, which nobody would take for a consequence of what they did."""
+    ) -> Lists:
+        """Lists of ``items`` with the event behind each; without one where popularity alone would list the item and is most
+        of its score, which nobody would take for a consequence of what they did."""
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
         place = decisive_events(self.ranker, items, own, traces, users.history, users.context)
         popular = self._popular(users, query, shared, member, items, own)
-        place = place.masked_fill((items == 0) | popular, -1)
-        frame = users.rows(0, items, scores)
-        frame["strategy"] = self.ranker.name
-        frame["because_idx"], frame["because_type"] = users.events_at(place)
-        frame["otherwise"] = np.where(popular.flatten().numpy(), LATELY, "fits what you did so far")
-        return frame
+        because_idx, because_type = users.events_at(place.masked_fill((items == 0) | popular, -1))
+        return Lists.of(
+            items.numpy(),
+            score=scores.numpy(),
+            strategy=self.ranker.name,
+            because_idx=because_idx,
+            because_type=because_type,
+            otherwise=np.where(popular.numpy(), LATELY, "fits what you did so far"),
+        )
 
     def _popular(
         self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor, scores: Tensor
     ) -> Tensor:
-        """Which of the items ``[users, n]`` owe most of their score by ``query`` to popularity, and would be listed for it
-        whatever a user did: bool of the same shape."""
+        """Which of the items ``[users, n]`` have most of their score in ``query`` from popularity, and would be listed for
+        their popularity alone, whatever the user did: bool of the same shape."""
         if not self.ranker.blend.get("recency"):
             return torch.zeros(items.shape, dtype=torch.bool)
         anyway = np.zeros(items.shape, dtype=bool)
@@ -184,90 +181,67 @@ class Scorer:
         most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
 
-    def _say_again(self, frame: pd.DataFrame, again: sparse.csr_matrix, steps: Steps) -> None:
-        """Let the rows of what was bought before say so, by what of it the user did last."""
-        item = frame["item_idx"].to_numpy()
-        user = np.arange(len(frame)) // self.topn.n
-        known = np.where(item < again.shape[1], item, 0)
-        bought = np.asarray(again[user, known]).ravel() > 0
+    def _with_repeats(self, lists: Lists, again: sparse.csr_matrix, steps: Steps) -> Lists:
+        """The lists with another reason for items that were bought before: what the user did with them last."""
+        items = lists.item_idx
+        known = np.where(items < again.shape[1], items, 0)
+        user = np.repeat(np.arange(len(items)), items.shape[1])
+        user, column = np.nonzero(np.asarray(again[user, known.ravel()]).reshape(items.shape) > 0)
+        bought = items[user, column]
         meant = steps.of_types(self.topn.repeat.event_types)
         newest = dict(zip(zip(steps.user[meant], steps.item[meant], strict=True), steps.type[meant], strict=True))
-        rows = np.flatnonzero(bought)
-        types = [newest[pair] for pair in zip(user[rows], item[rows], strict=True)]
-        _put(frame, rows, {"strategy": "buy_again", "because_idx": item[rows], "because_type": types})
+        types = [newest[pair] for pair in zip(user, bought, strict=True)]
+        return lists.having((user, column), strategy="buy_again", because_idx=bought, because_type=types)
 
-    def _fill(self, frame: pd.DataFrame, users: Users, member: np.ndarray) -> None:
-        """Fill the gaps at the end of lists from the ladder; item 0 stays where nothing is left."""
-        items, scores = _by_user(frame, self.topn.n), frame["score"].to_numpy().reshape(len(users), -1)
-        if items.all():
-            return
+    def _filled(self, lists: Lists, users: Users, member: np.ndarray) -> Lists:
+        """The lists with the gaps at their ends filled from the ladder; item 0 stays where nothing is left."""
+        gaps = lists.item_idx == 0
+        if not gaps.any():
+            return lists
         steps, types = users.steps.items(), users.steps.types()
         taken = [users.having_enough().seen, users.seen] if self.topn.max_repeats else [users.seen]
         rows: list[Row] = []
-        for user in np.flatnonzero((items == 0).any(axis=1)):
-            listed = items[user][items[user] > 0]
-            lowest = float(scores[user, len(listed) - 1]) if len(listed) else 0.0
-            ladder, missing = self.groups[member[user]].ladder, items.shape[1] - len(listed)
+        for user in np.flatnonzero(gaps.any(axis=1)):
+            listed, ladder = lists.item_idx[user][~gaps[user]], self.groups[member[user]].ladder
+            lowest = float(lists.score[user, len(listed) - 1]) if len(listed) else 0.0
             out = [items_of_users[user] for items_of_users in taken]
-            rows += ladder.fill(listed, lowest, out, steps[user], types[user], missing)
-        _put(
-            frame,
-            np.flatnonzero(items.ravel() == 0),
-            {name: [row[k] for row in rows] for k, name in enumerate(Row._fields)},
-        )
+            rows += ladder.fill(listed, lowest, out, steps[user], types[user], int(gaps[user].sum()))
+        return lists.having(gaps, **dict(zip(Row._fields, zip(*rows, strict=True), strict=True)))
 
-    def _explore(self, frame: pd.DataFrame, asked: Asked, users: Users, member: np.ndarray) -> None:
-        """Give the last places of full lists to items that little is known of, as the rules of a group say."""
+    def _explored(self, lists: Lists, asked: CandidateQuery, users: Users, member: np.ndarray) -> Lists:
+        """The lists with the last places of full ones given to items that little is known of, by the rules of each group."""
         n = self.topn.n
         for place, halves in self.little_known.items():
-            items, scores = _by_user(frame, n), frame["score"].to_numpy().reshape(-1, n)
-            some = np.flatnonzero((member == place) & (items > 0).all(axis=1))
-            if not len(some) or not halves:
+            some = np.flatnonzero((member == place) & (lists.item_idx > 0).all(axis=1))
+            if not len(some):
                 continue
-            blocked = users.of(some).having_enough().having_seen(items[some]).blocked()
+            listed, score = lists.item_idx[some], lists.score[some]
+            blocked = users.of(some).having_enough().having_seen(listed).blocked()
             theirs, many = asked.of(torch.from_numpy(some)), exploration.TO_DRAW_FROM // len(halves)
             found = torch.cat([self.candidates.best(theirs, blocked, many, half)[1] for half in halves], dim=1)
             seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
             rules, fit = self.groups[place].topn, found.numpy()
             if rules.max_per_category:
                 given = math.ceil(rules.explore.share * n)
-                fit = exploration.with_room(fit, items[some], self.catalogue.categories, rules.max_per_category, given)
+                fit = exploration.with_room(fit, listed, self.catalogue.categories, rules.max_per_category, given)
             drawn = exploration.draw(seed, fit, rules.explore.share, n)
-            frame.loc[_rows_of(some, n), "propensity"] = drawn.propensity.ravel()
             user, column = np.nonzero(drawn.items)
             first = n - np.count_nonzero(drawn.items, axis=1)[user]
-            put = {
-                "item_idx": drawn.items[user, column],
-                "score": scores[some[user], first] - (column - first),
-                "strategy": "explore",
-                "because_idx": 0,
-                "because_type": 0,
-                "otherwise": "seen by few so far",
-            }
-            _put(frame, some[user] * n + column, put)
+            lists = lists.having(some, propensity=drawn.propensity).having(
+                (some[user], column),
+                item_idx=drawn.items[user, column],
+                score=score[user, first] - (column - first),
+                strategy="explore",
+                because_idx=0,
+                because_type=0,
+                otherwise="seen by few so far",
+            )
+        return lists
 
     def _further(self, users: Users, member: np.ndarray) -> Iterator[pd.DataFrame]:
-        """The sections of users who have their Top-N behind them."""
+        """The sections of users whose Top-N is made."""
         for sections in {id(made): made for made in self.sections}.values():
             theirs = np.array([made is sections for made in self.sections])
             some = np.flatnonzero(theirs[member])
             if len(some):
                 yield from sections.lists(users if len(some) == len(users) else users.of(some))
-
-
-def _by_user(frame: pd.DataFrame, n: int) -> np.ndarray:
-    """The items of a frame of lists, ``[users, n]``."""
-    return frame["item_idx"].to_numpy().reshape(-1, n)
-
-
-def _rows_of(users: np.ndarray, n: int) -> np.ndarray:
-    """The rows of some users in a frame of lists."""
-    return (users[:, None] * n + np.arange(n)).ravel()
-
-
-def _put(frame: pd.DataFrame, rows: np.ndarray, values: Mapping[str, Any]) -> None:
-    """Write values into some rows of a frame, column by column."""
-    for name, some in values.items():
-        column = frame[name].to_numpy(copy=True)
-        column[rows] = some
-        frame[name] = column

@@ -1,4 +1,4 @@
-"""The lists that held-out users would have been served: by the scorer, with its rules, its groups and what it falls back on."""
+"""The lists that held-out users would have been served: by the scorer, with its rules, groups and fallbacks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Served:
 def to_users(
     users: np.ndarray, histories: DataFrame, items: DataFrame, known: Lately, ranker: Ranker, topn: Topn
 ) -> Served:
-    """What ``users`` (ids) would have been served when ``histories`` were their rows of ``sequences``, and ``known`` was
-    counted, from the items that had been seen by then. Who has no row is served like anybody of whom nothing is known.
+    """What ``users`` (ids) would have been served from the items that had been seen by then, when ``histories`` were their
+    rows of ``sequences`` and ``known`` was counted. A user without a row is served as one without a history.
     """
     from headwater.scoring.scorer import Scorer
 
@@ -47,11 +47,9 @@ def to_users(
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
     for start in range(0, len(users), topn.batch_users):
-        part = frame.iloc[start : start + topn.batch_users]
-        rows = scorer.lists(part)
-        place = start + pd.Index(part["user_id"]).get_indexer(rows["user_id"])
-        found[place, rows["rank"] - 1] = rows["item_idx"]
-        group[start : start + len(part)] = scorer.groups_of(part)
+        some = slice(start, start + topn.batch_users)
+        _, member, top = scorer.top(frame.iloc[some])
+        found[some], group[some] = top.item_idx, scorer.names[member]
     return Served(found, group)
 
 

@@ -1,4 +1,4 @@
-"""Some users on their way through the scorer: what they did, and what must not be shown to them."""
+"""Users while they are scored: what they did, and what must not be shown to them."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Users:
-    """``steps``: what they did, also with items that the model does not know; ``history`` and ``context`` int64
-    ``[users, seq]``, what it knows of them, left-padded; ``had``: an int64 array a user, all items that they ever had;
-    ``seen``: those of them, and others, that must not be listed."""
+    """``steps``: their events, also those with items that the model does not know; ``history`` and ``context``: those that it
+    knows, int64 ``[users, seq]``, left-padded; ``had``: for each user the items that they ever had, int64; ``seen``: for each
+    user the items that must not be listed."""
 
     ids: np.ndarray
     steps: Steps
@@ -141,24 +141,7 @@ class Users:
         return torch.isin(torch.arange(len(self)).unsqueeze(1) * size + items, rows * size + had)
 
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Items and event types at places of the history ``[users, n]``, flat; 0 where the place is -1."""
-        real = place >= 0
+        """Items and event types at places of the history ``[users, n]``, of the same shape; 0 where the place is -1."""
         kinds = context.part(self.context, "event_type")
-        found = (part.gather(1, place.clamp(min=0)) * real for part in (self.history, kinds))
-        items, types = (part.flatten().numpy().astype(np.int32) for part in found)
+        items, types = ((part.gather(1, place.clamp(min=0)) * (place >= 0)).numpy() for part in (self.history, kinds))
         return items, types
-
-    def rows(self, section: int, items: Tensor, scores: Tensor) -> pd.DataFrame:
-        """A row for each place of the lists ``[users, n]``: user_id, section, rank from 1, item_idx, score,
-        propensity (none)."""
-        n = items.shape[1]
-        return pd.DataFrame(
-            {
-                "user_id": np.repeat(self.ids, n),
-                "section": np.full(len(self) * n, section, dtype=np.int32),
-                "rank": np.tile(np.arange(1, n + 1, dtype=np.int32), len(self)),
-                "item_idx": items.flatten().numpy().astype(np.int32),
-                "score": scores.flatten().numpy().astype(np.float64),
-                "propensity": np.full(len(self) * n, np.nan),
-            }
-        )

@@ -10,21 +10,24 @@ from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
 
 TRIFLE = 1e-3
-"""Spread of the noise in a newcomer's vector, in those of the trained: newcomers of a category would else be equal, and
-which of equals came first would hang on the rounding of a product."""
+"""Standard deviation of the noise in a newcomer's vector, relative to that of trained vectors. Without noise the newcomers
+of a category would be equal, and their order would depend on how a product is rounded."""
 PRIOR = 5.0
-"""How many events tell as much of a newcomer as its category does."""
+"""How many events weigh as much for a newcomer as its category."""
 
 
 def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> Tensor:
     """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
 
-    A newcomer stands among the items that share words of its title and category; without a known word in the middle of its
-    categories, or of all items where it has none. Every event that was met draws it towards what stood beside it, half of
-    the way after ``PRIOR`` of them. Who stands by words or events is stretched by ``length`` (``stretched``).
+    A newcomer's vector is the mean of the items that share words of its title and category; without a known word it is the
+    centroid of its categories, or of all items where it has none. Each event with it moves the vector towards the items
+    around that event, half of the way after ``PRIOR`` events. Vectors from words or events are stretched by ``length``
+    (``stretched``).
     """
     known = ranker.n_items + 1
-    vectors = _middles(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[known:]
+    vectors = _centroids(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[
+        known:
+    ]
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
     noise *= TRIFLE * ranker.item_vectors[1:].std(correction=0)
     met = catalogue.newcomers
@@ -46,10 +49,10 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
 
 
 def stretched(vectors: Tensor, ranker: Ranker, share: float) -> Tensor:
-    """``vectors`` ``[rows, dim]`` in their directions, that share of the way from their own lengths to the usual one.
+    """``vectors`` ``[rows, dim]`` in their own directions, their lengths moved by ``share`` towards the median length.
 
-    A mean of vectors is shorter than any of them, and a product with it smaller: an item that stands there is at its place
-    among others of its kind, and far behind all the rest.
+    A mean of vectors is shorter than the vectors themselves, and so are its products: an item with such a vector is ranked
+    well among other newcomers and far behind all other items.
     """
     usual = ranker.item_vectors[1:].norm(dim=1).median()
     own = vectors.norm(dim=1, keepdim=True)
@@ -62,7 +65,7 @@ def _mean(ranker: Ranker, weights: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(weights @ ranker.item_vectors.numpy()) / total.clamp(min=1e-9), total
 
 
-def _middles(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
+def _centroids(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
     """For each item of the catalogue the mean of the means of its categories ``[items, each]``, 0 is none: ``[items, dim]``.
 
     ``vectors`` ``[trained, dim]``, row 0 is padding. A category without a trained item is none.

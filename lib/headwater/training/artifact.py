@@ -1,7 +1,7 @@
 """A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
 
 weights.safetensors      the model's tensors
-transitions.safetensors  hybrids only: neighbours as a CSR matrix and how a history is read through it; alike ease and repeats
+transitions.safetensors  hybrids only: neighbours as a CSR matrix, with their window and decay; ease and repeats alike
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
 """
@@ -33,7 +33,7 @@ from headwater.training.snapshot import digest
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
 NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "repeats")}
 READ_BY = ("window", "decay", "most")
-"""How a history is read through neighbours; versions from before ``most`` go by its default."""
+"""The parameters of neighbours; a version without ``most`` is older than it, and has its default."""
 
 
 def save(
@@ -76,12 +76,12 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors that a training left."""
+    """Read the tensors that a training wrote."""
     return dict(load_file(path))
 
 
 def verify(folder: Path) -> None:
-    """Raises ModelError naming the file that is missing or not as it was written."""
+    """Raises ModelError naming the file that is missing or differs from its digest."""
     if not (folder / MANIFEST).is_file():
         raise ModelError(f"model {folder} has no {MANIFEST}")
     lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())

@@ -1,4 +1,7 @@
-"""The moving average of a model's weights over the steps (Polyak and Juditsky, 1992), which forgets the noise of the last few."""
+"""The exponential moving average (EMA) of a model's weights over the steps, which smooths the noise of the last few.
+
+``torch.optim.swa_utils.AveragedModel`` does the same for whole tensors; it has no way to move only some rows of a table.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,20 @@ from torch import Tensor, nn
 from headwater.models import SequenceModel
 
 
-class Average:
-    """``model`` holds the average: the weights of the first step, then ``share`` of the old at each further one.
+class ExponentialAverage:
+    """``model`` holds the average: the weights after the first step, then ``decay`` × average + (1 - ``decay``) × weights
+    at each further one.
 
-    Where a step moves only some rows of the item table, the others' averages are left behind and caught up with before
-    they are needed: over k steps in which weights w stand still an average a becomes share^k a + (1 - share^k) w.
+    Where a step moves only some rows of the item table, the averages of the other rows are updated later, before somebody
+    needs them: over k steps in which the weights w do not change, an average a becomes decay^k a + (1 - decay^k) w.
     """
 
-    def __init__(self, model: SequenceModel, share: float, sparse_items: bool) -> None:
-        self.share = share
+    def __init__(self, model: SequenceModel, decay: float, sparse_items: bool) -> None:
+        self.decay = decay
         self.steps = torch.zeros((), dtype=torch.int64)
         self.model = copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()}).requires_grad_(False)
         table, kept = model.item.weight, self.model.item.weight
-        self._rows = _Rows(table, kept, share) if sparse_items else None
+        self._rows = _Rows(table, kept, decay) if sparse_items else None
         self._whole: list[tuple[nn.Parameter, nn.Parameter]] = [
             (old, new)
             for old, new in zip(self.model.parameters(), model.parameters(), strict=True)
@@ -31,7 +35,7 @@ class Average:
 
     @torch.no_grad()
     def before_step(self, rows: Tensor) -> None:
-        """Catch up on the rows int64 ``[n]`` of the item table that the step will move."""
+        """Bring the averages of the item table's rows int64 ``[n]``, which the step will move, up to date."""
         if self._rows is not None and self.steps:
             self._rows.catch_up(rows, int(self.steps))
 
@@ -40,19 +44,19 @@ class Average:
         self.steps += 1
         first = self.steps == 1
         for old, new in self._whole:
-            old.copy_(new) if first else old.lerp_(new, 1 - self.share)
+            old.copy_(new) if first else old.lerp_(new, 1 - self.decay)
         if self._rows is not None and first:
             self._rows.start()
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Catch up on all rows, for the average to be looked at."""
+        """Bring all rows up to date, before somebody reads the average."""
         if self._rows is not None:
             self._rows.catch_up(slice(None), int(self.steps))
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor], steps: Tensor) -> None:
-        """Go on from an average that was settled."""
+        """Go on from a stored average, which was settled."""
         for name, kept in self.model.named_parameters():
             kept.copy_(weights[name])
         self.steps = steps.clone()
@@ -61,10 +65,10 @@ class Average:
 
 
 class _Rows:
-    """A table's average ``kept``, of which row r counts the first ``upto[r]`` steps."""
+    """The average ``kept`` of a table; its row r is up to date with the first ``upto[r]`` steps."""
 
-    def __init__(self, table: Tensor, kept: Tensor, share: float) -> None:
-        self.table, self.kept, self.share = table, kept, share
+    def __init__(self, table: Tensor, kept: Tensor, decay: float) -> None:
+        self.table, self.kept, self.decay = table, kept, decay
         self.upto = torch.zeros(len(table), dtype=torch.int32, device=table.device)
 
     def start(self) -> None:
@@ -73,6 +77,6 @@ class _Rows:
 
     def catch_up(self, rows: Tensor | slice, steps: int) -> None:
         missed = (steps - self.upto[rows]).double()
-        forgotten = (1 - self.share**missed).float().unsqueeze(1)  # [rows, 1]
-        self.kept[rows] = self.kept[rows].lerp_(self.table[rows], forgotten)
+        weight = (1 - self.decay**missed).float().unsqueeze(1)  # [rows, 1]
+        self.kept[rows] = self.kept[rows].lerp_(self.table[rows], weight)
         self.upto[rows] = steps

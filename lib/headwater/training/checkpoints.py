@@ -1,7 +1,7 @@
 """Checkpoints: plain tensors and one line of JSON in a safetensors file, written whole or not at all.
 
-Randomness is drawn anew from (seed, epoch, rank) at the start of each epoch, so that weights, optimiser and epoch are all
-that a resumed run needs to equal an uninterrupted one.
+The random generators are seeded with (seed, epoch, rank) at the start of each epoch, so that with weights, optimiser and
+epoch a resumed run gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict
 
 
 def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one part of a checkpoint, without its name before theirs."""
+    """The tensors of one part of a checkpoint, without the prefix of its name."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
@@ -75,7 +75,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give an optimiser back the state that ``optimizer_tensors`` took."""
+    """Restore the state that ``optimizer_tensors`` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in part(tensors, "optimizer").items():
         parameter, name = key.split(".", 1)

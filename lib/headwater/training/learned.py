@@ -1,8 +1,8 @@
 """One training from steps to weights: windows of histories, their snapshot, weights to start from, ranks.
 
-It has one or two stages on the same snapshot: with ``train.pretrain_epochs`` every event first counts alike, and what that
-learned is what the second stage, in which ``train.targets`` count, starts from, with the steps of a fine-tuning: with
-those of a training it forgets what few targets do not tell again.
+It has one or two stages on the same snapshot. With ``train.pretrain_epochs`` the first stage weighs all events alike. The
+second starts from its weights, with ``train.targets`` and the learning rate of a fine-tuning: at that of a training it would
+forget what the few targets do not repeat.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Learned:
 def learn(
     task: Task, steps: DataFrame, folder: Path, validation: Cases | None = None, epochs: Epochs | None = None
 ) -> Learned:
-    """Train on some steps, until validation no longer improves or for so many ``epochs``; ``folder`` keeps what a resumed
-    training finds again, the weights that it started from among it."""
+    """Train on some steps, until validation no longer improves or for so many ``epochs``. ``folder`` keeps all that a resumed
+    training needs, the weights that it started from included."""
     spec, config, options = task.spec, task.config, task.config.train
     pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
@@ -99,7 +99,7 @@ def learn(
 
 
 def stages(config: Config, epochs: Epochs) -> dict[str, Train]:
-    """What each stage is told, in their order, by the name of its folder."""
+    """The settings of each stage, in order, by the name of its folder."""
     only = config.train.model_copy(update={"epochs": epochs.trained})
     if not config.train.pretrain_epochs:
         return {"run": only}

@@ -31,27 +31,38 @@ class Fitted:
     history: list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Data:
+    """What a training learns from and is validated on.
+
+    ``batches``: this rank's batches of an epoch, counted from 1; ``target_counts`` ``[items + 1]``: how often each item is a
+    target, for losses that draw negatives by it; ``validate``: the NDCG@10 of a model, computed on rank 0 alone.
+    """
+
+    batches: Callable[[int], Iterable[Batch]]
+    target_counts: Tensor
+    validate: Callable[[SequenceModel], float] | None = None
+
+
 def fit(
     model: SequenceModel,
-    wrapped: nn.Module,
-    batches: Callable[[int], Iterable[Batch]],
-    validate: Callable[[SequenceModel], float] | None,
+    data: Data,
     settings: Settings,
     group: Group,
     folder: Path,
-    resume: bool,
-    counts: Tensor,
+    *,
+    wrapped: nn.Module | None = None,
+    resume: bool = False,
     after_checkpoint: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Train until the last epoch, or until ``patience`` epochs brought no better validation NDCG@10.
 
-    ``wrapped`` is the model, or the model inside DDP. ``batches`` gives this rank's of an epoch, counted from 1; ``validate``
-    the NDCG of a model, asked of rank 0 alone. ``counts`` ``[items + 1]``: how often each item is a target, for
-    losses that draw negatives by it. With ``settings.average`` what is validated and kept is the moving average of the
-    weights (Polyak and Juditsky, 1992), which forgets the noise of the last few steps. Raises ModelError, on all ranks
-    together, when the loss is no longer finite. Checkpoints are written by rank 0 after each epoch; ``resume`` goes on
-    from the newest.
+    ``wrapped`` is the model inside DDP, where there are several ranks. With ``settings.average`` it is the moving average of
+    the weights that is validated and kept (Polyak and Juditsky, 1992). Rank 0 writes a checkpoint to ``folder`` after each
+    epoch; ``resume`` continues from the newest one. Raises ModelError, on all ranks together, when the loss is no longer
+    finite.
     """
+    wrapped = model if wrapped is None else wrapped
     optimizer = Optimizer(model, settings, group)
     state: dict[str, Any] = {
         "fingerprint": settings.fingerprint,
@@ -69,18 +80,18 @@ def fit(
         del found, tensors  # a table of a million items is not held twice
     while state["epoch"] < settings.epochs and state["epoch"] - state["best_epoch"] < settings.patience:
         epoch, started = state["epoch"] + 1, time.monotonic()
-        loss, rows = run_epoch(wrapped, optimizer, batches(epoch), settings, group, epoch, counts)
+        loss, rows = run_epoch(wrapped, optimizer, data, epoch)
         optimizer.settle()
         entry = {"epoch": epoch, "loss": loss, "sequences": rows, "seconds": round(time.monotonic() - started, 3)}
         score = torch.zeros(1, dtype=torch.float64)
-        if validate is not None:
-            score += validate(optimizer.judged) if group.rank == 0 else 0.0
+        if data.validate is not None:
+            score += data.validate(optimizer.ema_model) if group.rank == 0 else 0.0
             entry["epoch_ndcg_10"] = float(group.total(score.to(group.device)))
         state["epoch"] = epoch
         state["history"].append(entry)
-        if validate is None or entry["epoch_ndcg_10"] > state["best"]:
+        if data.validate is None or entry["epoch_ndcg_10"] > state["best"]:
             state["best"], state["best_epoch"] = entry.get("epoch_ndcg_10", -1.0), epoch
-            keep(best, optimizer.judged)
+            keep(best, optimizer.ema_model)
         if group.rank == 0:
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
             tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
@@ -97,24 +108,17 @@ def keep(kept: dict[str, Tensor], model: nn.Module) -> None:
         kept[name] = kept[name].copy_(tensor) if name in kept else tensor.detach().clone()
 
 
-def run_epoch(
-    wrapped: nn.Module,
-    optimizer: Optimizer,
-    batches: Iterable[Batch],
-    settings: Settings,
-    group: Group,
-    epoch: int,
-    counts: Tensor,
-) -> tuple[float, int]:
-    """One pass; returns the mean loss of a target over all ranks, and the sequences seen."""
+def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) -> tuple[float, int]:
+    """One pass; returns the mean loss of a target over all ranks, and the number of sequences."""
+    settings, group = optimizer.settings, optimizer.group
     torch.manual_seed(settings.seed * 1_000_003 + epoch * 1_009 + group.rank)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    objective = Objective(settings.loss, counts.to(group.device), generator)
+    objective = Objective(settings.loss, data.target_counts.to(group.device), generator)
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=group.device)
-    with prefetch.prefetched(batches, pinned=group.device.type == "cuda") as ready:
+    with prefetch.prefetched(data.batches(epoch), pinned=group.device.type == "cuda") as ready:
         for number, batch in enumerate(ready):
-            optimizer.forget()
+            optimizer.zero_grad()
             step = torch.zeros(2, dtype=torch.float64, device=group.device)
             for place, part in enumerate(prefetch.parts(batch, settings.accumulate)):
                 last = place == settings.accumulate - 1
@@ -123,12 +127,13 @@ def run_epoch(
                     if not math.isfinite(whole[0].item()):
                         raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
                     before, step = step, step + whole
-                    weight = step[1].clamp(min=1e-6)
+                    weights_so_far = step[1].clamp(min=1e-6)
                     if place:
-                        optimizer.scale((before[1] / weight).item())
-                    # DDP averages the ranks' gradients; scaled so, the average is the gradient of the mean over the
-                    # targets of all ranks, in all parts so far.
-                    (loss * group.world / weight.float()).backward()
+                        optimizer.scale((before[1] / weights_so_far).item())
+                    # DDP averages the gradients of the ranks. Scaled like this, the result is the gradient of the mean loss
+                    # over the targets of all ranks, in all parts so far.
+                    gradient_scale = 1 / weights_so_far.float() * group.world
+                    (loss * gradient_scale).backward()
             optimizer.step(epoch, number)
             sums[:2] += step
             sums[2] += len(batch["item"])

@@ -1,11 +1,11 @@
 """What a step does to the weights: a clipped gradient, AdamW, a learning rate that may change over the steps.
 
-With ``sparse_items`` the item table is moved by rows: its gradient names the rows that the step read, those of its
-sequences and of its negatives, and only these are clipped, moved and remembered, so that a step costs what its batch
-costs, however many items there are. Rows that a step did not read stay where they are, where AdamW would carry them on by
-their momentum and let both moments and, with weight decay, the row itself fade (lazy Adam); a step that reads all rows
-is the same step. Rejected: ``torch.optim.SparseAdam``, which has no weight decay and whose count of steps does not come
-back from a checkpoint as it was.
+With ``sparse_items`` the item table is updated by rows: its gradient is sparse and has only the rows that the step read,
+those of its sequences and negatives. Only these and their moments are clipped and updated, so that the cost of a step
+depends on its batch and not on the number of items. Other rows stay as they are, where AdamW would move them on by their
+momentum and decay both moments and, with weight decay, the row itself (lazy Adam). A step that reads all rows is AdamW's.
+Rejected: ``torch.optim.SparseAdam``, which has no weight decay and whose count of steps does not come back from a
+checkpoint as it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from headwater.errors import ModelError
 from headwater.models import SequenceModel
 from headwater.training import checkpoints
-from headwater.training.averages import Average
+from headwater.training.averages import ExponentialAverage
 from headwater.training.settings import Group, Settings
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -26,8 +26,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """That of a step, counted from 0 over all ``epochs`` × ``steps``: a line up to ``learning_rate`` over the share
-    ``warmup`` of them, then constant, or half a cosine down to 0 (Loshchilov and Hutter, SGDR, 2017)."""
+    """The learning rate of a step, counted from 0 over all ``epochs`` × ``steps``: it rises linearly to ``learning_rate`` over
+    the fraction ``warmup`` of them, then is constant or follows half a cosine down to 0 (Loshchilov and Hutter, SGDR, 2017)."""
     steps = settings.epochs * settings.steps
     warm = round(settings.warmup * steps)
     if step < warm:
@@ -38,7 +38,8 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 
 class Optimizer:
-    """All that changes a model's weights. ``judged`` is what to validate and keep: the model, or its moving average."""
+    """All that changes a model's weights. ``ema_model`` is what to validate and keep: the moving average of the model, or with
+    ``settings.average`` 0 the model itself."""
 
     def __init__(self, model: SequenceModel, settings: Settings, group: Group) -> None:
         self.settings, self.group = settings, group
@@ -54,16 +55,16 @@ class Optimizer:
             eps=EPSILON,
             fused=group.device.type == "cuda",
         )
-        self.average = Average(model, settings.average, settings.sparse_items) if settings.average else None
-        self.judged = model if self.average is None else self.average.model
+        self.average = ExponentialAverage(model, settings.average, settings.sparse_items) if settings.average else None
+        self.ema_model = model if self.average is None else self.average.model
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Start a new gradient."""
         self.adam.zero_grad(set_to_none=True)
         self.table.grad = None
 
     def scale(self, factor: float) -> None:
-        """Multiply the gradient that has been gathered so far."""
+        """Multiply the gradient that has been accumulated so far."""
         for each in self.whole if self.rows is None else (*self.whole, self.table):
             if each.grad is not None:
                 each.grad.mul_(factor)
@@ -82,31 +83,31 @@ class Optimizer:
         for options in self.adam.param_groups:
             options["lr"] = rate
         if self.rows is not None and touched is not None:
-            rows, slopes = touched
-            slopes.mul_((self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            rows, row_gradients = touched
+            row_gradients.mul_((self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             if self.average is not None:
                 self.average.before_step(rows)
-            self.rows.step(rows, slopes, rate)
+            self.rows.step(rows, row_gradients, rate)
         self.adam.step()
         if self.average is not None:
             self.average.after_step()
 
     def _touched(self) -> tuple[Tensor, Tensor]:
-        """Rows of the item table that any rank read, int64 ``[n]`` ascending, and the mean of the ranks' slopes ``[n, dim]``."""
+        """Rows of the item table that any rank read, int64 ``[n]`` ascending, and the mean of the ranks' gradients ``[n, dim]``."""
         assert self.table.grad is not None, "every batch reads items"
         found = self.table.grad.coalesce()
         if self.group.world > 1:
-            rows, slopes = self.group.gather(found.indices()[0]), self.group.gather(found.values())
-            found = torch.sparse_coo_tensor(rows.unsqueeze(0), slopes / self.group.world, found.shape).coalesce()
+            rows, gradients = self.group.gather(found.indices()[0]), self.group.gather(found.values())
+            found = torch.sparse_coo_tensor(rows.unsqueeze(0), gradients / self.group.world, found.shape).coalesce()
         return found.indices()[0], found.values()
 
     def settle(self) -> None:
-        """Make ``judged`` what it is after the steps so far."""
+        """Bring ``ema_model`` up to date with the steps so far."""
         if self.average is not None:
             self.average.settle()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a resumed training needs beside the model, by name."""
+        """All that a resumed training needs besides the model, by name."""
         found = checkpoints.optimizer_tensors(self.adam)
         if self.rows is not None:
             found |= {"rows.mean": self.rows.mean, "rows.square": self.rows.square, "rows.steps": self.rows.steps}
@@ -116,7 +117,7 @@ class Optimizer:
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``tensors`` gave."""
+        """Restore what ``tensors`` returned."""
         checkpoints.load_optimizer(self.adam, tensors)
         if self.rows is not None:
             for name, tensor in checkpoints.part(tensors, "rows").items():
@@ -126,7 +127,7 @@ class Optimizer:
 
 
 class RowAdam:
-    """AdamW of one table, a few rows at a time; the bias of the moments is corrected by the steps of the whole."""
+    """AdamW for some rows of a table at a time; the bias of the moments is corrected by the number of steps of the whole table."""
 
     def __init__(self, table: Tensor, weight_decay: float) -> None:
         self.table, self.weight_decay = table, weight_decay
@@ -134,12 +135,12 @@ class RowAdam:
         self.steps = torch.zeros((), dtype=torch.int64)
 
     @torch.no_grad()
-    def step(self, rows: Tensor, slopes: Tensor, rate: float) -> None:
-        """Move ``rows`` int64 ``[n]``, no two the same, by ``slopes`` ``[n, dim]``."""
+    def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
+        """Move ``rows`` int64 ``[n]``, no two the same, by ``gradients`` ``[n, dim]``."""
         self.steps += 1
         fade, fade_square = (1 - beta ** int(self.steps) for beta in BETAS)
-        mean = self.mean[rows].lerp_(slopes, 1 - BETAS[0])
-        square = self.square[rows].mul_(BETAS[1]).addcmul_(slopes, slopes, value=1 - BETAS[1])
+        mean = self.mean[rows].lerp_(gradients, 1 - BETAS[0])
+        square = self.square[rows].mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
         self.mean[rows], self.square[rows] = mean, square
         spread = square.sqrt_().div_(math.sqrt(fade_square)).add_(EPSILON)
         moved = self.table[rows].mul_(1 - rate * self.weight_decay)

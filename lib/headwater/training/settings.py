@@ -1,4 +1,4 @@
-"""What a training is told: the length and the steps of it, which of the ranks a process is, and what all ranks get to read."""
+"""The settings of a training, the place of a process among its ranks, and the plan that all ranks read."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from headwater.models.spec import ModelSpec
 class Group:
     """This process among the ranks, and the device that it computes on.
 
-    ``total`` adds a tensor up over all of them, ``gather`` puts their rows one after another, ``alone`` is where the
-    gradients of a backward pass are not added up yet.
+    ``total`` sums a tensor over all ranks, ``gather`` concatenates their rows, and within ``alone`` a backward pass does not
+    add up gradients over the ranks yet.
     """
 
     rank: int
@@ -61,7 +61,7 @@ class Settings:
 
     @classmethod
     def of(cls, train: Train, n_items: int, steps: int, fingerprint: str = "") -> Settings:
-        """What a config asks for, with a catalogue of ``n_items`` and ``steps`` to an epoch."""
+        """The settings in a config, for a catalogue of ``n_items`` and ``steps`` an epoch."""
         asked = {each.name: getattr(train, each.name) for each in fields(cls) if each.name in Train.model_fields}
         asked |= {"sparse_items": train.moves_rows(n_items), "steps": steps, "fingerprint": fingerprint}
         return cls(**asked)
@@ -77,7 +77,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a rank needs, as one line of JSON on its way there.
+    """Everything that a rank needs; it travels as one line of JSON.
 
     ``snapshot``, ``folder`` (of checkpoints and weights), ``validation`` and ``initial_weights`` are paths, the last two
     empty where there is none. ``targets``: what an event weighs as a target, by a snapshot's numbers of event types, that of

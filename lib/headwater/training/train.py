@@ -1,4 +1,4 @@
-"""Run a training on Spark's resources: TorchDistributor starts the ranks, here or on executors, and brings back rank 0's answer."""
+"""Run a training on Spark's resources: TorchDistributor starts the ranks, here or on executors, and returns rank 0's answer."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def plan(
     spec: ModelSpec,
     train: Train,
     folder: Path,
+    *,
     validation: Cases | None = None,
     initial_weights: Path | None = None,
     resume: bool = False,
 ) -> Plan:
     """Everything that a rank needs; ``folder`` holds checkpoints and weights.
 
-    The snapshot says what happened, the plan what of it counts (``train.targets``). Without ``resume`` what an earlier run
-    left in the folder is removed.
+    The snapshot holds all events, the plan their weights as targets (``train.targets``). Without ``resume`` the folder is
+    emptied first.
     """
     steps = readers.steps(snapshot.manifest["files"], train.batch_size, train.processes)
     settings = Settings.of(train, spec.n_items, steps)
@@ -64,10 +65,10 @@ def plan(
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    judged = ""
+    cases_file = ""
     if validation is not None and len(validation):
-        judged = str((folder / "validation.npz").resolve())
-        validation.save(Path(judged))
+        cases_file = str((folder / "validation.npz").resolve())
+        validation.save(Path(cases_file))
     return Plan(
         snapshot=str(snapshot.directory.resolve()),
         spec=spec,
@@ -76,7 +77,7 @@ def plan(
         batch_size=train.batch_size,
         reader=train.reader,
         folder=str(folder.resolve()),
-        validation=judged,
+        validation=cases_file,
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
         use_gpu=a_gpu_each(train),
@@ -113,7 +114,8 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
     if not train.local_mode:
         _need_slots(train.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(planned.threads))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if train.local_mode and sys.platform == "linux" else None
+    if train.local_mode and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
     spark_gpus = planned.use_gpu and not train.local_mode
     distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)

@@ -1,8 +1,8 @@
-"""Vectors that a shop brings for its items, of images, sounds or texts, as features of a model.
+"""Vectors that a shop has for its items, of images, sounds or texts, as features of a model.
 
-They are columns of a Parquet file: ``item_id`` and ``vector``, all of one length. What is longer than ``LENGTH`` goes through a
-fixed random projection, which keeps distances (Johnson and Lindenstrauss, 1984) and asks for no training: the item that comes
-tomorrow, and the shop next door that uses the same encoder, stand in the same space.
+They come in a Parquet file with the columns ``item_id`` and ``vector``, all vectors of one length. Those longer than ``LENGTH``
+go through a fixed random projection, which keeps distances (Johnson and Lindenstrauss, 1984) and needs no training: tomorrow's
+items, and those of another shop with the same encoder, are in the same space.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headwater.errors import UsageError
 from headwater.text import first_line
 
 LENGTH = 64
-"""Numbers that are kept of a vector: each costs a model as much as a word of a title."""
+"""Length of the projected vectors: each number costs a model as much as a word of a title."""
 
 
 def read(items: DataFrame, path: str) -> DataFrame:

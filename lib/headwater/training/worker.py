@@ -1,4 +1,4 @@
-"""What one rank does: put the distribution around a model that knows nothing of it, train, leave the weights as a file."""
+"""What one rank does: put the distribution around a model that knows nothing of it, train, write the weights to a file."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from headwater.training.validation import Cases, mean_ndcg
 
 
 class Shipped:
-    """``work``, to be sent to executors: where it is unpickled, the ranks started there can import this package.
+    """``work``, to be sent to executors: unpickled there, it lets the ranks that are started there import this package.
 
-    Spark puts ``--py-files`` on the path of its own Python workers only; a rank is a process below one of these.
+    Spark puts ``--py-files`` on the path of its own Python workers only; a rank is a child process of one of these.
     """
 
     def __call__(self, plan_json: str) -> dict[str, Any]:
         return work(plan_json)
 
-    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
-        return arrive, ()
+    def __reduce__(self) -> tuple[Callable[[], Shipped], tuple[()]]:
+        return unpickled, ()
 
 
-def arrive() -> Callable[[str], dict[str, Any]]:
-    """Set what a rank below this process inherits, and give the work to do."""
+def unpickled() -> Shipped:
+    """``Shipped`` where it has arrived."""
     share_environment()
-    return work
+    return Shipped()
 
 
 def share_environment() -> None:
@@ -80,7 +80,7 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
         model.load_state_dict(load_file(plan.initial_weights))
     model.to(device)
     settings = plan.settings
-    wrapped, group = spread(model, settings, rank, world, device)
+    wrapped, group = wrap_ddp(model, settings, rank, world, device)
     snapshot = Snapshot.open(Path(plan.snapshot))
     read = readers.weighed(readers.READERS[plan.reader], plan.targets)
     rows = max(1, plan.batch_size // world)
@@ -93,18 +93,21 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
     validate = None
     if plan.validation:
         validate = partial(mean_ndcg, cases=Cases.load(Path(plan.validation)), device=device)
+    data = loop.Data(
+        batches=lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
+        target_counts=counts,
+        validate=validate,
+    )
     folder = Path(plan.folder)
     fitted = loop.fit(
         model,
-        wrapped,
-        lambda number: readers.epoch(snapshot.files, read, rows, settings.seed, number, rank, world),
-        validate,
+        data,
         settings,
         group,
         folder / "checkpoints",
-        plan.resume,
-        counts,
-        lambda: failpoint("train_model:after_checkpoint"),
+        wrapped=wrapped,
+        resume=plan.resume,
+        after_checkpoint=lambda: failpoint("train_model:after_checkpoint"),
     )
     weights = folder / "weights.safetensors"
     if rank == 0:
@@ -113,12 +116,13 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
     return {"weights": str(weights), "best_epoch": fitted.best_epoch, "history": fitted.history}
 
 
-def spread(
+def wrap_ddp(
     model: SequenceModel, settings: Settings, rank: int, world: int, device: torch.device
 ) -> tuple[DistributedDataParallel, Group]:
-    """The model inside DDP, and this process among the ranks of the process group that it has joined.
+    """The model inside DDP, and this process as one of the ranks of the process group that it has joined.
 
-    DDP leaves a gradient of rows alone, because NCCL adds up no sparse ones; the optimiser gathers it through ``Group``.
+    DDP ignores an item table with a sparse gradient, because NCCL cannot add those up; the optimiser gathers it through
+    ``Group``.
     """
     if settings.sparse_items:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])

@@ -1,4 +1,4 @@
-"""The folder that one training works in, named by what it reads, so that one that was killed finds its work again."""
+"""The folder of one training, named by its inputs, so that a training that was killed finds its work again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from headwater.work import lock_of, work_folder
 
 @contextmanager
 def held(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
-    """The folder of ``inputs``, kept from any other training; models of different names work in different ones.
+    """The folder of a training with these ``inputs``, locked; models of different names have different folders.
 
-    Raises HeadwaterError, at once, where another training is in it. The kernel frees the lock when its holder dies.
+    Raises HeadwaterError, at once, where another training holds it. The kernel frees the lock when its holder dies.
     """
     named = {**inputs, "processes": config.train.processes, "model_name": config.mlflow.model_name}
     folder = work_folder(config) / "training" / facts.fingerprint(named)
