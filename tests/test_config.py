@@ -88,9 +88,9 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["ingest.earliest=12"], "ingest.earliest: not an ISO date"),
         (
             ["ingest.sources=[{format: combined_log, glob: x, time_zone: Asia/Tokyo, fields: {user_id: u}}]"],
-            "fields and time_zone would do nothing for format combined_log",
+            "fields and time_zone not used with format combined_log",
         ),
-        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "topic would do nothing for format json"),
+        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "topic not used with format json"),
         (["ingest.future_hours=.inf"], "ingest.future_hours: Input should be a finite number"),
         (["train.targets.view=-1"], "train.targets.view: Input should be greater than or equal to 0"),
         (["train.pretrain_epochs=-1"], "train.pretrain_epochs: Input should be greater than or equal to 0"),

@@ -68,7 +68,7 @@ class Source(Section):
         keys = type(self).model_fields
         idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != keys[key].default]
         if idle:
-            raise ValueError(f"{' and '.join(idle)} would do nothing for format {self.format}")
+            raise ValueError(f"{' and '.join(idle)} not used with format {self.format}; leave it out")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:
             raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
         known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS

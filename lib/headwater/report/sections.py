@@ -62,8 +62,8 @@ def _ago(now: float, moment: float | None) -> str:
 def _ingest_sentence(counts: dict[str, int]) -> str:
     read, taken, refused, doubled, ignored = (counts[name] for name in data.INGEST_COUNTS)
     return esc(
-        f"Of {plural(read, 'line', 'lines')} read, {whole(taken)} became events, {whole(refused)} are in quarantine "
-        f"({percent(refused, read)}), {whole(doubled)} were there already, and {whole(ignored)} no rule calls an action."
+        f"Of {plural(read, 'line', 'lines')} read: {whole(taken)} became events, {whole(refused)} quarantined "
+        f"({percent(refused, read)}), {whole(doubled)} duplicates, {whole(ignored)} ignored (no rule matched)."
     )
 
 

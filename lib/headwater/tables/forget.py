@@ -4,7 +4,7 @@ Deleting rows is not forgetting: Delta keeps the old files for time travel, the 
 where rows are only marked as gone, a file of today holds them. So the files go at once, and with them the change feed;
 readers that were up to date are moved past the deletion, and those that were not are made to read whole tables once.
 
-Not reached from here: landing files, copies of reports, backups. They are whoever's made them.
+Not reached from here: landing files, copies of reports, backups. They belong to whoever made them.
 """
 
 from __future__ import annotations
