@@ -185,8 +185,9 @@ class Scorer:
         """The lists with another reason for items that were bought before: what the user did with them last."""
         items = lists.item_idx
         known = np.where(items < again.shape[1], items, 0)
-        user = np.repeat(np.arange(len(items)), items.shape[1])
-        user, column = np.nonzero(np.asarray(again[user, known.ravel()]).reshape(items.shape) > 0)
+        rows = np.repeat(np.arange(len(items)), items.shape[1])
+        gained = np.asarray(again[rows, known.ravel()]).reshape(items.shape)
+        user, column = np.nonzero(gained > 0)
         bought = items[user, column]
         meant = steps.of_types(self.topn.repeat.event_types)
         newest = dict(zip(zip(steps.user[meant], steps.item[meant], strict=True), steps.type[meant], strict=True))
