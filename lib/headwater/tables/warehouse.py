@@ -26,6 +26,7 @@ from headwater.in_hand import constant
 from headwater.tables import locks, log
 from headwater.tables.failpoints import failpoint
 from headwater.tables.log import Commit
+from headwater.text import first_line
 
 WRITER = {
     "events": "ingest_events",
@@ -104,7 +105,7 @@ class Warehouse:
             frame = reader.load(self.path(table))
             found = dict(frame.dtypes)
         except Exception as error:
-            raise TableError(f"table {table} at {self.path(table)} cannot be read: {_first_line(error)}") from error
+            raise TableError(f"table {table} at {self.path(table)} cannot be read: {first_line(error)}") from error
         for column, kind in schemas.TABLES[table].items():
             if found.get(column) != kind:
                 raise TableError(
@@ -333,10 +334,6 @@ class Warehouse:
 
 def _values(table: str) -> dict[str, Any]:
     return {column: f"new.{column}" for column in schemas.columns(table)}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def bytes_of(root: str, table: str) -> int:
