@@ -25,7 +25,7 @@ from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring import repeats
-from headwater.scoring.lately import Lately
+from headwater.scoring.recent import RecentCounts
 from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
@@ -91,8 +91,8 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
     unknown = constant(j.spark, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
     again = repeats.wanted(histories, j.config.topn, len(evaluation.decayed) - 1)
-    lately = Lately(evaluation.decayed, evaluation.until, again)
-    shown = to_users(evaluation.held.users, histories, items, lately, ranker, j.config.topn)
+    recent = RecentCounts(evaluation.decayed, evaluation.until, again)
+    shown = to_users(evaluation.held.users, histories, items, recent, ranker, j.config.topn)
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
 
 

@@ -20,7 +20,7 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.models.ranker import Ranker
-from headwater.scoring import adhoc, lately, lists
+from headwater.scoring import adhoc, lists, recent
 from headwater.scoring import items as goods
 from headwater.scoring.adhoc import Answer
 from headwater.scoring.scorer import Scorer
@@ -52,7 +52,7 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         opening = beside.submit(champion, j.config)  # while Spark starts
         items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
         version, ranker = opening.result()
-    known = lately.count(events_table, sequences, items, topn, ranker.n_items)
+    known = recent.count(events_table, sequences, items, topn, ranker.n_items)
     scorer = Scorer(ranker, goods.catalogue(items, known, topn), topn)
     catalog = items.select("item_id", "item_idx", "title").toPandas()
     if user:

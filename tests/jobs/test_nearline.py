@@ -20,8 +20,8 @@ from headwater.in_hand import FEW
 from headwater.ingest import verdicts
 from headwater.job import Job
 from headwater.nearline import lists, sequences, stream
+from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import Intake
-from headwater.nearline.shelf import Shelf
 from headwater.tables import log
 from headwater.tracking import Registry
 
@@ -153,9 +153,9 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))
-        shelf = Shelf(j)
-        counts, _ = stream.take_round(j, Intake(j.beside("ingest_events")), shelf)
-        shelf.close()
+        cache = ScoringCache(j)
+        counts, _ = stream.take_round(j, Intake(j.beside("ingest_events")), cache)
+        cache.close()
         assert counts["users_scored"] == len(changed)
         rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
         found.append((of_tables(site, spark), *(site.rows(spark, table, *rest) for table in ("topn", "topn_history"))))
@@ -174,17 +174,17 @@ def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path
     site = copy_of(trained, tmp_path / "site")
     site.run("train_model")
     j = Job("nearline", load([site.config]))
-    intake, shelf = Intake(j.beside("ingest_events")), Shelf(j, popular_seconds=300)
+    intake, cache = Intake(j.beside("ingest_events")), ScoringCache(j, popular_seconds=300)
 
     def acts(user):
         (site.landing / f"api/{user}.json").write_text("\n".join(clicks(user, 2)))
-        stream.take_round(j, intake, shelf)
+        stream.take_round(j, intake, cache)
         return {version for name, version in site.rows(spark, "topn", "user_id", "model_version") if name == user}
 
     before = acts("u1")
     Registry(j.config).set_alias("champion", 2)
     after = acts("u2")
-    shelf.close()
+    cache.close()
     assert (before, after) == ({1}, {2})
 
 

@@ -10,13 +10,13 @@ from headwater import schemas
 from headwater.config import Topn
 from headwater.errors import UsageError
 from headwater.scoring import items
-from headwater.scoring.lately import Lately
+from headwater.scoring.recent import RecentCounts
 
 DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 1, 1, 20, 25)]
 
 
 def catalogue(goods, popular, **topn):
-    return items.catalogue(goods, Lately(popular), Topn(**topn))
+    return items.catalogue(goods, RecentCounts(popular), Topn(**topn))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from headwater import schemas
 from headwater.config import Topn
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
-from headwater.scoring.lately import Lately
+from headwater.scoring.recent import RecentCounts
 from headwater.scoring.served import to_users
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +29,7 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
         for user in ("b", "z")
     ]
     histories = spark.createDataFrame(rows, schemas.ddl("sequences"))
-    known = Lately(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
+    known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     topn = Topn(n=3, batch_users=2, strategies=[{"name": "cold", "when": {"max_events": 0}}])
     served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, topn)
     assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # what is popular

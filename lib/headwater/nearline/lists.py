@@ -23,8 +23,8 @@ from headwater import clock, schemas, sequences
 from headwater.errors import HeadwaterError
 from headwater.in_hand import FEW, constant, held, kept
 from headwater.job import Job
+from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
-from headwater.nearline.shelf import Shelf
 from headwater.scoring import items as goods
 from headwater.scoring import lists, publish
 from headwater.scoring.served import SERVED
@@ -36,7 +36,7 @@ LONG = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """Whose lists are to be made: rows of `sequences` at a version of it, for the catalogue of a version of `items` or later.
 
     ``few``: they, their lists and what stands there now are held in hand. ``every``: they are all there are, and whoever
@@ -52,8 +52,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What stands in a table of lists for the users wanted: ``rows``, those of few with the key and item_id alone.
+class CurrentLists:
+    """The current rows of a table of lists for the requested users: ``rows``, those of few with the key and item_id alone.
 
     ``without``: the users who have none there; None where that is not known, or where some list is shorter than ``topn.n``, so
     that rows may join it.
@@ -63,21 +63,21 @@ class Standing:
     without: DataFrame | None = None
 
 
-def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | float | str]:
+def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int | float | str]:
     """Lists of all users (``full``), or of those whose sequence, or an item in their lists, changed since the last run so that
     they should be others (``nearline``)."""
-    if shelf is None:
+    if cache is None:
         j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
-        with closing(Shelf(j)) as own:
+        with closing(ScoringCache(j)) as own:
             return score(j, mode, own)
-    shelf.settle()
+    cache.settle()
     if j.config.topn.index == "faiss":
         from headwater.scoring.index import library
 
         library()  # where it is missing nothing is begun
     tables = j.warehouse
     tables.read("sequences")
-    version = shelf.champion()
+    version = cache.champion()
     counts: dict[str, int | float | str] = {
         "users_scored": 0,
         "users_changed": 0,
@@ -87,32 +87,32 @@ def score(j: Job, mode: str, shelf: Shelf | None = None) -> dict[str, int | floa
     with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
         tables.create("topn")
         publish_history(j)
-        wanted = wanted_sequences(j, mode, shelf, version, stack)
-        if wanted is None:
+        request = requested(j, mode, cache, version, stack)
+        if request is None:
             return counts
-        read = readers.noted(tables, readers.LISTS, wanted.version)
-        note = {"job": j.name, "mode": mode, **read, "items_version": wanted.items_version, "model_version": version}
-        if wanted.users or wanted.every:
-            shipped = shelf.shipped(version)
+        read = readers.noted(tables, readers.LISTS, request.version)
+        note = {"job": j.name, "mode": mode, **read, "items_version": request.items_version, "model_version": version}
+        if request.users or request.every:
+            shipped = cache.shipped(version)
             if j.config.topn.index == "faiss":
-                shipped, searched = by_index(j, shelf, shipped, version, wanted)
+                shipped, searched = by_index(j, cache, shipped, version, request)
                 counts |= searched
-            counts["users_scored"] = wanted.users
-            counts["users_changed"] = renew(j, shelf, shipped, wanted, note, stack)
+            counts["users_scored"] = request.users
+            counts["users_changed"] = renew(j, cache, shipped, request, note, stack)
         else:
             tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
-    shelf.publish_history(j)
+    cache.publish_history(j)
     return counts
 
 
-def wanted_sequences(j: Job, mode: str, shelf: Shelf, model: int, stack: ExitStack) -> Wanted | None:
+def requested(j: Job, mode: str, cache: ScoringCache, model: int, stack: ExitStack) -> Request | None:
     """The sequences to make lists from, kept until the stack ends; None where nothing speaks for other lists than the last
     run made."""
     tables = j.warehouse
     version, items_version = tables.version("sequences"), tables.version("items")
     come = readers.progress(tables, readers.LISTS)
     after = come.after if mode == "nearline" else None
-    gone = None if after is None else holders_of_gone(j, shelf, model)
+    gone = None if after is None else holders_of_gone(j, cache, model)
     if after is not None and not come.unread and gone is None:
         return None
     few = sum(commit.rows for commit in come.unread) <= FEW
@@ -124,7 +124,7 @@ def wanted_sequences(j: Job, mode: str, shelf: Shelf, model: int, stack: ExitSta
         others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
         changed = counted(kept(changed[0].unionByName(others), stack))
     rows, users = changed
-    return Wanted(rows, users, few and users <= FEW, after is None, version, items_version)
+    return Request(rows, users, few and users <= FEW, after is None, version, items_version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
@@ -136,7 +136,7 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
     return found
 
 
-def holders_of_gone(j: Job, shelf: Shelf, model: int) -> DataFrame | None:
+def holders_of_gone(j: Job, cache: ScoringCache, model: int) -> DataFrame | None:
     """The users (user_id) in whose lists something stands that is not to be had any more; None where no item that was known
     has changed since the last run, and none grows too old."""
     tables, topn = j.warehouse, j.config.topn
@@ -144,14 +144,14 @@ def holders_of_gone(j: Job, shelf: Shelf, model: int) -> DataFrame | None:
     newer = takewhile(lambda commit: commit.version > last.get("items_version", -1), tables.commits("items"))
     if topn.max_age_days is None and not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
         return None
-    until = 0.0 if topn.max_age_days is None else shelf.lately(model).until
+    until = 0.0 if topn.max_age_days is None else cache.recent_counts(model).until
     gone = tables.read("items").where(~goods.is_had(topn, until)).select("item_id")
     shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
     return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
 
 
 def by_index(
-    j: Job, shelf: Shelf, shipped: lists.Shipped, version: int, wanted: Wanted
+    j: Job, cache: ScoringCache, shipped: lists.Shipped, version: int, request: Request
 ) -> tuple[lists.Shipped, dict[str, float | str]]:
     """What executors need to search an index, where so many users pay for making one; and what to say of it at the end.
 
@@ -160,79 +160,81 @@ def by_index(
     from headwater.evaluation.measure import BESIDE
     from headwater.scoring import indexed
 
-    if not indexed.pays(wanted.users, len(shipped.catalogue.value.available)):
+    if not indexed.pays(request.users, len(shipped.catalogue.value.available)):
         return shipped, {"index": "exact", "recall": 1.0}
-    known = wanted.rows.where(F.size("item_idx") > 0)
+    known = request.rows.where(F.size("item_idx") > 0)
     some = lists.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
-    shipped, recall = shelf.indexed(shipped, version, some)
-    protocol = artifact.facts(shelf.model(version))["protocol"]
+    shipped, recall = cache.indexed(shipped, version, some)
+    protocol = artifact.facts(cache.model(version))["protocol"]
     row = (BESIDE, SERVED, protocol, "test", "all", indexed.METRIC, j.config.topn.n, recall, len(some), version, j.now)
     note = {"job": j.name, "model_version": version}
     j.warehouse.append(constant(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
-def renew(j: Job, shelf: Shelf, shipped: lists.Shipped, wanted: Wanted, note: dict[str, Any], stack: ExitStack) -> int:
+def renew(
+    j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request, note: dict[str, Any], stack: ExitStack
+) -> int:
     """Make the lists, check every row, put them in the place of those that stand; how many users' Top-N is another one."""
     tables, version = j.warehouse, note["model_version"]
     # not before the model is on its way: an archive that comes as tasks begin is unpacked by two at once
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
-    standing = {
-        table: beside.submit(standing_lists, j, table, wanted)
+    current = {
+        table: beside.submit(current_lists, j, table, request)
         for table in ("topn", "sections")
         if table == "topn" or j.config.topn.sections or tables.exists("sections")
     }
-    scored = lists.recommend(wanted.rows, shipped, j.config.topn)
-    scored = held(scored)[0] if wanted.few else kept(scored, stack)
+    scored = lists.recommend(request.rows, shipped, j.config.topn)
+    scored = held(scored)[0] if request.few else kept(scored, stack)
     unfit = beside.submit(publish.unfit(scored).count)
-    places = publish.with_reasons(goods.with_titles(lists.places(scored), shelf.items()))
+    places = publish.with_reasons(goods.with_titles(lists.places(scored), cache.items()))
     rows = publish.topn_rows(places)
-    rows = held(rows)[0] if wanted.few else rows
+    rows = held(rows)[0] if request.few else rows
     if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
-    changed = beside.submit(publish.changed_users(rows, standing["topn"].result().rows).count)
-    write_embeddings(j, version, shelf.model(version), shelf.items())
+    changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
+    write_embeddings(j, version, cache.model(version), cache.items())
     now = clock.now()  # when a list stands there, not when its making began
-    if "sections" in standing:
+    if "sections" in current:
         several = publish.stamped(publish.section_rows(places), "sections", version, now)
-        replace(j, "sections", several, standing["sections"].result(), wanted, note)
+        replace(j, "sections", several, current["sections"].result(), request, note)
     failpoint("score_topn:before_topn")
-    replace(j, "topn", publish.stamped(rows, "topn", version, now), standing["topn"].result(), wanted, note)
+    replace(j, "topn", publish.stamped(rows, "topn", version, now), current["topn"].result(), request, note)
     failpoint("score_topn:after_topn")
     return changed.result()
 
 
-def standing_lists(j: Job, table: str, wanted: Wanted) -> Standing:
+def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
     """What of a table stands for all users, or for some, written down: a table of lists is read once for a few of them."""
     j.warehouse.create(table)
     rows = j.warehouse.pinned(table)  # compared with the new lists while these are written
-    if wanted.every:
-        return Standing(rows)
-    users = wanted.rows.select("user_id")
+    if request.every:
+        return CurrentLists(rows)
+    users = request.rows.select("user_id")
     theirs = rows.join(users, "user_id", how="left_semi")
-    if not wanted.few:
-        return Standing(theirs.localCheckpoint())
+    if not request.few:
+        return CurrentLists(theirs.localCheckpoint())
     theirs, _ = held(theirs.select(*schemas.KEYS[table], "item_id"))
     if table != "topn":
-        return Standing(theirs)
+        return CurrentLists(theirs)
     places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
     incomplete, _ = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
-    return Standing(theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
+    return CurrentLists(theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
 
 
-def replace(j: Job, table: str, rows: DataFrame, standing: Standing, wanted: Wanted, note: dict[str, Any]) -> None:
-    """Let ``rows`` take the place of all rows of a table, or of the ``standing`` ones only, in one commit; the lists of users
+def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request: Request, note: dict[str, Any]) -> None:
+    """Let ``rows`` take the place of all rows of a table, or of the ``current`` ones only, in one commit; the lists of users
     who had none may have one of their own."""
-    if wanted.every:
+    if request.every:
         j.warehouse.overwrite(rows, table, note)
         return
     live = "new.item_id IS NOT NULL"
-    withdrawn = publish.with_withdrawn(rows, standing.rows, schemas.KEYS[table])
-    if standing.without is None:
+    withdrawn = publish.with_withdrawn(rows, current.rows, schemas.KEYS[table])
+    if current.without is None:
         j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
         return
-    new = rows.join(standing.without, "user_id", how="left_semi")
-    known = withdrawn.join(standing.without, "user_id", how="left_anti")
+    new = rows.join(current.without, "user_id", how="left_semi")
+    known = withdrawn.join(current.without, "user_id", how="left_anti")
     j.warehouse.upsert(known, new, table, note, delete_when=f"NOT ({live})")
 
 

@@ -30,10 +30,10 @@ from tenacity import (
 from headwater import clock
 from headwater.errors import BrokerError, Terminated
 from headwater.job import Job
+from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import COUNTS, TABLES, Intake
 from headwater.nearline.lists import score
 from headwater.nearline.sequences import build
-from headwater.nearline.shelf import Shelf
 
 LONGEST_PAUSE = 20
 """Seconds between two looks for brokers that went away."""
@@ -63,11 +63,11 @@ def run(j: Job, once: bool) -> dict[str, int]:
 def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
     """The rounds of ``run``; with ``stop`` set there is no further one."""
     total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
-    with closing(Shelf(j, j.config.nearline.popular_seconds)) as shelf:
+    with closing(ScoringCache(j, j.config.nearline.popular_seconds)) as cache:
         intake = Intake(j.beside("ingest_events"))
         while not stop.is_set():
             try:
-                counts, waiting = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, shelf)
+                counts, waiting = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
             except BrokerError:
                 if stop.is_set():
                     break  # told to end while it waited
@@ -75,7 +75,7 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
             total.update(counts)
             table = turn_to_pack(total["batches"] - counts["batches"], total["batches"])
             if table and j.warehouse.exists(table):
-                shelf.settle()
+                cache.settle()
                 j.warehouse.pack(table)
             if once and not waiting:
                 break
@@ -84,7 +84,7 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
     return dict(total)
 
 
-def take_round(j: Job, intake: Intake, shelf: Shelf) -> tuple[Counter[str], int]:
+def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str], int]:
     """One look and what follows from it; returns counts, and how many messages wait for the next round.
 
     Sequences and lists are looked after also where ingest found nothing: a killed round, or another process, may have
@@ -93,7 +93,7 @@ def take_round(j: Job, intake: Intake, shelf: Shelf) -> tuple[Counter[str], int]
     begun = clock.now()
     counts, waiting = intake.take_new(j.beside("ingest_events"))
     built = build(j.beside("build_sequences"))
-    scored = score(j.beside("score_topn"), "nearline", shelf)
+    scored = score(j.beside("score_topn"), "nearline", cache)
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
     if counts["batches"] or counts["users_scored"]:
         seconds = round((clock.now() - begun).total_seconds(), 2)

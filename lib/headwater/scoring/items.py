@@ -14,19 +14,19 @@ from headwater.clock import DAY
 from headwater.config import Topn
 from headwater.errors import UsageError
 from headwater.scoring.catalogue import Catalogue, split_categories
-from headwater.scoring.lately import Lately
+from headwater.scoring.recent import RecentCounts
 from headwater.training import artifact
 
 
-def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
-    """The present state of ``items``, beside what was counted lately, when there may have been fewer of them.
+def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
+    """The present state of ``items``, beside recent counts, when there may have been fewer of them.
 
     What ``topn`` denies or finds too old may not be shown; its separator parts the categories of an item. Raises UsageError
     where it names only categories that no item is of: nothing could be listed.
     """
     known = items.select(
         "item_idx",
-        (is_had(topn, lately.until) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
+        (is_had(topn, recent.until) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
         "price",
@@ -39,17 +39,17 @@ def catalogue(items: DataFrame, lately: Lately, topn: Topn) -> Catalogue:
         "first_seen": known["first_seen"].to_numpy(dtype=np.float64),
         "price": known["price"].to_numpy(dtype=np.float64),
     }
-    size = 1 + max(len(lately.popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
+    size = 1 + max(len(recent.popular) - 1, int(known["item_idx"].max()) if len(known) else 0)
     arrays = {name: np.zeros((size, *values.shape[1:]), dtype=values.dtype) for name, values in columns.items()}
     for name, array in arrays.items():
         array[known["item_idx"]] = columns[name]
-    popular = np.pad(lately.popular, (0, size - len(lately.popular)))
+    popular = np.pad(recent.popular, (0, size - len(recent.popular)))
     return Catalogue(
         popular=popular,
         names=names,
-        until=lately.until,
-        again=lately.again,
-        newcomers=lately.newcomers,
+        until=recent.until,
+        again=recent.again,
+        newcomers=recent.newcomers,
         denied=_denied(items, topn),
         **arrays,
     )

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from headwater.config import Topn
 from headwater.scoring import items as goods
 from headwater.scoring import lists
-from headwater.scoring.lately import Lately
+from headwater.scoring.recent import RecentCounts
 
 if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
@@ -32,7 +32,7 @@ class Served:
 
 
 def to_users(
-    users: np.ndarray, histories: DataFrame, items: DataFrame, known: Lately, ranker: Ranker, topn: Topn
+    users: np.ndarray, histories: DataFrame, items: DataFrame, known: RecentCounts, ranker: Ranker, topn: Topn
 ) -> Served:
     """What ``users`` (ids) would have been served from the items that had been seen by then, when ``histories`` were their
     rows of ``sequences`` and ``known`` was counted. A user without a row is served as one without a history.

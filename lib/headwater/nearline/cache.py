@@ -19,14 +19,14 @@ from headwater.errors import TrackingError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
 from headwater.scoring import items as goods
-from headwater.scoring import lately, lists
-from headwater.scoring.lately import Lately
+from headwater.scoring import lists, recent
+from headwater.scoring.recent import RecentCounts
 from headwater.tracking import Registry
 from headwater.tracking.client import library
 from headwater.training import artifact
 
 
-class Shelf:
+class ScoringCache:
     """See above. The model is sent to executors once a version; the catalogue is read again when `items` has a new version;
     what is popular is counted again when ``popular_seconds`` have gone by."""
 
@@ -36,7 +36,7 @@ class Shelf:
         self._champion: int | None = None
         self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame] | None = None
-        self._lately: Lately | None = None
+        self._recent: RecentCounts | None = None
         self._counted = (0, 0.0)  # for which version, and when
         self._state: tuple[Any, Any] | None = None
         self._aside = ThreadPoolExecutor(max_workers=1)
@@ -72,7 +72,7 @@ class Shelf:
     def shipped(self, version: int) -> lists.Shipped:
         """A model version and the catalogue's present state, on the executors."""
         items_version, items = self._catalogue()
-        known = self.lately(version)
+        known = self.recent_counts(version)
         key = (items_version, self._counted)
         if self._state is None or self._state[0] != key:
             if self._state is not None:
@@ -81,15 +81,15 @@ class Shelf:
             self._state = (key, state)
         return lists.Shipped(self._model(version)[1], self._state[1])
 
-    def lately(self, version: int) -> Lately:
+    def recent_counts(self, version: int) -> RecentCounts:
         """What the last weeks say, counted for a model version."""
         model, at = self._counted
-        if self._lately is None or model != version or time.monotonic() - at >= self.popular_seconds:
+        if self._recent is None or model != version or time.monotonic() - at >= self.popular_seconds:
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
             trained = artifact.facts(self.model(version))["n_items"]
-            self._lately = lately.count(events, histories, self.items(), self.job.config.topn, trained)
+            self._recent = recent.count(events, histories, self.items(), self.job.config.topn, trained)
             self._counted = (version, time.monotonic())
-        return self._lately
+        return self._recent
 
     def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
         """The same with an index of what may be shown, and its recall on some users (``Scorer.lists``)."""

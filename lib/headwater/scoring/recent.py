@@ -15,7 +15,7 @@ from headwater.scoring.repeats import Intervals
 
 
 @dataclass(frozen=True)
-class Lately:
+class RecentCounts:
     """``popular``: decayed counts ``[items + 1]`` as of ``until``, the newest event in epoch seconds; ``again``: where
     items may be listed again, after how long they are bought again; ``newcomers``: what a model does not know yet."""
 
@@ -25,10 +25,10 @@ class Lately:
     newcomers: Newcomers | None = None
 
 
-def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn, known: int) -> Lately:
+def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn, known: int) -> RecentCounts:
     """Counted from the tables of these names for a model that knows the items up to ``known``; buying again only where
     the config asks for it."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
     last = len(popular) - 1
     again = repeats.wanted(sequences, topn, last)
-    return Lately(popular, until, again, newcomers.count(sequences, items, known, last))
+    return RecentCounts(popular, until, again, newcomers.count(sequences, items, known, last))
