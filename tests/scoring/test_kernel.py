@@ -120,3 +120,17 @@ def test_rough_products_of_fewer_items_than_a_list_has_places():
     scores, found = top_n_rescored(torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]), 4, pairs_of({(0, 0)}))
     assert found.tolist() == [[1, -1, -1, -1]]
     assert scores.tolist() == [[6.0, -torch.inf, -torch.inf, -torch.inf]]
+
+
+def test_an_item_that_is_forbidden_does_not_make_the_scores_of_all_others_unsure(monkeypatch):
+    draws = torch.Generator().manual_seed(3)
+    users, items = torch.randn(64, 17, generator=draws), torch.randn(4_000, 17, generator=draws)
+    users[:, -1], items[:, -1] = 1.0, 0.0
+    items[:10, -1] = -1e9
+    searched, real = [], kernel.top_n
+    monkeypatch.setattr(kernel, "top_n", lambda users, *rest: searched.append(len(users)) or real(users, *rest))
+    scores, places = kernel.top_n_rescored(users, items, 10)
+    exact = real(users, items, 10)
+    torch.testing.assert_close(scores, exact[0])
+    assert places.tolist() == exact[1].tolist()
+    assert sum(searched[1:]) < 64
