@@ -150,6 +150,10 @@ def test_an_event_comes_again_in_another_file(shop):
     shop.put("api/other.json", event("u2", "b", event_id="x"))  # of a source that numbers its own events
     assert shop.ingest()["rows_quarantined"] == 1
     assert shop.reasons() == ["id_of_another_event"]
+    so_far = Warehouse(shop.spark, str(shop.root / "warehouse")).last_note("events", "ingest_events")["so_far"]
+    assert {name: so_far[name] for name in ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate")} == {
+        "rows_in": 6, "rows_events": 3, "rows_quarantined": 1, "rows_duplicate": 2
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])

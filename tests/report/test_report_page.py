@@ -26,7 +26,7 @@ def full(spark, tmp_path_factory):
 
     def put(table, *rows, **note):
         frame = spark.createDataFrame(list(rows), schemas.ddl(table))
-        warehouse.append(frame, table, {"job": "tests", **note})
+        warehouse.append(frame, table, {"job": "tests"} | note)
 
     def at(hours):
         return MADE - timedelta(hours=hours)
@@ -34,7 +34,7 @@ def full(spark, tmp_path_factory):
     put("items", *[(f"i{k}", k, title, "c", None, None, True, NOW) for k, title in ((1, "Dune"), (2, EVIL), (3, None))])
     put("events", *[
         (f"e{k}", "ann", "i1", "view", NOW, None, None, None, "s", "f", NOW, NOW.date()) for k in range(4)
-    ], rows_in=10, rows_events=4, rows_quarantined=3, rows_duplicate=2, rows_ignored=1)  # fmt: skip
+    ], job="ingest_events", so_far=dict(zip(data.INGEST_COUNTS, (10, 4, 3, 2, 1), strict=True)))  # fmt: skip
     put("quarantine", *[("raw", reason, "s", "f", NOW) for reason in ("bad_json", "bad_json", "bot_agent")])
     put("sequences", *[
         (user, [1, 2, 3], ["view", "click", "purchase"], [at(5), at(4), at(last)], ["a", "b", "c"], [None] * 3, [1],

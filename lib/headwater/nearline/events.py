@@ -83,13 +83,14 @@ class Intake:
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             note = j.warehouse.last_note("events", j.name)
-            done = note["batch"] if note else 0
+            done, so_far = (note["batch"], Counter(note.get("so_far", {}))) if note else (0, Counter())
             for one in batch.plan([*found, *messages], ledger, done, j.now, j.log.warning):
-                total.update(self._take(j, one))
+                total.update(self._take(j, one, so_far))
         return total, waiting
 
-    def _take(self, j: Job, one: batch.Batch) -> dict[str, int]:
-        """Commit one batch; whatever its files get wrong is raised before the first write."""
+    def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
+        """Commit one batch, and add its counts to those of all batches ``so_far``; whatever its files get wrong is raised
+        before the first write."""
         tables, note = j.warehouse, {"job": j.name, "batch": one.number}
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
         with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
@@ -114,7 +115,10 @@ class Intake:
                 if rows.count():
                     tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
             failpoint("ingest_events:after_items")
-            tables.append(event_rows(read.events, one.taken_at), "events", {**note, **read.counts})
+            so_far.update(read.counts)
+            tables.append(
+                event_rows(read.events, one.taken_at), "events", {**note, **read.counts, "so_far": dict(so_far)}
+            )
             failpoint("ingest_events:after_events")
         j.log.info("batch done", batch=one.number, reasons=read.reasons, **read.counts)
         return {**read.counts, "files": len(one.files), "batches": 1}

@@ -6,7 +6,6 @@ table raises TableError, whose sentence names the job to run.
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +17,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.tables import Warehouse
 from headwater.tables.log import UPKEEP
-from headwater.tables.warehouse import MAINTAINER
+from headwater.tables.warehouse import WRITER
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 AGES = (
@@ -85,12 +84,9 @@ def _state(warehouse: Warehouse, table: str) -> TableState:
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
-    """Lines taken over all batches and where they went, summed from the notes of ingest."""
-    total: Counter[str] = Counter(dict.fromkeys(INGEST_COUNTS, 0))
-    for commit in warehouse.commits("events"):
-        if commit.by != MAINTAINER:  # who repeats what ingest said last
-            total.update({name: int(commit.note.get(name, 0)) for name in INGEST_COUNTS})
-    return dict(total)
+    """Lines taken over all batches and where they went, by the last note of ingest."""
+    note = warehouse.last_note("events", WRITER["events"]) or {}
+    return {name: note.get("so_far", {}).get(name, 0) for name in INGEST_COUNTS}
 
 
 def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> list[tuple[str, int]]:
