@@ -41,8 +41,9 @@ class Items(Protocol):
 class Objective:
     """A loss, and what it draws its negatives from.
 
-    ``counts`` float32 ``[items + 1]``: how often each item is a target in training; ``generator``: the draws, the same
-    ones on all ranks. The whole softmax needs neither. One objective serves a whole epoch.
+    ``counts`` float32 ``[items + 1]``: how often each item is a target in training; ``generator``: draws the negatives, the
+    same ones on all ranks, and the masks of BERT4Rec, after which ranks draw different negatives. One objective serves a
+    whole epoch.
     """
 
     loss: Loss = field(default_factory=Loss)
