@@ -63,7 +63,7 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["topn.lenght=1"], "topn.lenght is not a known config key"),
         (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
-        (["model.kind=magic"], "model.kind: 'magic' is none of sasrec, relative, bert4rec, gru, lstm"),
+        (["model.kind=magic"], "model.kind: 'magic' is not one of sasrec, relative, bert4rec, gru, lstm"),
         (["topn"], "--set 'topn' must have the form dotted.key=value"),
         (["topn={n: 3, n: 4}"], "--set topn: '{n: 3, n: 4}' is not a YAML value"),
         (["topn=3"], "topn must hold keys with values (got 3)"),

@@ -62,7 +62,7 @@ class Model(Section):
     @classmethod
     def _is_known(cls, kind: str) -> str:
         if kind not in ENCODERS:
-            raise ValueError(f"{kind!r} is none of {', '.join(ENCODERS)}")
+            raise ValueError(f"{kind!r} is not one of {', '.join(ENCODERS)}")
         return kind
 
     @field_validator("context", "features", "blend")

@@ -1,4 +1,4 @@
-"""The section ``ingest``: where lines come from, the names of their columns, and the limits beyond which they are refused."""
+"""The section ``ingest``: where lines come from, the names of their columns, and the limits beyond which events are refused."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> st
         )
     lead = (
         f"{plural(actions, 'action', 'actions')} on shown items, worth a reward of {reward:.1f}. Of {whole(shown)} "
-        f"rows published, {percent(acted, shown, 2)} were acted on. Not every row was seen; only compare ranks."
+        f"rows published, {percent(acted, shown, 2)} were acted on. Not all were seen, so compare only ranks."
     )
     first = by_rank[:MOST_RANKS]
     until = f"; the first {MOST_RANKS} ranks" if len(first) < len(by_rank) else ""
