@@ -1,7 +1,7 @@
-"""MovieLens-100K, out of the wheel of RecBole 1.2.1, which ships it.
+"""MovieLens-100K, read from the wheel of RecBole 1.2.1, which contains it.
 
-The wheel is fetched with pip, checked against a pinned SHA-256, kept in ``$HEADWATER_CACHE`` (default
-``~/.cache/headwater``) and read as a zip; nothing is installed.
+The wheel is downloaded with pip, checked against a pinned SHA-256, kept in ``$HEADWATER_CACHE`` (default
+``~/.cache/headwater``) and read as a zip file; nothing is installed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WHEEL = "recbole-1.2.1-py3-none-any.whl"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 INSIDE = "recbole/dataset_example/ml-100k/ml-100k."
 EVENT_OF = {1: "rating", 2: "rating", 3: "view", 4: "rating", 5: "purchase"}
-"""What an interaction of so many stars is on the demo's site."""
+"""The event type on the demo's site for an interaction with this many stars."""
 
 
 class DemoError(Exception):
-    """The demo cannot go on; one sentence that says why and what to do."""
+    """The demo cannot continue; one sentence says why and what to do."""
 
 
 class Film(NamedTuple):
@@ -39,7 +39,7 @@ class Film(NamedTuple):
 
 
 class Interaction(NamedTuple):
-    """One rating of MovieLens; ``time`` is aware UTC, MovieLens's own until ``plan`` moves it."""
+    """One rating of MovieLens. ``time`` is aware UTC: MovieLens's own time until ``plan`` shifts it."""
 
     user: str
     film: str
@@ -52,12 +52,12 @@ class Interaction(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where the wheel is kept between demos."""
+    """The folder that keeps the wheel between demos."""
     return Path(os.environ.get("HEADWATER_CACHE") or Path.home() / ".cache" / "headwater")
 
 
 def fetch(cache: Path) -> Path:
-    """The pinned wheel, from the cache or through pip. Raises DemoError where it cannot be had or is another file."""
+    """The pinned wheel, from the cache or through pip. Raises DemoError if it cannot be downloaded or its digest differs."""
     kept = cache / WHEEL
     if kept.exists() and _digest(kept) == SHA256:
         return kept
@@ -74,7 +74,7 @@ def fetch(cache: Path) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    """Try each pip at hand: an environment made by uv has none of its own."""
+    """Try each available pip, because an environment made by uv has none of its own."""
     base = getattr(sys, "_base_executable", sys.executable)
     pips = [[sys.executable, "-m", "pip"], [base, "-m", "pip"], ["python3", "-m", "pip"], ["uvx", "pip"]]
     said = "no pip found"
@@ -85,7 +85,7 @@ def _download(folder: Path) -> Path:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.TimeoutExpired) as error:
-            said = f"pip did not end ({type(error).__name__})"
+            said = f"pip did not finish ({type(error).__name__})"
             continue
         wheel = folder / WHEEL
         if done.returncode == 0 and wheel.exists():
@@ -93,7 +93,7 @@ def _download(folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
         if lines and "No module named pip" not in done.stderr:
             said = re.sub(r"\w+://\S+", "the index", lines[-1])[:200]
-    raise DemoError(f"{PACKAGE}, which holds MovieLens-100K, cannot be fetched with pip: {said}")
+    raise DemoError(f"{PACKAGE}, which holds MovieLens-100K, cannot be downloaded with pip: {said}")
 
 
 def _digest(file: Path) -> str:
@@ -101,7 +101,7 @@ def _digest(file: Path) -> str:
 
 
 def read_movielens(wheel: Path) -> tuple[list[Interaction], list[Film]]:
-    """Interactions by time, user and film, and films by id, out of the wheel."""
+    """Interactions sorted by time, user and film, and all films, read from the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         ratings = _table(archive.read(INSIDE + "inter").decode())
         films = _table(archive.read(INSIDE + "item").decode())
@@ -115,5 +115,5 @@ def read_movielens(wheel: Path) -> tuple[list[Interaction], list[Film]]:
 
 def _table(text: str) -> Iterator[list[str]]:
     lines = iter(text.splitlines())
-    next(lines)  # names with types, such as user_id:token
+    next(lines)  # the header: names with types, such as user_id:token
     return (line.split("\t") for line in lines)

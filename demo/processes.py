@@ -1,7 +1,7 @@
-"""A job's whole family of processes: what memory it holds, and how to end it. Reads /proc; elsewhere it knows less.
+"""A job and its descendant processes: measure their memory and stop them. Uses /proc; without it, descendants are unknown.
 
-A job starts a JVM and, in training, one process per rank; the latter sit in sessions of their own, so that a signal to
-the job's group alone would leave them behind.
+A job starts a JVM and, in training, one process per rank. Ranks run in sessions of their own, so a signal to the job's process
+group alone would leave them behind.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ PROC = Path("/proc")
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all below it."""
+    """The ids of the process and all its descendants."""
     children = defaultdict(list)
     for stat in PROC.glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            # the command's name is in brackets and may hold anything; the parent is the second word after it
+            # the command's name is in parentheses and may contain anything; the parent's id is the second word after it
             children[int(stat.read_text().rpartition(")")[2].split()[1])].append(int(stat.parent.name))
     family, waiting = [], [pid]
     while waiting:
@@ -33,7 +33,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def memory_gib(pid: int) -> float:
-    """Memory of a process and all below it, shared pages counted once; 0 where /proc does not tell."""
+    """The memory in GiB of a process and its descendants, with shared pages counted once; 0 without /proc."""
     total = 0
     for one in descendants(pid):
         with contextlib.suppress(OSError):
@@ -43,7 +43,8 @@ def memory_gib(pid: int) -> float:
 
 
 def stop(child: subprocess.Popen, patience: float = 5.0) -> None:
-    """End a child that leads a process group, and all that it started: asked first, then made to."""
+    """End a child that leads a process group, and all its descendants, first with SIGTERM and after ``patience`` seconds with
+    SIGKILL."""
     if child.poll() is not None:
         return
     family = descendants(child.pid)

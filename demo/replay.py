@@ -1,9 +1,9 @@
-"""MovieLens-100K as a film site would live through it: when each interaction happens, and what users do with their lists.
+"""MovieLens-100K replayed as the life of a film site: the time of each interaction, and users' actions on their lists.
 
-In time order the interactions are cut into the past (all but the newest ``LIVE``), shifted as one block so that it
-ends ``QUIET`` before the start of the demo, and the live ones, stamped anew in the same order within the last minutes,
-for the nearline rounds and for what users do with the lists they are shown. Only there are clicks made up
-(``simulated``). ``traffic`` writes all of it as files.
+The interactions are split in time order into past and live. The past (all but the newest ``LIVE``) is shifted as one block so
+that it ends ``QUIET`` before the start of the demo. The live interactions get new times, in the same order, within the last
+minutes; they feed the nearline rounds and the actions on lists. Clicks are made up only there (``simulated``). ``traffic``
+writes everything as files.
 
 Everything is seeded: the same base time gives the same bytes.
 """
@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """All interactions in their parts, each in time order; ``rounds`` and ``future`` are stamped when written."""
+    """All interactions, split into parts in time order; ``rounds`` and ``future`` get their times when they are written."""
 
     history: list[Interaction]
     first_night: list[Interaction]
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(interactions: list[Interaction], base: datetime) -> Plan:
-    """Cut interactions into the parts of the demo and move the past so that it ends ``QUIET`` before ``base``."""
+    """Split interactions into the parts of the demo, and shift the past so that it ends ``QUIET`` before ``base``."""
     past, live = interactions[:-LIVE], interactions[-LIVE:]
     end = base - QUIET
     shift = end - past[-1].time
@@ -68,7 +68,7 @@ def plan(interactions: list[Interaction], base: datetime) -> Plan:
 
 
 def _take_round(live: list[Interaction]) -> tuple[list[Interaction], list[Interaction]]:
-    """The next ``ROUND`` interactions, ``ROUND_PER_USER`` of one user at most, and the rest; a user's order stays."""
+    """The next ``ROUND`` interactions, at most ``ROUND_PER_USER`` per user, and the rest; each user's order is kept."""
     taken: list[Interaction] = []
     rest: list[Interaction] = []
     of_user: Counter[str] = Counter()
@@ -78,12 +78,12 @@ def _take_round(live: list[Interaction]) -> tuple[list[Interaction], list[Intera
             taken.append(one)
         else:
             rest.append(one)
-            of_user[one.user] = ROUND_PER_USER  # what comes later must not overtake what waits
+            of_user[one.user] = ROUND_PER_USER  # the user's later interactions must not overtake this one
     return taken, rest
 
 
 def stamp(interactions: list[Interaction], since: datetime, until: datetime, seed: int) -> list[Interaction]:
-    """The same interactions in the same order, at seeded random moments within ``since`` … ``until``."""
+    """The same interactions in the same order, at seeded random times within ``since`` … ``until``."""
     span = (until - since) / timedelta(microseconds=1)
     draw = random.Random(f"stamp:{seed}")
     moments = sorted(since + timedelta(microseconds=int(draw.random() * span)) for _ in interactions)
@@ -92,7 +92,7 @@ def stamp(interactions: list[Interaction], since: datetime, until: datetime, see
 
 @dataclass(frozen=True)
 class Actions:
-    """What users did with their lists: real interactions with a film they were shown, others, made-up clicks."""
+    """Users' actions: real interactions with a film they were shown, real interactions with other films, simulated clicks."""
 
     taken: list[Interaction]
     elsewhere: list[Interaction]
@@ -102,12 +102,12 @@ class Actions:
 def act(
     future: list[Interaction], lists: dict[str, list[Shown]], since: datetime, until: datetime, visits: float = 0.5
 ) -> Actions:
-    """Let users act after ``since``, when all lists stood, and before ``until``.
+    """Let users act after ``since``, when all lists have been published, and before ``until``.
 
-    A real future interaction with a film of the user's list is taken from the list. Besides, a share ``visits`` of the
-    users looks at the list and clicks at a rank with probability 0.12 / log2(rank + 1), whatever stands there. Such
-    clicks are enough to drive the loop, but they say nothing of taste, and all of them are films that the champion
-    chose: no quality may be claimed from them.
+    A real future interaction with a film of the user's list counts as an action on the list. In addition, a share ``visits`` of
+    the users look at their list and click each rank with probability 0.12 / log2(rank + 1), whatever the film. Such clicks are
+    enough to drive the loop, but they carry no information about taste, and all of them are on films that the champion chose:
+    no quality may be claimed from them.
     """
     stamped = stamp(future, since, until, seed=3)
     places = {(user, place.film) for user, places in lists.items() for place in places}

@@ -1,11 +1,11 @@
-"""The whole loop on real behaviour: raw logs become fresh Top-N lists, feedback, and a better model.
+"""The whole loop on real user behaviour: raw logs become fresh Top-N lists, feedback, and a better model.
 
     make demo            (or .venv/bin/python demo/run.py)
 
-Writes the traffic of a film site to ``demo-out/landing`` (``movielens``: the data, ``replay``: when, ``traffic``: the
-files) and starts the jobs on it with the flags that a user would give, in one warm Spark session (``warm``): two nights,
-two nearline rounds, one round of feedback, the report. Ends with a table of what was measured; every number is read from
-the jobs' closing lines or the tables. ``demo-out`` is made anew each time.
+Writes the traffic of a film site to ``demo-out/landing`` (``movielens`` has the data, ``replay`` the times, ``traffic`` the
+files) and runs the jobs on it with the flags that a user would give, in one warm Spark session (``warm``): two nights, two
+nearline rounds, one round of feedback, and the report. Ends with a table of measurements; every number comes from the jobs'
+closing lines or the tables. ``demo-out`` is recreated each time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 @dataclass
 class Demo:
-    """One run: the bar, what each job answered, and what was noticed on the way."""
+    """One run of the demo: the progress bar, the closing line of each job, and measurements."""
 
     bar: tqdm
     worker: subprocess.Popen | None = None
@@ -57,14 +57,14 @@ class Demo:
     clicks: dict[str, int] = field(default_factory=dict)
 
     def say(self, text: str = "") -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self.bar.disable:
             print(text, flush=True)
         else:
             self.bar.write(text)
 
     def run(self, job: str, *args: str) -> dict:
-        """Start one job, wait, show its answer. Raises DemoError with the job's own line where it fails."""
+        """Run one job and show its closing line. Raises DemoError with the job's own error line if it fails."""
         command = [f"jobs/{job}.py", "--config", CONFIG, *args]
         shown = " ".join(["python", *command])
         if not self.bar.disable:
@@ -92,12 +92,12 @@ class Demo:
         return answer
 
     def stop(self) -> None:
-        """End the worker and all that it started."""
+        """End the worker and all its descendants."""
         if self.worker is not None:
             processes.stop(self.worker)
 
     def _send(self, command: list[str], job: str, start: int, began: float) -> int:
-        """Have the worker run one job; its exit code, or the worker's own where that died."""
+        """Let the worker run one job; returns the job's exit code, or the worker's own if the worker died."""
         if self.worker is None:
             ANSWER.write_text("")
             program = [sys.executable, str(Path(__file__).with_name("warm.py")), str(ANSWER)]
@@ -115,7 +115,7 @@ class Demo:
         return int(line) if line else self.worker.wait()
 
     def _watch(self, worker: subprocess.Popen, job: str, start: int, began: float) -> None:
-        """Draw while the worker works: a spinner, and a second bar once its output says ``epoch 3/15: …``."""
+        """Draw a spinner while the worker runs, and a second bar once its output contains ``epoch 3/15: …``."""
         turn, measured = 0, 0.0
         epochs: tqdm | None = None
         with LOG.open(encoding="utf-8", errors="replace") as log, ANSWER.open(errors="replace") as answers:
@@ -136,7 +136,7 @@ class Demo:
 
 
 def _draw_epochs(bar: tqdm | None, line: str) -> tqdm | None:
-    """The second bar, moved on where the line is about an epoch."""
+    """The second bar, advanced if the line reports an epoch."""
     found = re.search(r"epoch (\d+)/(\d+)(?:: ([^\"]*))?", line)
     if not found:
         return bar
@@ -153,7 +153,7 @@ def _closing_line(out: str, job: str) -> dict:
     try:
         return json.loads(lines[-1])
     except (IndexError, ValueError):
-        raise DemoError(f"{job} ended well but without its closing line; see {LOG}") from None
+        raise DemoError(f"{job} succeeded but printed no closing line; see {LOG}") from None
 
 
 def _short(value: object) -> str:
@@ -161,7 +161,7 @@ def _short(value: object) -> str:
 
 
 def _last_line(start: int, job: str) -> str:
-    """The line with which a job says why it failed."""
+    """The line in which a job says why it failed."""
     with LOG.open(encoding="utf-8", errors="replace") as log:
         log.seek(start)
         lines = [line.strip() for line in log if line.strip()]
@@ -170,7 +170,7 @@ def _last_line(start: int, job: str) -> str:
 
 
 def night(demo: Demo) -> None:
-    """Everything anew: new files, sequences, a model, its measure, the gate, all lists."""
+    """A full cycle: new files, sequences, a model, its evaluation, the gate, all lists."""
     demo.run("ingest_events")
     demo.run("build_sequences")
     demo.run("train_model")
@@ -180,7 +180,7 @@ def night(demo: Demo) -> None:
 
 
 def nearline(demo: Demo) -> None:
-    """New files to new lists, for the users of those files only; and how long an event waited for its list."""
+    """From new files to new lists, only for the users in those files; records how long each event waited for its list."""
     demo.run("ingest_events")
     demo.run("build_sequences")
     scored = demo.run("score_topn", "--mode", "nearline")
@@ -193,7 +193,7 @@ def nearline(demo: Demo) -> None:
 
 
 def feedback(demo: Demo, plan: replay.Plan, films: list[movielens.Film]) -> None:
-    """Users act on what they were shown; the model learns from it, and is kept only if the gate says so."""
+    """Users act on their lists; the model learns from that feedback, and is promoted only if the gate agrees."""
     lists: dict[str, list[Shown]] = defaultdict(list)
     for row in tables.read(WAREHOUSE / "topn", ["user_id", "rank", "item_id", "generated_at"]):
         lists[row["user_id"]].append(Shown(row["rank"], row["item_id"], _utc(row["generated_at"])))
@@ -251,7 +251,7 @@ def loop(demo: Demo) -> None:
 
 
 def summary(demo: Demo, total: float) -> list[str]:
-    """The closing table. A number that no job gave is left out, never guessed."""
+    """The lines of the closing table. A number that no job reported is left out, never estimated."""
     lines = ["", "What went in"]
     into: Counter[str] = Counter()
     for job, answer in demo.answers:
@@ -260,7 +260,7 @@ def summary(demo: Demo, total: float) -> list[str]:
     reasons = Counter(row["reason"] for row in tables.read(WAREHOUSE / "quarantine", ["reason"]))
     for key, words in (
         ("rows_in", "lines of events"), ("rows_events", "became events"), ("rows_duplicate", "duplicates"),
-        ("rows_ignored", "requests that are no action"), ("rows_quarantined", "quarantined"),
+        ("rows_ignored", "requests that are not actions"), ("rows_quarantined", "quarantined"),
         ("rows_catalog", "catalogue rows"),
     ):  # fmt: skip
         lines.append(f"  {into[key]:>8,}  {words}")
@@ -274,7 +274,7 @@ def summary(demo: Demo, total: float) -> list[str]:
     near = [answer for job, answer in demo.answers if job == "score_topn"][2:4]
     for number, answer in enumerate(near, 1):
         scored, changed = answer.get("users_scored"), answer.get("users_changed")
-        lines.append(f"  {scored:>8,}  users rescored in nearline round {number}, {changed:,} lists changed")
+        lines.append(f"  {scored:>8,}  users scored again in nearline round {number}, {changed:,} lists changed")
     collected = [answer for job, answer in demo.answers if job == "collect_feedback"]
     if collected:
         rows = tables.read(WAREHOUSE / "feedback", ["event_id"])
@@ -286,7 +286,7 @@ def summary(demo: Demo, total: float) -> list[str]:
     tuned = {answer.get("model_version", 0) for job, answer in demo.answers if job == "finetune_model"}
     lines += ["Quality: NDCG@10, temporal split, full catalogue, held-out test events", *quality(tuned)]
     if demo.waits:
-        lines.append("Freshness, from a user's last event to the list that knows it (nearline)")
+        lines.append("Freshness, from a user's last event to the first list that reflects it (nearline)")
         lines.append(f"  {median(demo.waits):7.1f} s median, {max(demo.waits):.1f} s at most, {len(demo.waits)} lists")
     lines.append("Seconds per step")
     for job, took in demo.seconds.items():
@@ -297,7 +297,7 @@ def summary(demo: Demo, total: float) -> list[str]:
 
 
 def quality(tuned: set[int]) -> list[str]:
-    """NDCG@10 of each version and, beside it, of the baselines on the same users; ``tuned`` are fine-tuned versions."""
+    """Lines with the NDCG@10 of each version and of the baselines on the same users; ``tuned`` holds the fine-tuned versions."""
     names = ["model_version", "model", "split", "segment", "metric", "k", "value", "users", "beside_version"]
     rows = [
         row
@@ -332,7 +332,7 @@ def _utc(moment: datetime) -> datetime:
 
 
 def main() -> int:
-    """0 when the loop came round, 1 with one line when a step failed, 130 on Ctrl-C."""
+    """The exit code: 0 if the loop completed, 1 with one line if a step failed, 130 on Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     began = time.monotonic()
@@ -350,7 +350,7 @@ def main() -> int:
                 demo.stop()
         print("\n".join(summary(demo, time.monotonic() - began)))
     except KeyboardInterrupt:
-        print("\ndemo: stopped; `make demo` starts it anew", file=sys.stderr)
+        print("\ndemo: stopped; `make demo` starts again from the beginning", file=sys.stderr)
         return 130
     except DemoError as error:
         print(f"\ndemo: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Read small Delta tables without Spark, the way an analyst's tool does: replay the log, open the Parquet files.
+"""Read small Delta tables without Spark, as an analyst's tool does: replay the log, then read the Parquet files.
 
-Enough for the demo's own tables (JSON commits, no deletion vectors); anything else should use Spark or delta-rs.
+This is enough for the demo's own tables (JSON commits, no deletion vectors); for other tables use Spark or delta-rs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 
 def read(table: Path, columns: list[str]) -> list[dict]:
-    """The live rows of a table, as dicts of ``columns`` (no partition columns); none where the table does not exist."""
+    """The live rows of a table, as dicts of ``columns`` (no partition columns); empty if the table does not exist."""
     files = live_files(table)
     if not files:
         return []
@@ -38,7 +38,7 @@ def live_files(table: Path) -> list[Path]:
 
 
 def committed_at(table: Path) -> datetime:
-    """When the newest version could first be read."""
+    """The commit time of the newest version."""
     for line in _commits(table)[-1].read_text().splitlines():
         action = json.loads(line)
         if "commitInfo" in action:

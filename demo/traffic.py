@@ -1,16 +1,16 @@
-"""What the site leaves behind: access logs, API lines, an export, a catalogue, and dirt.
+"""The files that the site produces: access logs, API lines, an export, a catalogue, and dirty data.
 
 Every interaction of MovieLens becomes exactly one event, by its stars:
 
     =====  ========  ==============================================================
     stars  event     where it is written (history: all in one CSV export)
     =====  ========  ==============================================================
-    3      view      ``GET /film/<id>`` in a gzip combined access log, one a day
-    1 2 4  rating    API JSON lines with the stars as value, one file a day
+    3      view      ``GET /film/<id>`` in a gzip combined access log, one per day
+    1 2 4  rating    API JSON lines with the stars as value, one file per day
     5      purchase  API JSON lines with an ``event_id``
     =====  ========  ==============================================================
 
-Searches, assets, bots and broken lines are made up, and none is an interaction of MovieLens.
+Searches, assets, bots and malformed lines are made up; none is an interaction of MovieLens.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ EXPORT_WORD = {"view": "pv", "rating": "rate", "purchase": "buy"}
 
 
 def write_catalogue(landing: Path, films: list[Film]) -> None:
-    """The site's films as JSON lines. One that nobody can watch any more must never be recommended."""
+    """The site's films as JSON lines. One film is not available, so it must never be recommended."""
     rows: list[dict[str, object]] = [
         {
             "item_id": film.item_id, "title": film.title, "category": film.category, "text": film.text,
@@ -58,7 +58,7 @@ def write_catalogue(landing: Path, films: list[Film]) -> None:
 
 
 def write_history(landing: Path, history: list[Interaction]) -> None:
-    """The years before the logs were kept: one CSV export, with some rows twice and some broken."""
+    """The years before the logs begin: one CSV export, with some duplicate and some malformed rows."""
     draw = random.Random("history")
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -75,7 +75,7 @@ def write_history(landing: Path, history: list[Interaction]) -> None:
 
 
 def write_traffic(landing: Path, interactions: list[Interaction], films: list[Film], seed: int) -> None:
-    """Days of traffic: an access log and an API file a day, with what a site's logs hold besides."""
+    """Days of traffic: one access log and one API file per day, with the noise of a real site's logs."""
     titles = {film.item_id: film.title for film in films}
     days: dict[str, list[Interaction]] = defaultdict(list)
     for one in interactions:
@@ -116,7 +116,7 @@ def write_live(landing: Path, interactions: list[Interaction], films: list[Film]
 
 
 def write_actions(landing: Path, actions: Actions, films: list[Film], name: str) -> None:
-    """Actions on lists as API lines (5 stars a purchase, else a click); what else happened as ordinary live traffic."""
+    """Actions on lists as API lines (a purchase for 5 stars, else a click); all other interactions as ordinary live traffic."""
     lines = [
         _json({**_api(one), "event_type": "purchase" if one.stars == 5 else "click", "value": None})
         for one in actions.taken
@@ -139,7 +139,7 @@ def _api_line(one: Interaction) -> str:
 
 
 def _access_log(interactions: list[Interaction], titles: dict[str, str], draw: random.Random) -> list[str]:
-    """Film pages by signed-in members, their searches, assets, and pages that are not there."""
+    """Requests of signed-in members for film pages, searches, assets, and missing pages."""
     lines = []
     for one in interactions:
         if one.event_type != "view":
@@ -160,7 +160,7 @@ def _access_log(interactions: list[Interaction], titles: dict[str, str], draw: r
 
 
 def _crawlers(day: datetime, films: list[Film], draw: random.Random) -> list[str]:
-    """Search engines read a few film pages each day, and say who they are."""
+    """Search engines that read a few film pages each day and identify themselves."""
     lines = []
     for agent in CRAWLERS:
         for film in draw.sample(films, k=8):
@@ -169,7 +169,7 @@ def _crawlers(day: datetime, films: list[Film], draw: random.Random) -> list[str
 
 
 def _regular_visitor(day: datetime, films: list[Film]) -> list[str]:
-    """A price watcher that calls itself a browser and comes every ten seconds."""
+    """A price watcher that poses as a browser and sends a request every ten seconds."""
     return [
         _request("203.0.113.5", "-", day + timedelta(seconds=10 * n), f"/film/{film.item_id}", 200, BROWSERS[0])
         for n, film in enumerate(films[:180])
@@ -182,7 +182,7 @@ def _request(address: str, user: str, time: datetime, target: str, status: int, 
 
 
 def _broken_lines(day: datetime) -> list[str]:
-    """One of each kind of line that an API sends on a bad day."""
+    """One line of each kind of error that an API can produce."""
     sound: dict[str, object] = {"user_id": "u7", "item_id": "12", "event_type": "rating", "timestamp": day.isoformat()}
     return [
         '{"user_id": "u7", "item_id": "12", "event_ty',
@@ -208,7 +208,7 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _place(file: Path, data: bytes) -> None:
-    """Write under a name that ingest leaves alone, then rename: a file is taken as it stands."""
+    """Write under a name that ingest skips, then rename: ingest reads a file only once, so it must be complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     hidden = file.with_name("." + file.name)
     hidden.write_bytes(data)

@@ -1,12 +1,12 @@
-"""Runs jobs one after the other in one process, so that they share one JVM and one Spark session.
+"""Run jobs one after the other in one process, so that they share one JVM and one Spark session.
 
-A job is started as its own program would be (``jobs/NAME.py`` with its flags); what it spares is the ten seconds in
-which Java, Spark and torch get up. Twenty-six of them would be half of the demo.
+Each job runs as its own program would (``jobs/NAME.py`` with its flags), but without the ten seconds in which Java, Spark and
+torch start. For twenty-six jobs that would be half of the demo's time.
 
     python demo/warm.py OUTPUT
 
-Reads one JSON list ``[program, flag, …]`` a line from standard input; what the job prints goes to the file OUTPUT,
-made anew each time, and its exit code, a line, to standard output.
+Reads one JSON list ``[program, flag, …]`` per line from standard input. The job's output goes to the file OUTPUT, which is
+overwritten each time, and its exit code goes to standard output, one per line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 
 
 def run(program: str, flags: list[str]) -> int:
-    """The exit code that the program would end with."""
+    """Run a program and return the exit code that it would end with."""
     sys.argv = [program, *flags]
     try:
         runpy.run_path(program, run_name="__main__")
@@ -34,7 +34,7 @@ def run(program: str, flags: list[str]) -> int:
 
 
 def forget_caches() -> None:
-    """What a job left in memory would go with its process."""
+    """Clear Spark's cache, which would end with the process of a job."""
     if "pyspark.sql" in sys.modules and (spark := sys.modules["pyspark.sql"].SparkSession.getActiveSession()):
         spark.catalog.clearCache()
 

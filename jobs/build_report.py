@@ -1,9 +1,9 @@
-"""Write one self-contained HTML page for people: how the loop runs, how good and how fresh the lists are.
+"""Write one self-contained HTML page that shows how the loop runs and how good and fresh the lists are.
 
     python jobs/build_report.py --config conf/site.yaml --output report.html
 
-Only aggregates leave Spark. A table that is not there yet leaves a sentence in its section that names the job to run;
-so does an MLflow that does not answer. The file is replaced in one step.
+Only aggregates leave Spark. If a table does not exist yet or MLflow does not answer, the section shows a sentence instead; for
+a missing table it names the job to run. The file is replaced in one step.
 """
 
 from __future__ import annotations

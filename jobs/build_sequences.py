@@ -1,8 +1,8 @@
-"""Bring every user's sequence up to date with the events that came since the last run.
+"""Update every user's sequence with the events added since the last run.
 
     python jobs/build_sequences.py --config conf/site.yaml
 
-Incremental: only users with new events are touched. The body stands in `headwater.nearline.sequences`: the warm stream
+Incremental: only users with new events are touched. The body is in `headwater.nearline.sequences`, because the warm stream
 runs it too.
 """
 

@@ -2,9 +2,9 @@
 
     python jobs/collect_feedback.py --config conf/site.yaml
 
-Reads the change feed of `events` from the version that the last commit to `feedback` notes (the first run reads the
-whole table, but only from the day of the first list on; so does one that finds `events` built anew). An action that
-answers no list is counted, not kept, and not looked at again: a list made later cannot have shown it.
+Reads the change feed of `events` after the version noted in the last commit to `feedback`. The first run, and a run that
+finds `events` rebuilt, reads the whole table from the day of the first list on. An action that answers no list is counted but
+not stored, and is not checked again: a list made later cannot have shown the item.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def collect(j: Job) -> dict[str, int | str]:
         if read is not None and read >= version:
             return counts
         if tables.exists("topn") and readers.progress(tables, readers.HISTORY).unread:
-            reason = "lists in topn are not in topn_history yet; score_topn is at work, or must run once more"
+            reason = "lists in topn are not in topn_history yet; score_topn is still running, or must run again"
             return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
         actions = filter_actions(new_events(j, read, version), rules.rewards)
         new = feedback.filter_unknown(actions, tables.read("feedback"))
@@ -54,7 +54,7 @@ def collect(j: Job) -> dict[str, int | str]:
 
 
 def new_events(j: Job, after: int | None, until: int) -> DataFrame:
-    """Events of the versions after one until another; all of them on the first run, or where the feed was vacuumed."""
+    """Events of the versions ``after + 1 … until``; all events on the first run, or if the change feed was vacuumed."""
     if after is not None:
         new = j.warehouse.inserted("events", after, until)
         if still_there(new.count) is not None:

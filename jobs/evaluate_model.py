@@ -1,11 +1,11 @@
-"""Measure a model version on held-out events, beside popularity, recent popularity, item transitions and, of a hybrid,
-its sequence model alone; and the lists that it would have served.
+"""Measure a model version, and the lists that it would have served, on held-out events. The baselines are popularity, recent
+popularity, item transitions and, for a hybrid, its sequence model alone.
 
     python jobs/evaluate_model.py --alias champion
     python jobs/evaluate_model.py --version 3
 
-The whole catalogue is ranked; served lists are by the rules of `topn`, for its groups too. Rows go to `model_metrics`
-(newest `evaluated_at` counts) and to the version's MLflow run.
+The whole catalogue is ranked; served lists follow the rules of `topn`, including those of its groups. Results go to
+`model_metrics` (the newest `evaluated_at` counts) and to the version's MLflow run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Alias(StrEnum):
 @app.command(help=__doc__)
 def main(
     version: int | None = typer.Option(None, min=1, help="a version of the registered model"),
-    alias: Alias | None = typer.Option(None, help="the version behind it; the champion without --version"),
+    alias: Alias | None = typer.Option(None, help="evaluate the version behind this alias; default: the champion"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
@@ -56,14 +56,14 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
     registry = Registry(j.config)
     chosen = version or registry.need(alias or CHAMPION)
     ranker = artifact.ranker(registry.download(chosen))
-    items = j.warehouse.pinned("items")  # ingest may be at work meanwhile
+    items = j.warehouse.pinned("items")  # ingest may be running at the same time
     steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     n_items = items.count()
     k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
     found: list[tuple[Any, ...]] = []
     closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
     logged: dict[str, float] = {}
-    for split in SPLITS[-1:] if ranker.facts.get("refit") else SPLITS:  # what was trained on measures nothing
+    for split in SPLITS[-1:] if ranker.facts.get("refit") else SPLITS:  # a refit trains on validation events
         evaluation = Evaluation(steps, n_items, ranker.facts, split, j.config)
         closing[f"users_{split}"] = len(evaluation.held)
         if not len(evaluation.held):
@@ -97,7 +97,7 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
 
 
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:
-    """The version, and what it is measured beside, on the same users."""
+    """The version and its baselines, measured on the same users."""
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
         yield ALONE, evaluation.model(ranker.alone())

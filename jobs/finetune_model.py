@@ -1,11 +1,11 @@
-"""Fine-tune the champion on new feedback, with a replay sample against forgetting, and register it as challenger.
+"""Fine-tune the champion on new feedback, with a replay sample against forgetting, and register the result as challenger.
 
     python jobs/finetune_model.py
 
-Users with feedback since the champion's training data end are trained on again, their feedback weighed by its reward; items
-that came since grow the item table. The newest part of the feedback is held out for the gate, and learned by the next one.
-With fewer than `finetune.min_feedback` rows that no version has tried yet, or where nothing that these users did weighs as a
-target (`train.targets`), the job does nothing and closes with `"status": "skipped"`.
+The job trains again on users with feedback since the end of the champion's training data, and weights each action by its
+reward. Items added since then extend the item table. The newest part of the feedback is held out for the gate; the next
+fine-tune learns from it. The job does nothing and closes with `"status": "skipped"` if fewer than `finetune.min_feedback` rows
+are new to every version, or if no event of these users has a weight in `train.targets`.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def tune(j: Job) -> dict[str, Any]:
 
 
 def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
-    """Whether anything in a snapshot has a weight by ``train.targets``."""
+    """Whether any event in a snapshot has a weight above 0 in ``train.targets``."""
     read = readers.weighed(readers.READERS[settings.reader], train.target_weights(settings.targets))
     return bool(readers.target_counts(data.files, read, n_items).any())
 
 
 def learned_until(registry: Registry, champion: int) -> datetime | None:
-    """When the newest feedback was collected that the champion or the standing challenger has learned from.
+    """The collection time of the newest feedback that the champion or the current challenger has learned from.
 
-    A challenger that the gate refused has had its try with that feedback: the next one waits for more.
+    This includes a challenger that the gate refused: the next fine-tune waits for more feedback.
     """
     challenger = registry.alias(CHALLENGER)
     marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]

@@ -1,10 +1,10 @@
-"""Take the new landing files, and new messages of Kafka topics, into `events`, `quarantine` and `items`.
+"""Ingest new landing files and new messages of Kafka topics into `events`, `quarantine` and `items`.
 
     python jobs/ingest_events.py --config conf/site.yaml
 
-A file or message is taken once, ever. Every line ends in `events`, in `quarantine` with a reason, as a duplicate, or as
-a request that no rule calls an action, and the closing line adds up. The body, and why a kill does no harm, stand in
-`headwater.nearline.events`: the warm stream runs it too.
+Each file or message is ingested exactly once. Every line is counted as an event, as quarantined with a reason, as a duplicate,
+or as a request that no rule calls an action; the counts in the closing line add up. The body is in
+`headwater.nearline.events`, because the warm stream runs it too; its docstring explains why a kill does no harm.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Pack small files, remove files and fetched models that nobody needs any more; or remove one person everywhere, at once.
+"""Pack small files and remove files and downloaded models that are no longer needed; or remove one person everywhere, at once.
 
     python jobs/maintain_tables.py --config conf/site.yaml
     python jobs/maintain_tables.py --forget USER
 
-Files stay for `maintain.retention_hours`, longer where a job has yet to read the changes in them; so do, in the work folder,
-model versions since they were last opened, and what a training left that never ended. `--forget` deletes a
-person's rows from every table, known by id or, with `privacy.key_file`, by pseudonym, and purges all older versions,
-so that none holds the person. Nothing that names them is printed or logged.
+Files are kept for `maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder,
+model versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
+`--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
+versions, so that none of them holds the person. Nothing that names the person is printed or logged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(
 def maintain(j: Job) -> dict[str, Any]:
     counts, kept = upkeep.maintain(j.warehouse, j.config.maintain.retention_hours, j.now)
     for table, behind in kept.items():
-        j.log.warning("not vacuumed: changes that a job has yet to read would go", table=table, behind=behind)
+        j.log.warning("not vacuumed, because a job has not yet read all changes", table=table, behind=behind)
     unused_since = j.now.timestamp() - j.config.maintain.retention_hours * 3600
     return {**counts, "folders_removed": prune(j.config, unused_since)}
 
@@ -45,7 +45,7 @@ def maintain(j: Job) -> dict[str, Any]:
 def remove(j: Job, user: str) -> dict[str, Any]:
     user = user.strip(BLANKS)
     if not user:
-        raise UsageError("--forget needs a user id, as it stands in the events")
+        raise UsageError("--forget needs a user id, as it appears in the events")
     key = privacy.load_key(j.config.privacy.key_file)
     return forget.forget(j.warehouse, [user] if key is None else [user, privacy.pseudonym(user, key)])
 

@@ -1,11 +1,11 @@
 """Keep lists fresh within seconds: ingest, sequences and changed lists, round after round in one warm Spark session.
 
-    python jobs/nearline.py --config conf/site.yaml           # until SIGTERM, which ends it after the round in hand
-    python jobs/nearline.py --config conf/site.yaml --once    # takes all there is, and stops
+    python jobs/nearline.py --config conf/site.yaml           # until SIGTERM, which ends it after the current round
+    python jobs/nearline.py --config conf/site.yaml --once    # takes everything available, then stops
 
-Landing files and Kafka topics (`format: kafka`) alike. It writes what `ingest_events`, `build_sequences` and
-`score_topn --mode nearline` write, under their names and locks, so it may be killed at any instant and started again, and run
-beside them on a local disk. A new champion makes the lists from the next round on.
+Reads landing files and Kafka topics (`format: kafka`). It writes the same tables as `ingest_events`, `build_sequences` and
+`score_topn --mode nearline`, under their names and locks. It may therefore be killed at any instant and started again, and on
+a local disk it may run beside those jobs. A new champion makes the lists from the next round on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(help=__doc__)
 def main(
-    once: bool = typer.Option(False, "--once", help="take all there is, and stop"),
+    once: bool = typer.Option(False, "--once", help="take everything available, then stop"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:

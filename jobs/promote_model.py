@@ -1,10 +1,10 @@
 """The gate: make the challenger the champion if it is good enough, and say why or why not.
 
     python jobs/promote_model.py
-    python jobs/promote_model.py --version 7     # and not what has become the challenger meanwhile
+    python jobs/promote_model.py --version 7     # this version, even if there is a newer challenger
     python jobs/promote_model.py --rollback
 
-Challenger, champion and recent popularity are ranked on the same users, on events that neither model was trained on.
+Challenger, champion and recent popularity are measured on the same users, on events that neither model was trained on.
 Every decision is a row of `promotions`.
 """
 
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(help=__doc__)
 def main(
-    version: int | None = typer.Option(None, min=1, help="the version to judge; the challenger without"),
+    version: int | None = typer.Option(None, min=1, help="the version to judge; default: the challenger"),
     rollback: bool = typer.Option(False, "--rollback", help="restore the previous champion"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
@@ -50,7 +50,7 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
         j.log.info(reason, challenger=challenger, champion=champion)
         return {"promoted": False, "reason": reason, "model_version": champion}
     rankers = {version: artifact.ranker(registry.download(version)) for version in (challenger, champion) if version}
-    items = j.warehouse.pinned("items")  # ingest may be at work meanwhile
+    items = j.warehouse.pinned("items")  # ingest may be running at the same time
     steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     facts = untouched([ranker.facts for ranker in rankers.values()])
     one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
@@ -73,14 +73,14 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
 
 def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:
     if version is not None:
-        raise UsageError("--rollback goes back to the previous champion and takes no --version")
+        raise UsageError("--rollback restores the previous champion and cannot be combined with --version")
     registry = Registry(j.config)
     previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
     if previous is None or previous == champion:
-        raise ModelError(f"model {registry.name} has no previous champion to go back to")
+        raise ModelError(f"model {registry.name} has no previous champion to restore")
     reason = f"rolled back from version {champion} to {previous}"
     record(j, "rollback", previous, champion, True, reason, {})
-    if champion is not None:  # it may still be the challenger, and would be promoted again on the same evidence
+    if champion is not None:  # it may still be the challenger, and the same evidence would promote it again
         registry.set_tag(champion, "rolled_back", j.now.isoformat())
     registry.set_alias(CHAMPION, previous)
     return {"promoted": True, "reason": reason, "model_version": previous}
@@ -89,9 +89,9 @@ def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:
 def record(
     j: Job, action: str, challenger: int, champion: int | None, promoted: bool, reason: str, details: dict[str, Any]
 ) -> None:
-    """Keep the decision, before the alias moves: an alias never moves without a row that says why.
+    """Store the decision before the alias moves, so that an alias never moves without a row that says why.
 
-    A run that was killed in between and runs again comes to the same decision, which is kept already.
+    A run that is killed in between and repeated reaches the same decision, which is not stored twice.
     """
     note = {"job": j.name, "action": action, "challenger": challenger, "champion": champion, "reason": reason}
     if j.warehouse.last_note("promotions", j.name) == note:

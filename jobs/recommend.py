@@ -1,9 +1,9 @@
-"""What the champion would show for one history, now: a table for people, or JSON.
+"""Show the list that the champion would make now for one history, as a table or as JSON.
 
     python jobs/recommend.py --history "view:A click:B purchase:C"
     python jobs/recommend.py --user 42 --json
 
-Nothing is written. Items of the history that the catalogue or the model does not know are named.
+Nothing is written. The answer names the items of the history that the catalogue or the model does not know.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ app = typer.Typer(add_completion=False)
 def main(
     history: str = typer.Option("", help='events, oldest first: "view:A click:B purchase:C"'),
     user: str = typer.Option("", help="a user of the sequences table"),
-    as_json: bool = typer.Option(False, "--json", help="the answer stands in the closing line"),
-    n: int = typer.Option(0, min=0, help="list length; 0 takes topn.n"),
+    as_json: bool = typer.Option(False, "--json", help="print the answer only in the closing line"),
+    n: int = typer.Option(0, min=0, help="list length; 0 means topn.n"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
@@ -68,14 +68,14 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
 
 
 def champion(config: Config) -> tuple[int, Ranker]:
-    """The champion's version, and what it ranks with."""
+    """The champion's version and its ranker."""
     registry = Registry(config)
     version = registry.need_champion()
     return version, artifact.ranker(registry.download(version))
 
 
 def stored(j: Job, user: str) -> pd.DataFrame:
-    """A stored sequence as a user for the scorer."""
+    """A user's stored sequence, as a row for the scorer. Raises HeadwaterError if there is none."""
     pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
     row = lists.history_of(j.warehouse.read("sequences"), pseudonym)
     if row.empty:

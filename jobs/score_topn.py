@@ -1,9 +1,9 @@
-"""Write every user's Top-N with the champion: all users, or only those whose sequence changed since the last run.
+"""Write Top-N lists with the champion, for all users or only for those whose sequence changed since the last run.
 
     python jobs/score_topn.py --mode full
     python jobs/score_topn.py --mode nearline
 
-The body, and why a kill does no harm, stand in `headwater.nearline.lists`: the warm stream runs it too.
+The body is in `headwater.nearline.lists`, because the warm stream runs it too; its docstring explains why a kill does no harm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Mode(StrEnum):
 
 @app.command(help=__doc__)
 def main(
-    mode: Mode = typer.Option(Mode.full, help="all users, or only the changed ones"),
+    mode: Mode = typer.Option(Mode.full, help="all users, or only those with changes"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:

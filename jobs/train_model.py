@@ -1,14 +1,14 @@
-"""Train a sequence model on one pinned version of `events`, on all ranks that the config asks for, and register it.
+"""Train a sequence model on one pinned version of `events`, on as many ranks as the config sets, and register it.
 
     python jobs/train_model.py
-    python jobs/train_model.py --resume      # go on from the newest checkpoint of the same inputs
+    python jobs/train_model.py --resume      # continue from the newest checkpoint of the same inputs
 
-With `train.start_from` it starts from another site's model, with `train.pretrain_epochs` from what all events teach; then
-`train.targets` say what counts.
+With `train.start_from` the training starts from another site's model; with `train.pretrain_epochs` it first learns from all
+events alike. After that, `train.targets` weights the events to predict.
 
-Validation (`evaluate.protocol`) tells when to stop and how to blend; then, with `train.refit`, the model is trained once
-more, for as many epochs, on what validated too. The test's events are never trained on. The new version becomes the
-challenger, and the champion where there is none.
+Validation (`evaluate.protocol`) decides when to stop and how to blend. With `train.refit` the model is then trained again, for
+as many epochs, with the validation events included. Test events are never trained on. The new version becomes the challenger,
+and also the champion if there is none.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from headwater.training.validation import Cases
 app = typer.Typer(add_completion=False)
 
 PINNED = ("events_version", "n_items", "max_length", "protocol", "train_until", "validation_until", "seed")
-"""What of a version's facts tells what a training reads: one that was killed goes on with what it wrote for the same."""
+"""The facts of a version that identify a training's inputs: a killed training resumes from files written for the same ones."""
 
 
 @app.command(help=__doc__)
 def main(
-    resume: bool = typer.Option(False, "--resume", help="go on from the newest checkpoint of the same inputs"),
+    resume: bool = typer.Option(False, "--resume", help="continue from the newest checkpoint of the same inputs"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
 ) -> None:
@@ -61,7 +61,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"
         )
     registry = Registry(config)
-    registry.alias(CHAMPION)  # an MLflow that does not answer is told now, not after the training
+    registry.alias(CHAMPION)  # report an MLflow that does not answer now, not after the training
     steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
     split = protocol.split(steps, config)
     spec = facts.spec_of(config, n_items)
@@ -73,7 +73,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     inputs["windows"] = config.train.windows
     with workplace.held(config, inputs) as folder:
         if resume and not folder.is_dir():
-            j.log.info("there is nothing to resume for these tables and settings; the training begins anew")
+            j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")
         validation = validation_cases(split, config, n_items)
         described = describe.features(items, config.model.features, n_items, config.model.vectors)
         if described is not None and not described.nnz:
@@ -82,7 +82,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             )
         if not len(validation):
             j.log.warning(
-                "nobody has a target to validate on: every epoch is run, and the parts of a hybrid weigh the same",
+                "no user has a target to validate on; all epochs run, and the parts of a hybrid get equal weights",
                 targets=list(config.evaluate.targets),
             )
         task = Task(spec, config, inputs, described, source, resume)
@@ -117,7 +117,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
 
 
 def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
-    """Whom early stopping and the blend look at; for a hybrid beside what was popular before they acted."""
+    """The cases for early stopping and the blend; a hybrid with recency also gets the popularity before those events."""
     asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
     found = cases.collect(split.validation, asked).arrays(config.sequence.max_length)
     if "recency" in config.blended:
@@ -127,15 +127,16 @@ def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
 
 
 def source_of(registry: Registry, start_from: str, spec: ModelSpec) -> SequenceModel | None:
-    """The model that a training of ``spec`` starts from: a folder, or a version by its number; none without a name.
+    """The model that a training of ``spec`` starts from, by folder or by version number; None if ``start_from`` is empty.
 
-    Raises ModelError, before anything is learned, for one that cannot be.
+    Raises UsageError if there is no such folder, ModelError if there is no such version or the model does not fit, before the
+    training starts.
     """
     if not start_from:
         return None
     folder = registry.download(int(start_from)) if start_from.isdecimal() else Path(start_from)
     if not folder.is_dir():
-        raise UsageError(f"train.start_from: {start_from} is no folder and no version")
+        raise UsageError(f"train.start_from: {start_from} is neither a folder nor a version number")
     model, _ = artifact.load(folder)
     transfer.check(model.spec, spec, start_from)
     return model

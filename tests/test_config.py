@@ -63,18 +63,18 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["topn.lenght=1"], "topn.lenght is not a known config key"),
         (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
-        (["model.kind=magic"], "model.kind: 'magic' is none of sasrec, relative, bert4rec, gru, lstm"),
-        (["topn"], "--set 'topn' must read dotted.key=value"),
+        (["model.kind=magic"], "model.kind: 'magic' is not one of sasrec, relative, bert4rec, gru, lstm"),
+        (["topn"], "--set 'topn' must have the form dotted.key=value"),
         (["topn={n: 3, n: 4}"], "--set topn: '{n: 3, n: 4}' is not a YAML value"),
         (["topn=3"], "topn must hold keys with values (got 3)"),
         (["spark=3"], "spark must hold keys with values (got 3)"),
-        (["topn.exclude=[{event_types: [purchase]}]"], "exclude has no effect beside exclude_seen"),
+        (["topn.exclude=[{event_types: [purchase]}]"], "exclude has no effect with exclude_seen"),
         (["topn={exclude_seen: false, exclude: [{event_types: [search]}]}"], "topn.exclude.0.event_types.0"),
         (["topn.explore.share=0.5"], "topn.explore.share: Input should be less than or equal to 0.3"),
         (["topn.strategies=[{name: a, when: {}}, {name: a, when: {}}]"], "two groups are called 'a'"),
         (
             ["topn={index: faiss, strategies: [{name: a, when: {}, deny: [i1]}]}"],
-            "index faiss is of one catalogue for all",
+            "index faiss holds one catalogue for all users",
         ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
         (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
@@ -88,33 +88,36 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["ingest.earliest=12"], "ingest.earliest: not an ISO date"),
         (
             ["ingest.sources=[{format: combined_log, glob: x, time_zone: Asia/Tokyo, fields: {user_id: u}}]"],
-            "fields and time_zone not used with format combined_log",
+            "fields and time_zone cannot be used with format combined_log",
         ),
-        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "topic not used with format json"),
+        (["ingest.sources=[{format: json, glob: x, topic: t}]"], "topic cannot be used with format json"),
         (["ingest.future_hours=.inf"], "ingest.future_hours: Input should be a finite number"),
         (["train.targets.view=-1"], "train.targets.view: Input should be greater than or equal to 0"),
         (["train.pretrain_epochs=-1"], "train.pretrain_epochs: Input should be greater than or equal to 0"),
-        (["train.start_from=3"], "train.start_from carries over what features mean: name some in model.features"),
-        (["train.start_from=3", "model={features: [title], input_scale: 2}"], "brings the model.input_scale of that"),
+        (
+            ["train.start_from=3"],
+            "train.start_from transfers only the meaning of features; name some in model.features",
+        ),
+        (["train.start_from=3", "model={features: [title], input_scale: 2}"], "takes model.input_scale from that"),
         (
             ["evaluate={test_fraction: 0.5, validation_fraction: 0.5}"],
             "evaluate: test_fraction and validation_fraction",
         ),
         (["evaluate.targets=[]"], "evaluate.targets: Tuple should have at least 1 item"),
         (["evaluate.targets=[impression]"], "evaluate.targets.0"),
-        (["topn.max_repeats=3"], "max_repeats has no effect beside exclude_seen"),
-        (["model.context=[gap, gap]"], "model.context: a name stands twice"),
-        (["model={hybrid: true, blend: []}"], "hybrid blends nothing with an empty blend"),
+        (["topn.max_repeats=3"], "max_repeats has no effect with exclude_seen"),
+        (["model.context=[gap, gap]"], "model.context: a name appears twice"),
+        (["model={hybrid: true, blend: []}"], "hybrid needs at least one part in blend"),
         (["model.features=[vector]"], "vectors must name the Parquet file"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
         (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),
         (["ingest.sources=[{format: csv, glob: '../x'}]"], "must stay inside paths.landing"),
-        (["ingest.sources=[{format: csv, glob: x, fields: {item: a}}]"], "'item' is not a field of ours"),
+        (["ingest.sources=[{format: csv, glob: x, fields: {item: a}}]"], "'item' is not a known field"),
         (["ingest.sources=[{format: csv, glob: x, time_zone: Mars}]"], "time zone 'Mars' is unknown"),
         (["ingest.sources=[{format: xml, glob: x}]"], "ingest.sources.0.format"),
         (["ingest.sources=[{format: kafka, topic: t}]"], "format kafka needs brokers"),
-        (["ingest.sources=[{format: kafka, brokers: b, topic: t, glob: x}]"], "has a topic, and no glob"),
+        (["ingest.sources=[{format: kafka, brokers: b, topic: t, glob: x}]"], "takes a topic, not a glob"),
         (["ingest.sources=[{format: kafka, brokers: b, topic: 'a/b'}]"], "ingest.sources.0.topic"),
         (
             ["ingest.sources=[{format: kafka, brokers: b, topic: t}, {format: kafka, brokers: c, topic: t}]"],
@@ -135,7 +138,7 @@ def test_the_store_lies_in_the_warehouse_however_that_is_named(tmp_path):
 
 
 def test_a_warehouse_elsewhere_needs_a_store_to_be_named():
-    with pytest.raises(UsageError, match=r"set mlflow.tracking_uri: paths.warehouse is no local folder"):
+    with pytest.raises(UsageError, match=r"set mlflow.tracking_uri: paths.warehouse is not a local folder"):
         _ = config.load([], ["paths.warehouse=s3a://bucket/warehouse"]).tracking_uri
 
 
@@ -143,7 +146,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere\.yaml cannot be read: No such file"):
         config.load([tmp_path / "nowhere.yaml"])
     (tmp_path / "twice.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\ntopn: {candidates: 30}\n")
-    with pytest.raises(UsageError, match=r"twice\.yaml is not YAML: line 3: topn stands twice"):
+    with pytest.raises(UsageError, match=r"twice\.yaml is not YAML: line 3: topn appears twice"):
         config.load([tmp_path / "twice.yaml"])
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UsageError, match=r"list\.yaml must hold a mapping"):

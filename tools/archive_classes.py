@@ -1,7 +1,7 @@
-"""Archive the Java classes that jobs load, so that the JVM of a job maps one file instead of opening hundreds of jars.
+"""Archive the Java classes that jobs load, so that a job's JVM maps one file instead of opening hundreds of jars.
 
-A few lines go through ingest and sequences, and the JVM writes down what it loaded (class data sharing). The archive
-lies beside Spark's jars and is good for this Java and these jars only; the JVM leaves any other one aside.
+A few lines go through ingest and sequences, and the JVM archives the classes it loaded (class data sharing). The archive is
+stored beside Spark's jars and is valid for this Java and these jars only; the JVM ignores an archive that does not match.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     newest = max(jar.stat().st_mtime for jar in (spark_home() / "jars").glob("*.jar"))
     if archive.exists() and archive.stat().st_mtime > newest:
         return
-    print("make env: archiving Java classes, a minute …", file=sys.stderr)
+    print("make env: archiving Java classes, which takes a minute …", file=sys.stderr)
     archive.unlink(missing_ok=True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     dump = {"spark.driver.extraJavaOptions": f'-XX:ArchiveClassesAtExit="{archive}" -Xlog:disable'}
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def walk(config: Config, landing: Path) -> None:
-    """Two nights of a shop of two goods: what they load is most of what any job loads."""
+    """Run two nights of a shop with two items, which loads most of the classes that any job loads."""
     job = Job("archive_classes", config)
     for folder in ("api", "catalog"):
         (landing / folder).mkdir(parents=True)
@@ -59,7 +59,7 @@ def walk(config: Config, landing: Path) -> None:
     gateway = job.spark.sparkContext._gateway
     job.spark.stop()
     gateway.shutdown()
-    gateway.proc.stdin.close()  # the JVM ends, and writes the archive as it goes
+    gateway.proc.stdin.close()  # the JVM ends, and writes the archive on exit
     gateway.proc.wait()
 
 

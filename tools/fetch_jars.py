@@ -1,6 +1,6 @@
-"""Put Delta's jars beside Spark's own, so that every way to start a job finds them and none resolves them again.
+"""Put Delta's jars beside Spark's own, so that a job finds them however it is started and never resolves them again.
 
-Spark resolves them by their Maven coordinates, as `spark.jars.packages` does on a cluster; that happens once here.
+Spark resolves them once here, by their Maven coordinates, as `spark.jars.packages` does on a cluster.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def main() -> None:
             with quietly():
                 builder.config("spark.jars.packages", DELTA).config("spark.jars.ivy", cache).getOrCreate().stop()
         except Exception:
-            sys.exit(f"make env: Delta ({DELTA}) could not be resolved; is a Maven repository in reach?")
+            sys.exit(f"make env: Delta ({DELTA}) could not be resolved; is a Maven repository reachable?")
         for jar in Path(cache).glob("jars/io.delta_delta-*.jar"):
             shutil.copy(jar, JARS / jar.name.removeprefix("io.delta_"))
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """What Java tells the terminal about each jar goes nowhere."""
+    """Discard the lines that Java prints for each jar."""
     kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)

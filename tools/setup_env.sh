@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the environment in $1 from requirements.lock, says in one line what is missing, fetches Delta's jars once.
+# Builds the environment in $1 from requirements.lock, reports a missing prerequisite in one line, and fetches Delta's jars once.
 set -euo pipefail
 venv=$1
 python=${PYTHON:-python3.11}
@@ -18,14 +18,14 @@ if command -v uv >/dev/null; then
 elif "$python" -m uv --version >/dev/null 2>&1; then
     uv=("$python" -m uv)
 else
-    bootstrap=$venv-uv  # a small environment of its own: the user's Python stays as it is
+    bootstrap=$venv-uv  # a small separate environment leaves the user's Python unchanged
     [ -x "$bootstrap/bin/uv" ] || { "$python" -m venv "$bootstrap" && "$bootstrap/bin/pip" install -q uv; }
     uv=("$bootstrap/bin/uv")
 fi
 echo "make env: installing the locked packages (a few GB the first time) …" >&2
 [ -x "$venv/bin/python" ] || "${uv[@]}" venv -q --python "$python" "$venv"
-# bytecode now: where PYTHONDONTWRITEBYTECODE is set, or .venv is read-only, every process would compile torch and MLflow anew
+# compile bytecode now: with PYTHONDONTWRITEBYTECODE or a read-only .venv every process would compile torch and MLflow again
 "${uv[@]}" pip sync -q --compile-bytecode --python "$venv/bin/python" requirements.lock
 "${uv[@]}" pip install -q --python "$venv/bin/python" --no-deps -e .
 "$venv/bin/python" tools/fetch_jars.py
-"$venv/bin/python" tools/archive_classes.py || echo "make env: no archive of Java classes; jobs start some seconds later" >&2
+"$venv/bin/python" tools/archive_classes.py || echo "make env: no archive of Java classes; jobs start more slowly" >&2

@@ -1,13 +1,13 @@
-"""The one place that asks what time it is. Transforms take a moment as an argument; jobs get it here."""
+"""The only module that reads the clock. Jobs get the time here and pass it to transforms as an argument."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 DAY = 86_400.0
-"""Seconds of a day."""
+"""Seconds in a day."""
 
 
 def now() -> datetime:
-    """The present, UTC, to the microsecond (what Spark's timestamps hold)."""
+    """The current time in UTC, to the microsecond (the precision of Spark's timestamps)."""
     return datetime.now(UTC)

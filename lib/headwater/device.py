@@ -1,4 +1,4 @@
-"""Whether to compute on a GPU: what a config asks for, and what there is."""
+"""Whether to compute on a GPU, from the config and the hardware."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from headwater.errors import HeadwaterError
 
 
 def on_gpu(asked: bool | Literal["auto"]) -> bool:
-    """``auto`` takes the GPU where there is one. Raises HeadwaterError where one is asked for and this machine has none."""
+    """``auto`` uses the GPU if there is one. Raises HeadwaterError if the config demands a GPU and this machine has none."""
     there = torch.cuda.is_available()
     if asked is True and not there:
-        raise HeadwaterError("use_gpu is true and there is no GPU on this machine; set it to auto or false")
+        raise HeadwaterError("use_gpu is true, but this machine has no GPU; set it to auto or false")
     return there if asked == "auto" else asked

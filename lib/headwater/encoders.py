@@ -1,6 +1,6 @@
-"""The encoders that there are: a name for ``model.kind``, and its class below ``headwater.models``.
+"""The available encoders: the name used in ``model.kind`` and the class below ``headwater.models``.
 
-A line here is all that a new one needs beside its own file. Names only, so that a config is checked without torch.
+A new encoder needs its own file and one line here. The module holds names only, so a config can be checked without torch.
 """
 
 ENCODERS = {

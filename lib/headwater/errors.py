@@ -1,21 +1,21 @@
-"""What a user can cause, as a small tree; what only we can cause is an ``assert``.
+"""The errors that a user can cause, as a small tree. Errors that only our own code can cause are ``assert`` statements.
 
 ::
 
-    HeadwaterError             exit code 1: the input, the tables or a service are not as they must be
+    HeadwaterError             exit code 1: the input, a table or a service is not in a usable state
     ├── UsageError             exit code 2: a bad argument, config value or input location
-    ├── TableError             a table is missing, locked, or of a schema this release cannot read
+    ├── TableError             a table is missing, locked, or has a schema that this release cannot read
     ├── ModelError             no champion, a broken or unsuitable model artifact
     ├── TrackingError          MLflow cannot be reached or refuses
     ├── BrokerError            Kafka's brokers do not answer or refuse
-    └── Terminated             exit code 143: SIGTERM came, and not to this process alone
+    └── Terminated             exit code 143: SIGTERM reached more than this process
 
-Each carries one sentence that names the file, row or key and says what to do; jobs print it and no stack trace.
+Each carries one sentence that names the file, row or key and says what to do. Jobs print that sentence without a stack trace.
 """
 
 
 class HeadwaterError(Exception):
-    """Something the user can mend; ``str(error)`` is the one line to show."""
+    """A problem that the user can fix; ``str(error)`` is the one line to show."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class UsageError(HeadwaterError):
 
 
 class TableError(HeadwaterError):
-    """A Delta table is missing, busy, or not of the schema that this release reads."""
+    """A Delta table is missing, busy, or has another schema than this release reads."""
 
 
 class ModelError(HeadwaterError):
@@ -43,6 +43,6 @@ class BrokerError(HeadwaterError):
 
 
 class Terminated(HeadwaterError):
-    """SIGTERM reached Java too, in the middle of a round."""
+    """SIGTERM also reached Java, in the middle of a round."""
 
     exit_code = 143

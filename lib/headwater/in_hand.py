@@ -1,9 +1,9 @@
-"""Rows few enough for the driver: collected once by Arrow, or made there, and a constant of every plan from then on.
+"""Frames small enough for the driver: collected once through Arrow, or built there, and a constant in every later plan.
 
-Most of a short round is not work on rows but Spark's planning of it, a job for each look, and the same few rows made
-again. A cached frame spares the last only: its size is unknown to the planner, and each commit to a table that it reads
-makes Spark plan it anew. Rows that reach Spark as Python objects cost more still: each plan that reads them, even to find
-that there are none, runs them through Python workers.
+A short round spends most of its time on query planning, on one Spark job per read, and on recomputing the same few rows.
+Caching avoids only the recomputation: the planner does not know a cached frame's size, and each commit to a table that the
+frame reads makes Spark plan it again. Rows passed to Spark as Python objects cost even more: each plan that reads them, even
+to find that there are none, runs them through Python workers.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 FEW = 5_000
-"""Rows of events, or users with their sequences and lists, that a driver holds without thinking: some 50 MB at most."""
+"""Rows of events, or users with their sequences and lists, that the driver can hold safely: about 50 MB at most."""
 
 
 def held(frame: DataFrame) -> tuple[DataFrame, int]:
-    """The same rows as a constant, and how many there are; read now, so that later changes to a table do not show."""
+    """The same rows as a constant, and their number. They are read now, so later changes to a table do not show."""
     rows = frame.toArrow()
     return frame.sparkSession.createDataFrame(rows, frame.schema), rows.num_rows
 
 
 def kept(frame: DataFrame, stack: ExitStack) -> DataFrame:
-    """The frame, cached until the stack ends: for rows that are too many to hold. A stack frees what was made last first,
-    which spares Spark planning anew what still leans on a freed frame."""
+    """The frame, cached until the stack closes, for rows that are too many to collect. A stack frees the newest frame first, so
+    Spark does not plan again a cached frame that depends on a freed one."""
     stack.callback(frame.unpersist)
     return frame.persist()
 
 
 def constant(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:
-    """A frame of these rows, values in the order of the columns of ``ddl``; moments must know their zone."""
+    """A frame of these rows, with values in the order of the columns of ``ddl``; datetimes must be time-zone aware."""
     schema = cast(StructType, StructType.fromDDL(ddl))
     shape = to_arrow_schema(schema)
     columns = zip(*rows, strict=True) if rows else ((),) * len(shape)

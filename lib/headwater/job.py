@@ -1,7 +1,7 @@
-"""What every entry point in ``jobs/`` shares: flags, session, log, closing line, exit code.
+"""Code shared by all entry points in ``jobs/``: flags, session, log, closing line, exit code.
 
-A job reads, calls the library, writes, and returns its counts; ``run`` prints them as one JSON line, the last on
-standard output. Exit codes: 0 success, 2 a bad argument, config or input location, 1 anything else.
+A job reads, calls the library, writes, and returns its counts. ``run`` prints the counts as one line of JSON, the last line
+of standard output. Exit codes: 0 for success, 2 for a bad argument, config or input location, 1 for anything else.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=v
 
 
 _interrupted = threading.Event()
-"""Whether Ctrl-C came; what is cleaned up after it may fail in its own way, without Java."""
+"""Whether Ctrl-C was pressed. Clean-up after it may fail with other errors, because Java is gone."""
 
 
 class Job:
-    """One run of one job: its config, its moment, and, when first asked for, its session and tables.
+    """One run of one job: its config, its start time, and its session and tables, which are created on first use.
 
-    ``lasting``: it goes round until it is told to stop, and its session is set up for that. ``long``, to be said before the
-    session is asked for: so is what takes minutes of rows.
+    ``lasting``: the job runs in rounds until it is stopped, and its session is configured for that. ``long``: the job works on
+    its rows for minutes, and its session uses the optimising compiler; set it before the session is first used.
     """
 
     def __init__(self, name: str, config: Config, lasting: bool = False) -> None:
@@ -59,7 +59,7 @@ class Job:
         self.log = structlog.get_logger(job=name)
 
     def beside(self, name: str) -> Job:
-        """Another job at the present moment, of the same config, in the same session and with the same tables."""
+        """Another job that starts now, with the same config, session and tables."""
         other = Job(name, self.config)
         other.__dict__.update(spark=self.spark, warehouse=self.warehouse)
         return other
@@ -69,7 +69,7 @@ class Job:
         from headwater.spark import session
 
         made = session(self.config, self.name, self.lasting, self.long)
-        _mind_ctrl_c()  # Spark asks Java to stop first, which Ctrl-C in a terminal has stopped already
+        _mind_ctrl_c()  # Spark's own handler first asks Java to stop, but Ctrl-C in a terminal has stopped Java already
         return made
 
     @cached_property
@@ -87,7 +87,7 @@ def run(
     overrides: list[str] | None,
     lasting: bool = False,
 ) -> None:
-    """Run one job from its flags to its closing line, and leave the process with the contract's exit code."""
+    """Run one job from its flags to its closing line. On an error, exit the process with the code for that error."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _mind_ctrl_c()
@@ -99,14 +99,14 @@ def run(
         _fail(name, str(error), error.exit_code)
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
-            _fail(name, "stopped by Ctrl-C; what was committed stays, run it again to go on", 130)
+            _fail(name, "stopped by Ctrl-C; committed work is kept, run the job again to continue", 130)
         _fail(name, _explain(error), 1)
     print(json.dumps({"job": name, "status": "ok", **counts}, ensure_ascii=False, default=str), flush=True)
 
 
 def start(app: typer.Typer) -> None:
-    """Parse the command line; a wrong flag is one line and exit code 2, a HeadwaterError or OSError outside ``run`` is one
-    line too, with its own code."""
+    """Parse the command line and run the app. A wrong flag prints one line and exits with code 2; a HeadwaterError or OSError
+    raised outside ``run`` also prints one line and exits with its own code."""
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
@@ -119,11 +119,11 @@ def start(app: typer.Typer) -> None:
 
 
 def _mind_ctrl_c() -> None:
-    """Let Ctrl-C be a KeyboardInterrupt, and known as such by ``run`` whatever fails on the way out."""
+    """Make Ctrl-C raise KeyboardInterrupt, and record it so that ``run`` recognises it whatever fails during clean-up."""
 
     def stop(*_: Any) -> NoReturn:
         _interrupted.set()
-        logging.disable()  # py4j logs a trace of each call to a Java that is gone
+        logging.disable()  # py4j logs a stack trace for each call to a Java process that is gone
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
@@ -138,11 +138,11 @@ def _fail(name: str, line: str, code: int) -> NoReturn:
 
 
 def _explain(error: Exception) -> str:
-    """The deepest message that an unforeseen error carries, on one line; Spark buries it under wrappers."""
+    """The message of an unexpected error's root cause, on one line; Spark buries it under wrappers."""
     text = str(error)
     if "No space left on device" in text:
-        return "the disk is full (no space left on device); free some and run the job again, tables are as they were"
-    if told := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a worker of Spark
+        return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
+    if told := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
         return str(told[-1])
     java = getattr(error, "java_exception", None)
     while java is not None and java.getCause() is not None:

@@ -1,4 +1,4 @@
-"""What this machine has: the folder or file that a path or URI names, files written whole, and cores."""
+"""The local machine: the folder or file that a path or URI names, atomic file writes, and the number of cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SQLITE = "sqlite:///"
 
 
 def folder(name: str) -> Path | None:
-    """The folder that a path or a ``file:`` URI names, absolute; None for any other URI."""
+    """The absolute folder that a path or a ``file:`` URI names; None for any other URI."""
     url = urlparse(name)
     if url.scheme not in ("", "file"):
         return None
@@ -22,13 +22,13 @@ def folder(name: str) -> Path | None:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite URI, absolute; None for any other."""
+    """The absolute file that a SQLite URI names; None for any other URI."""
     return Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Replace a file in one step: readers see the old one or the new one, whole, even if power fails. ``write`` makes it
-    under another name, in the same folder."""
+    """Replace a file in one step: readers see the complete old or the complete new file, even after a power failure.
+    ``write`` creates the new file under a temporary name in the same folder."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         write(temporary)
@@ -40,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file's data, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,5 +49,5 @@ def _sync(path: Path) -> None:
 
 
 def cores() -> int:
-    """How many this process may use, which need not be all of the machine's."""
+    """The number of cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

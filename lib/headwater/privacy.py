@@ -1,8 +1,8 @@
-"""People are pseudonyms: keyed hashes (HMAC-SHA256) in place of user ids, session ids and addresses.
+"""Pseudonyms: keyed hashes (HMAC-SHA256) that replace user ids, session ids and addresses.
 
-The key is read from ``privacy.key_file``. In Spark the hash is made of native expressions; the two key pads come from
-a one-row table that is broadcast, so that no plan, log or history page shows them. ``pseudonym`` gives the same value
-in plain Python, to find a person again (``maintain_tables --forget``).
+The key is read from ``privacy.key_file``. In Spark, native expressions compute the hash; the two key pads come from a
+broadcast one-row table, so no plan, log or history page shows them. ``pseudonym`` computes the same value in plain Python,
+to find a person again (``maintain_tables --forget``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INNER, OUTER = "_inner_pad", "_outer_pad"
 
 
 def load_key(key_file: str) -> bytes | None:
-    """The secret in a file, without white space around it; None where no file is configured.
+    """The secret in the key file, without surrounding white space; None if no file is configured.
 
     Raises UsageError when the file is missing, unreadable or empty.
     """
@@ -39,12 +39,12 @@ def load_key(key_file: str) -> bytes | None:
 
 
 def pseudonym(text: str, key: bytes) -> str:
-    """The pseudonym of a user, session or address under a key: 64 hex digits."""
+    """The pseudonym of a user, session or address under a key, as 64 hex digits."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def with_pseudonyms(frame: DataFrame, key: bytes, values: dict[str, Callable[[Callable], Column]]) -> DataFrame:
-    """``frame`` with each named column set to what its function makes of ``hashed``, the keyed hash of a column.
+    """``frame`` with each column in ``values`` set to the result of its function, which gets ``hashed``, the keyed hash.
 
     Nulls stay null.
     """

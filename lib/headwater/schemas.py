@@ -1,7 +1,7 @@
 """The columns of every table, in the order they are written. A step whose result is written selects in this order.
 
-Types are Spark DDL strings, so that this module needs neither Spark nor torch. ``KEYS`` names what is unique;
-``PARTITIONS`` what the files are split by.
+Types are Spark DDL strings, so this module needs neither Spark nor torch. ``KEYS`` holds each table's unique key,
+``PARTITIONS`` its partition columns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating", "impression"]
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
-"""Order is part of every trained model: an event type's index is its place here plus one; 0 is padding."""
+"""The order is part of every trained model: an event type's index is its position here plus one; 0 is padding."""
 
 VERBS = {
     "view": "viewed",
@@ -20,7 +20,7 @@ VERBS = {
     "purchase": "bought",
     "rating": "rated",
 }
-"""What a person did, by event type, to stand after "because you"."""
+"""The verb of each event type, for use after "because you"."""
 
 TABLES: dict[str, dict[str, str]] = {
     "events": {
@@ -168,25 +168,25 @@ KEYS: dict[str, tuple[str, ...]] = {
 PARTITIONS: dict[str, tuple[str, ...]] = {"events": ("event_date",)}
 
 REPLACED = ("sequences", "topn", "sections")
-"""Tables of which a round replaces the rows of some users, wherever they lie."""
+"""Tables in which a round replaces the rows of some users, in whatever files they are."""
 
 CHANGE_FEED = ("events", "sequences", "topn")
-"""Tables whose changes a later job follows, by version."""
+"""Tables whose changes a later job follows by version."""
 
 PERSONAL = ("events", "sequences", "topn", "topn_history", "sections", "feedback")
 """Tables with a ``user_id``; ``quarantine`` holds raw lines and is searched as text."""
 
 NAMES_A_PERSON = ("user_id", "event_id", "session_id", "raw", "query")
-"""Columns that can name a person. Delta's log keeps no smallest and largest value of them: it outlives the rows."""
+"""Columns that can name a person. Delta's log holds no minimum and maximum of them, because the log outlives the rows."""
 
 
 def ddl(table: str) -> str:
-    """The Spark DDL of a table, columns in the order they are written."""
+    """The Spark DDL of a table, with columns in the order they are written."""
     return ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
 
 
 def stats_columns(table: str) -> list[str]:
-    """The columns whose smallest and largest value per file Delta notes in its log, to skip files by."""
+    """The columns whose minimum and maximum per file Delta keeps in its log, for file skipping."""
     without = {*NAMES_A_PERSON, *PARTITIONS.get(table, ())}
     plain = [name for name, kind in TABLES[table].items() if not kind.startswith(("array", "boolean"))]
     return [name for name in plain if name not in without]

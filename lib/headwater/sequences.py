@@ -1,7 +1,7 @@
 """Per-user sequences: the last events with an item, oldest first, in a total order (time, then event id).
 
-A user's new sequence is a function of the stored one and the new events alone, so the cost of a build follows what
-changed: the last L of (the last L ∪ new events) are the last L of everything.
+A user's new sequence depends only on the stored one and the new events, so the cost of a build is proportional to the
+changes: the last L of (the last L ∪ new events) are the last L of all events.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ STEP = ("event_time", "event_id", "item_idx", "event_type", "value")
 
 
 def last_index(items: DataFrame) -> int:
-    """The highest item index of a catalogue, which is also how many items it has; 0 where it is empty."""
+    """The highest item index of a catalogue, which is also its number of items; 0 if it is empty."""
     row = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("last")).first()
     assert row is not None, "an aggregate has one row"
     return int(row["last"])
 
 
 def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
-    """Events that belong in a sequence: with an item of the catalogue, impressions left out.
+    """Events that belong in a sequence: those with an item of the catalogue, except impressions.
 
     Returns user_id and the columns of ``STEP``.
     """
@@ -32,11 +32,11 @@ def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
 
 
 def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
-    """The new rows of every user in ``steps`` with the columns of ``sequences``, all but ``updated_at``, and with whether the
-    user ``stands`` among the stored ones.
+    """The new row of every user in ``steps``: the columns of ``sequences`` except ``updated_at``, plus ``stands``, which is true
+    if the user has a stored row.
 
-    ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it holds already
-    is not doubled. Only ``max_length`` steps of a user are ever collected, so a user with a million events costs no
+    ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it already holds is
+    not duplicated. At most ``max_length`` steps of a user are ever collected, so a user with a million events needs no extra
     memory.
     """
     users = steps.select("user_id").distinct()
@@ -58,9 +58,9 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
 
 
 def newest(feed: DataFrame) -> DataFrame:
-    """The newest row of each user in a change feed of ``sequences``, without the users who were deleted since.
+    """The newest row of each user in a change feed of ``sequences``, without users who have been deleted since.
 
-    An overwrite deletes and inserts a user in one commit; there the insert is the newer.
+    An overwrite deletes and inserts a user in one commit; the insert then counts as the newer row.
     """
     columns = schemas.columns("sequences")
     alive = F.col("_change_type").isin("insert", "update_postimage")
@@ -70,9 +70,9 @@ def newest(feed: DataFrame) -> DataFrame:
 
 
 def _collected(steps: DataFrame, max_length: int) -> DataFrame:
-    """Of each user the newest ``max_length`` ``steps``, an array of structs, and all ``items``, each once.
+    """Per user, the newest ``max_length`` ``steps`` as an array of structs, and all distinct ``items``.
 
-    The rank is taken before anything is collected.
+    Steps are ranked before they are collected.
     """
     newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
     ranked = steps.withColumn("age", F.row_number().over(newest_first))

@@ -1,4 +1,4 @@
-"""The work folder: snapshots, checkpoints and fetched models, all of which can be made again."""
+"""The work folder: snapshots, checkpoints and downloaded models, all of which can be recreated."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def work_folder(config: Config) -> Path:
 
 
 def lock_of(training: Path) -> FileLock:
-    """The lock of a training's folder, which does not wait. Its file lies beside the folder and is never deleted: deleting
-    it would let a second training in."""
+    """The lock of a training's folder; acquiring it does not wait. The lock file is beside the folder and is never deleted:
+    deleting it would let a second training in."""
     return FileLock(training.with_name(f"{training.name}.lock"), timeout=0)
 
 
 def prune(config: Config, before: float) -> int:
-    """Remove from the work folder what nobody has used since ``before`` (epoch seconds), and return how many folders that were.
+    """Remove folders in the work folder that have not been used since ``before`` (epoch seconds); return how many.
 
-    These are fetched models, which are fetched again when somebody asks for them, and what abandoned trainings left. The
-    folder of a training that is running stays.
+    These are downloaded models, which are downloaded again when needed, and leftovers of abandoned trainings. The folder of a
+    running training stays.
     """
     if not config.paths.work and local.folder(config.paths.warehouse) is None:
         return 0
@@ -55,7 +55,7 @@ def _removed(folder: Path, before: float) -> bool:
 
 
 def _last_used(folder: Path) -> float:
-    """When something in the folder last changed, epoch seconds; infinity where a file vanishes meanwhile: it is in use."""
+    """The time of the last change in the folder, in epoch seconds; infinity if a file vanishes meanwhile: the folder is in use."""
     with suppress(FileNotFoundError):
         return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
     return math.inf

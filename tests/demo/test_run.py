@@ -61,7 +61,7 @@ def test_a_failing_job_ends_the_demo_with_its_own_line(demo):
 
 
 def test_a_job_without_a_closing_line_is_an_error(demo):
-    with pytest.raises(DemoError, match="mute ended well but without its closing line"):
+    with pytest.raises(DemoError, match="mute succeeded but printed no closing line"):
         demo.run("mute")
 
 
@@ -141,7 +141,7 @@ def test_ctrl_c_is_one_line_exit_130_and_no_job_left(tmp_path):
     os.kill(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=30)
     assert driver.returncode == 130
-    assert said.strip() == "demo: stopped; `make demo` starts it anew"
+    assert said.strip() == "demo: stopped; `make demo` starts again from the beginning"
     assert gone(int(noted.read_text()))
 
 

@@ -203,7 +203,7 @@ def test_a_damaged_gzip_spoils_itself_only(shop):
     [
         ("pos/x.csv", ["name,item_id", "u,a"], UsageError, "x.csv has no column 'who'"),
         ("goods/x.csv", ["title", "Cup"], HeadwaterError, "x.csv has no column 'item_id'"),
-        ("goods/x.csv", ["item_id\rA"], HeadwaterError, "the first line of goods/x.csv is no header of a CSV file"),
+        ("goods/x.csv", ["item_id\rA"], HeadwaterError, "the first line of goods/x.csv is not a valid CSV header"),
         ("goods/x.json", ["[", '{"item_id": "a"}', "]"], HeadwaterError, "x.json is one JSON array"),
         ("goods/x.json", ['{"title": "Cup"}'], HeadwaterError, "x.json has no row with an item_id"),
     ],

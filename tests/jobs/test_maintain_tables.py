@@ -155,7 +155,7 @@ def test_a_half_taken_batch_is_ended_first(spark, shop):
     shop.tables.append(
         spark.createDataFrame(row, schemas.ddl("ingest_files")), "ingest_files", {"job": "ingest_events"}
     )
-    with pytest.raises(TableError, match=r"ingest batch 2 is half taken; run jobs/ingest_events.py first"):
+    with pytest.raises(TableError, match=r"ingest batch 2 is unfinished; run jobs/ingest_events.py first"):
         forget(shop, NASTY)
     assert NASTY in people(shop.tables, "events")
 

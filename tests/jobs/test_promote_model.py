@@ -139,7 +139,7 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
     refused = promote_model.promote(a_job())
     assert (refused["promoted"], refused["model_version"]) == (False, 1)
     assert "version 2 was rolled back" in refused["reason"]
-    with pytest.raises(ModelError, match="no previous champion to go back to"):
+    with pytest.raises(ModelError, match="no previous champion to restore"):
         promote_model.roll_back(a_job())
     assert audit(job) == [
         ("promote", 2, 1, "promoted"), ("rollback", 1, 2, "promoted"), ("promote", 2, 1, "refused"),
@@ -188,5 +188,5 @@ def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):
 def test_without_a_challenger_or_a_previous_champion_one_line_says_so(a_job):
     with pytest.raises(ModelError, match=r"no challenger yet; run jobs/train_model\.py first"):
         promote_model.promote(a_job())
-    with pytest.raises(ModelError, match="no previous champion to go back to"):
+    with pytest.raises(ModelError, match="no previous champion to restore"):
         promote_model.roll_back(a_job())

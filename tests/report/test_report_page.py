@@ -105,7 +105,7 @@ def test_what_stands_in_the_data_is_escaped(page):
 def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     _, text = parsed(page)
     assert "2 people hold a list of 2." in text
-    assert "Model 3 ranks what people did next 2.0 times as well as recent popularity." in text
+    assert "Model 3 ranks people’s next actions 2.0 times as well as recent popularity." in text
     assert (
         "Of 10 lines read: 4 became events, 3 quarantined (30.0 %), 2 duplicates, 1 ignored (no rule matched)." in text
     )

@@ -193,7 +193,7 @@ def test_no_champion_says_which_job_to_run(store):
     registry.client.create_registered_model(registry.name)
     registry.client.create_model_version(registry.name, "nowhere")
     registry.set_alias(PREVIOUS, 1)
-    with pytest.raises(ModelError, match=r"has no champion any more; run jobs/promote_model\.py --rollback"):
+    with pytest.raises(ModelError, match=r"no longer has a champion; run jobs/promote_model\.py --rollback"):
         registry.need_champion()
 
 

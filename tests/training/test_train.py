@@ -127,7 +127,7 @@ def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(HeadwaterError, match="use_gpu is true and there is no GPU on this machine"):
+    with pytest.raises(HeadwaterError, match="use_gpu is true, but this machine has no GPU"):
         device.on_gpu(True)
     assert not device.on_gpu("auto")
     assert train.a_gpu_each(Train(use_gpu=True, local_mode=False))  # those of executors are not to be seen from here

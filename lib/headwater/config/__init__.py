@@ -1,7 +1,7 @@
-"""The whole configuration as frozen, typed data: unknown keys refused, impossible values named by their dotted key.
+"""The whole configuration as frozen, typed data: unknown keys are refused, and errors name the dotted key.
 
-Defaults live here and nowhere else; ``conf/default.yaml`` shows them with unit and reason, and a test holds the two
-together. ``load`` merges files (later files win, mappings are merged, lists replaced) and then ``--set`` pairs.
+Defaults are defined only here; ``conf/default.yaml`` shows them with units and reasons, and a test keeps the two equal.
+``load`` merges files (later files win, mappings are merged, lists replaced) and then ``--set`` pairs.
 """
 
 from headwater.config.files import load

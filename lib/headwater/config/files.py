@@ -1,4 +1,4 @@
-"""From YAML files and ``--set`` pairs to a ``Config``, or one sentence that names what is wrong."""
+"""From YAML files and ``--set`` pairs to a ``Config``, or one sentence that names the mistake."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from headwater.errors import UsageError
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """YAML as PyYAML reads it safely, but a key that stands twice in one mapping is an error: the first would be lost. What looks
-    like a date stays text, as it would in quotes."""
+    """PyYAML's safe loader with two changes: a key repeated in one mapping is an error, because the first value would be lost, and
+    an unquoted date stays text."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -25,16 +25,16 @@ class _EachKeyOnce(yaml.SafeLoader):
         given = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in given:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
             given.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def load(files: list[Path] | None = None, overrides: list[str] | None = None) -> Config:
-    """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, YAML values).
+    """The configuration from defaults, then ``files`` in order, then ``overrides`` (``dotted.key=value``, with YAML values).
 
-    Raises UsageError, one sentence naming the file or key, for a missing or broken file, an unknown key, a wrong type
-    or an impossible value.
+    Raises UsageError, with one sentence that names the file or key, for a missing or malformed file, an unknown key, a wrong
+    type or an impossible value.
     """
     merged: dict[str, Any] = {}
     for file in files or []:
@@ -71,7 +71,7 @@ def _told(error: Exception) -> str:
 def _parse(pair: str) -> dict[str, Any]:
     key, separator, text = pair.partition("=")
     if not separator or not key.strip():
-        raise UsageError(f"--set {pair!r} must read dotted.key=value")
+        raise UsageError(f"--set {pair!r} must have the form dotted.key=value")
     try:
         value = yaml.load(text, _EachKeyOnce)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""What all sections share: they are frozen, and refuse a key that they do not know."""
+"""The base of all sections: frozen models that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Days = Annotated[float, Field(gt=0)]
-"""A part of a day may be meant: news are old by the evening."""
+"""Fractions of a day are allowed, because news is old by the evening."""
 
 
 class Section(BaseModel):

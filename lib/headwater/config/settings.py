@@ -1,4 +1,4 @@
-"""Every section of the configuration but ``ingest`` (``config.sources``), and ``Config``, which holds them all."""
+"""All sections of the configuration except ``ingest`` (``config.sources``), and ``Config``, which holds them all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
 Part = Literal["transitions", "ease", "repeats", "recency"]
 SPARSE_FROM = 200_000
-"""Items from which on ``train.sparse_items: auto`` moves only those that a step read."""
+"""From this many items on, ``train.sparse_items: auto`` updates only the items that a step read."""
 
 
 class Paths(Section):
@@ -62,20 +62,20 @@ class Model(Section):
     @classmethod
     def _is_known(cls, kind: str) -> str:
         if kind not in ENCODERS:
-            raise ValueError(f"{kind!r} is none of {', '.join(ENCODERS)}")
+            raise ValueError(f"{kind!r} is not one of {', '.join(ENCODERS)}")
         return kind
 
     @field_validator("context", "features", "blend")
     @classmethod
     def _names_once(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(parts)) < len(parts):
-            raise ValueError("a name stands twice")
+            raise ValueError("a name appears twice")
         return parts
 
     @model_validator(mode="after")
     def _blends_something(self) -> Model:
         if self.hybrid and not self.blend:
-            raise ValueError("hybrid blends nothing with an empty blend; name its parts, or set hybrid to false")
+            raise ValueError("hybrid needs at least one part in blend; name some, or set hybrid to false")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class Loss(Section):
 
 
 class Targets(Section):
-    """What an event of each type weighs as something to predict; it is read as part of a history whatever it weighs."""
+    """The weight of each event type as a prediction target; events of every type are part of the history regardless."""
 
     view: Weight = 1.0
     search: Weight = 1.0
@@ -114,7 +114,9 @@ class Targets(Section):
     @model_validator(mode="after")
     def _one_counts(self) -> Targets:
         if not any(self.model_dump().values()):
-            raise ValueError("every weight is 0, and nothing would be learned; give one event type a weight above 0")
+            raise ValueError(
+                "every weight is 0, so nothing would be learned; give at least one event type a weight above 0"
+            )
         return self
 
 
@@ -148,11 +150,11 @@ class Train(Section):
     @model_validator(mode="after")
     def _leaves_items_alone(self) -> Train:
         if self.sparse_items is True and self.loss.kind == "softmax":
-            raise ValueError("sparse_items needs a sampled loss; softmax moves every item in each step")
+            raise ValueError("sparse_items needs a sampled loss; softmax updates every item in each step")
         return self
 
     def moves_rows(self, n_items: int) -> bool:
-        """Whether a step moves only the items that it read, for a catalogue of ``n_items``."""
+        """Whether a step updates only the items that it read, for a catalogue of ``n_items``."""
         if self.sparse_items == "auto":
             return self.loss.kind != "softmax" and n_items >= SPARSE_FROM
         return self.sparse_items
@@ -206,14 +208,14 @@ class FurtherList(Section):
 
 
 class Exclusion(Section):
-    """What a user did with an item that keeps it out of their lists, for some days or, without ``days``, for ever."""
+    """Actions of a user that keep an item out of their lists, for some days or, without ``days``, for ever."""
 
     event_types: tuple[ItemAction, ...] = Field(min_length=1)
     days: Days | None = None
 
 
 class Repeat(Section):
-    """How a score rises for what a user bought before, where ``exclude_seen`` is off."""
+    """How the score of an item rises if the user bought it before, when ``exclude_seen`` is off."""
 
     weight: Annotated[float, Field(ge=0)] = 2.0
     event_types: tuple[ItemAction, ...] = Field(default=("purchase",), min_length=1)
@@ -221,7 +223,7 @@ class Repeat(Section):
 
 
 class Boosts(Section):
-    """What is added to the scores of items, in spreads of a user's scores; below zero it is taken away."""
+    """Amounts added to item scores, in units of the spread of a user's scores; negative amounts are subtracted."""
 
     popular_share: Annotated[float, Field(ge=0)] = 0.8
     popularity: float = 0.0
@@ -231,7 +233,7 @@ class Boosts(Section):
 
 
 class Explore(Section):
-    """Places for items that little is known of, drawn by lot."""
+    """List places for randomly drawn items with few events."""
 
     share: Annotated[float, Field(ge=0, le=0.3)] = 0.0
     events: Annotated[float, Field(gt=0)] = 5.0
@@ -239,7 +241,7 @@ class Explore(Section):
 
 
 class When(Section):
-    """Who is in a group: all that is given must hold."""
+    """The condition for membership in a group: every key that is set must hold."""
 
     min_events: Annotated[int, Field(ge=0)] = 0
     max_events: Annotated[int, Field(ge=0)] | None = None
@@ -249,7 +251,7 @@ class When(Section):
 
 
 class Strategy(Section):
-    """A group of users, and what of ``Topn`` is another for them; what is not given is inherited."""
+    """A group of users and the keys of ``Topn`` that differ for them; keys that are not set are inherited."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     when: When
@@ -290,15 +292,17 @@ class Topn(Section):
     @model_validator(mode="after")
     def _excludes_once(self) -> Topn:
         if self.exclude_seen and self.exclude:
-            raise ValueError("exclude has no effect beside exclude_seen, which leaves out all that was ever seen")
+            raise ValueError("exclude has no effect with exclude_seen, which leaves out every item ever seen")
         if self.exclude_seen and self.max_repeats:
-            raise ValueError("max_repeats has no effect beside exclude_seen, which leaves out all that was ever seen")
+            raise ValueError("max_repeats has no effect with exclude_seen, which leaves out every item ever seen")
         return self
 
     @model_validator(mode="after")
     def _indexes_one_catalogue(self) -> Topn:
         if self.index == "faiss" and any(strategy.deny or strategy.categories for strategy in self.strategies):
-            raise ValueError("index faiss is of one catalogue for all: groups with deny or categories need exact")
+            raise ValueError(
+                "index faiss holds one catalogue for all users; groups with deny or categories need index exact"
+            )
         return self
 
     @field_validator("strategies")
@@ -310,8 +314,8 @@ class Topn(Section):
         return value
 
     def of_group(self, strategy: Strategy) -> Topn:
-        """These rules as they are for a group; what nobody may see, it may not see either. A section that it gives in part it
-        inherits in part."""
+        """These rules with the group's changes; items denied to everybody stay denied. In a section that the group sets in part,
+        the other keys are inherited."""
         given = {name: getattr(strategy, name) for name in Strategy.model_fields if name not in ("name", "when")}
         for name, value in given.items():
             if isinstance(value, Section):
@@ -346,7 +350,7 @@ class Tables(Section):
 
 
 class Config(Section):
-    """Every setting of every job. ``dump`` gives it back as plain data, for logs and MLflow."""
+    """Every setting of every job. ``dump`` returns it as plain data, for logs and MLflow."""
 
     paths: Paths = Paths()
     mlflow: Mlflow = Mlflow()
@@ -368,7 +372,7 @@ class Config(Section):
     @field_validator("spark", mode="before")
     @classmethod
     def _as_spark_says_it(cls, value: Any) -> Any:
-        """YAML makes numbers and booleans of what Spark takes as text."""
+        """The values as text, which Spark expects; YAML reads some of them as numbers and booleans."""
         if not isinstance(value, dict):
             return value
         return {key: json.dumps(one) if isinstance(one, int | float) else one for key, one in value.items()}
@@ -376,14 +380,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _starts_from_features(self) -> Config:
         if self.train.start_from and not self.model.features:
-            raise ValueError("train.start_from carries over what features mean: name some in model.features")
+            raise ValueError("train.start_from transfers only the meaning of features; name some in model.features")
         if self.train.start_from and self.model.input_scale is not None:
-            raise ValueError("train.start_from brings the model.input_scale of that model; leave it out")
+            raise ValueError("train.start_from takes model.input_scale from that model; leave it out")
         return self
 
     @property
     def blended(self) -> tuple[Part, ...]:
-        """What a training blends in: nothing without ``model.hybrid``, and repeats only where lists may hold what a user had."""
+        """The parts that a training blends in: none without ``model.hybrid``, and repeats only if lists may repeat seen items."""
         parts = self.model.blend if self.model.hybrid else ()
         return tuple(part for part in parts if part != "repeats" or not self.topn.exclude_seen)
 
@@ -391,13 +395,13 @@ class Config(Section):
     def tracking_uri(self) -> str:
         """The MLflow store: ``mlflow.tracking_uri``, or a SQLite file inside a local warehouse.
 
-        Raises UsageError where neither is there.
+        Raises UsageError if there is neither.
         """
         if self.mlflow.tracking_uri:
             return self.mlflow.tracking_uri
         folder = local.folder(self.paths.warehouse)
         if folder is None:
-            raise UsageError("set mlflow.tracking_uri: paths.warehouse is no local folder that could hold mlflow.db")
+            raise UsageError("set mlflow.tracking_uri: paths.warehouse is not a local folder that could hold mlflow.db")
         return f"{local.SQLITE}{folder}/mlflow.db"
 
     def dump(self) -> dict[str, Any]:

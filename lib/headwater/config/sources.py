@@ -1,4 +1,4 @@
-"""The section ``ingest``: where lines come from, what their columns are called, and which of them no one is to believe."""
+"""The section ``ingest``: where lines come from, the names of their columns, and the limits beyond which events are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headwater.schemas import EVENT_TYPES, EventType
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
 LINES = ("json", "csv", "kafka")
-"""The formats whose lines have columns, a moment and a kind of event that a source may name in its own way."""
+"""The formats in which a source may use its own names for columns and event types, and its own time format."""
 KEYS = {
     "fields": (*LINES, "catalog"),
     "constants": (*LINES, "catalog"),
@@ -31,7 +31,7 @@ KEYS = {
     "max_messages": ("kafka",),
     "client_file": ("kafka",),
 }
-"""The formats that each key says something to; the others know all of it from the line."""
+"""The formats that use each key; with any other format the key has no effect and is refused."""
 
 
 class Source(Section):
@@ -53,7 +53,7 @@ class Source(Section):
 
     @property
     def place(self) -> str:
-        """Where its lines come from, for messages to people."""
+        """The origin of its lines, for messages to people."""
         return f"topic {self.topic}" if self.format == "kafka" else self.glob
 
     @model_validator(mode="after")
@@ -62,19 +62,19 @@ class Source(Section):
             if missing := [key for key in ("brokers", "topic") if not getattr(self, key)]:
                 raise ValueError(f"format kafka needs {' and '.join(missing)}")
             if self.glob:
-                raise ValueError("format kafka has a topic, and no glob")
+                raise ValueError("format kafka takes a topic, not a glob")
         elif not self.glob:
             raise ValueError("glob is missing")
         keys = type(self).model_fields
         idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != keys[key].default]
         if idle:
-            raise ValueError(f"{' and '.join(idle)} not used with format {self.format}; leave it out")
+            raise ValueError(f"{' and '.join(idle)} cannot be used with format {self.format}; leave that out")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:
             raise ValueError(f"glob {self.glob!r} must stay inside paths.landing")
         known = CATALOG_FIELDS if self.format == "catalog" else EVENT_FIELDS
         for key in (*self.fields, *self.constants):
             if key not in known:
-                raise ValueError(f"{key!r} is not a field of ours; known are {', '.join(known)}")
+                raise ValueError(f"{key!r} is not a known field; the fields are {', '.join(known)}")
         constant = self.constants.get("event_type")
         if constant is not None and constant not in EVENT_TYPES:
             raise ValueError(f"constants.event_type {constant!r} is not one of {', '.join(EVENT_TYPES)}")
@@ -148,5 +148,7 @@ class Ingest(Section):
     def _read_a_topic_once(cls, value: list[Source]) -> list[Source]:
         topics = [source.topic for source in value if source.format == "kafka"]
         if twice := [topic for topic in topics if topics.count(topic) > 1]:
-            raise ValueError(f"topic {twice[0]!r} is read by two sources; what was taken is known by its topic's name")
+            raise ValueError(
+                f"topic {twice[0]!r} is read by two sources; the ledger knows messages by topic, so only one may read it"
+            )
         return value

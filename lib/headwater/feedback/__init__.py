@@ -1,4 +1,4 @@
-"""What users did with the lists they were shown: which list an action answers, and what it is worth."""
+"""Users' actions on the lists they were shown: the list that an action answers, and its reward."""
 
 from headwater.feedback.answers import filter_unknown, new_answers
 from headwater.feedback.attribution import attribute, with_served_list

@@ -1,4 +1,4 @@
-"""The actions that answer a list and are not in ``feedback`` yet, without a look at what cannot matter."""
+"""The actions that answer a list and are not in ``feedback`` yet, found without reading rows that cannot matter."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from headwater.in_hand import constant
 
 
 def filter_unknown(actions: DataFrame, known: DataFrame) -> DataFrame:
-    """Actions that are not in ``feedback`` yet: where all events are read again, most are."""
+    """Actions that are not in ``feedback`` yet. If all events are read again, most of them are."""
     return actions.join(known.select("event_id"), "event_id", how="left_anti")
 
 
 def new_answers(actions: DataFrame, history: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
     """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``, ``filter_unknown``) on lists of ``history``.
 
-    Actions from before the first list are not looked at (on a first run that skips whole days of files), nor are lists
-    too old or too young for these actions.
+    Actions before the first list are skipped (on a first run, whole days of files), and so are lists too old or too new for
+    these actions.
     """
     nothing = constant(actions.sparkSession, [], schemas.ddl("feedback"))
     begin, _ = _span(history, "generated_at")
@@ -39,7 +39,7 @@ def new_answers(actions: DataFrame, history: DataFrame, rules: Feedback, now: da
 
 
 def _span(frame: DataFrame, column: str) -> tuple[int | None, int | None]:
-    """The smallest and the largest time of a column, as whole microseconds since 1970; None where there is none."""
+    """The smallest and the largest time in a column, in whole microseconds since 1970; None if there is none."""
     span = frame.agg(F.unix_micros(F.min(column)), F.unix_micros(F.max(column))).first()
     assert span is not None, "an aggregate has one row"
     return span[0], span[1]

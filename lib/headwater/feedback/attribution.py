@@ -1,7 +1,7 @@
-"""Which list an action answers: the newest one its user had been given when they acted, if the item stands in it.
+"""Attribution: an action answers the newest list that its user had when they acted, if that list contains the item.
 
-Last touch, within a window. An item that stood only in an earlier list was not on the page any more, so the action is
-nobody's; the same holds for an action that came before the first list.
+This is last touch within a window. An item that was only in an earlier list was no longer on the page, so the action answers no
+list; the same holds for an action before the user's first list.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from headwater.schemas import EventType
 
 
 def filter_actions(events: DataFrame, rewards: Mapping[EventType, float]) -> DataFrame:
-    """Events that can answer a list: with an item, of a type that has a reward."""
+    """Events that can answer a list: they have an item, and their type has a reward."""
     return events.where(F.col("item_id").isNotNull() & F.col("event_type").isin(*rewards))
 
 
 def with_served_list(actions: DataFrame, history: DataFrame) -> DataFrame:
-    """Adds ``served_at``: the newest ``generated_at`` of the user at or before ``event_time``; null where none was.
+    """Adds ``served_at``: the user's newest ``generated_at`` at or before ``event_time``; null if there is none.
 
     Lists and actions of a user are sorted together once, so a user with many of both costs n log n, not n².
     """
@@ -32,7 +32,7 @@ def with_served_list(actions: DataFrame, history: DataFrame) -> DataFrame:
     given = history.select("user_id", "generated_at").distinct().withColumnRenamed("generated_at", "event_time")
     lists = given.select("user_id", "event_time", *empty, F.col("event_time").alias("_list"))
     both = actions.withColumn("_list", F.lit(None).cast("timestamp")).unionByName(lists)
-    # at the same instant the list comes first: it stood there when the user acted
+    # at equal times the list sorts first, because it was there when the user acted
     until_now = Window.partitionBy("user_id").orderBy("event_time", F.col("_list").asc_nulls_last())
     newest = F.last("_list", ignorenulls=True).over(until_now.rowsBetween(Window.unboundedPreceding, 0))
     marked = both.withColumn("served_at", newest)
@@ -49,8 +49,8 @@ def attribute(
 ) -> DataFrame:
     """The rows of ``feedback`` for those of ``events`` that answer a list of ``history`` (rows of ``topn_history``).
 
-    A list answers for ``window_hours`` after it was made, both ends included. Rank, model version and propensity are
-    those of the list's row with the item; ``collected_at`` is ``now``.
+    An action counts up to ``window_hours`` after the list was made, both ends included. Rank, model version and propensity
+    come from the list's row with the item; ``collected_at`` is ``now``.
     """
     columns = ("event_id", "user_id", "item_id", "event_type", "event_time", "value")
     actions = filter_actions(events, rewards).select(*columns)

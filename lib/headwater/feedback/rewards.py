@@ -1,12 +1,12 @@
-"""What an action is worth, as one Spark expression.
+"""The reward of an action, as one Spark expression.
 
-A type has a weight (``feedback.rewards``); what a user said or spent scales it, within bounds, so that one order of a
-thousand pieces or one price in another currency never outweighs everybody else:
+Each event type has a weight (``feedback.rewards``). The event's value scales it within bounds, so that one order of a thousand
+pieces or one price in another currency never outweighs all other actions:
 
-- ``rating``: weight × value / scale, the fraction held to 0 … 1; a rating without a value counts half.
-- ``purchase``: weight × log2(1 + value), the factor held to 1 … 2: one piece counts once, three and more twice, and a
-  purchase without a value once. A value below zero is something given back and is worth 0.
-- everything else: the weight alone.
+- ``rating``: weight × value / scale, with the fraction clipped to 0 … 1; a rating without a value counts half.
+- ``purchase``: weight × log2(1 + value), with the factor clipped to 1 … 2: one piece counts once, three or more count twice,
+  and a purchase without a value counts once. A negative value is a return, with reward 0.
+- all other types: the weight alone.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ def reward(event_type: Column, value: Column, rewards: Mapping[EventType, float]
 
 
 def _between(value: Column, low: float, high: float) -> Column:
-    """The value held to a range; null stays null."""
+    """The value clipped to a range; null stays null."""
     return F.when(value.isNotNull(), F.least(F.greatest(value, F.lit(low)), F.lit(high)))

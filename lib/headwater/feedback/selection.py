@@ -1,4 +1,4 @@
-"""What a fine-tune learns from: the users who gave feedback, and a sample of the others against forgetting."""
+"""The data of a fine-tune: the users who gave feedback, and a sample of the others against forgetting."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pyspark.sql import functions as F
 
 
 def collected_after(feedback: DataFrame, moment: datetime | None) -> DataFrame:
-    """Feedback that was collected after a moment; all of it where there is none."""
+    """Feedback collected after ``moment``; all of it if ``moment`` is None."""
     return feedback if moment is None else feedback.where(F.col("collected_at") > F.lit(moment))
 
 
 def given_from(feedback: DataFrame, moment: datetime | None) -> DataFrame:
-    """Feedback that was given at a moment or later; all of it where there is none."""
+    """Feedback given at ``moment`` or later; all of it if ``moment`` is None."""
     return feedback if moment is None else feedback.where(F.col("event_time") >= F.lit(moment))
 
 
 def count_and_newest(feedback: DataFrame) -> tuple[int, datetime]:
-    """How many rows there are, and when the newest was collected; 1970 where there is none."""
+    """The number of rows, and the newest ``collected_at``; 1970 if there are no rows."""
     row = feedback.agg(F.count("*"), F.coalesce(F.max(F.unix_micros("collected_at")), F.lit(0))).first()
     assert row is not None, "an aggregate has one row"
     return row[0], datetime.fromtimestamp(row[1] / 1e6, UTC)
 
 
 def holdout_cut(feedback: DataFrame, holdout_fraction: float) -> datetime:
-    """The moment from which on events are held out: the exact quantile of feedback time, so that the newest share gates.
+    """The time from which events are held out for the gate: the exact quantile of feedback time that leaves the newest share.
 
-    ``feedback`` has at least one row. An instant that many rows share is held out whole, unless nothing came before.
+    ``feedback`` has at least one row. Rows that share the cut time are all held out, unless there is no earlier row.
     """
     row = feedback.select(
         F.percentile(F.unix_micros("event_time"), F.lit(1 - holdout_fraction)).alias("cut"),
@@ -40,9 +40,10 @@ def holdout_cut(feedback: DataFrame, holdout_fraction: float) -> datetime:
 
 
 def with_replay(sequences: DataFrame, feedback: DataFrame, replay_fraction: float, seed: int) -> DataFrame:
-    """Sequences of users with feedback, with ``rewards`` (map of event id to reward), and a share of all others without.
+    """Sequences of users with feedback, with ``rewards`` (a map of event id to reward), and of a share of all other users, with
+    null ``rewards``.
 
-    The sample is drawn by a hash of user and seed: the same one every time.
+    The sample is drawn by a hash of user and seed, so it is the same every time.
     """
     rewards = feedback.groupBy("user_id").agg(
         F.map_from_entries(F.collect_list(F.struct("event_id", "reward"))).alias("rewards")

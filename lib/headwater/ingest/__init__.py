@@ -1,1 +1,1 @@
-"""From landing files to judged events: list, read as lines, parse by format, judge, find duplicates and bots."""
+"""From landing files to judged events: list files, read lines, parse by format, judge, find duplicates and bots."""

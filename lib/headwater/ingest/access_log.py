@@ -1,4 +1,4 @@
-"""Combined access logs: one pattern for the line, then the url rules that say which requests are actions."""
+"""Combined access logs: one pattern for the line, then url rules that decide which requests are actions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headwater.config import UrlRule
 from headwater.errors import UsageError
 from headwater.ingest.lines import blank_as_null
 
-# A log of several hosts may begin with the host, with its port or before an address; an address may be a list of those that a
-# request came by, the visitor's first. Quoted parts end at the first quote that no backslash escapes; they are atomic, so that
-# no line takes quadratic time.
+# A log of several hosts may begin with the host, followed by its port or by an address. The address may be the list of hops that
+# a request passed, the visitor's first. A quoted part ends at the first quote without an escaping backslash; quoted parts are
+# atomic groups, so that no line takes quadratic time.
 _QUOTED = r'"(?>(.*?(?<!\\)(?:\\\\)*)")'
 LINE = (
     r"(?s)\A(?:[^\s:]{1,256}:\d{1,5} |[\w.-]{1,256} (?=[0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{2,45}[, ]))?"
@@ -24,12 +24,12 @@ LINE = (
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
 MARK = "\x01"
 MAX_REQUEST = 16_384
-"""Twice what web servers accept; rules are other people's patterns and are not run over more."""
+"""Twice the request length that web servers accept; the rules are users' own patterns and never see longer text."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A url rule in Java's syntax; a field's group is its number, 0 where the rule has none."""
+    """A url rule in Java's syntax. A field holds the number of its regex group, 0 if the rule has none."""
 
     event_type: str
     method: str
@@ -40,7 +40,7 @@ class Rule:
 
 
 def compile_rules(spark: SparkSession, rules: list[UrlRule]) -> list[Rule]:
-    """The rules for Spark. Raises UsageError for one that Java's regular expressions cannot say."""
+    """The rules for Spark. Raises UsageError for a rule that Java's regular expressions cannot express."""
     compiled = []
     for rule in rules:
         groups = re.compile(rule.path).groupindex
@@ -48,14 +48,16 @@ def compile_rules(spark: SparkSession, rules: list[UrlRule]) -> list[Rule]:
         try:
             spark._jvm.java.util.regex.Pattern.compile(pattern)  # type: ignore[union-attr]
         except Exception:
-            raise UsageError(f"ingest.url_rules: {rule.path!r} uses syntax that Spark's engine does not know") from None
+            raise UsageError(
+                f"ingest.url_rules: {rule.path!r} uses syntax that Java's regular expressions do not support"
+            ) from None
         numbers = [groups.get(name, 0) for name in ("item_id", "query", "user_id")]
         compiled.append(Rule(rule.event_type, rule.method.upper(), pattern, *numbers))
     return compiled
 
 
 def java_pattern(python: str) -> str:
-    """A Python pattern in Java's syntax: named groups become numbered, literals that only Java minds are escaped."""
+    """A Python pattern in Java's syntax: named groups become numbered, and literals that are special only in Java are escaped."""
     numbers = re.compile(python).groupindex
     out, i, in_class = "", 0, False
     while i < len(python):
@@ -86,8 +88,8 @@ def java_pattern(python: str) -> str:
 def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     """Adds our fields, ``visitor`` (address and agent, for requests without a user), ``agent`` and ``ignored``.
 
-    A line that is no log line is ``malformed_log``; one that no rule calls an action, or that was not answered with
-    2xx or 3xx, is ignored, not wrong.
+    A line that does not match the log pattern gets the reason ``malformed_log``. A request that matches no rule, or whose
+    status is not 2xx or 3xx, is ignored; it is not an error.
     """
     template = MARK.join(f"${number}" for number in GROUPS.values())
     text = F.col("line")
@@ -146,12 +148,12 @@ def _first_rule(rules: list[Rule]) -> Column:
 
 
 def _decoded(text: Column) -> Column:
-    """Percent-decoded; a plus stays a plus, and what cannot be decoded, as text that is not UTF-8, stays as it is."""
+    """Percent-decoded text. A plus stays a plus; text that cannot be decoded, for instance as UTF-8, stays unchanged."""
     return _sound(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
 
 
 def _form_decoded(text: Column) -> Column:
-    """Decoded as a form field: a plus is a space."""
+    """Text decoded as a form field, where a plus is a space."""
     return _sound(F.try_url_decode(text), text)
 
 

@@ -1,4 +1,4 @@
-"""Which files and ranges of messages are taken together: a batch, planned from the ledger and noted in it."""
+"""A batch: the files and ranges of messages that are ingested together, planned from the ledger and recorded in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headwater.ingest.files import LandingFile
 
 @dataclass(frozen=True)
 class Batch:
-    """Files taken together at one moment. ``planned``: the ledger has them, an earlier run died in the middle."""
+    """Files ingested together. ``planned``: the ledger already lists them, because an earlier run died halfway."""
 
     number: int
     taken_at: datetime
@@ -28,20 +28,23 @@ class Batch:
 def plan(
     found: list[LandingFile], ledger: Iterable[Any], done: int, now: datetime, warn: Callable[..., Any]
 ) -> list[Batch]:
-    """The batches to take: the ledger's newest again if ``events`` ends before it (``done``), then what is new."""
+    """The batches to ingest: the ledger's newest batch again if ``events`` ends before it (``done``), then a new one.
+
+    Warns of files that have changed or disappeared since they were recorded, and of messages that have expired.
+    """
     taken = {row["path"]: row for row in ledger}
     before = {path: (row["size_bytes"], aware(row["modified_at"])) for path, row in taken.items()}
     if edited := files.changed(found, before):
-        warn("files changed after they were taken; they are not read again", files=edited[:5], count=len(edited))
+        warn("files changed after they were ingested; they are not read again", files=edited[:5], count=len(edited))
     newest = max((row["batch"] for row in taken.values()), default=0)
     batches = []
     if newest > done:
         half = {path: row for path, row in taken.items() if row["batch"] == newest}
         again = [file for file in found if file.path in half]
         if gone := sorted(set(half) - {file.path for file in again}):
-            warn("files of a half-taken batch have gone; their lines are lost", files=gone[:5], count=len(gone))
+            warn("files of an unfinished batch are gone; their lines are lost", files=gone[:5], count=len(gone))
         if short := [file.path for file in again if file.size_bytes is None and file.uri != file.path]:
-            warn("messages of a half-taken batch have aged out; they are lost", ranges=short[:5], count=len(short))
+            warn("messages of an unfinished batch have expired; they are lost", ranges=short[:5], count=len(short))
         batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
         batches.append(Batch(max(newest, done) + 1, now, new))
@@ -49,7 +52,7 @@ def plan(
 
 
 def ledger_entries(batch: Batch) -> list[dict[str, Any]]:
-    """What ``ingest_files`` says of a batch, a dict a file."""
+    """The rows of ``ingest_files`` for a batch, one dict per file."""
     when = (batch.number, batch.taken_at)
     rows = [
         (file.path, files.source_name(file.source), file.source.format, file.size_bytes, file.modified_at, *when)
@@ -59,11 +62,11 @@ def ledger_entries(batch: Batch) -> list[dict[str, Any]]:
 
 
 def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
-    """The rows of ``ingest_files`` for a batch."""
+    """The same rows as a DataFrame."""
     rows = [tuple(entry.values()) for entry in ledger_entries(batch)]
     return constant(spark, rows, schemas.ddl("ingest_files"))
 
 
 def aware(moment: datetime) -> datetime:
-    """Spark gives rows' timestamps in the process's own zone, without saying so."""
+    """The moment in UTC. Spark returns timestamps in the local time zone of the process and without a zone."""
     return moment.astimezone(UTC)

@@ -1,6 +1,6 @@
-"""Who is no person: agents that name themselves, and browsing that no hand does.
+"""Bot detection: agents that identify themselves, and browsing at a rate or rhythm that no person produces.
 
-Only browsing counts for behaviour. A basket of purchases at one instant, or an import of ratings, is no bot.
+Only browsing events are checked for behaviour: a basket of purchases at one instant, or an import of ratings, is not a bot.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ BROWSING = ("view", "search", "click", "impression")
 
 
 def crawlers(agents: list[str]) -> list[str]:
-    """The agents that crawler-user-agents knows as crawlers. A *Cubot* is a telephone."""
+    """The agents that crawler-user-agents knows as crawlers. A search for "bot" would also find *Cubot*, a telephone."""
     return [agent for agent in agents if agent and crawleruseragents.is_crawler(agent)]
 
 
 def behaviour(events: DataFrame, events_per_minute: int, regular_events: int) -> DataFrame:
-    """Users with ``bot_reason``: more browsing events in one clock minute than ``events_per_minute``, or
-    ``regular_events`` and more of them with all gaps the same (and not zero)."""
+    """Users with a ``bot_reason``: more than ``events_per_minute`` browsing events in one clock minute (``bot_rate``), or at least
+    ``regular_events`` of them with equal gaps above zero (``bot_regular``)."""
     browsing = events.where(F.col("event_type").isin(*BROWSING))
     in_minute = Window.partitionBy("user_id", F.date_trunc("minute", "event_time"))
     in_order = Window.partitionBy("user_id").orderBy("event_time", "event_id")

@@ -1,4 +1,4 @@
-"""The catalogue: rows of CSV or JSON lines, and what they and new events mean for the table of items."""
+"""The catalogue: rows from CSV or JSON lines, and the changes that they and new events make to ``items``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DESCRIBED = ("title", "category", "text", "price", "available")
 
 
 def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
-    """Judges catalogue rows by their id and by whether ``available``, a word for yes or no or a number in stock, says either;
-    types the rest: a price that is no amount is no price. Titles and categories come on one line."""
+    """Sets ``reason`` on catalogue rows with a bad id or an ``available`` that is neither yes or no nor a number in stock, and
+    casts the other columns: a price that is not an amount becomes null, titles and categories are put on one line."""
     price = _amount(F.col("price"))
     available = F.coalesce(F.col("available").try_cast("boolean"), F.col("available").try_cast("double") > 0)
     reason = F.coalesce(
@@ -33,8 +33,8 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
 
 
 def _amount(text: Column) -> Column:
-    """A number from 0 on, with or without a currency around it; a comma before one or two last digits parts decimals, another
-    one thousands. Null for anything else."""
+    """A number of at least 0, with or without a currency around it; null for anything else. A comma before one or two final
+    digits is a decimal comma, any other comma separates thousands."""
     bare = F.regexp_replace(text, r"^[^\d.,+-]+|[^\d.,]+$", "")
     decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$"))
     thousands = F.rlike(bare, F.lit(r"^\d{1,3}(,\d{3})+(\.\d+)?$"))
@@ -44,7 +44,7 @@ def _amount(text: Column) -> Column:
 
 
 def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
-    """One row an item: of each column the last value that a row has, by the time of its file, then its name, then line."""
+    """One row per item, with the last non-null value of each column, by file time, then file name, then line."""
     times = [(file.path, file.modified_at) for file in files]
     rows = rows.join(
         F.broadcast(constant(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
@@ -57,9 +57,10 @@ def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
 def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: datetime) -> DataFrame:
     """The rows of ``items`` that are new or may have changed.
 
-    What a catalogue row leaves out keeps its old value. New items are numbered on from the highest number, first those
-    met in events by time of their first event, then the others by id; numbers are never used again. An item is first seen at
-    ``moment``, or earlier in an event; what the first catalogue lists beside events was there when these began.
+    A column that a catalogue row leaves out keeps its old value. New items get the next numbers after the highest one: first
+    items with events, by the time of their first event, then the others by id. Numbers are never reused. ``first_seen`` is
+    ``moment`` or the first event, if that is earlier; for items without events in the first catalogue it is the time of the
+    first event of any item, because they were there when the events began.
     """
     met = events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
     named = met.join(catalogue.withColumn("listed", F.lit(True)), on="item_id", how="full_outer")
@@ -80,9 +81,9 @@ def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: da
 
 
 def unlisted(items: DataFrame, events: DataFrame) -> DataFrame:
-    """The events with an item that has no row yet."""
+    """The events whose item has no row yet."""
     return events.where(F.col("item_id").isNotNull()).join(items, on="item_id", how="left_anti")
 
 
 CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in DESCRIBED)
-"""When a merge needs to touch an item that is there already."""
+"""The condition under which a merge updates an existing item."""

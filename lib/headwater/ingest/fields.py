@@ -1,4 +1,4 @@
-"""Our fields out of a source's columns: renames, constants, and the two line formats JSON and CSV."""
+"""Our fields from a source's columns: renames, constants, and the two line formats JSON and CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headwater.errors import UsageError
 from headwater.ingest.lines import blank_as_null, is_part
 
 MAX_DELIMITERS = 20_000
-"""Spark's CSV parser gives up the whole job at 20,480 columns; such a line is malformed to us."""
+"""Spark's CSV parser fails the whole job at 20,480 columns; we quarantine such a line as malformed instead."""
 
 
 def of_source(source: Source) -> tuple[str, ...]:
@@ -20,13 +20,13 @@ def of_source(source: Source) -> tuple[str, ...]:
 
 
 def json_fields(frame: DataFrame, source: Source) -> DataFrame:
-    """Adds our fields, as text, from one JSON object a line; numbers keep their digits.
+    """Adds our fields, as text, from one JSON object per line; numbers keep their digits.
 
-    Anything else than one object, or one key twice, is ``malformed_json``; an id that is an object or array ``bad_id``. A comma
-    after the object is nothing.
+    A line that is not exactly one object, or repeats a key, gets the reason ``malformed_json``; an id that is an object or
+    array gets ``bad_id``. A comma after the object is ignored.
     """
     text = F.trim("line")
-    # as a list, for of two objects on a line Spark would read the first and say nothing of the other
+    # parsed as an array, because Spark would silently read only the first of two objects on a line
     listed = F.concat(F.lit("["), F.rtrim(text, F.lit(", \t\r")), F.lit("]"))
     parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(listed)))
     alone = F.try_variant_get("json", "$[1]", "variant").isNull()
@@ -58,9 +58,9 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
 
 
 def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> DataFrame:
-    """Adds our fields, as text, from a line of RFC 4180; another number of columns is ``malformed_csv``.
+    """Adds our fields, as text, from a line in RFC 4180 format; a wrong number of columns is ``malformed_csv``.
 
-    A line that is one half of a row, because a field runs over its end, is malformed too.
+    A line that holds only a part of a row, because a quoted field contains a line break, is malformed too.
     """
     text = F.col("line")
     names = [f"c{i}" for i in range(len(columns))]
@@ -82,7 +82,7 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
 
 
 def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:
-    """Each of our fields: what the source has, else its constant, else null."""
+    """Each of our fields: the source's value, else its constant, else null."""
     columns = {}
     for ours in of_source(source):
         theirs = found(source.fields.get(ours, ours))

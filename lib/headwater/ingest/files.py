@@ -1,7 +1,7 @@
-"""Which landing files there are, which source each belongs to, and which have been taken before.
+"""Find the landing files, the source that each belongs to, and files that changed after they were ingested.
 
-A file is known by its path below the landing folder and is taken once, ever, as it stands. Names that begin with
-``.`` or ``_`` are left alone, and so is all that lies in a folder of such a name.
+A file is identified by its path below the landing folder and is ingested exactly once, as it is when found. Files and folders
+whose names begin with ``.`` or ``_`` are skipped.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from headwater.text import first_line
 
 @dataclass(frozen=True)
 class LandingFile:
-    """One file: ``path`` below the landing folder, ``uri`` for Spark, and the source that it belongs to.
+    """One file: its ``path`` below the landing folder, its ``uri`` for Spark, and its source.
 
-    A range of a topic's messages is one too (``ingest.kafka``); its size in bytes is not known.
+    A range of a topic's messages is also a file (``ingest.kafka``); its size in bytes is unknown.
     """
 
     path: str
@@ -41,14 +41,14 @@ class LandingFile:
 
 
 def source_name(source: Source) -> str:
-    """What ``events.source`` says: the configured name, or the format."""
+    """The value of ``events.source``: the configured name, or the format."""
     return source.name or source.format
 
 
 def resolve(spark: SparkSession, landing: str) -> str:
-    """The landing folder as an absolute local path, or as the whole URI that Spark knows its files by.
+    """The landing folder as an absolute local path, or as the full URI that Spark uses for its files.
 
-    Raises UsageError when a local folder is missing or is no folder, or another store cannot be asked.
+    Raises UsageError if a local folder is missing or not a folder, or if another store cannot be reached.
     """
     folder = local.folder(landing)
     if folder is None:
@@ -56,12 +56,12 @@ def resolve(spark: SparkSession, landing: str) -> str:
             return _qualified(spark, landing)[1].toString().rstrip("/")
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
-        raise UsageError(f"landing folder {folder} {state}; make it or set paths.landing")
+        raise UsageError(f"landing folder {folder} {state}; create it or set paths.landing")
     return str(folder)
 
 
 def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[LandingFile], list[str]]:
-    """All files that a source asks for, by path, and those that several ask for (the first gets them)."""
+    """All files that match a source, sorted by path, and the paths that match several sources (the first source gets them)."""
     patterns = [(source, glob_pattern(source.glob)) for source in sources if source.glob]
     found, shared = [], []
     walk = _walk_local(root) if root.startswith("/") else _walk_hadoop(spark, root)
@@ -77,13 +77,13 @@ def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[La
 
 
 def changed(found: Iterable[LandingFile], ledger: dict[str, Any]) -> list[str]:
-    """The paths of taken files that have another size or time by now; ``ledger`` maps path to (size, time)."""
+    """The paths of ingested files whose size or time has changed; ``ledger`` maps path to (size, time)."""
     taken = [file for file in found if file.path in ledger and file.size_bytes is not None]
     return [file.path for file in taken if ledger[file.path] != (file.size_bytes, file.modified_at)]
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
-    """A glob as a pattern for whole relative paths: ``**/`` is any depth, ``*`` and ``?`` stay within one folder."""
+    """A glob as a pattern for whole relative paths: ``**/`` matches any depth, ``*`` and ``?`` match within one folder."""
     out, i = "", 0
     glob = glob.removeprefix("./")
     while i < len(glob):
@@ -114,7 +114,7 @@ def _walk_local(root: str) -> Iterator[tuple[str, str, int, datetime]]:
             try:
                 status = os.stat(full)
             except OSError:
-                continue  # renamed away while we look, or a link to nowhere
+                continue  # renamed during the walk, or a broken link
             if os.path.isfile(full):
                 modified = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
                 yield os.path.relpath(full, root), full, status.st_size, modified
@@ -133,7 +133,7 @@ def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int
 
 
 def _qualified(spark: SparkSession, folder: str) -> tuple[Any, Any]:
-    """Hadoop's file system of a folder, and the folder's whole URI."""
+    """The Hadoop file system of a folder, and the folder's full URI."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(folder)
     system = path.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which parsed lines are events, and why the others are not: one reason a line, the first that applies."""
+"""Decide which parsed lines are events. Each other line gets one reason, the first that applies."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CONTROL = r"[\x00-\x1f\x7f]"
 SEPARATOR = "\x1f"
 BUYING = ("purchase", "add_to_cart")
 NOBODY = ("null", "NULL", "undefined", "None", "NaN", "nan")
-"""What languages write where there is no value: everybody without an id would become one person, or one item."""
+"""Text that programming languages write for a missing value. As an id it would make one person, or item, of all without an id."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is possible: moments from ``earliest`` to ``latest`` and sizes."""
+    """The accepted range of times, ``earliest`` to ``latest``, and the largest value and id length."""
 
     earliest: datetime
     latest: datetime
@@ -31,8 +31,8 @@ class Limits:
 
 
 def limits(config: Ingest, moment: datetime) -> Limits:
-    """The limits of a batch taken at ``moment``, the latest a whole hour: it becomes part of the code that Spark makes of a
-    query, and so a stream's batches share the code of an hour.
+    """The limits of a batch ingested at ``moment``. ``latest`` is rounded up to a whole hour: it becomes part of the code that
+    Spark generates, so a stream's batches within an hour share that code.
     """
     hours = math.ceil(moment.timestamp() / 3600 + config.future_hours)
     latest = datetime.fromtimestamp(hours * 3600, UTC)
@@ -40,7 +40,7 @@ def limits(config: Ingest, moment: datetime) -> Limits:
 
 
 def with_event_type(frame: DataFrame, source: Source) -> DataFrame:
-    """Renames the source's event types, whatever their case, and writes ours in lower case."""
+    """Renames the source's event types, regardless of case, and puts ours in lower case."""
     lower = F.lower("event_type")
     renamed = lower
     for theirs, ours in source.event_types.items():
@@ -49,7 +49,7 @@ def with_event_type(frame: DataFrame, source: Source) -> DataFrame:
 
 
 def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
-    """Sets ``reason`` where a line is no possible event, and ``value`` to the number it means."""
+    """Sets ``reason`` on lines that cannot be events, and parses ``value`` as a number."""
     text, number = F.col("value"), F.col("value").try_cast("double")
     is_number = F.rlike(text, F.lit(NUMBER)) & number.isNotNull() & (F.abs(number) < float("inf"))
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in ("user_id", "item_id", "event_id")))
@@ -73,19 +73,19 @@ def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
 
 
 def with_user(frame: DataFrame) -> DataFrame:
-    """Gives requests without a user the hash of their address and agent."""
+    """Sets the user id of requests without a user to a hash of their address and agent."""
     return frame.withColumn("user_id", F.coalesce("user_id", F.left(F.sha2("visitor", 256), F.lit(32))))
 
 
 def with_event_id(frame: DataFrame) -> DataFrame:
-    """Adds ``id_given``, and where no id was given the first half of a SHA-256 over the event's content."""
+    """Adds ``id_given``; an event without an id gets the first half of a SHA-256 over its content."""
     content = (
         F.col("user_id"), F.col("item_id"), F.col("event_type"), F.unix_micros("event_time").cast("string"),
         F.col("value").cast("string"), F.col("query"), F.col("session_id"),
     )  # fmt: skip
 
     def sized(part: Column) -> Column:
-        # with its length in front, no content can pass for another
+        # the length in front keeps different contents from giving the same text
         return F.coalesce(F.concat(F.length(part).cast("string"), F.lit(":"), part), F.lit("-"))
 
     hashed = F.left(F.sha2(F.concat(*(sized(part) for part in content)), 256), F.lit(32))

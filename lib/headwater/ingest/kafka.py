@@ -1,11 +1,11 @@
-"""Kafka topics as files: a range of one partition's messages is taken once, ever, under the name that the ledger keeps.
+"""Kafka topics as files: a range of one partition's messages is ingested exactly once, under the name in the ledger.
 
-``kafka://clicks/0/17-42`` is partition 0 of the topic ``clicks`` from offset 17 up to, not including, 42. Offsets live
-in ``ingest_files`` and nowhere else, no consumer group, no checkpoint: a batch that is taken again reads exactly the
-same messages, because its ranges were written down before it began. The rejected alternative, Spark's streaming source
-with a checkpoint, would be a second ledger to keep in step with the tables.
+``kafka://clicks/0/17-42`` is partition 0 of the topic ``clicks`` from offset 17 up to, not including, 42. Offsets are stored
+only in ``ingest_files``; there is no consumer group and no checkpoint. A repeated batch reads exactly the same messages,
+because its ranges are recorded before it begins. The rejected alternative, Spark's streaming source with a checkpoint, would
+be a second ledger to keep consistent with the tables.
 
-Talks to the broker through the client that Spark's connector brings.
+The module talks to the broker through the client that comes with Spark's connector.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from headwater.spark import KAFKA
 from headwater.text import first_line
 
 TIMEOUT_SECONDS = 20
-"""A broker that does not answer fails a job after this long, not after minutes."""
+"""A job fails after this long without an answer from a broker, instead of after minutes."""
 CLIENT_ERROR = "org.apache.kafka.common.errors."
-"""What the text of a failed Spark task holds where Kafka's client gave up."""
+"""The text that a failed Spark task's message contains if Kafka's client gave up."""
 RANGE = re.compile(re.escape(TOPIC) + r"([^/]+)/(\d+)/(\d+)-(\d+)")
 
 
@@ -48,7 +48,7 @@ class Range:
 
     @classmethod
     def parse(cls, path: str) -> Range | None:
-        """The range that a path of the ledger names, None for a file's."""
+        """The range that a path of the ledger names; None for the path of a file."""
         found = RANGE.fullmatch(path)
         return cls(found[1], *(int(part) for part in found.groups()[1:])) if found else None
 
@@ -61,18 +61,18 @@ class Range:
         return self.until - self.first
 
     def since(self, ends: dict[int, tuple[int, int]]) -> Range:
-        """What is left of it where its partition now begins later (``ends``: first offset, one after the last)."""
+        """The rest of the range if its partition now begins later (``ends``: first offset, and one after the last)."""
         oldest = ends.get(self.partition, (0, 0))[0]
         return replace(self, first=max(self.first, oldest), until=max(self.until, oldest))
 
 
 def partition_or_file(path: str) -> str:
-    """What a path of the ledger is a part of: a topic's partition, or the file itself."""
+    """The partition that a path of the ledger belongs to; for a file, the path itself."""
     return path.rpartition("/")[0] if path.startswith(TOPIC) else path
 
 
 def last_taken(ledger: DataFrame) -> DataFrame:
-    """Rows of ``ingest_files``: files as they are, of each partition of a topic the newest range only."""
+    """Rows of ``ingest_files``: all files, but only the newest range of each partition of a topic."""
     is_range = F.startswith("path", F.lit(TOPIC))
     partition = F.when(is_range, F.substring_index("path", "/", 4)).otherwise(F.col("path"))
     newest = F.max_by(F.struct(*ledger.columns), "batch").alias("row")
@@ -82,11 +82,11 @@ def last_taken(ledger: DataFrame) -> DataFrame:
 def find(
     spark: SparkSession, sources: list[Source], ledger: Iterable[Any], now: datetime, warn: Callable[..., Any]
 ) -> tuple[list[LandingFile], int]:
-    """What there is to take of all topics, and how many messages wait beyond ``max_messages``.
+    """The ranges to ingest from all topics, and how many messages wait beyond ``max_messages``.
 
-    The ranges that ``ledger`` (``last_taken``) names come again, as a file that was taken is found again; their ``uri``
-    names what the topic still has of them. Raises UsageError for a topic that does not exist, HeadwaterError for brokers
-    that do not answer.
+    The result includes the ranges that ``ledger`` (``last_taken``) already lists, just as files on disk are found again; their
+    ``uri`` names the part that the topic still has. Raises UsageError if a topic does not exist, HeadwaterError if the
+    connector is missing and BrokerError if brokers do not answer.
     """
     topics = [source for source in sources if source.format == "kafka"]
     if not topics:
@@ -108,9 +108,9 @@ def plan(
 ) -> tuple[list[Range], int]:
     """The next range of each partition, at most ``max_messages`` in all, and how many messages wait beyond them.
 
-    ``ends`` has each partition's first offset and the one after its last. ``starting`` counts only for a topic of which
-    nothing was ever taken; where it is ``latest``, empty ranges note where it began. Raises HeadwaterError where a
-    partition ends before what was taken of it.
+    ``ends`` holds each partition's first offset and the one after its last. ``starting`` matters only for a topic that was never
+    read; if it is ``latest``, empty ranges record the starting offsets. Raises HeadwaterError if a partition ends before the
+    last offset that was read from it.
     """
     done = {one.partition: one.until for one in taken}
     ranges, left = [], 0
@@ -122,11 +122,11 @@ def plan(
         first = done.get(partition, oldest)
         if first > end:
             raise HeadwaterError(
-                f"partition {partition} of topic {source.topic} ends at offset {end}, but {first} were taken before: was the "
-                "topic made anew? Give it another name, or delete its rows from the table ingest_files"
+                f"partition {partition} of topic {source.topic} ends at offset {end}, but offsets up to {first} were ingested: was "
+                "the topic recreated? Give it another name, or delete its rows from the table ingest_files"
             )
         if first < oldest:
-            warn("messages aged out before they were taken; they are lost", topic=source.topic, partition=partition,
+            warn("messages expired before they were ingested; they are lost", topic=source.topic, partition=partition,
                  first=first, count=oldest - first)  # fmt: skip
             first = oldest
         until = min(end, first + share)
@@ -137,8 +137,8 @@ def plan(
 
 
 def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataFrame:
-    """The messages of some ranges: ``value`` (bytes as they are, null for a tombstone), ``source_file`` (the
-    partition), ``position`` (partition and offset)."""
+    """The messages of some ranges: ``value`` (unchanged bytes, null for a tombstone), ``source_file`` (the partition) and
+    ``position`` (partition and offset)."""
     ranges = [one for file in files if (one := Range.parse(file.uri)) and one.size]
     shape = "value string, source_file string, position struct<block: bigint, line: bigint>"
     if not ranges:
@@ -159,7 +159,10 @@ def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataF
 
 
 def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
-    """Of each partition of a topic the first offset and the one after the last. Asking makes no topic."""
+    """Each partition's first offset and the one after its last. The request never creates a topic.
+
+    Raises UsageError if the topic does not exist, BrokerError if brokers do not answer.
+    """
     jvm: Any = spark._jvm
     patience = jvm.java.time.Duration.ofSeconds(TIMEOUT_SECONDS)
     with asking(source):
@@ -171,7 +174,7 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
             ]
             if not partitions:
                 raise UsageError(
-                    f"topic {source.topic} does not exist at {source.brokers}; make it or set ingest.sources"
+                    f"topic {source.topic} does not exist at {source.brokers}; create it or correct ingest.sources"
                 )
             listed = jvm.java.util.ArrayList(partitions)
             first, end = consumer.beginningOffsets(listed, patience), consumer.endOffsets(listed, patience)
@@ -181,9 +184,9 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
 
 
 def settings(spark: SparkSession, source: Source) -> dict[str, str]:
-    """The client's settings: ours, then those of ``client_file``, Java properties as Kafka's own tools read them.
+    """The client's settings: ours, then those of ``client_file``, a Java properties file as Kafka's own tools read it.
 
-    Raises UsageError where that file cannot be read.
+    Raises UsageError if that file cannot be read.
     """
     own = {
         "bootstrap.servers": source.brokers,
@@ -205,7 +208,7 @@ def settings(spark: SparkSession, source: Source) -> dict[str, str]:
 
 
 def need_connector(spark: SparkSession) -> None:
-    """Raises HeadwaterError where the session has no Kafka connector."""
+    """Raises HeadwaterError if the session has no Kafka connector."""
     jvm: Any = spark._jvm
     try:
         loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
@@ -218,7 +221,7 @@ def need_connector(spark: SparkSession) -> None:
 
 @contextmanager
 def asking(source: Source) -> Iterator[None]:
-    """Turn whatever the client raises into one sentence that names the brokers."""
+    """Turn any error of the client into one sentence that names the brokers."""
     try:
         yield
     except HeadwaterError:
@@ -233,20 +236,22 @@ def asking(source: Source) -> Iterator[None]:
         if cause.getClass().getSimpleName() == "ConfigException":
             raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
         raise BrokerError(
-            f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({told}); start them or set ingest.sources"
+            f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({told}); start them or correct ingest.sources"
         ) from None
 
 
 @contextmanager
 def reading(sources: list[Source]) -> Iterator[None]:
-    """Turn what a task that reads messages raises where brokers have gone away into one sentence that names them."""
+    """Turn the error of a task that lost its brokers while it read messages into one sentence that names the brokers."""
     try:
         yield
     except Exception as error:
         if isinstance(error, HeadwaterError) or CLIENT_ERROR not in str(error):
             raise
         brokers = ", ".join(sorted({source.brokers for source in sources if source.format == "kafka"}))
-        raise BrokerError(f"brokers {brokers} stopped answering while messages were read; start them again") from error
+        raise BrokerError(
+            f"brokers {brokers} stopped answering while messages were being read; start them again"
+        ) from error
 
 
 def _consumer(spark: SparkSession, source: Source) -> Any:

@@ -1,7 +1,7 @@
-"""Files as lines of text, before any parser sees them; what no parser should see gets its reason here.
+"""Files as lines of text, before any parser sees them. A line that no parser should see gets its reason here.
 
-Length is judged first, so that no pattern runs over a line of megabytes. A line is what stands between line feeds, or
-the value of one message.
+Length is checked first, so that no pattern runs over a line of megabytes. A line is the text between line feeds, or the
+value of one message.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession, Window
 from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
-"""How much of a line quarantine keeps."""
+"""The number of characters of a line that ``quarantine`` keeps."""
 BLANKS = " \t\r\n\u00a0"
-"""What no id and no word begins or ends with."""
+"""Characters stripped from both ends of every value."""
 QUOTED = '(?:[^"]|"")*+'
-"""A pattern for what stands between the quotes of a field, as Java reads it; possessive, it neither recurs nor goes back."""
+"""A Java pattern for the text between the quotes of a field; it is possessive, so it neither recurses nor backtracks."""
 TOPIC = "kafka://"
-"""How the name of a topic's partition begins; the path of no file below a folder does."""
+"""The prefix of a partition's name; no path of a file below a folder begins with it."""
 
 
 def reader(spark: SparkSession, salvage: bool = False) -> DataFrameReader:
-    """Spark's text reader, for exact names: a name may hold ``[`` or ``{``."""
+    """Spark's text reader without globbing, because a file name may contain ``[`` or ``{``."""
     exact = spark.read.option("lineSep", "\n").option("__globPaths__", "false")
     return exact.option("ignoreCorruptFiles", "true") if salvage else exact
 
 
 def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False) -> DataFrame:
-    """The lines of some files: ``value`` (bytes as they are), ``source_file`` below ``root``, ``position``.
+    """The lines of some files: ``value`` (unchanged bytes), ``source_file`` (path below ``root``) and ``position``.
 
-    Position orders the lines of one file. With ``salvage``, a damaged file yields its lines up to the damage.
+    ``position`` orders the lines of one file. With ``salvage``, a damaged file yields its lines up to the damage.
     """
     path = F.col("_metadata.file_path")
     # file_path is a URI; url_decode reads + as a space, which a URI's path does not
@@ -50,7 +50,7 @@ def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False)
 
 
 def _csv(text: Column, delimiter: str, pattern: str) -> Column:
-    """Whether a line that holds a quote matches a pattern, in which FIELD, QUOTED and MARK are parts of CSV."""
+    """Whether a line contains a quote and matches a pattern, in which FIELD, QUOTED and MARK stand for parts of CSV."""
     mark = re.escape(delimiter)
     field = f'(?:[^"{mark}][^{mark}]*+|"{QUOTED}"|)'
     pattern = pattern.replace("FIELD", field).replace("QUOTED", QUOTED).replace("MARK", mark)
@@ -58,34 +58,34 @@ def _csv(text: Column, delimiter: str, pattern: str) -> Column:
 
 
 def opens(text: Column, delimiter: str) -> Column:
-    """Whether a line of CSV ends within a quoted field that began in it."""
+    """Whether a line of CSV ends inside a quoted field that it opened."""
     return _csv(text, delimiter, '(?:FIELDMARK)*+"QUOTED')
 
 
 def closes(text: Column, delimiter: str) -> Column:
-    """Whether a line of CSV begins as the rest of a quoted field would, one that began in a line before.
+    """Whether a line of CSV begins like the rest of a quoted field that an earlier line opened.
 
-    A field that is not quoted and ends in inches looks the same.
+    An unquoted field that ends with an inch mark looks the same.
     """
     return _csv(text, delimiter, 'QUOTED"(?:MARK.*)?')
 
 
 def is_part(text: Column, delimiter: str) -> Column:
-    """Whether a line of CSV cannot stand for itself: a quote is missing in it, or stands where none may."""
+    """Whether a line of CSV is not a complete row: a quote is missing or misplaced."""
     whole = ~F.contains(text, F.lit('"')) | _csv(text, delimiter, "(?:FIELDMARK)*+FIELD")
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
     return ~whole | (closes(text, delimiter) & (quotes % 2 == 1))
 
 
 def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
-    """Lines as ``read`` gives them, those that a quoted field of CSV runs over put together again, at the place of the first.
+    """Lines as ``read`` returns them; lines that share a quoted CSV field are joined, at the position of the first.
 
-    A field that never ends, or not within ``max_bytes``, is none: its lines stay apart, as they stand.
+    If a field does not end, or not within ``max_bytes``, its lines are left separate and unchanged.
     """
     bare = F.rtrim("value", F.lit("\r"))
     in_order = Window.partitionBy("source_file").orderBy("position")
     begins, ends = opens(bare, delimiter), closes(bare, delimiter) & is_part(bare, delimiter)
-    one = F.when(begins != ends, 1).otherwise(0)  # where both are true, one field ends and another begins
+    one = F.when(begins != ends, 1).otherwise(0)  # if both are true, one field ends and another begins
     turned = frame.withColumn("one", one).withColumn("turns", F.sum("one").over(in_order))
     first = F.when((F.col("turns") - F.col("one")) % 2 == 0, 1).otherwise(0)
     numbered = turned.withColumn("row", F.sum(first).over(in_order))
@@ -100,12 +100,12 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
 
 
 def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) -> DataFrame:
-    """Adds ``raw`` (for people), ``reason`` and ``text``: the line without BOM and CR, null where there is a reason.
+    """Adds ``raw`` (for people), ``reason`` and ``line``: the text without BOM and CR, null if there is a reason.
 
-    Lines equal to ``header`` get the reason ``header``; which of them is the file's own is settled later.
+    Lines equal to ``header`` get the reason ``header``; a later step decides which of them is the file's own header.
     """
     value = F.col("value")
-    # most lines need neither trimming nor cutting, and both count the characters of all of a line
+    # most lines need neither trimming nor cutting, and both operations scan the whole line
     bare = F.when(F.endswith(value, F.lit("\r")), F.rtrim(value, F.lit("\r"))).otherwise(value)
     bare = F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
     reason: Column = F.when(value.isNull(), "tombstone")
@@ -123,11 +123,11 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
 
 
 def place() -> Column:
-    """Where a line stands: its file below the landing folder, or its message's topic, partition and offset."""
+    """The origin of a line: its file below the landing folder, or the topic, partition and offset of its message."""
     is_message = F.startswith("source_file", F.lit(TOPIC))
     return F.when(is_message, F.concat_ws("/", "source_file", "position.line")).otherwise(F.col("source_file"))
 
 
 def blank_as_null(column: Column) -> Column:
-    """Without white space around it; null where nothing is left."""
+    """The text without surrounding white space; null if nothing is left."""
     return F.nullif(F.btrim(column.cast("string"), F.lit(BLANKS)), F.lit(""))

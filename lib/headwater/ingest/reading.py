@@ -1,6 +1,6 @@
-"""Files and ranges of messages as rows, each with the reason why it is no event where it is none.
+"""Files and ranges of messages as rows; a row that is not an event has a reason.
 
-Files that are read the same way (source, columns, soundness) are read together. Nothing here writes.
+Files that are read the same way (source, columns, damaged or not) are read together. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIRST_LINE_BYTES = 1_000_000
 
 @dataclass
 class Group:
-    """Files of one source that are read in one go; ``columns`` and ``header`` are CSV's."""
+    """Files of one source that are read together; ``columns`` and ``header`` apply to CSV only."""
 
     source: Source
     columns: tuple[str, ...] = ()
@@ -51,9 +51,9 @@ def check(spark: SparkSession, config: Config) -> None:
 
 
 def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
-    """The files by how they are read, and those whose first line cannot even be read.
+    """The files grouped by how they are read, and the paths of files whose first line cannot be read.
 
-    Raises before anything is read when a needed CSV column is missing.
+    Raises UsageError or HeadwaterError, before any other line is read, if a required column is missing.
     """
     groups: dict[tuple, Group] = {}
     spoiled = set()
@@ -69,9 +69,9 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
                 spoiled.add(file.path)
                 continue
             if header is None:
-                continue  # no line, nothing to read
+                continue  # an empty file
             if source.format == "catalog" and header.lstrip().startswith("["):
-                raise HeadwaterError(f"catalogue {file.path} is one JSON array; it must have one object a line")
+                raise HeadwaterError(f"catalogue {file.path} is one JSON array; it must have one object per line")
             if source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
@@ -84,8 +84,8 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
 
 @dataclass(frozen=True)
 class Reader:
-    """How files are read. ``root``: the landing folder; ``rules``: which requests in a log are events; ``key``: what persons
-    are hashed with, None where they are not."""
+    """Reads files. ``root``: the landing folder; ``rules``: the url rules for access logs; ``key``: the secret for pseudonyms, None
+    to store ids unchanged."""
 
     spark: SparkSession
     root: str
@@ -94,7 +94,7 @@ class Reader:
     key: bytes | None
 
     def events(self, groups: list[Group], limit: judging.Limits) -> DataFrame | None:
-        """Every line of the event files with the columns ``EVENT``; ``reason`` says why it is no event, null if it is."""
+        """Every line of the event files, with the columns ``EVENT``; ``reason`` is null for an event. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format != "catalog"]
         if not frames:
             return None
@@ -115,7 +115,7 @@ class Reader:
         return judging.with_event_id(frame).select(*EVENT)
 
     def catalogue(self, groups: list[Group]) -> DataFrame | None:
-        """Every row of the catalogue files with the columns ``ROW``."""
+        """Every row of the catalogue files, with the columns ``ROW``. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format == "catalog"]
         if not frames:
             return None
@@ -148,25 +148,25 @@ class Reader:
 
 
 def surplus_headers(frame: DataFrame) -> DataFrame:
-    """Lines equal to their file's header, without the first of each file: an export glued to another."""
+    """Lines equal to their file's header, except the first of each file: they appear where exports were concatenated."""
     order = Window.partitionBy("source_file").orderBy("position")
     headers = frame.where(F.col("reason") == "header").withColumn("nth", F.row_number().over(order))
     return headers.where(F.col("nth") > 1).withColumn("reason", F.lit("repeated_header")).drop("nth")
 
 
 def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
-    """Rows for ``quarantine`` out of lines that have a ``reason``."""
+    """Rows of ``quarantine`` from lines that have a ``reason``."""
     place = lines.place().alias("source_file")
     return frame.select("raw", "reason", "source", place, F.lit(moment).alias("ingested_at"))
 
 
 def damaged_gzip(files: list[LandingFile]) -> set[str]:
-    """The local gzip files that cannot be read to their end. Unpacking costs little beside what Spark does to a line."""
+    """The local gzip files that cannot be read to their end. Unpacking them costs little compared with Spark's work per line."""
     return {file.path for file in files if file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri)}
 
 
 def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
-    """The files of any kind, not the messages, that Spark cannot read to their end, each tried on its own."""
+    """The files of any format, but not messages, that Spark cannot read to their end; each is tried separately."""
     tried = [file for file in files if file.source.format != "kafka"]
     return {file.path for file in tried if not _spark_reads(spark, file)}
 
@@ -179,7 +179,7 @@ def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
     try:
         return tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
     except csv.Error as error:
-        raise HeadwaterError(f"the first line of {where} is no header of a CSV file: {error}") from error
+        raise HeadwaterError(f"the first line of {where} is not a valid CSV header: {error}") from error
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
@@ -190,13 +190,13 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
             raise UsageError(f"{where} has no column {theirs!r}, which ingest.sources names for {ours}")
     theirs = source.fields.get("item_id", "item_id")
     if source.format == "catalog" and theirs not in columns and "item_id" not in source.constants:
-        raise HeadwaterError(f"catalogue {where} has no column {theirs!r}: without item ids it cannot be taken")
+        raise HeadwaterError(f"catalogue {where} has no column {theirs!r}; it cannot be ingested without item ids")
 
 
 def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
-    """The first line of a file as ``lines.with_text`` would have it, None where there is none.
+    """The first line of a file, without BOM and CR as in ``lines.with_text``; None if the file is empty.
 
-    Raises OSError, EOFError or zlib.error when a local file cannot be read.
+    Raises OSError, EOFError or zlib.error if a local file cannot be read.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Moments from text: ISO 8601, epoch seconds to nanoseconds by magnitude, or a source's own pattern."""
+"""Timestamps from text: ISO 8601, epoch seconds to nanoseconds (told apart by magnitude), or a source's own pattern."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOG_PATTERN = "dd/MMM/yyyy:HH:mm:ss Z"
 
 
 def moment(text: Column, time_zone: str = "UTC", time_format: str = "") -> Column:
-    """The timestamp that ``text`` means, or null. ``time_zone`` is for times that carry no offset.
+    """The timestamp in ``text``, or null. ``time_zone`` applies to times without an offset.
 
-    Pattern letters of ``time_format`` are Spark's; what does not fit it is tried as ISO and as epoch.
+    ``time_format`` uses Spark's pattern letters; text that does not match it is tried as ISO and as epoch.
     """
     upper = F.upper(text)
     parsed = F.when(F.rlike(upper, F.lit(NUMBER)), _epoch(upper)).otherwise(_iso(upper, time_zone))
@@ -33,12 +33,12 @@ def moment(text: Column, time_zone: str = "UTC", time_format: str = "") -> Colum
 
 
 def log_moment(text: Column) -> Column:
-    """The timestamp of an access log's ``17/May/2015:10:05:03 +0000``, or null."""
+    """The timestamp of an access log, such as ``17/May/2015:10:05:03 +0000``, or null."""
     return F.try_to_timestamp(text, F.lit(LOG_PATTERN))
 
 
 def check_format(spark: SparkSession, source: Source) -> None:
-    """Raises UsageError where Spark does not know the pattern."""
+    """Raises UsageError if Spark does not accept the source's ``time_format``."""
     if not source.time_format:
         return
     try:
@@ -52,7 +52,7 @@ def check_format(spark: SparkSession, source: Source) -> None:
 
 
 def _iso(upper: Column, time_zone: str) -> Column:
-    upper = F.regexp_replace(upper, MINUTES, "$1:00")  # a cast wants seconds
+    upper = F.regexp_replace(upper, MINUTES, "$1:00")  # the cast needs seconds
     local = F.when(F.length(upper) > 10, upper).otherwise(F.concat(upper, F.lit("T00:00:00")))
     has_offset = (F.length(upper) > 10) & F.rlike(upper, F.lit(OFFSET))
     whole = F.when(has_offset, upper).otherwise(F.concat(local, F.lit(f" {time_zone}")))
@@ -62,7 +62,7 @@ def _iso(upper: Column, time_zone: str) -> Column:
 def _epoch(upper: Column) -> Column:
     number = upper.try_cast("decimal(38,9)")
     size = F.abs(number)
-    # 1e11 seconds lie in the year 5138; as milliseconds they lie in 1973, before the first web log
+    # 1e11 seconds is in the year 5138; 1e11 milliseconds is in 1973, before the first web log
     micros = (
         F.when(size < F.lit(10**11), F.try_multiply(number, F.lit(10**6)))
         .when(size < F.lit(10**14), F.try_multiply(number, F.lit(10**3)))

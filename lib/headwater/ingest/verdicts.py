@@ -1,6 +1,6 @@
-"""One batch, read, and a verdict on each of its lines: rows to write and counts.
+"""Read one batch and reach a verdict on each of its lines; the result is rows to write and counts.
 
-Nothing here writes: what is to be written comes back as DataFrames, for the job to commit.
+Nothing here writes: the rows are returned as DataFrames, and the job commits them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headwater.ingest.lines import place
 from headwater.ingest.reading import Reader
 
 HELD_BYTES = 32 * 2**20
-"""A batch whose lines are longer than this together stays on the executors, however few they are."""
+"""A batch whose lines have more bytes than this in total stays on the executors, however few lines it has."""
 
 POSITION = "position struct<block: bigint, line: bigint>"
 EVENT_DDL = (
@@ -39,12 +39,12 @@ ROW_DDL = (
 )
 
 TAKEN = ("event", "duplicate")
-"""Verdicts on lines that need no place in `quarantine`."""
+"""Verdicts on lines that do not go to `quarantine`."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """``verdicts``: the lines that are possible events, with a ``verdict`` each."""
+    """The result for one batch. ``verdicts``: the lines that could be events, each with a ``verdict``."""
 
     verdicts: DataFrame
     catalogue: DataFrame
@@ -64,8 +64,8 @@ class Judged:
 
 @dataclass(frozen=True)
 class Tally:
-    """What lines of one kind hold: ``ready``, facts of those that nothing speaks against, None without any; how many lines
-    each reason has; how many are ``passed`` over (ignored events, or sound rows of a catalogue); surplus headers."""
+    """Counts for lines of one kind. ``ready``: aggregates of the lines without a reason, None if there are none; ``reasons``: lines
+    per reason; ``passed``: ignored events, or valid catalogue rows; ``repeated``: headers beyond a file's first."""
 
     ready: Row | None
     reasons: Counter[str]
@@ -74,7 +74,7 @@ class Tally:
 
     @property
     def few(self) -> bool:
-        """Whether the driver may hold what is ready."""
+        """Whether the driver may hold the ready lines."""
         return self.ready is not None and self.ready["rows"] <= FEW and self.ready["bytes"] <= HELD_BYTES
 
 
@@ -83,11 +83,10 @@ NOTHING = Tally(None, Counter(), passed=0, repeated=0)
 
 @contextmanager
 def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
-    """A batch read and judged beside the ``stored`` events; what it caches is freed at the end. A damaged file is read up to
-    its damage.
+    """A batch, read and judged against the ``stored`` events; cached frames are freed at the end. A damaged file is read up to
+    the damage.
 
-    Raises UsageError or HeadwaterError when a file cannot be a file of its source, BrokerError when messages cannot be
-    read to their end.
+    Raises UsageError or HeadwaterError if a file does not fit its source, BrokerError if messages cannot be read to their end.
     """
     damaged = reading.damaged_gzip(batch.files)
     with ExitStack() as cached:
@@ -98,7 +97,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
             if not _is_read_failure(error):
                 raise
             cached.close()
-            # Spark says only that some file failed: try them one by one
+            # Spark does not say which file failed, so each is tried separately
             more = reading.unreadable(reader.spark, batch.files) - damaged
             if not more:
                 raise
@@ -107,7 +106,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
-    """Rows for ``events``, one file a day."""
+    """Rows of ``events``, one file per day."""
     dated = new.withColumns(
         {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
     )
@@ -156,7 +155,7 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
 
 
 def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
-    """The lines of one kind that have a reason, headers beyond a file's first among them."""
+    """The lines of one kind that have a reason, including headers beyond a file's first."""
     bad = lines.where("reason IS NOT NULL AND reason <> 'header'")
     return [bad, reading.surplus_headers(lines)] if tally.repeated else [bad]
 
@@ -186,7 +185,7 @@ def _tally(lines: DataFrame) -> Tally:
 
 
 def _without_event(goods: DataFrame) -> DataFrame:
-    """Catalogue rows as ``_tally`` counts them."""
+    """Catalogue rows with the event columns that ``_tally`` needs."""
     nothing = F.lit(None).cast("timestamp")
     return goods.withColumns(
         {"agent": F.lit(None).cast("string"), "ignored": F.lit(True), "id_given": F.lit(False), "event_time": nothing}
@@ -194,18 +193,20 @@ def _without_event(goods: DataFrame) -> DataFrame:
 
 
 def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
-    """Raises HeadwaterError for a catalogue of JSON lines in which not one row has an id."""
+    """Raises HeadwaterError for a catalogue of JSON lines in which no row has an id."""
     if not reasons["missing_item_id"]:
         return
     headless = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
     named = F.count(F.when(F.col("reason").isNull(), True))
     rows = goods.where(F.col("source_file").isin(headless)).groupBy("source_file").agg(named.alias("named"))
     if lacking := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
-        raise HeadwaterError(f"catalogue {lacking[0]} has no row with an item_id: without item ids it cannot be taken")
+        raise HeadwaterError(
+            f"catalogue {lacking[0]} has no row with an item_id; it cannot be ingested without item ids"
+        )
 
 
 def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFrame) -> DataFrame:
-    """Adds ``verdict``: ``event``, ``duplicate``, or the reason why it is neither: a bot's, or with the id of another event."""
+    """Adds ``verdict``: ``event``, ``duplicate``, or a reason for quarantine (a bot, or the id of another event)."""
     facts = tally.ready
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
@@ -219,7 +220,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     first = people.where(F.col("copy") == 1)
     robots = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
     if not facts["given"]:
-        # an id made of content holds the time, so only the days of this batch can have it
+        # an id computed from the content includes the time, so only the days of this batch can hold it
         days = (aware(facts["first"]).date(), aware(facts["last"]).date())
         stored = stored.where(F.col("event_date").between(*days))
     people = duplicates.with_stored(people, stored, tally.few).join(robots, on="user_id", how="left")

@@ -1,1 +1,1 @@
-"""The three bodies of nearline work, each the body of one job, and the warm stream that runs them round after round."""
+"""The bodies of ingest_events, build_sequences and score_topn, and the warm stream that runs them round after round."""

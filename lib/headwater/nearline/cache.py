@@ -1,4 +1,4 @@
-"""What scoring needs beside the sequences, kept from one round of the warm stream to the next."""
+"""Inputs of scoring other than the sequences, kept from one round of the warm stream to the next."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from headwater.training import artifact
 
 
 class ScoringCache:
-    """See above. The model is sent to executors once a version; the catalogue is read again when `items` has a new version;
-    what is popular is counted again when ``popular_seconds`` have gone by."""
+    """The model, the catalogue and popularity. The model is sent to executors once per version, the catalogue is read again when
+    `items` has a new version, and popularity is counted again after ``popular_seconds``."""
 
     def __init__(self, j: Job, popular_seconds: float = 0) -> None:
         self.job = j
@@ -37,11 +37,11 @@ class ScoringCache:
         self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame] | None = None
         self._recent: RecentCounts | None = None
-        self._counted = (0, 0.0)  # for which version, and when
+        self._counted = (0, 0.0)  # the model version counted for, and the time of the count
         self._state: tuple[Any, Any] | None = None
         self._aside = ThreadPoolExecutor(max_workers=1)
         self._history: Future[None] | None = None
-        self._aside.submit(library, j.config)  # it takes as long as Spark's session to start
+        self._aside.submit(library, j.config)  # this import takes as long as the start of Spark's session
 
     @cached_property
     def _registry(self) -> Registry:
@@ -52,17 +52,20 @@ class ScoringCache:
         return tempfile.TemporaryDirectory(prefix="headwater-")
 
     def champion(self) -> int:
-        """The champion of this moment; the last one while MLflow does not answer. Raises ModelError without any."""
+        """The current champion, or the last known one while MLflow does not answer.
+
+        Raises ModelError if there is no champion, TrackingError if MLflow does not answer and none is known yet.
+        """
         try:
             self._champion = self._registry.need_champion()
         except TrackingError as error:
             if self._champion is None:
                 raise
-            self.job.log.warning("the last champion stays", model_version=self._champion, why=str(error))
+            self.job.log.warning("keeping the last known champion", model_version=self._champion, why=str(error))
         return self._champion
 
     def model(self, version: int) -> Path:
-        """The verified folder of a version."""
+        """The verified folder of a model version."""
         return self._model(version)[0]
 
     def items(self) -> DataFrame:
@@ -70,7 +73,7 @@ class ScoringCache:
         return self._catalogue()[1]
 
     def shipped(self, version: int) -> lists.Shipped:
-        """A model version and the catalogue's present state, on the executors."""
+        """A model version and the catalogue's current state, on the executors."""
         items_version, items = self._catalogue()
         known = self.recent_counts(version)
         key = (items_version, self._counted)
@@ -82,7 +85,7 @@ class ScoringCache:
         return lists.Shipped(self._model(version)[1], self._state[1])
 
     def recent_counts(self, version: int) -> RecentCounts:
-        """What the last weeks say, counted for a model version."""
+        """Counts of recent events, for a model version."""
         model, at = self._counted
         if self._recent is None or model != version or time.monotonic() - at >= self.popular_seconds:
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
@@ -92,7 +95,7 @@ class ScoringCache:
         return self._recent
 
     def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
-        """The same with an index of what may be shown, and its recall on some users (``Scorer.lists``)."""
+        """The same with an index of the items that may be shown, and its recall on some users (``Scorer.lists``)."""
         from headwater.scoring import indexed
 
         path = Path(self._scratch.name) / f"headwater-{uuid4().hex}.index"
@@ -102,17 +105,18 @@ class ScoringCache:
         return replace(shipped, index=path.name), recall
 
     def publish_history(self, j: Job) -> None:
-        """What `topn` has published into `topn_history`, aside; ``settle`` waits for it. To be called without their locks."""
+        """Copy lists published in `topn` to `topn_history` in the background; ``settle`` waits for it. Call it without holding the
+        locks of these tables."""
         self._history = self._aside.submit(publish_history, j)
 
     def settle(self) -> None:
-        """Wait for what goes on aside, and raise what it raised. To be called before its tables are locked or packed."""
+        """Wait for the background work and raise its error, if any. Call it before its tables are locked or packed."""
         going, self._history = self._history, None
         if going is not None:
             going.result()
 
     def close(self) -> None:
-        """Free what the session and the disk hold."""
+        """Wait for background work, then free cached frames and temporary files."""
         with self._aside:
             self.settle()
         self._forget_items()
@@ -125,7 +129,7 @@ class ScoringCache:
 
     def _model(self, version: int) -> tuple[Path, str]:
         try:
-            os.utime(self._models[version][0])  # in use: maintenance removes what nobody has touched for long
+            os.utime(self._models[version][0])  # in use: maintenance removes folders not touched for long
         except (KeyError, FileNotFoundError):
             folder = self._registry.download(version)
             self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))

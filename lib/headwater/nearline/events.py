@@ -1,9 +1,8 @@
-"""Landing files and topics into `events`, `quarantine` and `items`: the body of `ingest_events`.
+"""Ingest landing files and topics into `events`, `quarantine` and `items`: the body of `ingest_events`.
 
-The order of commits makes it safe to be killed at any instant. The plan in `ingest_files` fixes which files and ranges
-of messages a batch has and when it was taken; the commit to `events` ends it; the next look first ends a batch that has
-a plan only. What lies between is noted with the batch number and not repeated (`quarantine`), or the same when repeated
-(`items`).
+The order of commits makes a kill at any instant harmless. The plan in `ingest_files` fixes a batch's files, message ranges and
+time; the commit to `events` ends the batch; the next look first completes a batch that has only a plan. The commits in
+between are noted with the batch number and skipped (`quarantine`), or give the same result when repeated (`items`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ COUNTS = (
 
 
 def ingest(j: Job) -> dict[str, int]:
-    """Take all there is: look by look, until no topic holds more than one look takes."""
+    """Ingest everything available, look by look, until no topic holds more messages than one look takes."""
     intake, total, waiting = Intake(j), Counter(dict.fromkeys(COUNTS, 0)), 1
     while waiting:
         counts, waiting = intake.take_new(j)
@@ -37,14 +36,14 @@ def ingest(j: Job) -> dict[str, int]:
 
 
 class Ledger:
-    """What `ingest_files` says, kept from one look to the next; read again where another process wrote to it."""
+    """The content of `ingest_files`, kept from one look to the next; read again if another process wrote to the table."""
 
     def __init__(self) -> None:
         self.version = -1
         self.rows: dict[str, Any] = {}
 
     def read(self, j: Job) -> Iterable[Any]:
-        """Files taken, and of each partition of a topic the newest range. To be called under the table's lock."""
+        """Ingested files, and the newest range of each partition. Call it while holding the table's lock."""
         version = j.warehouse.version("ingest_files")
         if version != self.version:
             rows = kafka.last_taken(j.warehouse.read("ingest_files", version)).collect()
@@ -53,13 +52,13 @@ class Ledger:
         return self.rows.values()
 
     def add(self, one: batch.Batch) -> None:
-        """Note a batch that was the commit right after the version read."""
+        """Add a batch whose commit directly follows the version read."""
         self.rows |= {kafka.partition_or_file(row["path"]): row for row in batch.ledger_entries(one)}
         self.version += 1
 
 
 class Intake:
-    """What stays the same from look to look. Raises UsageError at once for what no look could read."""
+    """State shared by all looks. Raises UsageError at once for a setting that would make every look fail."""
 
     def __init__(self, j: Job) -> None:
         sources = j.config.ingest.sources
@@ -71,7 +70,7 @@ class Intake:
         self.ledger = Ledger()
 
     def take_new(self, j: Job) -> tuple[Counter[str], int]:
-        """Take what one look finds; returns counts, and how many messages wait that were too many for it."""
+        """Ingest the files and messages that one look finds; returns counts, and how many messages are left for the next look."""
         total, sources = Counter[str](), j.config.ingest.sources
         with j.warehouse.locked(*TABLES):
             for table in TABLES:
@@ -79,7 +78,9 @@ class Intake:
             root = self.reader.root
             found, shared = files.find(j.spark, root, sources) if root else ([], [])
             if shared:
-                j.log.warning("several sources ask for a file; the first gets it", files=shared[:5], count=len(shared))
+                j.log.warning(
+                    "several sources match a file; the first one gets it", files=shared[:5], count=len(shared)
+                )
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             note = j.warehouse.last_note("events", j.name)
@@ -89,8 +90,8 @@ class Intake:
         return total, waiting
 
     def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
-        """Commit one batch, and add its counts to those of all batches ``so_far``; whatever its files get wrong is raised
-        before the first write."""
+        """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the
+        first write."""
         tables, note = j.warehouse, {"job": j.name, "batch": one.number}
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
         with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
@@ -99,7 +100,7 @@ class Intake:
                 None if read.counts["rows_catalog"] else beside.submit(catalogue.unlisted(items, read.events).isEmpty)
             )
             if read.damaged:
-                j.log.warning("files cannot be read to their end; the lines before it are taken", files=read.damaged)
+                j.log.warning("files are damaged; the lines before the damage are ingested", files=read.damaged)
             if not one.planned:
                 tables.append(batch.ledger_rows(j.spark, one), "ingest_files", note)
                 self.ledger.add(one)

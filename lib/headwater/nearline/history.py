@@ -1,4 +1,4 @@
-"""What `topn` has published, appended to `topn_history`: by the next run, where one was killed before it came to that."""
+"""Append the lists published in `topn` to `topn_history`. If a run is killed before this step, the next run does it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headwater.tables import Warehouse, failpoint, readers, still_there
 
 
 def publish_history(j: Job) -> None:
-    """Append to `topn_history` what `topn` has published since the last time; where that is not known, what of all that it
-    can tell of is not there yet."""
+    """Append to `topn_history` the rows published in `topn` since the last run; if the last position is unknown, all published
+    rows in its change feed, or in the table itself, that are missing from `topn_history`."""
     tables = j.warehouse
     with tables.locked("topn_history"):
         tables.create("topn_history")
@@ -29,7 +29,9 @@ def publish_history(j: Job) -> None:
         feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
         rows = feed if after is not None else feed.join(known, key, how="left_anti")
         if still_there(lambda: append(tables, rows, note)) is None:
-            j.log.warning("the change feed of topn cannot be read; what stands there is kept", after=after, until=until)
+            j.log.warning(
+                "the change feed of topn cannot be read; the current rows of topn are used", after=after, until=until
+            )
             append(tables, tables.read("topn", until).join(known, key, how="left_anti"), note)
         failpoint("score_topn:after_history")
 

@@ -1,9 +1,9 @@
-"""Changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
+"""Score changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
 
-Beside those who changed, users have new lists in which something stands that is not to be had any more.
-Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit; what was published is then taken
-from the change feed of `topn` into `topn_history`, so that a run that is killed in between is completed by the next one. A
-stream takes its next batch meanwhile.
+Users whose lists contain items that have become unavailable or too old get new lists as well.
+Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit. Published rows are then copied from the
+change feed of `topn` to `topn_history`, so the next run completes a run that was killed in between. A stream copies them while
+it ingests its next batch.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from headwater.tables import bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
 
 LONG = 32 * 2**20
-"""Bytes of `sequences`, some hundred thousand users, from which on making all lists is a long job."""
+"""Bytes of `sequences` above which scoring all users is a long job; about a hundred thousand users."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Whose lists are to be made: rows of `sequences` at a version of it, for the catalogue of a version of `items` or later.
+    """The users to score: their ``rows`` of `sequences` at ``version``, for the catalogue at ``items_version`` or later.
 
-    ``few``: they, their lists and what stands there now are held in hand. ``every``: they are all there are, and whoever
-    else has a list loses it.
+    ``few``: these rows, the new lists and the current lists are collected on the driver. ``every``: these are all users; any
+    other user with a list loses it.
     """
 
     rows: DataFrame
@@ -53,10 +53,10 @@ class Request:
 
 @dataclass(frozen=True)
 class CurrentLists:
-    """The current rows of a table of lists for the requested users: ``rows``, those of few with the key and item_id alone.
+    """The current ``rows`` of a table of lists for the requested users; for few users only the key and item_id.
 
-    ``without``: the users who have none there; None where that is not known, or where some list is shorter than ``topn.n``, so
-    that rows may join it.
+    ``without``: the users who have no rows there. It is None if that is unknown, or if some list is shorter than ``topn.n``, so
+    that a merge may add rows to it.
     """
 
     rows: DataFrame
@@ -64,8 +64,8 @@ class CurrentLists:
 
 
 def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int | float | str]:
-    """Lists of all users (``full``), or of those whose sequence, or an item in their lists, changed since the last run so that
-    they should be others (``nearline``)."""
+    """Score all users (``full``), or only those whose sequence changed since the last run or whose lists contain items that may
+    no longer be shown (``nearline``). Returns the counts of the closing line."""
     if cache is None:
         j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
         with closing(ScoringCache(j)) as own:
@@ -74,7 +74,7 @@ def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int
     if j.config.topn.index == "faiss":
         from headwater.scoring.index import library
 
-        library()  # where it is missing nothing is begun
+        library()  # fail before any work if it is missing
     tables = j.warehouse
     tables.read("sequences")
     version = cache.champion()
@@ -106,8 +106,7 @@ def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int
 
 
 def requested(j: Job, mode: str, cache: ScoringCache, model: int, stack: ExitStack) -> Request | None:
-    """The sequences to make lists from, kept until the stack ends; None where nothing speaks for other lists than the last
-    run made."""
+    """The sequences to score, kept until the stack closes; None if there is no reason to change the lists of the last run."""
     tables = j.warehouse
     version, items_version = tables.version("sequences"), tables.version("items")
     come = readers.progress(tables, readers.LISTS)
@@ -128,7 +127,8 @@ def requested(j: Job, mode: str, cache: ScoringCache, model: int, stack: ExitSta
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
-    """The newest sequences of users who changed in the versions after one, and how many; None where that is not known."""
+    """The newest sequences of users who changed in the versions ``after + 1 … until``, and their number; None if the change feed
+    cannot be read."""
     changed = sequences.newest(j.warehouse.changes("sequences", after, until))
     found = still_there(lambda: held(changed) if few else counted(kept(changed, stack)))
     if found is None:
@@ -137,8 +137,8 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
 
 
 def holders_of_gone(j: Job, cache: ScoringCache, model: int) -> DataFrame | None:
-    """The users (user_id) in whose lists something stands that is not to be had any more; None where no item that was known
-    has changed since the last run, and none grows too old."""
+    """The users (user_id) whose lists contain items that have become unavailable or too old; None if no known item has changed
+    since the last run and items have no maximum age."""
     tables, topn = j.warehouse, j.config.topn
     last = tables.last_note("topn", j.name) or {}
     newer = takewhile(lambda commit: commit.version > last.get("items_version", -1), tables.commits("items"))
@@ -153,9 +153,9 @@ def holders_of_gone(j: Job, cache: ScoringCache, model: int) -> DataFrame | None
 def by_index(
     j: Job, cache: ScoringCache, shipped: lists.Shipped, version: int, request: Request
 ) -> tuple[lists.Shipped, dict[str, float | str]]:
-    """What executors need to search an index, where so many users pay for making one; and what to say of it at the end.
+    """The model and catalogue, with an index if there are enough users to pay for building it, and fields for the closing line.
 
-    Its recall goes to `model_metrics`.
+    The recall of the index is written to `model_metrics`.
     """
     from headwater.evaluation.measure import BESIDE
     from headwater.scoring import indexed
@@ -175,9 +175,12 @@ def by_index(
 def renew(
     j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request, note: dict[str, Any], stack: ExitStack
 ) -> int:
-    """Make the lists, check every row, put them in the place of those that stand; how many users' Top-N is another one."""
+    """Make the lists, check every row and replace the current lists; returns how many users' Top-N changed.
+
+    Raises HeadwaterError, before anything is replaced, if some list is not fit to publish.
+    """
     tables, version = j.warehouse, note["model_version"]
-    # not before the model is on its way: an archive that comes as tasks begin is unpacked by two at once
+    # start only after the model has been sent: an archive that arrives while tasks start is unpacked by two of them at once
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
     current = {
         table: beside.submit(current_lists, j, table, request)
@@ -191,10 +194,10 @@ def renew(
     rows = publish.topn_rows(places)
     rows = held(rows)[0] if request.few else rows
     if bad := unfit.result():
-        raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn stays as it was")
+        raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn is unchanged")
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, version, cache.model(version), cache.items())
-    now = clock.now()  # when a list stands there, not when its making began
+    now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
         several = publish.stamped(publish.section_rows(places), "sections", version, now)
         replace(j, "sections", several, current["sections"].result(), request, note)
@@ -205,9 +208,10 @@ def renew(
 
 
 def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
-    """What of a table stands for all users, or for some, written down: a table of lists is read once for a few of them."""
+    """The current lists in a table for the requested users. Those of some users are collected or checkpointed, so the table is
+    read only once."""
     j.warehouse.create(table)
-    rows = j.warehouse.pinned(table)  # compared with the new lists while these are written
+    rows = j.warehouse.pinned(table)  # it is compared with the new lists while they are written
     if request.every:
         return CurrentLists(rows)
     users = request.rows.select("user_id")
@@ -223,8 +227,8 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
 
 
 def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request: Request, note: dict[str, Any]) -> None:
-    """Let ``rows`` take the place of all rows of a table, or of the ``current`` ones only, in one commit; the lists of users
-    who had none may have one of their own."""
+    """Replace all rows of a table, or only the ``current`` ones, by ``rows`` in one commit. Lists of users who had none may be
+    appended in a separate commit (``Warehouse.upsert``)."""
     if request.every:
         j.warehouse.overwrite(rows, table, note)
         return
@@ -251,5 +255,5 @@ def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> Non
 
 
 def counted(frame: DataFrame) -> tuple[DataFrame, int]:
-    """A frame, and how many rows it has."""
+    """A frame and its number of rows."""
     return frame, frame.count()

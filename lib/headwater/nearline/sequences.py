@@ -1,7 +1,7 @@
-"""New events into `sequences`: the body of `build_sequences`.
+"""Update `sequences` with new events: the body of `build_sequences`.
 
-Reads the change feed of `events` from the version that the last commit to `sequences` notes; touches only users with
-new events. A changed `sequence.max_length` rebuilds all of them, and so do events that were built anew.
+Reads the change feed of `events` after the version noted in the last commit to `sequences`, and touches only users with new
+events. All sequences are rebuilt if `sequence.max_length` has changed or `events` was rebuilt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headwater.tables import failpoint, readers, still_there
 
 def build(j: Job) -> dict[str, int]:
     tables, length = j.warehouse, j.config.sequence.max_length
-    tables.read("events")  # or say that there are none
+    tables.read("events")  # raises TableError if there are none
     items = tables.read("items")
     with tables.locked("sequences"):
         tables.create("sequences")
@@ -36,7 +36,7 @@ def build(j: Job) -> dict[str, int]:
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
         rows = held(rows)[0] if few else rows
-        rows = rows.withColumn("updated_at", F.lit(j.now))  # not before they are held, see publish.stamped
+        rows = rows.withColumn("updated_at", F.lit(j.now))  # only after they are collected, see publish.stamped
         failpoint("build_sequences:before_merge")
         if rebuild:
             tables.overwrite(rows, "sequences", note)
@@ -51,14 +51,15 @@ def build(j: Job) -> dict[str, int]:
 
 
 def new_steps(j: Job, items: DataFrame, after: int, until: int, few: bool) -> tuple[DataFrame, int] | None:
-    """The steps of events that came in the versions after one, and how many; None where that is not known."""
+    """The steps of events inserted in the versions ``after + 1 … until``, and their number; None if the change feed cannot be
+    read."""
     steps = sequences.filter_steps(j.warehouse.inserted("events", after, until), items)
     found = still_there(lambda: held(steps) if few else counted(steps))
     if found is None:
-        j.log.warning("the change feed of events cannot be read; all are taken", after=after, until=until)
+        j.log.warning("the change feed of events cannot be read; all events are read", after=after, until=until)
     return found
 
 
 def counted(steps: DataFrame) -> tuple[DataFrame, int]:
-    """Cached and counted, so that Spark knows how few there are when it plans the rest."""
+    """The steps, cached, and their number; after the count Spark knows the size of the frame when it plans the rest."""
     return steps, steps.persist().count()

@@ -1,9 +1,9 @@
-"""Round after round of ingest, sequences and lists in one warm session: what three jobs do, without their getting up.
+"""Round after round of ingest, sequences and lists in one warm session: the work of three jobs without their start-up time.
 
-The trigger is a plain timer loop, and not Spark's streaming engine with `foreachBatch`. What a batch has, how far each
-table has come and whether a killed round has to be ended is known from the ledger and the notes in the tables already;
-a streaming query would bring a checkpoint that says the same once more, somewhere else, and two truths drift apart. The
-price: no round begins before the last one has ended.
+The trigger is a plain timer loop, not Spark's streaming engine with `foreachBatch`. The ledger and the notes in the tables
+already record the content of a batch, the position of each table and whether a killed round must be completed; a streaming
+query would keep a checkpoint that repeats this in another place, and the two could diverge. The price: no round begins before
+the last one has ended.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from headwater.nearline.lists import score
 from headwater.nearline.sequences import build
 
 LONGEST_PAUSE = 20
-"""Seconds between two looks for brokers that went away."""
+"""The longest pause, in seconds, between two attempts to reach lost brokers."""
 PACKED_AFTER = 50
-"""Batches after which a table is packed: each leaves it a small file or two, thousands a day."""
+"""A table is packed after this many batches: each batch adds one or two small files, thousands per day."""
 WRITTEN = (*TABLES, "sequences", "sections", "topn", "topn_history")
-"""What rounds write to; the tables take turns, so that no batch packs more than one."""
+"""The tables that rounds write to. They are packed in turn, so that no round packs more than one."""
 
 
 def run(j: Job, once: bool) -> dict[str, int]:
-    """Rounds until SIGTERM, which ends the stream after the round in hand, or with ``once`` until all is taken.
+    """Run rounds until SIGTERM, which ends the stream after the current round, or with ``once`` until everything is ingested.
 
-    With ``once`` what comes after the last look is left for the next time, so a busy topic does not keep it for ever. Raises
-    Terminated where Java got the signal too.
+    With ``once``, messages that arrive after the last look are left for the next run, so a busy topic does not keep the job
+    running for ever. Raises Terminated if Java got the signal too.
     """
     with until_told() as stop:
         try:
@@ -56,12 +56,12 @@ def run(j: Job, once: bool) -> dict[str, int]:
             if not stop.is_set():
                 raise
         raise Terminated(
-            "SIGTERM ended Java too, in the middle of a round; what was committed stays, the next start goes on"
+            "SIGTERM also ended Java, in the middle of a round; committed work is kept, and the next start continues"
         )
 
 
 def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
-    """The rounds of ``run``; with ``stop`` set there is no further one."""
+    """The rounds of ``run``; no round begins once ``stop`` is set. Returns the counts of all rounds."""
     total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
     with closing(ScoringCache(j, j.config.nearline.popular_seconds)) as cache:
         intake = Intake(j.beside("ingest_events"))
@@ -70,7 +70,7 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
                 counts, waiting = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
             except BrokerError:
                 if stop.is_set():
-                    break  # told to end while it waited
+                    break  # SIGTERM arrived while the stream waited
                 raise
             total.update(counts)
             table = turn_to_pack(total["batches"] - counts["batches"], total["batches"])
@@ -85,10 +85,10 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
 
 
 def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str], int]:
-    """One look and what follows from it; returns counts, and how many messages wait for the next round.
+    """One look, and the sequences and lists that follow from it; returns counts, and how many messages wait for the next round.
 
-    Sequences and lists are looked after also where ingest found nothing: a killed round, or another process, may have
-    left something to do, and a look at their notes costs little.
+    Sequences and lists are checked even if ingest finds nothing: a killed round, or another process, may have left work,
+    and checking the notes costs little.
     """
     begun = clock.now()
     counts, waiting = intake.take_new(j.beside("ingest_events"))
@@ -103,15 +103,15 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
 
 
 def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
-    """Calls again what brokers that went away have ended, at growing distances, for ``nearline.broker_seconds``.
+    """Repeats a round that failed because brokers were lost, at growing intervals, for ``nearline.broker_seconds``.
 
-    A round that broke off is taken up as a killed one is, from the ledger and the notes. The first round of a stream is
-    called once: brokers that were never there are a mistake in the config, and said at once. SIGTERM ends the waiting.
+    A failed round is resumed like a killed one, from the ledger and the notes. The first round of a stream is tried only once:
+    brokers that were never there are a mistake in the config, which is reported at once. SIGTERM ends the waiting.
     """
 
     def tell(state: RetryCallState) -> None:
-        assert state.outcome is not None, "there is an error to wait for"
-        assert state.next_action is not None, "and a pause to say"
+        assert state.outcome is not None, "a retry follows an error"
+        assert state.next_action is not None, "a retry has a pause"
         j.log.warning("waiting for brokers", why=str(state.outcome.exception()), seconds=state.next_action.sleep)
 
     return Retrying(
@@ -125,7 +125,7 @@ def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
 
 
 def turn_to_pack(before: int, batches: int) -> str | None:
-    """The table whose small files are packed after so many batches, of which there were fewer ``before`` the round, if any.
+    """The table to pack after ``batches`` batches in all, of which ``before`` preceded this round; None if it is no table's turn.
 
     Delta's own packing at commits (4.0.1) does not wait for fifty files: it rewrites a table's small files at every commit.
     """
@@ -142,7 +142,7 @@ def until_told() -> Iterator[threading.Event]:
 
     def tell(*_: Any) -> None:
         stop.set()
-        py4j.setLevel(logging.CRITICAL)  # it logs a trace of each call to a Java that is gone
+        py4j.setLevel(logging.CRITICAL)  # it logs a stack trace for each call to a Java process that is gone
 
     before = signal.signal(signal.SIGTERM, tell)
     try:

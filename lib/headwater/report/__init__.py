@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows people how the loop runs and what it gives."""
+"""The report: one HTML file that shows how the loop runs and what it produces."""
 
 from headwater.report.page import build
 

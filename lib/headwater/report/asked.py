@@ -1,4 +1,4 @@
-"""What a section shows: an answer from the tables, or a sentence in its place."""
+"""The content of a section: a value from the tables, or a sentence in its place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result:
-    """A value, or a sentence that says why there is none."""
+    """A value, or in ``problem`` a sentence that says why there is none."""
 
     value: Any = None
     problem: str = ""

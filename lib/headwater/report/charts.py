@@ -1,6 +1,6 @@
-"""Charts as inline SVG that takes its colours and its width from the page.
+"""Charts as inline SVG that takes its colours and width from the page.
 
-Drawn on a narrow canvas, so that the text in them reads the same on a phone and beside another chart on a desk.
+The canvas is narrow, so that text has a readable size on a phone and also beside another chart on a desktop.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ TONES = ("a", "b", "c", "d", "e")
 def bars(
     rows: Sequence[tuple[str, float]], labels: Sequence[str], strong: Sequence[int] = (0,), limit: float = 0
 ) -> str:
-    """Horizontal bars, one a row: the name and its label above the bar. ``strong`` rows take the accent.
+    """Horizontal bars, one per row, with the name and label above the bar. ``strong`` rows have the accent colour.
 
-    ``limit`` is the value of a full bar; by default the largest of the rows. The text is HTML, so that it wraps.
+    ``limit`` is the value of a full bar, by default the largest value of the rows. The text is HTML, so that it wraps.
     """
     most = limit or max((value for _, value in rows), default=0) or 1
     parts = []
@@ -35,7 +35,7 @@ def bars(
 
 
 def columns(rows: Sequence[tuple[str, float]], labels: Sequence[str], height: int = 150) -> str:
-    """Upright columns over their names, each with its label on top; a name breaks at its first blank."""
+    """Vertical columns above their names, each with its label on top; a name breaks at its first blank."""
     most = max((value for _, value in rows), default=0) or 1
     step = (WIDTH - LEFT - RIGHT) / max(1, len(rows))
     wide = min(44.0, step * 0.72)
@@ -57,7 +57,7 @@ def columns(rows: Sequence[tuple[str, float]], labels: Sequence[str], height: in
 
 
 def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], unit: str, height: int = 170) -> str:
-    """Curves over whole numbers such as epochs, (x, y) pairs in order of x, with a legend below."""
+    """Curves over integers such as epochs, given as (x, y) pairs in order of x, with a legend below."""
     points = [point for _, curve in series for point in curve]
     if not points:
         return ""

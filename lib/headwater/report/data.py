@@ -1,7 +1,7 @@
-"""What the report shows, as small Python values: every function is a few aggregates in Spark, never a whole table.
+"""The data of the report, as small Python values: every function runs a few aggregates in Spark and never collects a table.
 
-Times come as epoch seconds and lengths of time as seconds, so that no one's local time zone gets in between. A missing
-table raises TableError, whose sentence names the job to run.
+Times are epoch seconds and durations are seconds, so no local time zone can interfere. A missing table raises TableError,
+whose message names the job to run.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ AGES = (
     (MINUTE, "0–1 min"), (10 * MINUTE, "1–10 min"), (HOUR, "10–60 min"), (6 * HOUR, "1–6 hours"), (DAY, "6–24 hours"),
     (7 * DAY, "1–7 days"), (30 * DAY, "7–30 days"), (float("inf"), "30+ days"),
 )  # fmt: skip
-"""Upper bounds in seconds and their labels; a list is as old as the newest event it knew of when it was made."""
+"""Upper bounds in seconds and their labels. A list's age is the time from the newest event it knew of to its making."""
 INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")
 METRICS = ("ndcg", "hit_rate", "mrr", "coverage", "novelty", "diversity")
-"""Those of held-out users; ``model_metrics`` may hold others."""
+"""The metrics of held-out users; ``model_metrics`` may hold others."""
 MOST_PLACES = 20
-"""Of a person's list."""
+"""The number of places of a person's list that the page shows."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Freshness:
     users: int
     """Users with a sequence."""
     up_to_date: int
-    """… whose list knows of their last event."""
+    """… whose list reflects their last event."""
     behind: int
     """… with events newer than their list."""
     without: int
@@ -66,12 +66,12 @@ class Person:
     events: list[dict[str, Any]]
     items: list[dict[str, Any]]
     sections: list[tuple[str, list[str]]]
-    """Headings and the titles below them, in the order they are shown."""
+    """Headings and the titles below them, in the order shown."""
 
 
 def table_states(warehouse: Warehouse) -> list[TableState]:
-    """Every table of the contract: rows, version, last change of rows, and the job that made it."""
-    with ThreadPoolExecutor(4) as pool:  # each waits for some small Spark jobs, one after the other
+    """The state of every table in ``schemas.TABLES``: rows, version, last change of rows, and the job that made the change."""
+    with ThreadPoolExecutor(4) as pool:  # each table waits for a few small Spark jobs in sequence
         return list(pool.map(lambda table: _state(warehouse, table), schemas.TABLES))
 
 
@@ -84,19 +84,19 @@ def _state(warehouse: Warehouse, table: str) -> TableState:
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
-    """Lines taken over all batches and where they went, by the last note of ingest."""
+    """Lines ingested over all batches and their verdicts, by the last note of ingest."""
     note = warehouse.last_note("events", WRITER["events"]) or {}
     return {name: note.get("so_far", {}).get(name, 0) for name in INGEST_COUNTS}
 
 
 def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> list[tuple[str, int]]:
-    """The most frequent values of a column with their rows, the most frequent first."""
+    """The most frequent values of a column and their row counts, the most frequent first."""
     rows = warehouse.read(table).groupBy(column).count().orderBy(F.desc("count"), column).limit(most)
     return [(row[0] or "–", row[1]) for row in rows.collect()]
 
 
 def freshness(warehouse: Warehouse) -> Freshness:
-    """Whether lists know what their users did last, and how long that took."""
+    """How many lists reflect their user's last event, and how long that took."""
     lists = warehouse.read("topn").where(F.col("rank") == 1).select("user_id", "history_time", "generated_at")
     both = warehouse.read("sequences").select("user_id", "last_event_time", "updated_at").join(lists, "user_id", "left")
     has_list = F.col("generated_at").isNotNull()
@@ -130,11 +130,11 @@ def freshness(warehouse: Warehouse) -> Freshness:
 
 
 def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, Any]]:
-    """Each model's newest measurements: rows of ``model_metrics`` of the ten newest versions and, however old it is, of
-    the version that the page is ``about``, and of their baselines.
+    """The newest measurements in ``model_metrics`` of the ten newest versions, of the version that the page is ``about``,
+    however old, and of their baselines.
 
-    ``version`` is the model's, and for a baseline, whose ``model_version`` is 0, that of the model it was measured beside.
-    ``k`` is 10 where that was measured, else the largest; the test split where there is one, else validation.
+    ``version`` is the model's version; for a baseline, whose ``model_version`` is 0, it is that of the model measured with it.
+    ``k`` is 10 if that was measured, else the largest; the split is test if there is one, else validation.
     """
     rows = warehouse.read("model_metrics").where(F.col("metric").isin(*METRICS))
     of_model = F.when(F.col("model_version") > 0, F.col("model_version"))
@@ -154,14 +154,14 @@ def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, An
 
 
 def promotions(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """The newest decisions of the gate, the newest first."""
+    """The last twelve decisions of the gate, the newest first."""
     rows = warehouse.read("promotions").orderBy(F.desc("decided_at")).limit(12)
     columns = ("action", "challenger_version", "champion_version", "decision", "reason")
     return [row.asDict() for row in rows.select(_seconds("decided_at").alias("at"), *columns).collect()]
 
 
 def feedback_by_rank(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """For every rank: how often a row of it was published, the actions on it, and their reward."""
+    """For every rank: the rows published at it, the actions on them, and the reward of these actions."""
     shown = warehouse.read("topn_history").groupBy("rank").agg(F.count("*").alias("shown"))
     acted = (
         warehouse.read("feedback")
@@ -188,7 +188,7 @@ def feedback_by_type(warehouse: Warehouse) -> list[dict[str, Any]]:
 
 
 def variety(warehouse: Warehouse) -> dict[str, Any]:
-    """How much of the catalogue the present lists show, how much of them the most shown items take, and strategies."""
+    """The share of the catalogue in the current lists, the share of places that the most shown items take, and strategies."""
     lists, items = warehouse.read("topn"), warehouse.read("items")
     shown = lists.groupBy("item_id").agg(F.count("*").alias("slots"))
     total = shown.agg(F.count("*").alias("items"), F.sum("slots").alias("slots")).first()
@@ -208,7 +208,7 @@ def variety(warehouse: Warehouse) -> dict[str, Any]:
 
 
 def headline(warehouse: Warehouse) -> dict[str, int | None]:
-    """Users with lists, items, and the model version behind most lists; None where a table is missing."""
+    """Users with lists, items, the model version behind most lists, and list length; None if a table is missing."""
     found: dict[str, int | None] = {"users": None, "items": None, "served_version": None, "list_length": None}
     if warehouse.exists("topn"):
         row = (
@@ -227,7 +227,7 @@ def headline(warehouse: Warehouse) -> dict[str, int | None]:
 
 
 def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person]:
-    """A few users, the same ones each time, one of them with little history: their last events and their list."""
+    """The last events and the list of a few users, the same ones each time, one of them with little history."""
     lists, titles = warehouse.read("topn"), _titles(warehouse)
     known = warehouse.read("sequences").join(
         lists.where(F.col("rank") == 1).select("user_id"), "user_id", how="left_semi"
@@ -278,7 +278,7 @@ def _sections(
 
 
 def _last_steps(sequences: DataFrame, count: int) -> DataFrame:
-    """The last steps of each sequence, one a row, ``step`` counting up in time."""
+    """The last steps of each sequence, one per row; ``step`` increases with time."""
     zipped = F.arrays_zip("item_idx", "event_type", "event_time")
     last = F.slice(zipped, F.greatest(F.lit(1), F.size(zipped) - count + 1), F.lit(count))
     return sequences.select("user_id", F.posexplode(last).alias("step", "at")).select("user_id", "step", "at.*")

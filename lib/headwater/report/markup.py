@@ -1,4 +1,4 @@
-"""Small pieces of HTML: everything that comes from data passes through ``esc``."""
+"""Small pieces of HTML; all text from data passes through ``esc``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from headwater.text import printable
 
 
 def esc(value: object) -> str:
-    """Text as HTML shows it. Control characters become blanks, and no address of another host survives as one."""
+    """Text escaped for HTML. Control characters become blanks, and URLs are broken up, so the page refers to no other host."""
     return html.escape(printable(str(value))).replace("://", ":&#47;&#47;")
 
 
 def whole(value: float | None) -> str:
-    """A count with thousands apart, or a dash."""
+    """A count with thousands separated, or a dash."""
     return "–" if value is None else f"{int(value):,}".replace(",", "\u202f")
 
 
@@ -36,7 +36,7 @@ def percent(part: float, total: float, digits: int = 1) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time in the unit that reads best."""
+    """A duration in the most readable unit."""
     if seconds is None:
         return "–"
     for size, unit in ((DAY, "d"), (3_600, "h"), (60, "min")):
@@ -57,7 +57,7 @@ def plural(count: float, one: str, many: str) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (0,), strong: Sequence[int] = ()
 ) -> str:
-    """A table of cells that are HTML already; columns in ``text`` are left-aligned, rows in ``strong`` stand out."""
+    """A table whose cells are already HTML; columns in ``text`` are left-aligned, rows in ``strong`` are emphasised."""
 
     def cell(tag: str, place: int, inner: str) -> str:
         kind = "" if place in text else ' class="n"'
@@ -82,10 +82,10 @@ def pair(*figures: str) -> str:
 
 
 def missing(sentence: str) -> str:
-    """What a section says instead of showing something."""
+    """The sentence that a section shows in place of its content."""
     return f'<p class="missing">{esc(sentence)}</p>'
 
 
 def plain(name: str | None) -> str:
-    """A name of ours as people write it: blanks for underlines."""
+    """An internal name for people, with underscores replaced by blanks."""
     return str(name or "–").replace("_", " ")

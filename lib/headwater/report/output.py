@@ -1,4 +1,4 @@
-"""Whether the page can be written, asked before the work."""
+"""Check that the page can be written, before the work begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headwater.errors import UsageError
 
 
 def check_writable(output: Path) -> None:
-    """Raises UsageError where no file can be made at ``output``."""
+    """Raises UsageError if no file can be created at ``output``."""
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; name a file in it")
     try:

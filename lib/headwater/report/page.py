@@ -1,4 +1,4 @@
-"""The page itself: what stands at its top, and all sections put into the template."""
+"""The page itself: its header, and all sections inserted into the template."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from headwater.tables import Warehouse
 class Page:
     html: str
     missing: list[str]
-    """Titles of the sections that had nothing to show."""
+    """Titles of the sections with nothing to show."""
 
 
 def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
-    """The whole page, about the champion, else the version behind most lists, else the newest measured. A missing table
-    costs its section only."""
+    """The whole page, about the champion, else the version behind most lists, else the newest version measured. A missing
+    table affects only its own section."""
     states = data.table_states(warehouse)
     head = data.headline(warehouse)
     served = runs.champion or head["served_version"]
@@ -63,18 +63,18 @@ def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
 def summary(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, version: int | None) -> str:
     """The page in two or three sentences."""
     if not head["users"]:
-        return "No lists have been published yet. What stands below says which jobs are still to run."
+        return "No lists have been published yet. The sections below name the jobs to run."
     said = [f"{plural(head['users'], 'person holds', 'people hold')} a list of {whole(head['list_length'])}."]
     if fresh and fresh.users:
-        said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that knows what they did last.")
+        said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that reflects their last action.")
     model, recent = quality.value(rows, version, "", "ndcg"), quality.value(rows, version, "recent_popularity", "ndcg")
     if model is not None and recent:
-        said.append(f"Model {version} ranks what people did next {_compared(model / recent)} recent popularity.")
+        said.append(f"Model {version} ranks people’s next actions {_compared(model / recent)} recent popularity.")
     return esc(" ".join(said))
 
 
 def _compared(ratio: float) -> str:
-    """A ratio in words, to stand before what was compared with."""
+    """A ratio in words, for use before the name of the baseline."""
     if ratio >= 1.5:
         return f"{ratio:.1f} times as well as"
     if round(abs(ratio - 1) * 100) == 0:

@@ -1,4 +1,4 @@
-"""The section of quality: the champion beside what it is measured against, by how much is known of a person, and others."""
+"""The quality section: the champion beside its baselines, by length of history, and the other versions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from headwater.report.markup import decimal, esc, figure, missing, pair, plain, 
 from headwater.report.runs import Runs
 
 Rows = list[dict[str, Any]]
-"""Measurements, as ``data.quality`` gives them."""
+"""Measurements, as ``data.quality`` returns them."""
 BESIDE = {
     "as_served": ("Its lists as served", "As served"),
     "sequence_model": ("Its sequence model alone", "Alone"),
     "item_transitions": ("Item transitions", "Transitions"),
     "recent_popularity": ("Recent popularity", "Recent"),
     "popularity": ("Popularity", "Popular"),
-    "own_items": ("What they did most before", "Own"),
+    "own_items": ("Their own most frequent items", "Own"),
 }
-"""What a model is measured beside: by its name in ``model_metrics`` how a line and how a column calls it."""
+"""The baselines of a model: for each name in ``model_metrics``, the label of a row and of a column."""
 HEADS = {"ndcg": "NDCG", "hit_rate": "Hit rate", "mrr": "MRR"}
 SEGMENTS = {"all": "Everybody", "new": "New (0–2 events)", "light": "Light (3–19)", "heavy": "Heavy (20 and more)"}
 
 
 def value(rows: Rows | None, version: int | None, beside: str, metric: str, segment: str = "all") -> float | None:
-    """One measurement of a version, or of what stands ``beside`` it; empty: of the version itself."""
+    """One measurement of the baseline ``beside`` a version; of the version itself if ``beside`` is empty; None if there is none."""
     for row in rows or []:
         named = "" if row["model_version"] else row["model"]
         if (row["version"], named, row["metric"], row["segment"]) == (version, beside, metric, segment):
@@ -34,7 +34,7 @@ def value(rows: Rows | None, version: int | None, beside: str, metric: str, segm
 
 
 def section(rows: Rows, version: int | None, runs: Runs) -> str:
-    """The champion and what stands beside it, by segment, and all versions in one table."""
+    """The champion and its baselines, by segment, and all versions in one table."""
     if not rows:
         return missing("Nothing to show yet: model_metrics has no rows; run jobs/evaluate_model.py.")
     versions = sorted({row["version"] for row in rows}, reverse=True)
@@ -44,11 +44,11 @@ def section(rows: Rows, version: int | None, runs: Runs) -> str:
     users = max((row["users"] or 0 for row in theirs if row["segment"] == "all"), default=0)
     lead = (
         f"Ranking the full catalogue for {plural(users, 'held-out person', 'held-out people')}: {split} split, "
-        f"{str(protocol).replace('_', ' ')} protocol, lists of {k}. What the model is held against needs no training."
+        f"{str(protocol).replace('_', ' ')} protocol, lists of {k}. The baselines need no training."
     )
     return f"<p>{esc(lead)}</p>" + pair(
         figure(f"NDCG@{k} of model {about} and the baselines", _against_baselines(theirs, about)),
-        figure(f"NDCG@{k} by how much is known of a person", _by_segment(theirs, about)),
+        figure(f"NDCG@{k} by length of history", _by_segment(theirs, about)),
     ) + "<h3>All measurements</h3>" + _measurements(rows, about, versions, runs)  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def _against_baselines(rows: Rows, about: int) -> str:
 
 
 def _by_segment(rows: Rows, about: int) -> str:
-    """A table of segments; the best of each row stands out, what was not measured has no column."""
+    """A table of segments; the best value in each row is bold, and a baseline without measurements has no column."""
     measured = {row["model"] for row in rows if not row["model_version"]}
     heads = {"": "Model", **{name: column for name, (_, column) in BESIDE.items() if name in measured}}
     known = {row["segment"]: row["users"] for row in rows if row["metric"] == "ndcg"}
@@ -79,7 +79,7 @@ def _by_segment(rows: Rows, about: int) -> str:
 
 
 def _measurements(rows: Rows, about: int, versions: list[int], runs: Runs) -> str:
-    """The model with its baselines, then the other versions, each measured on what was held out from it."""
+    """The model with its baselines, then the other versions, each measured on the events held out from it."""
     wanted = [(about, model, name) for model, name in _contenders(about)]
     wanted += [(version, "", f"Model {version}") for version in versions if version != about]
     lines: list[tuple[str, ...]] = []

@@ -1,4 +1,4 @@
-"""What MLflow knows for the report: who is champion and challenger, and the curves of their training."""
+"""The report's data from MLflow: the champion, the challenger, and the curves of their training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Runs:
 
 
 def read_runs(config: Config) -> Runs:
-    """Aliases and curves; a store that is not there yet, or does not answer, is a sentence and not an error."""
+    """Aliases and curves. A store that does not exist yet, or does not answer, gives a sentence instead of an error."""
     store = local.sqlite_file(config.tracking_uri)
     if store is not None and not store.exists():
         return Runs(problem="No model has been trained yet; jobs/train_model.py trains one.")

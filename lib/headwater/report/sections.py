@@ -1,4 +1,4 @@
-"""One function a section, from values of ``data`` to HTML; that of quality has a file of its own."""
+"""One function per section, from values of ``data`` to HTML; the quality section has its own file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from headwater.tables import Warehouse
 
 COUNTED = (("Events by type", "events", "event_type"), ("Quarantine by reason", "quarantine", "reason"))
 DID = {**schemas.VERBS, "add_to_cart": "to cart"}
-"""What a person did, by event type, to stand before a title."""
+"""The verb of each event type, for use before a title."""
 MOST_RANKS = 40
-"""Columns of a figure."""
+"""The largest number of columns in a figure."""
 
 
 def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
-    """What every table holds and when it changed; what ingest took and refused."""
+    """The state of every table, and the lines that ingest accepted and refused."""
     if all(state.rows is None for state in states):
-        return missing("Nothing to show yet: there are no tables; jobs/ingest_events.py makes the first.")
+        return missing("Nothing to show yet: there are no tables; jobs/ingest_events.py creates the first ones.")
     rows = [
         (
             f"<code>{esc(state.name)}</code><small>{esc(_last_job(state))}</small>",
@@ -34,7 +34,7 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
         for state in states
     ]
     parts = [
-        "<p>Every table, the job that changed it last, its rows and its version.</p>",
+        "<p>Every table, the job that last changed it, its rows and its version.</p>",
         table(("Table", "Rows", "Version", "Changed"), rows),
     ]
     counts = Result.of(data.ingested, warehouse).value
@@ -68,7 +68,7 @@ def _ingest_sentence(counts: dict[str, int]) -> str:
 
 
 def freshness(found: Freshness, now: float) -> str:
-    """How old lists are, and who did something that their list does not know of."""
+    """How old lists are, and how many users have events newer than their list."""
     if not found.newest_list:
         return missing("Nothing to show yet: topn has no lists; run jobs/score_topn.py.")
     parts = [f"<p>The newest list was made {esc(_ago(now, found.newest_list))}."]
@@ -78,8 +78,8 @@ def freshness(found: Freshness, now: float) -> str:
             f"{esc(duration(found.wait_median))}, 19 in 20 at most {esc(duration(found.wait_most))}."
         )
     state = [
-        ("Know their user’s last event", found.up_to_date),
-        ("Behind: newer events are in", found.behind),
+        ("Reflect their user’s last event", found.up_to_date),
+        ("Behind: newer events exist", found.behind),
         ("No list yet", found.without),
     ]
     labels = [f"{whole(count)} · {percent(count, found.users)}" for _, count in state]
@@ -88,7 +88,7 @@ def freshness(found: Freshness, now: float) -> str:
         "".join(parts)
         + "</p>"
         + pair(
-            figure("Lists and what they know", charts.bars(state, labels, limit=found.users)),
+            figure("Lists by state", charts.bars(state, labels, limit=found.users)),
             figure(
                 "Age of lists",
                 charts.columns(ages, [whole(count) if count else "" for _, count in found.ages]),
@@ -99,7 +99,7 @@ def freshness(found: Freshness, now: float) -> str:
 
 
 def training(runs: Runs) -> str:
-    """Loss and held-out quality by epoch, as MLflow has them."""
+    """Loss and held-out quality by epoch, from MLflow."""
     if runs.problem:
         return missing(runs.problem)
     figures = []
@@ -111,7 +111,9 @@ def training(runs: Runs) -> str:
                 figures.append(figure(f"{who}: {what}", charts.lines(_named(drawn), "epoch")))
     if not figures:
         return missing("The runs behind champion and challenger logged no curves of more than one epoch.")
-    return "<p>One point an epoch. Training stops when held-out quality has not risen for a while.</p>" + pair(*figures)
+    return "<p>One point per epoch. Training stops when held-out quality has not risen for a while.</p>" + pair(
+        *figures
+    )
 
 
 def _named(curves: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -119,7 +121,7 @@ def _named(curves: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def gate(rows: list[dict[str, Any]]) -> str:
-    """Who decided what about which model, and why."""
+    """The decisions of the gate on each model, with their reasons."""
     if not rows:
         return missing("Nothing to show yet: no model has been through the gate; run jobs/promote_model.py.")
     lines = [
@@ -128,7 +130,7 @@ def gate(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return (
-        "<p>A challenger becomes champion only if it holds up on the same people, with the same held-out actions.</p>"
+        "<p>A challenger becomes champion only if it does well enough on the same held-out actions.</p>"
         f'<ol class="audit">{"".join(lines)}</ol>'
     )
 
@@ -141,16 +143,16 @@ def _decision(row: dict[str, Any]) -> str:
 
 
 def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> str:
-    """What people did with what they were shown, by the rank it stood at."""
+    """People's actions on the items they were shown, by rank and by type."""
     actions, reward = sum(row["actions"] for row in by_rank), sum(row["reward"] for row in by_rank)
     shown, acted = sum(row["shown"] for row in by_rank), sum(row["rows_acted_on"] for row in by_rank)
     if not actions:
         return missing(
-            "No action has been attributed to a list yet. jobs/collect_feedback.py does it once people act on lists."
+            "No action has been attributed to a list yet. jobs/collect_feedback.py does so once people act on lists."
         )
     lead = (
         f"{plural(actions, 'action', 'actions')} on shown items, worth a reward of {reward:.1f}. Of {whole(shown)} "
-        f"rows published, {percent(acted, shown, 2)} were acted on. Published is not seen; compare ranks, not the level."
+        f"rows published, {percent(acted, shown, 2)} were acted on. Not all were seen, so compare only ranks."
     )
     first = by_rank[:MOST_RANKS]
     until = f"; the first {MOST_RANKS} ranks" if len(first) < len(by_rank) else ""
@@ -175,7 +177,7 @@ def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> st
 
 
 def variety(found: dict[str, Any]) -> str:
-    """How much of the catalogue the lists show, and how unevenly."""
+    """The share of the catalogue that the lists show, and how evenly."""
     if not found["slots"]:
         return missing("Nothing to show yet: topn has no lists; run jobs/score_topn.py.")
     top = sum(count for _, count in found["top"])
@@ -194,18 +196,19 @@ def variety(found: dict[str, Any]) -> str:
 
 
 def people(found: list[Person]) -> str:
-    """A few people: what they did last, newest first, beside what they are shown now."""
+    """A few people: their last events, newest first, beside their current lists."""
     if not found:
         return missing("Nothing to show yet: nobody has a list; run jobs/score_topn.py.")
-    return "<p>The same few each time, chosen by a hash; one of them hardly known. Newest events first.</p>" + "".join(
-        _person(person) for person in found
+    return (
+        "<p>The same few each time, chosen by a hash; one of them with little history. Newest events first.</p>"
+        + "".join(_person(person) for person in found)
     )
 
 
 def _person(person: Person) -> str:
     did = "".join(
         f'<li><span class="verb">{esc(DID.get(e["event_type"], plain(e["event_type"])))}</span>'
-        f'<span class="what">{esc(e["title"] or "an item no longer known")}</span>'
+        f'<span class="what">{esc(e["title"] or "an unknown item")}</span>'
         f"<time>{esc(moment(e['at']))}</time></li>"
         for e in person.events
     )
@@ -225,5 +228,5 @@ def _person(person: Person) -> str:
 
 
 def _brief(user: str) -> str:
-    """A pseudonym of 64 hex digits is cut short; a name stays."""
+    """The user id for a heading; one longer than 24 characters, such as a pseudonym of 64 hex digits, is cut to 12."""
     return user if len(user) <= 24 else user[:12] + "…"

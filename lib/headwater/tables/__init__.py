@@ -1,4 +1,4 @@
-"""All that knows Delta: open, create, append, overwrite, merge, follow changes, lock, maintain."""
+"""Everything about Delta: open, create, append, overwrite, merge, follow changes, lock, maintain."""
 
 from headwater.tables.failpoints import failpoint
 from headwater.tables.warehouse import Warehouse, bytes_of, still_there

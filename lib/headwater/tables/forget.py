@@ -1,10 +1,10 @@
 """Remove one person from every table, and from every file that an older version of a table still needs.
 
-Deleting rows is not forgetting: Delta keeps the old files for time travel, the change feed keeps what was deleted, and
-where rows are only marked as gone, a file of today holds them. So the files go at once, and with them the change feed;
-readers that were up to date are moved past the deletion, and those that were not are made to read whole tables once.
+Deleting rows is not enough: Delta keeps the old files for time travel, the change feed keeps the deleted rows, and with
+deletion vectors even a current file holds them. So these files are removed at once, and with them the change feed. Readers that
+were up to date are moved past the deletion; the others have to read whole tables once.
 
-Not reached from here: landing files, copies of reports, backups. They belong to whoever made them.
+Landing files, copies of reports and backups are not touched. They belong to whoever made them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NOTE = {"job": MAINTAINER, "what": "forget"}
 
 
 def token_pattern(user: str) -> str:
-    """A Java pattern for a user id inside a raw line: as it is, or as JSON, a URL or CSV write it, not within a word.
+    """A Java pattern for a user id in a raw line: unchanged, or as written in JSON, a URL or CSV, but not inside a word.
 
-    A number that is part of a time, an address or a decimal (``12`` in ``2026-01-12`` or ``10.0.0.12``) is no id.
+    A number that is part of a time, an address or a decimal (``12`` in ``2026-01-12`` or ``10.0.0.12``) does not match.
     """
     in_json = {json.dumps(user)[1:-1], json.dumps(user, ensure_ascii=False)[1:-1]}
     forms = {user, quote(user), quote(user, safe=""), quote_plus(user), user.replace('"', '""'), *in_json}
@@ -42,25 +42,29 @@ def token_pattern(user: str) -> str:
 
 
 def refuse_half_taken(warehouse: Warehouse) -> None:
-    """Raises TableError while a batch of ingest is planned and not ended: its rerun would bring the person back."""
+    """Raises TableError while a batch of ingest is planned but unfinished: repeating it would bring the person back."""
     if not warehouse.exists("ingest_files"):
         return
     planned = warehouse.read("ingest_files").agg(F.max("batch")).first()[0]  # type: ignore[index]
     ended = warehouse.last_note("events", "ingest_events")
     if planned is not None and planned > (ended["batch"] if ended else 0):
-        raise TableError(f"ingest batch {planned} is half taken; run jobs/ingest_events.py first, then forget again")
+        raise TableError(f"ingest batch {planned} is unfinished; run jobs/ingest_events.py first, then repeat --forget")
 
 
 def refuse_unpublished(warehouse: Warehouse) -> None:
-    """Raises TableError while lists stand in ``topn`` and not yet in ``topn_history``: the change feed carries them."""
+    """Raises TableError while lists in ``topn`` are missing from ``topn_history``: only the change feed, which --forget removes,
+    can carry them there."""
     if readers.progress(warehouse, readers.HISTORY).unread:
-        raise TableError("lists in topn are not in topn_history yet; run jobs/score_topn.py first, then forget again")
+        raise TableError(
+            "lists in topn are not in topn_history yet; run jobs/score_topn.py first, then repeat --forget"
+        )
 
 
 def forget(warehouse: Warehouse, users: Iterable[str]) -> dict[str, int]:
-    """Remove a person, known under some ids, everywhere; returns ``rows_deleted``, ``tables``, ``files_removed``.
+    """Remove a person, given by one or more ids, everywhere; returns ``rows_deleted``, ``tables``, ``files_removed``.
 
-    Safe to be killed and run again: files are purged whether or not this run found rows.
+    A killed run may be repeated: files are purged whether or not the run finds rows. Raises TableError while a batch of ingest
+    is unfinished or lists are missing from ``topn_history``.
     """
     ids = sorted(set(users))
     tables = [table for table in (*schemas.PERSONAL, "quarantine") if warehouse.exists(table)]
@@ -87,12 +91,13 @@ def _delete(warehouse: Warehouse, table: str, given: DataFrame) -> int:
 
 
 def _settle_readers(warehouse: Warehouse) -> None:
-    """Leave every reader able to go on once the change feed is gone; outputs of others first, as notes are commits."""
+    """Let every reader continue after the change feed is gone. Readers whose output another one follows come first, because a
+    note is itself a commit."""
     if readers.progress(warehouse, readers.SEQUENCES).unread:
-        # no version to go on from: the next build takes all events, which is right whatever it had read
+        # without a version to continue from, the next build reads all events, which is correct whatever it had read before
         readers.annotate(
             warehouse, "sequences", {"job": readers.SEQUENCES.job, readers.SEQUENCES.key: -1, "max_length": 0}
         )
-    # feedback and lists that are behind notice the missing feed themselves, and read whole tables
+    # if feedback or lists are behind, their jobs notice that the feed is missing and read whole tables
     for reader in readers.READERS:
         readers.advance(warehouse, reader)

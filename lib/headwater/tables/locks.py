@@ -1,8 +1,8 @@
-"""One writer at a time per table, across processes, where Delta cannot see to it itself.
+"""One writer at a time per table, across processes, where Delta itself cannot ensure it.
 
-Delta's log store for local disks is safe within one JVM only: two of them can overwrite each other's commit. A lock
-file per table closes that gap; the kernel frees it when its holder dies. On object stores and HDFS no lock is taken: Delta's
-own log store loses no commit there, but it lets two appends of the same rows pass.
+Delta's log store for local disks is safe within one JVM only: two JVMs can overwrite each other's commit. A lock file per
+table closes that gap; the kernel releases the lock when its holder dies. On object stores and HDFS no lock is taken: Delta's
+log store loses no commit there, but it accepts two appends of the same rows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from headwater.errors import TableError, UsageError
 def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Iterator[None]:
     """Hold the locks of ``tables``, taken in sorted order so that two jobs never wait for each other.
 
-    Raises TableError when another writer keeps one for longer than ``timeout_seconds``, UsageError where the folder cannot be
-    made.
+    Raises TableError if another writer holds one for longer than ``timeout_seconds``, UsageError if the folder cannot be written
+    to.
     """
     with ExitStack() as stack:
         with _writing(folder):

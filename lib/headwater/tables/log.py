@@ -1,8 +1,8 @@
 """A table's commits, newest first, each with its note.
 
-The log of a local table is read as files, and only as far back as somebody asks: a job asks several times how far it
-has come, and a Spark job for each answer would cost more than the job's work. Elsewhere Delta's history is asked, in
-growing portions.
+The log of a local table is read from its files, and only as far back as the caller needs: a job looks up its position several
+times, and a Spark job for each look would cost more than the job's own work. Elsewhere Delta's history is read, in growing
+portions.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ UPKEEP = (
 )  # fmt: skip
 """Operations that change no row."""
 COUNTED = {"WRITE": ("numOutputRows",), "MERGE": ("numTargetRowsInserted", "numTargetRowsUpdated")}
-"""The metrics of what our jobs do that say how many rows are new."""
+"""The metrics that count new rows, for each operation that our jobs use."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One version of a table. ``at``: epoch seconds; ``note``: what the writer said; ``metrics``: Delta's counts."""
+    """One version of a table. ``at``: epoch seconds; ``note``: the writer's note; ``metrics``: Delta's counts."""
 
     version: int
     at: float
@@ -47,8 +47,8 @@ class Commit:
 
     @property
     def rows(self) -> float:
-        """How many rows it inserted, and by a merge updated too; infinity where that is not known, as of what somebody else did
-        to the table: it is not to be taken for few."""
+        """The number of rows inserted, for a merge also of those updated; infinity if unknown, for instance after an operation
+        that none of our jobs performs, so that it never counts as few."""
         if self.operation in UPKEEP:
             return 0
         counted = COUNTED.get(self.operation, ())
@@ -58,19 +58,19 @@ class Commit:
 
     @property
     def by(self) -> str | None:
-        """Who wrote it: the job, unless another wrote in its name."""
+        """The job that wrote the commit, which may have written it in the name of ``job``."""
         return self.note.get("by", self.job)
 
     @property
     def said(self) -> dict[str, Any]:
-        """The note without who wrote it."""
+        """The note without ``by``."""
         return {name: value for name, value in self.note.items() if name != "by"}
 
 
 def begun(table: Path) -> bool:
-    """Whether a local folder holds a first commit; Delta makes the folder of its log before that, and may die in between."""
+    """Whether a local table has a first commit. Delta creates the log folder before that commit, and may die in between."""
     try:
-        with os.scandir(table / "_delta_log") as files:  # one of the first will do, of a log that may be long
+        with os.scandir(table / "_delta_log") as files:  # the log may be long, but one of its first files is enough
             return any(file.name.endswith((".json", ".parquet")) for file in files)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -82,7 +82,7 @@ def local(table: Path) -> Iterator[Commit]:
         try:
             lines = _file(table / "_delta_log", version).read_text().splitlines()
         except FileNotFoundError:
-            return  # before the first, or older than the log is kept
+            return  # before the first version, or older than the log's retention
         info: dict[str, Any] = next(
             (action["commitInfo"] for line in lines if "commitInfo" in (action := json.loads(line))), {}
         )
@@ -96,8 +96,8 @@ def local(table: Path) -> Iterator[Commit]:
 
 
 def _newest(log: Path) -> int:
-    """The newest version, found from the last checkpoint on: a log that is kept for months has so many files that to list them
-    takes longer than to read what is asked for."""
+    """The newest version, searched from the last checkpoint on: a log that is kept for months has so many files that listing
+    them takes longer than reading the commits that are needed."""
     try:
         version = int(json.loads((log / "_last_checkpoint").read_text())["version"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -137,7 +137,7 @@ def remote(table: DeltaTable) -> Iterator[Commit]:
 
 
 def _note(text: str | None) -> dict[str, Any]:
-    """The note in a commit's ``userMetadata``; empty where another writer left none, or text of its own."""
+    """The note in a commit's ``userMetadata``; empty if another writer left none, or other text."""
     try:
         note = json.loads(text or "{}")
     except ValueError:

@@ -1,7 +1,7 @@
-"""Who follows whose changes, by version, so that maintenance never takes away what a job has yet to read.
+"""The jobs that follow a table's changes, and their positions, so that maintenance never removes unread changes.
 
-A job that reads a change feed notes how far it came. Maintenance asks here which commits are still unread, and moves
-the notes past its own commits, whose change files it is about to remove.
+A job that reads a change feed notes its position. Maintenance finds the unread commits here, and moves the notes past its own
+commits, whose change files it is about to remove.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from headwater.tables.warehouse import MAINTAINER, Warehouse
 
 @dataclass(frozen=True)
 class Reader:
-    """``job`` reads the changes of ``source`` and notes, in its commits to ``output``, the version it came to (``key``) and the
-    moment of that commit: a table that is built anew has the same versions, at other moments."""
+    """``job`` reads the changes of ``source``. Its commits to ``output`` note the version it has reached (``key``) and the time of
+    that commit, because a table that is rebuilt has the same versions at other times."""
 
     source: str
     output: str
     job: str
     key: str
     starts_whole: bool = True
-    """Its first run, with no note yet, reads the table as it stands and not the feed."""
+    """The first run, which has no note yet, reads the whole table instead of the feed."""
 
     @property
     def moment_key(self) -> str:
@@ -41,11 +41,11 @@ READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a reader has come. ``after``: the version of its source that it has read; None where it has read nothing of it, or
-    where the source was built anew since: it has no such version, or one of another moment. ``said``: the reader's last
-    note. ``unread``: the commits to its source, newest first, whose rows it has yet to see.
+    """A reader's position. ``after``: the version of its source that it has read up to; None if it has read nothing, or if the
+    source was rebuilt since and lacks that version or has it with another time. ``said``: the reader's last note. ``unread``: the
+    commits to its source with rows that it has not read yet, newest first.
 
-    Upkeep changes no row, and what was forgotten is deleted from the reader's own table too: neither is unread.
+    Upkeep changes no row, and --forget deletes from the reader's own table too, so commits of either never count as unread.
     """
 
     after: int | None
@@ -54,7 +54,7 @@ class Progress:
 
 
 def progress(warehouse: Warehouse, reader: Reader) -> Progress:
-    """How far a reader has come now, by the logs of its source and of its output."""
+    """A reader's current position, from the logs of its source and its output."""
     last = warehouse.last_commit(reader.output, reader.job)
     said = None if last is None else last.said
     if not warehouse.exists(reader.source) or (last is None and reader.starts_whole):
@@ -74,13 +74,13 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
 
 
 def noted(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:
-    """What a reader notes that has read its source up to a version."""
+    """The note of a reader that has read its source up to ``version``."""
     moments = (commit.at for commit in warehouse.commits(reader.source) if commit.version == version)
     return {reader.key: version, reader.moment_key: next(moments, None)}
 
 
 def advance(warehouse: Warehouse, reader: Reader) -> None:
-    """Note that a reader that has read all there is has come to the end of its source's log, past the upkeep there."""
+    """Move the note of a reader without unread commits to the end of its source's log, past upkeep commits."""
     come = progress(warehouse, reader)
     if come.unread or come.after is None or come.said is None:
         return
@@ -89,6 +89,6 @@ def advance(warehouse: Warehouse, reader: Reader) -> None:
 
 
 def annotate(warehouse: Warehouse, table: str, note: dict[str, Any]) -> None:
-    """Commit a note in a job's name, without touching a row; ``by`` says who wrote it."""
+    """Commit a note in the name of a job without changing a row; ``by`` records the real writer."""
     rows = constant(warehouse.spark, [], schemas.ddl(table))
     warehouse.append(rows, table, {**note, "by": MAINTAINER})

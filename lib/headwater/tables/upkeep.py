@@ -1,4 +1,4 @@
-"""Keep tables quick to read and small on disk, without taking from any job what it has yet to read, or said of itself."""
+"""Keep tables fast to read and small on disk, without removing changes that a job has not read yet, or a job's last note."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from headwater.tables import readers
 from headwater.tables.warehouse import WRITER, Warehouse
 
 REPEATED_AFTER = timedelta(days=30)
-"""The age from which on a job's last note is written once more: a table's log, and the notes in it, is kept for 90 days."""
+"""A job's last note is written again at this age, because a table's log, with the notes in it, is kept for 90 days only."""
 
 
 def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tuple[dict[str, int], dict[str, str]]:
-    """Optimise and vacuum every table there is; returns counts, and the tables not vacuumed with the job behind."""
+    """Optimise and vacuum every existing table; returns counts, and for each table not vacuumed the jobs that are behind."""
     oldest = (now - timedelta(hours=retention_hours)).timestamp()
     tables = [table for table in schemas.TABLES if warehouse.exists(table)]
     repeat_notes(warehouse, tables, (now - REPEATED_AFTER).timestamp())
@@ -29,13 +29,13 @@ def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tup
 
 
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:
-    """The jobs that have yet to read a commit made before ``oldest`` (epoch seconds), whose change files would go."""
+    """The jobs that have not yet read a commit made before ``oldest`` (epoch seconds), whose change files would be removed."""
     following = [reader for reader in readers.READERS if reader.source == table]
     return [r.job for r in following if any(commit.at <= oldest for commit in readers.progress(warehouse, r).unread)]
 
 
 def repeat_notes(warehouse: Warehouse, tables: list[str], oldest: float) -> None:
-    """Commit once more what the writer of a table noted last, where that was before ``oldest`` (epoch seconds)."""
+    """Commit the last note of each table's writer again if it was made before ``oldest`` (epoch seconds)."""
     for table in tables:
         with warehouse.locked(table):
             last = warehouse.last_commit(table, WRITER[table])

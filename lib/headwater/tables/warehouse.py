@@ -1,8 +1,8 @@
-"""The warehouse: one Delta table a name, each at ``<root>/<table>``.
+"""The warehouse: one Delta table per name, at ``<root>/<table>``.
 
-How a job knows where to go on: every commit carries a note (Delta's ``userMetadata``) that says which job wrote it
-and what it had read, for instance ``{"job": "build_sequences", "events_version": 7}``. Data and note are one atomic
-commit, so a job that is killed and run again finds exactly what is left to do.
+How a job knows where to resume: every commit carries a note (Delta's ``userMetadata``) that names the job that wrote it and
+what that job had read, for instance ``{"job": "build_sequences", "events_version": 7}``. Data and note are one atomic
+commit, so a job that is killed and run again finds exactly the work that is left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,21 +42,21 @@ WRITER = {
     "model_metrics": "evaluate_model",
     "promotions": "promote_model",
 }
-"""The job that makes each table, for messages about a missing one."""
+"""The job that writes each table."""
 
 MAINTAINER = "maintain_tables"
-"""The job whose commits change no row that another has to read."""
+"""The job whose commits change no row that another job needs to read."""
 
 PACKED_BYTES = 64 * 2**20
-"""A file of this size is read quickly enough, and packing it again would cost more than it saves."""
+"""Files of this size are not packed again: they are read fast enough, and packing them would cost more than it saves."""
 
 GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exist")
-"""How Spark says that a file of a table is there no more."""
+"""Spark's messages for a table file that no longer exists."""
 
 Answer = TypeVar("Answer")
 
 MARKED = ("delta.enableDeletionVectors", "true")
-"""The property of a table in which rows are marked as gone, beside files that stay as they are."""
+"""The property of a table in which replaced rows are only marked as deleted and their files left unchanged."""
 
 NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -64,7 +64,7 @@ NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 class Warehouse:
     """The tables under ``root``, a local folder or any URI that Spark can write to.
 
-    ``deletion_vectors``: rows that are replaced in ``schemas.REPLACED`` are marked, and their files left alone.
+    ``deletion_vectors``: in the tables of ``schemas.REPLACED``, replaced rows are marked as deleted and their files left unchanged.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Warehouse:
         self._held: set[str] = set()
 
     def path(self, table: str) -> str:
-        """Where a table lives. Only the names in ``schemas.TABLES`` are tables."""
+        """The path of a table, whose name must be in ``schemas.TABLES``."""
         assert table in schemas.TABLES, table
         return f"{self.root}/{table}"
 
@@ -89,13 +89,13 @@ class Warehouse:
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def version(self, table: str) -> int:
-        """The newest version of a table, from 0."""
+        """The newest version of a table, counted from 0. Raises TableError if the table is missing."""
         return next(self.commits(table)).version
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """A table's contract columns, in order, now or as of ``version``.
+        """The columns of a table in the order of ``schemas.TABLES``, at the newest version or at ``version``.
 
-        Raises TableError when the table is missing, or lacks a column or has another type than this release reads.
+        Raises TableError if the table is missing or unreadable, lacks a column, or has a column of another type.
         """
         self._need(table)
         reader = self.spark.read.format("delta")
@@ -109,17 +109,18 @@ class Warehouse:
         for column, kind in schemas.TABLES[table].items():
             if found.get(column) != kind:
                 raise TableError(
-                    f"table {table} at {self.path(table)} is of another schema: column {column} is "
+                    f"table {table} at {self.path(table)} has another schema: column {column} is "
                     f"{found.get(column, 'missing')}, this release reads {kind}"
                 )
         return frame.select(schemas.columns(table))
 
     def pinned(self, table: str) -> DataFrame:
-        """A table's rows as they are now, whatever is committed before they are read."""
+        """A table's rows at the present version, whatever is committed before they are read."""
         return self.read(table, self.version(table))
 
     def create(self, table: str) -> None:
-        """Make an empty table of the contract's schema where there is none; one that is there learns to mark rows."""
+        """Create an empty table with the schema of ``schemas.TABLES`` if there is none; an existing table gets deletion vectors
+        if it should have them."""
         if self.exists(table):
             self._mark_rows(table)
             return
@@ -136,12 +137,12 @@ class Warehouse:
         builder = builder.property("delta.logRetentionDuration", "interval 90 days")
         with self.locked(table):
             if self.is_local and not self.exists(table):
-                # what a kill left of a first commit keeps Delta from making one
+                # the remains of a killed first commit would keep Delta from creating the table
                 shutil.rmtree(Path(self.path(table)) / "_delta_log", ignore_errors=True)
             builder.execute()
 
     def _mark_rows(self, table: str) -> None:
-        """Let a table have deletion vectors, if it should; asked once, for the answer is a Spark job."""
+        """Enable deletion vectors on a table that should have them; checked once per table, because the check is a Spark job."""
         if table not in self._to_mark:
             return
         name, value = MARKED
@@ -154,7 +155,7 @@ class Warehouse:
         self._write(frame, table, "append", note)
 
     def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
-        """Replace all rows in one commit; readers see the old rows or the new ones."""
+        """Replace all rows in one commit; readers see either the old rows or the new ones."""
         self._write(frame, table, "overwrite", note)
 
     def merge(
@@ -166,10 +167,10 @@ class Warehouse:
         delete_when: str | None = None,
         insert_when: str | None = None,
     ) -> dict[str, int]:
-        """Upsert ``frame`` (unique by the table's key) in one commit; conditions see ``new`` and ``old``.
+        """Upsert ``frame`` (unique by the table's key) in one commit; conditions can refer to ``new`` and ``old``.
 
-        ``delete_when`` is tried first, then ``update_when``; rows that match neither stay as they are.
-        Returns how many rows were inserted, updated and deleted.
+        ``delete_when`` is tried first, then ``update_when``; rows that match neither stay unchanged.
+        Returns the numbers of rows inserted, updated and deleted.
         """
         self.create(table)
 
@@ -181,28 +182,28 @@ class Warehouse:
     def upsert(
         self, known: DataFrame, new: DataFrame, table: str, note: dict[str, Any], delete_when: str | None = None
     ) -> dict[str, int]:
-        """What ``merge`` does, by a caller who knows which keys stand in the table: those of ``known`` rows (others do
-        nothing), and none of the ``new`` ones.
+        """Like ``merge``, for a caller who knows which keys are in the table: those of the ``known`` rows are (other known rows
+        have no effect), those of the ``new`` rows are not.
 
-        To find what is not there a merge sorts the whole table by its key; one that only updates leaves the rows where
-        they lie. So new rows, if any, come first and in a commit of their own. It notes once more what the job's last commit
-        did: whoever is killed after it has come no further, and does the whole again.
+        A MERGE with an insert clause sorts the whole table by its key, an update-only MERGE does not. So new rows, if any, are
+        appended first, in a separate commit. That commit repeats the note of the job's last commit and does not advance the
+        job's position: if the job dies after it, both commits are repeated.
         """
         inserted = 0
         with self.locked(table):
             if not new.isEmpty():
                 before = self.last_note(table, note["job"])
-                assert before is not None, "who knows what stands in a table has written to it"
+                assert before is not None, "a job that knows a table's keys has written to it"
                 self.append(new, table, {name: before.get(name) for name in note})
                 failpoint(f"{note['job']}:after_new")
                 inserted = next(int(commit.rows) for commit in self.commits(table) if commit.operation == "WRITE")
             return {**self._merge(known, table, note, None, delete_when), "inserted": inserted}
 
     def delete(self, table: str, given: DataFrame, condition: str, note: dict[str, Any]) -> int:
-        """Delete the rows that meet a condition with some row of ``given``, in one commit; returns how many.
+        """Delete the rows that satisfy a condition with some row of ``given``, in one commit; returns how many.
 
-        The condition sees ``old`` and ``given``. Values come as rows, not as text of the condition: nothing in them
-        is read as SQL, and Delta's log, which keeps every condition, does not come to hold them.
+        The condition can refer to ``old`` and ``given``. Values are passed as rows and not in the text of the condition, so
+        they are never parsed as SQL, and Delta's log, which keeps every condition, does not contain them.
         """
         with self.locked(table), self._noted(note):
             delta = self._delta(table)
@@ -211,50 +212,42 @@ class Warehouse:
         return int(metrics.get("numTargetRowsDeleted", 0))
 
     def optimize(self, table: str) -> None:
-        """Pack small files together; the rows stay the same."""
+        """Pack small files into larger ones; the rows stay the same."""
         with self.locked(table), self._noted({"job": MAINTAINER}):
             self._delta(table).optimize().executeCompaction()
 
     def pack(self, table: str) -> None:
-        """Pack what is smaller than ``PACKED_BYTES`` together, and leave the other files alone."""
-        small = "spark.databricks.delta.optimize.minFileSize"
-        self.spark.conf.set(small, PACKED_BYTES)
-        try:
+        """Pack files smaller than ``PACKED_BYTES`` into larger ones, and leave the other files unchanged."""
+        with self._setting("spark.databricks.delta.optimize.minFileSize", str(PACKED_BYTES)):
             self.optimize(table)
-        finally:
-            self.spark.conf.unset(small)
 
     def purge(self, table: str) -> None:
-        """Write anew the files that hold rows which a deletion vector marks as gone, so that no new file holds them."""
+        """Rewrite files with rows that a deletion vector marks as deleted, so that no current file holds those rows."""
         with self.locked(table), self._noted({"job": MAINTAINER}):
             self.spark.sql(f"REORG TABLE delta.`{self.path(table)}` APPLY (PURGE)")
 
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
-        check = "spark.databricks.delta.retentionDurationCheck.enabled"
-        with self.locked(table), self._noted({"job": MAINTAINER}):
-            self.spark.conf.set(check, "false")
-            try:
-                self._delta(table).vacuum(retention_hours)
-            finally:
-                self.spark.conf.unset(check)
+        unchecked = self._setting("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked:
+            self._delta(table).vacuum(retention_hours)
             last = next(self.commits(table))
         if last.operation != "VACUUM END":
-            return 0  # a store on which Delta does not log its vacuums
+            return 0  # Delta does not log vacuums on this store
         return int(last.metrics.get("numDeletedFiles", 0))
 
     def commits(self, table: str) -> Iterator[Commit]:
-        """The commits of a table, newest first, read as they are asked for. Raises TableError where it is missing."""
+        """The commits of a table, newest first, read lazily. Raises TableError if the table is missing."""
         self._need(table)
         return log.local(Path(self.path(table))) if self.is_local else log.remote(self._delta(table))
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
-        """The note of ``last_commit``, without who wrote it; None without one."""
+        """The note of ``last_commit`` without ``by``; None if there is no such commit."""
         last = self.last_commit(table, job)
         return None if last is None else last.said
 
     def last_commit(self, table: str, job: str) -> Commit | None:
-        """The newest commit that ``job`` made to a table, or that another made in its name; None without one."""
+        """The newest commit to a table by ``job``, or in its name; None if there is none."""
         if not self.exists(table):
             return None
         return next((commit for commit in self.commits(table) if commit.job == job), None)
@@ -268,12 +261,13 @@ class Warehouse:
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
 
     def inserted(self, table: str, after: int, until: int) -> DataFrame:
-        """The rows that came into a table in the versions ``after + 1 … until``, by its change feed."""
+        """The rows inserted into a table in the versions ``after + 1 … until``, from its change feed."""
         return self.changes(table, after, until).where("_change_type = 'insert'").select(schemas.columns(table))
 
     @contextmanager
     def locked(self, *tables: str) -> Iterator[None]:
-        """Hold the write locks of some tables; those that this process holds already are not asked for again."""
+        """Hold the write locks of some tables; locks that this process already holds are not taken again. Off a local disk no
+        lock is taken. Raises TableError if another writer holds a lock for too long."""
         wanted = tuple(table for table in tables if table not in self._held)
         if not self.is_local or not wanted:
             yield
@@ -294,7 +288,7 @@ class Warehouse:
         delete_when: str | None,
         further: Callable[[DeltaMergeBuilder], DeltaMergeBuilder] = lambda merge: merge,
     ) -> dict[str, int]:
-        """One merge, with ``further`` clauses for what stands on one side alone; how many rows it changed in which way."""
+        """One MERGE, with ``further`` clauses for unmatched rows; returns the numbers of rows inserted, updated and deleted."""
         condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
         with self.locked(table), self._noted(note):
             merge = self._delta(table).alias("old").merge(frame.alias("new"), condition)
@@ -315,13 +309,21 @@ class Warehouse:
         with self.locked(table):
             writer.option("userMetadata", json.dumps(note)).save(self.path(table))
 
+    def _noted(self, note: dict[str, Any]) -> AbstractContextManager[None]:
+        return self._setting(NOTE, json.dumps(note))
+
     @contextmanager
-    def _noted(self, note: dict[str, Any]) -> Iterator[None]:
-        self.spark.conf.set(NOTE, json.dumps(note))
+    def _setting(self, key: str, value: str) -> Iterator[None]:
+        """Set a setting of the session for a while."""
+        before = self.spark.conf.get(key, None)
+        self.spark.conf.set(key, value)
         try:
             yield
         finally:
-            self.spark.conf.unset(NOTE)
+            if before is None:
+                self.spark.conf.unset(key)
+            else:
+                self.spark.conf.set(key, before)
 
     def _delta(self, table: str) -> DeltaTable:
         self._need(table)
@@ -337,16 +339,16 @@ def _values(table: str) -> dict[str, Any]:
 
 
 def bytes_of(root: str, table: str) -> int:
-    """What lies in the folder of a table, older versions included; 0 where it is no local one. Asked without a session."""
+    """The bytes of Parquet in a table's folder, including older versions; 0 for a table that is not local. Needs no session."""
     folder, found = local.folder(root), 0
     for file in () if folder is None else (folder / table).glob("*.parquet"):
-        with suppress(FileNotFoundError):  # vacuumed just now
+        with suppress(FileNotFoundError):  # just vacuumed
             found += file.stat().st_size
     return found
 
 
 def still_there(read: Callable[[], Answer]) -> Answer | None:
-    """What reading a change feed gives, or None where a vacuum took files that its rows lie in."""
+    """The result of reading a change feed, or None if a vacuum removed files that it needs."""
     try:
         return read()
     except (PySparkException, Py4JJavaError) as error:

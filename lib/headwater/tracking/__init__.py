@@ -1,4 +1,4 @@
-"""All that knows MLflow: runs, the registry, aliases. It is imported only when a job needs it, for it is slow to load."""
+"""Everything about MLflow: runs, the registry, aliases. MLflow is slow to load and imported only when a job needs it."""
 
 from headwater.tracking.registry import Registry
 

@@ -1,4 +1,4 @@
-"""A client for the tracking store that answers or fails within seconds, and never unpickles anything."""
+"""A client for the tracking store that succeeds or fails within seconds, and never unpickles anything."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FIRST_START_SECONDS = 120
-"""How long a job waits for another one that is creating the tables of a SQLite store."""
+"""How long a job waits while another job creates the tables of a SQLite store."""
 
 
 def connect(config: Config) -> MlflowClient:
-    """A client of ``config.tracking_uri``; raises TrackingError when it does not answer in ``mlflow.timeout_seconds``."""
+    """A client of ``config.tracking_uri``; raises TrackingError if it does not answer in ``mlflow.timeout_seconds``."""
     timeout = config.mlflow.timeout_seconds
     uri = config.tracking_uri
     scheme = urlparse(uri).scheme
@@ -50,7 +50,7 @@ def connect(config: Config) -> MlflowClient:
 
 
 def library(config: Config) -> ModuleType:
-    """MLflow, imported, which takes seconds and touches no store."""
+    """The imported MLflow module. The import takes seconds and does not access a store."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(config.mlflow.timeout_seconds)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -60,7 +60,7 @@ def library(config: Config) -> ModuleType:
 
     import mlflow
 
-    # what goes wrong is raised too, and told in one line; MLflow would print its stack trace beside that
+    # errors are also raised, and reported in one line; MLflow would print a stack trace as well
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     return mlflow
@@ -68,7 +68,7 @@ def library(config: Config) -> ModuleType:
 
 @contextmanager
 def asking(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into one sentence that names the store."""
+    """Turn any error of MLflow into one sentence that names the store."""
     try:
         yield
     except (HeadwaterError, KeyboardInterrupt):
@@ -79,12 +79,12 @@ def asking(uri: str) -> Iterator[None]:
 
 
 def without_password(text: str) -> str:
-    """Text with the password of any ``scheme://user:password@host`` in it blotted out."""
+    """The text with the password of every ``scheme://user:password@host`` masked."""
     return re.sub(r"(://[^/@\s:]*):[^/@\s]+@", r"\1:***@", text)
 
 
 def _knock(uri: str, timeout: float) -> None:
-    """Any HTTP answer, an error page too, shows that somebody is there; a server that hangs does not give one."""
+    """Raises TrackingError if the server does not answer in time. Any HTTP answer counts, even an error page."""
     address = urlparse(uri)
     bare = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
     try:
@@ -94,7 +94,7 @@ def _knock(uri: str, timeout: float) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, ssl.SSLError):
-            return  # reached; whether its certificate is good is for MLflow's own settings to say
+            return  # the server answers; MLflow's own settings decide whether its certificate is acceptable
         told = f"no answer in {timeout:g} s" if isinstance(reason, TimeoutError) else str(reason)
         raise TrackingError(
             f"MLflow at {without_password(uri)} cannot be reached ({told}); check mlflow.tracking_uri"

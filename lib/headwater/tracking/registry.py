@@ -1,4 +1,4 @@
-"""The model registry: versions, the aliases champion, challenger and previous_champion, verified downloads."""
+"""The model registry: versions, the aliases champion, challenger and previous_champion, and verified downloads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Registry:
         return connect(self.config)
 
     def alias(self, alias: str) -> int | None:
-        """The version behind an alias, or None."""
+        """The version that an alias points to, or None."""
         client = self.client
         with asking(self.uri):
             found = client.search_registered_models(f"name = '{self.name}'")
@@ -44,10 +44,10 @@ class Registry:
         return int(versions[alias]) if alias in versions else None
 
     def need(self, alias: str) -> int:
-        """The same; raises ModelError where there is none yet."""
+        """The same; raises ModelError if there is none."""
         version = self.alias(alias)
         if version is None and alias == CHAMPION and self.alias(PREVIOUS) is not None:
-            raise ModelError(f"model {self.name} has no champion any more; run jobs/promote_model.py --rollback")
+            raise ModelError(f"model {self.name} no longer has a champion; run jobs/promote_model.py --rollback")
         if version is None:
             raise ModelError(f"model {self.name} has no {alias} yet; run jobs/train_model.py first")
         return version
@@ -64,7 +64,7 @@ class Registry:
             self.client.set_model_version_tag(self.name, str(version), tag, value)
 
     def version(self, version: int) -> ModelVersion:
-        """What the registry knows of a version; raises ModelError for one that it does not know."""
+        """The registry's record of a version; raises ModelError if there is no such version."""
         from mlflow.exceptions import MlflowException
 
         client = self.client
@@ -77,9 +77,9 @@ class Registry:
                 raise
 
     def download(self, version: int) -> Path:
-        """The model folder of a version, verified; fetched once and kept in the work folder.
+        """The verified model folder of a version, downloaded once and kept in the work folder.
 
-        The folder's name holds the run too: version 3 of another store is another model.
+        The folder's name includes the run id, because version 3 in another store is another model.
         """
         known = self.version(version)
         folder = work_folder(self.config) / "models" / self.name / f"{version}-{str(known.run_id)[:8]}"
@@ -100,7 +100,7 @@ class Registry:
         return folder
 
     def facts(self, version: int) -> dict[str, Any]:
-        """What a version's training recorded: table versions, cuts, seed, code revision, item range."""
+        """The facts recorded by a version's training: table versions, cuts, seed, code revision, item range."""
         return artifact.facts(self.download(version))
 
     def history(self, version: int) -> dict[str, list[tuple[int, float]]]:

@@ -1,4 +1,4 @@
-"""One MLflow run for each training: parameters, curves, data versions, environment, and the model as a version."""
+"""One MLflow run per training: parameters, curves, data versions, environment, and the model as a version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 SECRET = re.compile(r"(?i)secret|password|token|access[.]?key|jaas")
-"""Settings of Spark that nobody is shown: what its own log redacts, and the login of Kafka's clients."""
+"""Spark settings that are masked: those that Spark's own log redacts, and the credentials of Kafka's clients."""
 PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
 
 
@@ -33,8 +33,8 @@ def log_training(
 ) -> int:
     """Log a finished training and register its model folder; returns the new version.
 
-    The version becomes the challenger, and the champion too where there is none. Nothing is registered before
-    everything is uploaded.
+    The version becomes the challenger, and also the champion if there is none. It is registered only after everything has been
+    uploaded.
     """
     from mlflow.entities import Metric, Param, RunTag
 
@@ -61,7 +61,7 @@ def log_training(
             if key != "epoch"
         ]
         client.log_batch(run_id, tags=[RunTag(key, str(value)[:4000]) for key, value in facts.items()])
-        for start in range(0, len(params), 100):  # as many as a server takes at once
+        for start in range(0, len(params), 100):  # the most that a server accepts at once
             client.log_batch(run_id, params=params[start : start + 100])
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
@@ -87,7 +87,7 @@ def log_training(
 
 @contextmanager
 def _failing(registry: Registry, run_id: str) -> Iterator[None]:
-    """Close the run as failed when it cannot be logged to its end."""
+    """Mark the run as failed if logging it raises an error."""
     try:
         yield
     except BaseException:
@@ -97,14 +97,14 @@ def _failing(registry: Registry, run_id: str) -> Iterator[None]:
 
 
 def redacted(config: Config) -> dict[str, Any]:
-    """The config as plain data, without the secrets in it: what Spark itself would not show, and passwords in URIs."""
+    """The config as plain data with its secrets masked: Spark settings that match ``SECRET``, and passwords in URIs."""
     settings = config.dump()
     settings["spark"] = {key: "***" if SECRET.search(key) else value for key, value in settings["spark"].items()}
     return dict(json.loads(without_password(json.dumps(settings))))
 
 
 def code_revision() -> str:
-    """The commit of the code that runs, or the package's version outside a checkout."""
+    """The commit of the running code, or the package's version outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
@@ -118,7 +118,7 @@ def code_revision() -> str:
 
 
 def environment() -> str:
-    """The versions of what a model depends on, a line each."""
+    """The versions of the packages that a model depends on, one per line."""
     lines = []
     for package in PACKAGES:
         try:
@@ -129,7 +129,7 @@ def environment() -> str:
 
 
 def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Write the model card: what the model is, what it has seen, how it did, what it does not know."""
+    """Write the model card: kind, training data, protocol, loss, target weights, and limits of the model."""
     last = history[-1] if history else {}
     learned, held_out = _held_out(facts)
     text = f"""# {facts["kind"]}, {facts["n_items"]} items
@@ -147,7 +147,7 @@ Weights are plain tensors; `manifest.sha256` holds their digests.
 
 
 def _held_out(facts: dict[str, Any]) -> tuple[str, str]:
-    """Which events a training learned from, and what the others are for."""
+    """The events that a training learned from, and the use of the held-out ones, in words for the model card."""
     validated = not facts.get("refit") and not facts.get("parent_version")  # a fine-tune is only tested
     if facts["protocol"] == "leave_one_out":
         if validated:
@@ -158,7 +158,7 @@ def _held_out(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def _stages(facts: dict[str, Any], epochs: int) -> str:
-    """What a training went through; two stages stand in one curve, the second counted on from the first."""
+    """The stages of a training in words. Two stages share one curve; the epochs of the second continue those of the first."""
     if before := facts.get("pretrain_epochs"):
         stages = f"Pre-trained on all events alike, best epoch {before}; then best epoch {facts['best_epoch']}, {epochs} in all"
     else:
@@ -167,7 +167,7 @@ def _stages(facts: dict[str, Any], epochs: int) -> str:
 
 
 def signature(facts: dict[str, Any]) -> ModelSignature:
-    """Padded histories and what surrounds their events in, scores of the catalogue out."""
+    """The model's signature: padded histories and the context of their events in, scores of the catalogue out."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -178,7 +178,7 @@ def signature(facts: dict[str, Any]) -> ModelSignature:
 
 
 def _describe(model: Path, run_id: str, facts: dict[str, Any]) -> None:
-    """An MLmodel file of a flavour of our own, without a loader: nothing that MLflow would import or unpickle."""
+    """Write an MLmodel file with our own flavour and no loader, so that MLflow has nothing to import or unpickle."""
     from mlflow.models import Model
 
     flavour = {"weights": "weights.safetensors", "spec": "spec.json", "loader": "headwater.training.artifact.load"}
