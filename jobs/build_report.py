@@ -18,10 +18,10 @@ from headwater.local import write_atomically
 from headwater.report.output import check_writable
 from headwater.report.runs import read_runs
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     output: Path = typer.Option(Path("report.html"), help="the file to write"),
     config: job.ConfigFiles = None,

@@ -8,15 +8,13 @@ runs it too.
 
 from __future__ import annotations
 
-import typer
-
 from headwater import job
 from headwater.nearline.sequences import build
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
     job.run("build_sequences", build, config, set_)
 

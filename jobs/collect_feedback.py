@@ -9,7 +9,6 @@ not stored, and is not checked again: a list made later cannot have shown the it
 
 from __future__ import annotations
 
-import typer
 from pyspark.sql import DataFrame
 
 from headwater import feedback, job
@@ -17,10 +16,10 @@ from headwater.feedback.attribution import filter_actions
 from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
     job.run("collect_feedback", collect, config, set_)
 

@@ -31,7 +31,7 @@ from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.training import artifact
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
 class Alias(StrEnum):
@@ -40,7 +40,7 @@ class Alias(StrEnum):
     previous_champion = PREVIOUS
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     version: int | None = typer.Option(None, min=1, help="a version of the registered model"),
     alias: Alias | None = typer.Option(None, help="evaluate the version behind this alias; default: the champion"),

@@ -14,8 +14,6 @@ import shutil
 from datetime import datetime
 from typing import Any
 
-import typer
-
 from headwater import feedback, job, sequences
 from headwater.config import Train
 from headwater.job import Job
@@ -25,10 +23,10 @@ from headwater.tracking.registry import CHALLENGER
 from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train, workplace
 from headwater.training.snapshot import Snapshot
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
     job.run("finetune_model", tune, config, set_)
 

@@ -9,15 +9,13 @@ or as a request that no rule calls an action; the counts in the closing line add
 
 from __future__ import annotations
 
-import typer
-
 from headwater import job
 from headwater.nearline.events import ingest
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
     job.run("ingest_events", ingest, config, set_)
 

@@ -22,10 +22,10 @@ from headwater.job import Job
 from headwater.tables import forget, upkeep
 from headwater.work import prune
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     forget_user: str = typer.Option(None, "--forget", metavar="USER", help="remove this person everywhere"),
     config: job.ConfigFiles = None,

@@ -15,10 +15,10 @@ import typer
 from headwater import job
 from headwater.nearline import stream
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     once: bool = typer.Option(False, "--once", help="take everything available, then stop"),
     config: job.ConfigFiles = None,

@@ -26,10 +26,10 @@ from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.training import artifact
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     version: int | None = typer.Option(None, min=1, help="the version to judge; default: the challenger"),
     rollback: bool = typer.Option(False, "--rollback", help="restore the previous champion"),

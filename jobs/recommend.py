@@ -27,10 +27,10 @@ from headwater.scoring.scorer import Scorer
 from headwater.tracking import Registry
 from headwater.training import artifact
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     history: str = typer.Option("", help='events, oldest first: "view:A click:B purchase:C"'),
     user: str = typer.Option("", help="a user of the sequences table"),

@@ -15,7 +15,7 @@ import typer
 from headwater import job
 from headwater.nearline.lists import score
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 
 class Mode(StrEnum):
@@ -23,7 +23,7 @@ class Mode(StrEnum):
     nearline = "nearline"
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     mode: Mode = typer.Option(Mode.full, help="all users, or only those with changes"),
     config: job.ConfigFiles = None,

@@ -35,13 +35,13 @@ from headwater.training import artifact, describe, facts, hybrid, transfer, work
 from headwater.training.learned import Task, learn
 from headwater.training.validation import Cases
 
-app = typer.Typer(add_completion=False)
+app = job.command_line()
 
 PINNED = ("events_version", "n_items", "max_length", "protocol", "train_until", "validation_until", "seed")
 """The facts of a version that identify a training's inputs: a killed training resumes from files written for the same ones."""
 
 
-@app.command(help=__doc__)
+@app.command(help=job.help_text(__doc__))
 def main(
     resume: bool = typer.Option(False, "--resume", help="continue from the newest checkpoint of the same inputs"),
     config: job.ConfigFiles = None,

@@ -80,6 +80,16 @@ class Job:
         return Warehouse(self.spark, self.config.paths.warehouse, tables.lock_timeout_seconds, tables.deletion_vectors)
 
 
+def command_line() -> typer.Typer:
+    """An empty command line whose help keeps the lines of an example as they are."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def help_text(doc: str | None) -> str:
+    """A module's docstring as help, with indented paragraphs marked so that they are not wrapped."""
+    return re.sub(r"\n\n(?=    )", "\n\n\b\n", doc or "")
+
+
 def run(
     name: str,
     body: Callable[[Job], dict[str, Any]],
