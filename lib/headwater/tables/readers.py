@@ -63,7 +63,7 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     newer = []
     for commit in warehouse.commits(reader.source):
         if last is not None and after is not None and commit.version <= after:
-            if commit.version == after and last.note.get(reader.moment_key, commit.at) == commit.at:
+            if commit.version == after and last.note.get(reader.moment_key) in (None, commit.at):
                 break
             after = None
         if after is None and reader.starts_whole:
