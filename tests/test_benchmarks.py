@@ -71,7 +71,7 @@ def test_quality_on_a_published_split(data):
 @pytest.mark.parametrize(
     ("args", "code", "line"),
     [
-        (["sequences.txt", "--set=model.kind=gnn"], 2, "leave_one_out: model.kind: Input should be"),
+        (["sequences.txt", "--set=model.kind=gnn"], 2, "leave_one_out: model.kind: 'gnn' is not one of sasrec"),
         (["nowhere.txt"], 1, "leave_one_out: [Errno 2] No such file or directory: 'nowhere.txt'"),
         (["sequences.txt", "--seed=3"], 2, "leave_one_out: No such option: --seed"),
     ],

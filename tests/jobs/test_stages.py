@@ -1,13 +1,11 @@
 """A shop that learns what is bought: from all that happens first, and from another shop's model before that."""
 
-from pathlib import Path
-
 import pytest
 import shop
 from inside import Inside
 
 from headwater.config import Model, Targets, Train
-from headwater.errors import HeadwaterError, ModelError
+from headwater.errors import HeadwaterError, ModelError, UsageError
 from headwater.tracking import Registry
 
 DESCRIBED = Model(dim=16, layers=1, heads=1, features=("category", "title"))
@@ -62,5 +60,5 @@ def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned
         train(site, start_from=str(plain))
     with pytest.raises(ModelError, match="has no version 99"):
         train(site, start_from="99")
-    with pytest.raises(ModelError, match=r"nowhere has no manifest\.sha256"):
-        train(site, start_from=str(Path("nowhere")))
+    with pytest.raises(UsageError, match="train.start_from: nowhere is neither a folder nor a version number"):
+        train(site, start_from="nowhere")
