@@ -60,5 +60,5 @@ def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned
         train(site, start_from=str(plain))
     with pytest.raises(ModelError, match="has no version 99"):
         train(site, start_from="99")
-    with pytest.raises(UsageError, match="train.start_from: nowhere is neither a folder nor a version number"):
+    with pytest.raises(UsageError, match=r"train\.start_from: nowhere is neither a folder nor a version number"):
         train(site, start_from="nowhere")
