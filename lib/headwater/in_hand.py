@@ -34,6 +34,15 @@ def kept(frame: DataFrame, stack: ExitStack) -> DataFrame:
     return frame.persist()
 
 
+def read_once(frame: DataFrame, few: bool, stack: ExitStack) -> tuple[DataFrame, int]:
+    """The rows, read now, and their number: collected if they are ``few``, otherwise cached until the stack closes. After the
+    count Spark knows the size of a cached frame when it plans the rest."""
+    if few:
+        return held(frame)
+    frame = kept(frame, stack)
+    return frame, frame.count()
+
+
 def constant(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:
     """A frame of these rows, with values in the order of the columns of ``ddl``; datetimes must be time-zone aware."""
     schema = cast(StructType, StructType.fromDDL(ddl))

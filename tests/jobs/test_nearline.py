@@ -19,10 +19,10 @@ from headwater.config import load
 from headwater.in_hand import FEW
 from headwater.ingest import verdicts
 from headwater.job import Job
-from headwater.nearline import lists, sequences, stream
+from headwater.nearline import lists, stream
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import Intake
-from headwater.tables import log
+from headwater.tables import log, readers
 from headwater.tracking import Registry
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
@@ -148,7 +148,7 @@ def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path
 def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
     found = []
     for few in (FEW, 0):
-        for module in (verdicts, sequences, lists):
+        for module in (verdicts, readers, lists):
             monkeypatch.setattr(module, "FEW", few)
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from headwater import clock, schemas, sequences
 from headwater.errors import HeadwaterError
-from headwater.in_hand import FEW, constant, held, kept
+from headwater.in_hand import FEW, constant, held, kept, read_once
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
@@ -114,23 +114,22 @@ def requested(j: Job, mode: str, cache: ScoringCache, model: int, stack: ExitSta
     gone = None if after is None else holders_of_gone(j, cache, model)
     if after is not None and not come.unread and gone is None:
         return None
-    few = sum(commit.rows for commit in come.unread) <= FEW
-    changed = None if after is None else changed_sequences(j, after, version, few, stack)
+    changed = None if after is None else changed_sequences(j, after, version, come.few, stack)
     if changed is None:
-        after, changed = None, counted(kept(tables.read("sequences", version), stack))
+        after, changed = None, read_once(tables.read("sequences", version), few=False, stack=stack)
     elif gone is not None:
         theirs = tables.read("sequences", version).join(gone, "user_id", how="left_semi")
         others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
-        changed = counted(kept(changed[0].unionByName(others), stack))
+        changed = read_once(changed[0].unionByName(others), few=False, stack=stack)
     rows, users = changed
-    return Request(rows, users, few and users <= FEW, after is None, version, items_version)
+    return Request(rows, users, come.few and users <= FEW, after is None, version, items_version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
     """The newest sequences of users who changed in the versions ``after + 1 … until``, and their number; None if the change feed
     cannot be read."""
     changed = sequences.newest(j.warehouse.changes("sequences", after, until))
-    found = still_there(lambda: held(changed) if few else counted(kept(changed, stack)))
+    found = still_there(lambda: read_once(changed, few, stack))
     if found is None:
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     return found
@@ -252,8 +251,3 @@ def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> Non
     if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
         rows = goods.embeddings(j.spark, model, items, version)
         tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
-
-
-def counted(frame: DataFrame) -> tuple[DataFrame, int]:
-    """A frame and its number of rows."""
-    return frame, frame.count()

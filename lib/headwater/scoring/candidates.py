@@ -12,10 +12,7 @@ from torch import Tensor
 
 from headwater.models.ranker import Query, Ranker
 from headwater.scoring.index import FaissIndex
-from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
-
-FORBIDDEN = -1e9
-"""Added to the score of an item that must not be shown: far enough below any real score to be recognised."""
+from headwater.scoring.kernel import FORBIDDEN, Pairs, top_n, top_n_rescored
 
 
 class ExactIndex:

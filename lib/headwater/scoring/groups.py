@@ -10,8 +10,8 @@ from headwater.clock import DAY
 from headwater.config import Topn, When
 from headwater.models.variety import Variety
 from headwater.scoring import boosts
-from headwater.scoring.candidates import FORBIDDEN
 from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.kernel import FORBIDDEN
 from headwater.scoring.ladder import Ladder
 from headwater.scoring.taste import Taste
 from headwater.scoring.users import Steps

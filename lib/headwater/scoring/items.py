@@ -28,7 +28,7 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
         "item_idx",
         (is_had(topn, recent.until) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
-        (F.unix_micros("first_seen") / F.lit(1e6)).alias("first_seen"),
+        _first_seen().alias("first_seen"),
         "price",
     ).toPandas()
     codes, names = split_categories(known["category"].tolist(), topn.category_separator)
@@ -60,7 +60,12 @@ def is_had(topn: Topn, until: float) -> Column:
     available = F.coalesce("available", F.lit(True))
     if topn.max_age_days is None:
         return available
-    return available & (F.unix_micros("first_seen") / F.lit(1e6) > until - DAY * topn.max_age_days)
+    return available & (_first_seen() > until - DAY * topn.max_age_days)
+
+
+def _first_seen() -> Column:
+    """Epoch seconds."""
+    return F.unix_micros("first_seen") / F.lit(1e6)
 
 
 def _need_categories(names: np.ndarray, topn: Topn) -> None:

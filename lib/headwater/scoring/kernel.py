@@ -22,8 +22,9 @@ BLOCK = 16
 TILES = {"cpu": (128, 12_288), "cuda": (16_384, 131_072)}
 """Users and items of a tile of scores, by device. On a CPU smaller ones are multiplied faster and looked through slower;
 a GPU is kept busy by large ones (4 GiB in half precision)."""
-FORBIDDEN = -1e8
-"""An entry of an item's vector below this stands for never: such items are in no list, however much rounding moves them."""
+FORBIDDEN = -1e9
+"""An entry of an item's vector that keeps the item out of a list: so far below any score that it can be told apart, however
+much rounding moves it."""
 WIDER = 4
 """How many candidates rough products leave for each place of a list."""
 ROUNDING, SUMMING = 2.0**-8, 1e-4
@@ -158,7 +159,7 @@ def top_n_rescored(
     rough, places = top_n(users.bfloat16(), items.bfloat16(), wide, blocked, bonus)
     exact = (items[places.clamp(min=0)] @ users.unsqueeze(2)).squeeze(2)  # [users, wide]
     share = (1 + ROUNDING) ** 4 - 1 + SUMMING
-    error = share * users.norm(dim=1) * items.masked_fill(items < FORBIDDEN, 0).norm(dim=1).max()
+    error = share * users.norm(dim=1) * items.masked_fill(items < FORBIDDEN / 2, 0).norm(dim=1).max()
     if bonus is not None and bonus.values is not None:
         exact = exact + bonus.at(places, len(items))
         largest = torch.zeros_like(error).scatter_reduce(0, bonus.rows, bonus.values.abs(), "amax")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,6 @@ class Lists:
         """A row for each place with an item: user_id, section, rank from 1, and the fields."""
         listed = self.item_idx > 0
         user, place = np.nonzero(listed)
-        columns = {each.name: getattr(self, each.name)[listed] for each in fields(self)}
+        columns = {name: getattr(self, name)[listed] for name in KINDS}
         rank = (place + 1).astype(np.int32)
         return pd.DataFrame({"user_id": users[user], "section": np.int32(section), "rank": rank, **columns})

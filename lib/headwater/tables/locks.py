@@ -23,29 +23,19 @@ def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Ite
     Raises TableError if another writer holds one for longer than ``timeout_seconds``, UsageError if the folder cannot be written
     to.
     """
+    table = ""
     with ExitStack() as stack:
-        with _writing(folder):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-        for table in sorted(tables):
-            lock = FileLock(folder / f"{table}.lock", timeout=timeout_seconds)
-            try:
-                with _writing(folder):
-                    stack.enter_context(lock)
-            except Timeout:
-                raise TableError(
-                    f"table {table} has been busy with another writer for {timeout_seconds:g} s; try again later, "
-                    "or raise tables.lock_timeout_seconds"
-                ) from None
+            for table in sorted(tables):
+                stack.enter_context(FileLock(folder / f"{table}.lock", timeout=timeout_seconds))
+        except Timeout:
+            raise TableError(
+                f"table {table} has been busy with another writer for {timeout_seconds:g} s; try again later, "
+                "or raise tables.lock_timeout_seconds"
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
+            ) from None
         yield
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except Timeout:
-        raise
-    except OSError as error:
-        raise UsageError(
-            f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
-        ) from None

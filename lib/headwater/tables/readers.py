@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater import schemas
-from headwater.in_hand import constant
+from headwater.in_hand import FEW, constant
 from headwater.tables.log import UPKEEP, Commit
 from headwater.tables.warehouse import MAINTAINER, Warehouse
 
@@ -51,6 +51,11 @@ class Progress:
     after: int | None
     said: dict[str, Any] | None
     unread: list[Commit]
+
+    @property
+    def few(self) -> bool:
+        """Whether the driver can hold the unread rows."""
+        return sum(commit.rows for commit in self.unread) <= FEW
 
 
 def progress(warehouse: Warehouse, reader: Reader) -> Progress:
