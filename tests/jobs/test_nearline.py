@@ -16,10 +16,11 @@ import yaml
 from sites import LONGEST, ROOT, Site
 
 from headwater.config import load
+from headwater.errors import HeadwaterError
 from headwater.in_hand import FEW
 from headwater.ingest import verdicts
 from headwater.job import Job
-from headwater.nearline import lists, stream
+from headwater.nearline import lists, sequences, stream
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import Intake
 from headwater.tables import log, readers
@@ -71,6 +72,13 @@ def topic_of(kafka, name, **more):
 def killed(site, failpoint):
     ended = site.start("nearline", "--once", failpoint=failpoint)
     assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
+
+
+def warmed(j):
+    """What a stream has kept after some rounds: only then are sequences committed while lists are made."""
+    cache = ScoringCache(j, popular_seconds=LONGEST)
+    cache.recent_counts(cache.champion())
+    return cache
 
 
 def clicks(user, count, first=0):
@@ -153,13 +161,46 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))
-        cache = ScoringCache(j)
+        cache = warmed(j)
         counts, _ = stream.take_round(j, Intake(j.beside("ingest_events")), cache)
         cache.close()
         assert counts["users_scored"] == len(changed)
         rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
         found.append((of_tables(site, spark), *(site.rows(spark, table, *rest) for table in ("topn", "topn_history"))))
     assert found[0] == found[1]
+
+
+def test_lists_wait_for_the_commit_of_the_sequences_that_they_are_made_of(trained, tmp_path, spark, monkeypatch):
+    site = copy_of(trained, tmp_path / "site")
+    changed = shop.write_second_day(site.landing)
+    j = Job("nearline", load([site.config]))
+    intake, cache, commit = Intake(j.beside("ingest_events")), warmed(j), sequences.commit
+
+    def fail(*_):
+        time.sleep(5)  # the lists are long made
+        raise HeadwaterError("the sequences are not committed")
+
+    before = site.rows(spark, "topn", *TOPN)
+    monkeypatch.setattr(sequences, "commit", fail)
+    with pytest.raises(HeadwaterError, match="not committed"):
+        stream.take_round(j, intake, cache)
+    assert site.rows(spark, "topn", *TOPN) == before
+    monkeypatch.setattr(sequences, "commit", commit)
+    counts, _ = stream.take_round(j, intake, cache)
+    cache.close()
+    assert (counts["rows_events"], counts["users_changed"], counts["users_scored"]) == (0, len(changed), len(changed))
+    assert {user for user, *_ in set(site.rows(spark, "topn", *TOPN)) - set(before)} <= changed
+
+
+def test_a_round_also_makes_the_lists_of_users_whose_sequences_another_job_built(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site")
+    changed = shop.write_second_day(site.landing)
+    site.run("ingest_events")
+    site.run("build_sequences")
+    (site.landing / "api/day3.json").write_text("\n".join(clicks("u50", 2)) + "\n")
+    counts = site.run("nearline", "--once")
+    assert (counts["rows_events"], counts["users_changed"], counts["users_scored"]) == (2, 1, len(changed) + 1)
+    assert site.run("nearline", "--once")["users_scored"] == 0
 
 
 def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():

@@ -84,10 +84,14 @@ class ScoringCache:
             self._state = (key, state)
         return lists.Shipped(self._model(version)[1], self._state[1])
 
+    def has_counted(self, version: int) -> bool:
+        """Whether the counts of recent events that are kept are those of a model version, and still good."""
+        model, at = self._counted
+        return model == version and time.monotonic() - at < self.popular_seconds
+
     def recent_counts(self, version: int) -> RecentCounts:
         """Counts of recent events, for a model version."""
-        model, at = self._counted
-        if self._recent is None or model != version or time.monotonic() - at >= self.popular_seconds:
+        if self._recent is None or not self.has_counted(version):
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
             trained = artifact.facts(self.model(version))["n_items"]
             self._recent = recent.count(events, histories, self.items(), self.job.config.topn, trained)

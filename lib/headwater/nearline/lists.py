@@ -8,6 +8,7 @@ it ingests its next batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from headwater.in_hand import FEW, constant, held, kept, read_once
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
+from headwater.nearline.sequences import Update
 from headwater.scoring import items as goods
 from headwater.scoring import lists, publish
 from headwater.scoring.served import SERVED
 from headwater.tables import bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
 
+TABLES = ("topn", "topn_history", "sections", "item_embeddings")
+"""The tables that scoring writes to."""
 LONG = 32 * 2**20
 """Bytes of `sequences` above which scoring all users is a long job; about a hundred thousand users."""
 
@@ -40,7 +44,7 @@ class Request:
     """The users to score: their ``rows`` of `sequences` at ``version``, for the catalogue at ``items_version`` or later.
 
     ``few``: these rows, the new lists and the current lists are collected on the driver. ``every``: these are all users; any
-    other user with a list loses it.
+    other user with a list loses it. ``update``: what brings `sequences` from ``version`` to these rows, if it is not committed.
     """
 
     rows: DataFrame
@@ -49,6 +53,11 @@ class Request:
     every: bool
     version: int
     items_version: int
+    update: Update | None = None
+
+    def commit(self) -> int:
+        """The version of `sequences` that has the rows, which are committed now if they were not."""
+        return self.version if self.update is None else self.update.commit()["sequences_version"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,14 @@ class CurrentLists:
     without: DataFrame | None = None
 
 
-def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int | float | str]:
+def score(
+    j: Job, mode: str, cache: ScoringCache | None = None, update: Update | None = None
+) -> dict[str, int | float | str]:
     """Score all users (``full``), or only those whose sequence changed since the last run or whose lists contain items that may
-    no longer be shown (``nearline``). Returns the counts of the closing line."""
+    no longer be shown (``nearline``). Returns the counts of the closing line.
+
+    An ``update`` of `sequences` is committed before the lists, while they are being made if these are the only users to score.
+    """
     if cache is None:
         j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
         with closing(ScoringCache(j)) as own:
@@ -84,34 +98,56 @@ def score(j: Job, mode: str, cache: ScoringCache | None = None) -> dict[str, int
         "model_version": version,
         "mode": mode,
     }
-    with tables.locked("topn", "topn_history", "sections", "item_embeddings"), ExitStack() as stack:
+    with tables.locked(*TABLES), ExitStack() as stack:
         tables.create("topn")
         publish_history(j)
-        request = requested(j, mode, cache, version, stack)
+        request = requested(j, mode, cache, version, update, stack)
         if request is None:
             return counts
-        read = readers.noted(tables, readers.LISTS, request.version)
-        note = {"job": j.name, "mode": mode, **read, "items_version": request.items_version, "model_version": version}
+
+        def noted() -> dict[str, Any]:
+            read = readers.noted(tables, readers.LISTS, request.commit())
+            return {
+                "job": j.name,
+                "mode": mode,
+                **read,
+                "items_version": request.items_version,
+                "model_version": version,
+            }
+
         if request.users or request.every:
             shipped = cache.shipped(version)
             if j.config.topn.index == "faiss":
                 shipped, searched = by_index(j, cache, shipped, version, request)
                 counts |= searched
             counts["users_scored"] = request.users
-            counts["users_changed"] = renew(j, cache, shipped, request, note, stack)
+            counts["users_changed"] = renew(j, cache, shipped, request, version, noted, stack)
         else:
-            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
+            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", noted())
     cache.publish_history(j)
     return counts
 
 
-def requested(j: Job, mode: str, cache: ScoringCache, model: int, stack: ExitStack) -> Request | None:
-    """The sequences to score, kept until the stack closes; None if there is no reason to change the lists of the last run."""
+def requested(
+    j: Job, mode: str, cache: ScoringCache, model: int, update: Update | None, stack: ExitStack
+) -> Request | None:
+    """The sequences to score, kept until the stack closes; None if there is no reason to change the lists of the last run.
+
+    An ``update`` is part of the request if it has all users to score. It is committed first otherwise, and where recent events
+    are to be counted, for which all sequences are read.
+    """
     tables = j.warehouse
-    version, items_version = tables.version("sequences"), tables.version("items")
+    items_version = tables.version("items")
     come = readers.progress(tables, readers.LISTS)
+    gone = None if mode == "full" or come.after is None else holders_of_gone(j, cache, model)
+    if update is not None:
+        alone = mode == "nearline" and come.after is not None and not come.unread and gone is None
+        if update.rows is not None and alone and cache.has_counted(model):
+            return Request(update.rows, update.users, True, False, tables.version("sequences"), items_version, update)
+        update.commit()
+        come = readers.progress(tables, readers.LISTS)
+    version = tables.version("sequences")
     after = come.after if mode == "nearline" else None
-    gone = None if after is None else holders_of_gone(j, cache, model)
     if after is not None and not come.unread and gone is None:
         return None
     changed = None if after is None else changed_sequences(j, after, version, come.few, stack)
@@ -172,15 +208,23 @@ def by_index(
 
 
 def renew(
-    j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request, note: dict[str, Any], stack: ExitStack
+    j: Job,
+    cache: ScoringCache,
+    shipped: lists.Shipped,
+    request: Request,
+    version: int,
+    noted: Callable[[], dict[str, Any]],
+    stack: ExitStack,
 ) -> int:
     """Make the lists, check every row and replace the current lists; returns how many users' Top-N changed.
 
-    Raises HeadwaterError, before anything is replaced, if some list is not fit to publish.
+    ``version``: that of the model; ``noted`` commits the request and returns the note of the new lists. Raises HeadwaterError,
+    before anything is replaced, if some list is not fit to publish.
     """
-    tables, version = j.warehouse, note["model_version"]
+    tables = j.warehouse
     # start only after the model has been sent: an archive that arrives while tasks start is unpacked by two of them at once
-    beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+    beside = stack.enter_context(ThreadPoolExecutor(max_workers=3))
+    noting = beside.submit(noted)
     current = {
         table: beside.submit(current_lists, j, table, request)
         for table in ("topn", "sections")
@@ -196,6 +240,7 @@ def renew(
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn is unchanged")
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, version, cache.model(version), cache.items())
+    note = noting.result()
     now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
         several = publish.stamped(publish.section_rows(places), "sections", version, now)

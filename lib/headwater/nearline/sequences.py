@@ -6,7 +6,9 @@ events. All sequences are rebuilt if `sequence.max_length` has changed or `event
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +19,30 @@ from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
 
 
+class Update:
+    """New rows of `sequences`, computed but not committed yet. ``rows``: those of ``users`` users, collected on the driver; None if
+    they are too many, or if nothing is new."""
+
+    def __init__(self, rows: DataFrame | None, users: int, write: Callable[[], dict[str, int]]) -> None:
+        self.rows, self.users = rows, users
+        self._write = write
+        self._counts: dict[str, int] | None = None
+
+    def commit(self) -> dict[str, int]:
+        """Commit the rows, once; returns the counts of the closing line and ``sequences_version``, the version that has them."""
+        if self._counts is None:
+            self._counts = self._write()
+        return self._counts
+
+
 def build(j: Job) -> dict[str, int]:
+    with update(j) as ready:
+        return ready.commit()
+
+
+@contextmanager
+def update(j: Job) -> Iterator[Update]:
+    """The update that new events call for, while the lock of `sequences` is held. Leaving the context does not commit it."""
     tables, length = j.warehouse, j.config.sequence.max_length
     tables.read("events")  # raises TableError if there are none
     items = tables.read("items")
@@ -26,28 +51,39 @@ def build(j: Job) -> dict[str, int]:
         come = readers.progress(tables, readers.SEQUENCES)
         after = come.after if come.said is not None and come.said["max_length"] == length else None
         version = tables.version("events")
-        note = {"job": j.name, **readers.noted(tables, readers.SEQUENCES, version), "max_length": length}
+        counts = {"users_changed": 0, "events_new": 0, "events_version": version}
         if after is not None and after >= version:
-            return {"users_changed": 0, "events_new": 0, "events_version": version}
+            yield Update(None, 0, lambda: {**counts, "sequences_version": tables.version("sequences")})
+            return
+        note = {"job": j.name, **readers.noted(tables, readers.SEQUENCES, version), "max_length": length}
         found = None if after is None else new_steps(j, items, after, version, come.few, stack)
         rebuild, few = found is None, found is not None and come.few
         if found is None:
             found = read_once(sequences.filter_steps(tables.read("events", version), items), few=False, stack=stack)
-        steps, events_new = found
+        steps, counts["events_new"] = found
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
-        rows = held(rows)[0] if few else rows
-        rows = rows.withColumn("updated_at", F.lit(j.now))  # only after they are collected, see publish.stamped
-        failpoint("build_sequences:before_merge")
-        if rebuild:
-            tables.overwrite(rows, "sequences", note)
-            changed = tables.read("sequences").count()
-        else:
-            parts = (rows.where("stands"), rows.where("NOT stands"))
-            counts = tables.upsert(*parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
-            changed = counts["inserted"] + counts["updated"]
-        failpoint("build_sequences:after_merge")
-        return {"users_changed": changed, "events_new": events_new, "events_version": version}
+        rows, users = held(rows) if few else (rows, 0)
+
+        def write() -> dict[str, int]:
+            failpoint("build_sequences:before_merge")
+            changed = commit(j, rows, note, rebuild, few)
+            failpoint("build_sequences:after_merge")
+            return {**counts, "users_changed": changed, "sequences_version": tables.version("sequences")}
+
+        yield Update(rows if few else None, users, write)
+
+
+def commit(j: Job, rows: DataFrame, note: dict[str, Any], rebuild: bool, few: bool) -> int:
+    """Replace all sequences, or only those of the users in ``rows``; returns how many changed."""
+    tables = j.warehouse
+    rows = rows.withColumn("updated_at", F.lit(j.now))  # only after they are collected, see publish.stamped
+    if rebuild:
+        tables.overwrite(rows, "sequences", note)
+        return tables.read("sequences").count()
+    parts = (rows.where("stands"), rows.where("NOT stands"))
+    counts = tables.upsert(*parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
+    return counts["inserted"] + counts["updated"]
 
 
 def new_steps(

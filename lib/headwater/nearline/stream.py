@@ -30,10 +30,9 @@ from tenacity import (
 from headwater import clock
 from headwater.errors import BrokerError, Terminated
 from headwater.job import Job
+from headwater.nearline import lists, sequences
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import COUNTS, TABLES, Intake
-from headwater.nearline.lists import score
-from headwater.nearline.sequences import build
 
 LONGEST_PAUSE = 20
 """The longest pause, in seconds, between two attempts to reach lost brokers."""
@@ -92,8 +91,10 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
     """
     begun = clock.now()
     counts, waiting = intake.take_new(j.beside("ingest_events"))
-    built = build(j.beside("build_sequences"))
-    scored = score(j.beside("score_topn"), "nearline", cache)
+    cache.settle()
+    with j.warehouse.locked("sequences", *lists.TABLES), sequences.update(j.beside("build_sequences")) as update:
+        scored = lists.score(j.beside("score_topn"), "nearline", cache, update)
+        built = update.commit()
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
     if counts["batches"] or counts["users_scored"]:
         seconds = round((clock.now() - begun).total_seconds(), 2)
