@@ -4,11 +4,13 @@ import json
 import math
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
+from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.errors import TableError, UsageError
@@ -46,6 +48,28 @@ def test_a_commit_says_what_it_has_read(spark, warehouse):
     warehouse.append(items(spark, ("b", 2, "B")), "items", {"job": "other", "batch": 9})
     assert warehouse.last_note("items", "ingest_events") == {"job": "ingest_events", "batch": 1}
     assert warehouse.last_note("items", "nobody") is None
+
+
+def test_a_number_is_appended_once_and_a_lower_one_no_more(spark, warehouse):
+    for item, number in (("a", 1), ("again", 1), ("c", 3), ("late", 2)):
+        warehouse.append(items(spark, (item, 1, item)), "items", {"job": "ingest_events", "batch": number}, number)
+    warehouse.append(items(spark, ("b", 1, "B")), "items", {"job": "another", "batch": 1}, 1)
+    assert {row["item_id"] for row in warehouse.read("items").collect()} == {"a", "b", "c"}
+    assert [commit.note.get("batch") for commit in warehouse.commits("items")] == [1, 3, 1, None]
+
+
+def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse):
+    """Without locks, as off a local disk; writing takes each of them a second."""
+    warehouse.create("items")
+    warehouse.is_local = False
+    slow = F.udf(lambda title: time.sleep(1) or title)
+
+    def append(item):
+        warehouse.append(items(spark, (item, 1, item)).withColumn("title", slow("title")), "items", {"job": "j"}, 1)
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(append, "ab"))
+    assert warehouse.read("items").count() == 1
 
 
 def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch):

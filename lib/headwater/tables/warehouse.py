@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from delta.exceptions import ConcurrentTransactionException
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -151,8 +152,13 @@ class Warehouse:
                 self.spark.sql(f"ALTER TABLE delta.`{self.path(table)}` SET TBLPROPERTIES ('{name}' = '{value}')")
         self._to_mark.discard(table)
 
-    def append(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
-        self._write(frame, table, "append", note)
+    def append(self, frame: DataFrame, table: str, note: dict[str, Any], number: int | None = None) -> None:
+        """Append rows. With a ``number``, which must rise from one append by a job to the next, rows are left out if the job has
+        appended to the table with this number or a higher one, in any process: that holds off a local disk too, where no lock
+        is taken."""
+        once = {} if number is None else {"txnAppId": note["job"], "txnVersion": str(number)}
+        with suppress(ConcurrentTransactionException):  # another process commits this number now
+            self._write(frame, table, "append", note, once)
 
     def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
         """Replace all rows in one commit; readers see either the old rows or the new ones."""
@@ -303,9 +309,11 @@ class Warehouse:
             "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
         }
 
-    def _write(self, frame: DataFrame, table: str, mode: str, note: dict[str, Any]) -> None:
+    def _write(
+        self, frame: DataFrame, table: str, mode: str, note: dict[str, Any], options: dict[str, str] | None = None
+    ) -> None:
         self.create(table)
-        writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode)
+        writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode).options(**options or {})
         with self.locked(table):
             writer.option("userMetadata", json.dumps(note)).save(self.path(table))
 
