@@ -8,6 +8,7 @@
     ├── ModelError             no champion, a broken or unsuitable model artifact
     ├── TrackingError          MLflow cannot be reached or refuses
     ├── BrokerError            Kafka's brokers do not answer or refuse
+    ├── RefusedFiles           landing files do not fit their sources; the exit code is that of the first one's error
     └── Terminated             exit code 143: SIGTERM reached more than this process
 
 Each carries one sentence that names the file, row or key and says what to do. Jobs print that sentence without a stack trace.
@@ -40,6 +41,16 @@ class TrackingError(HeadwaterError):
 
 class BrokerError(HeadwaterError):
     """The brokers of a topic did not answer."""
+
+
+class RefusedFiles(HeadwaterError):
+    """Landing files that do not fit their sources: the error of each, by path, at least one. The line is the first one's."""
+
+    def __init__(self, errors: dict[str, HeadwaterError]) -> None:
+        first = next(iter(errors.values()))
+        super().__init__(str(first))
+        self.errors = errors
+        self.exit_code = first.exit_code
 
 
 class Terminated(HeadwaterError):

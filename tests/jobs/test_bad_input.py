@@ -48,5 +48,17 @@ def test_a_landing_folder_that_is_not_there_is_named(site):
     )
 
 
+def test_a_file_that_does_not_fit_its_source_is_exit_code_two_without_a_closing_line(site):
+    shop_site = site(shop.CONFIG)
+    (shop_site.landing / "pos").mkdir()
+    (shop_site.landing / "pos/x.csv").write_text("customer,article,at,quantity\nu1,i1,2024-05-01,1\n")
+    ended = shop_site.run_here("ingest_events")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1] == (
+        "ingest_events: pos/x.csv has no column 'sku', which ingest.sources names for item_id (left alone; all other files "
+        "were ingested)"
+    )
+
+
 def test_a_job_before_its_inputs_names_the_job_to_run(site):
     refused(site(shop.CONFIG), "build_sequences", code=1, line="run jobs/ingest_events.py first")

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
@@ -208,13 +209,78 @@ def test_a_damaged_gzip_spoils_itself_only(shop):
         ("goods/x.json", ['{"title": "Cup"}'], HeadwaterError, "x.json has no row with an item_id"),
     ],
 )
-def test_a_file_that_cannot_be_of_its_source_stops_the_run_before_any_write(shop, path, lines, error, named):
+def test_a_file_that_cannot_be_of_its_source_is_left_alone_and_fails_the_run_after_all_others_are_taken(
+    shop, path, lines, error, named
+):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"), "{broken")
+    shop.put("goods/z.json", '{"item_id": "z"}', '{"title": "Cup"}')
+    shop.put(path, *lines)
+    with pytest.raises(error, match=rf"{named}.* \(left alone; all other files were ingested\)") as told:
+        shop.ingest()
+    assert told.value.exit_code == error.exit_code
+    assert shop.rows("ingest_files", "path", "batch") == [("api/a.json", 1), ("goods/z.json", 1)]
+    assert shop.rows("events", "user_id", "item_id") == [("u1", "a")]
+    assert shop.rows("items", "item_id") == [("a",), ("z",)]
+    assert sorted(shop.rows("quarantine", "source_file", "reason")) == [
+        ("api/a.json", "malformed_json"),
+        ("goods/z.json", "missing_item_id"),
+    ]
+
+
+def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
+    shop = shop()
+    shop.put("goods/x.json", '{"title": "Cup"}')
+    shop.put("pos/x.csv", "name,item_id", "u,a")
+    shop.put("pos/y.csv", "name,item_id", "u,b")
+    for _ in range(2):
+        with (
+            capture_logs() as said,
+            pytest.raises(UsageError, match=r"pos/x.csv .* \(left alone, and 2 more like it; "),
+        ):
+            shop.ingest()
+        refused = [line["file"] for line in said if "does not fit its source" in line["event"]]
+        assert refused == ["pos/x.csv", "pos/y.csv", "goods/x.json"]
+    assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
+    warehouse = Warehouse(shop.spark, str(shop.root / "warehouse"))
+    assert [warehouse.version(table) for table in ("events", "quarantine", "items", "ingest_files")] == [0, 0, 0, 0]
+
+
+def test_a_refused_file_is_taken_once_it_has_been_replaced(shop):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"))
-    shop.put(path, *lines)
-    with pytest.raises(error, match=named):
+    shop.put("pos/x.csv", "name,item_id,timestamp", "u3,c,2024-05-01")
+    with pytest.raises(UsageError, match="no column 'who'"):
         shop.ingest()
-    assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
+    shop.put("pos/x.csv", "who,item_id,timestamp", "u3,c,2024-05-01")
+    closing = shop.ingest()
+    assert {name: closing[name] for name in ("rows_in", "rows_events", "files", "batches")} == {
+        "rows_in": 1, "rows_events": 1, "files": 1, "batches": 1
+    }  # fmt: skip
+    assert shop.rows("ingest_files", "path", "batch") == [("api/a.json", 1), ("pos/x.csv", 2)]
+    assert shop.rows("events", "user_id") == [("u1",), ("u3",)]
+
+
+def test_a_file_of_a_killed_batch_that_no_longer_fits_is_named_and_the_batch_ends_once_it_fits_again(shop):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put("pos/x.csv", "who,item_id,timestamp", "u3,c,2024-05-01")
+    with pytest.raises(Killed):
+        shop.ingest(kill_at="ingest_events:after_quarantine")
+    shop.put("api/late.json", event("u9", "n"))
+    changed = [
+        {**source, "fields": {"user_id": "buyer"}} if source["format"] == "csv" else source for source in SOURCES
+    ]
+    shop.sections = {"ingest": {"sources": changed}}
+    with pytest.raises(HeadwaterError) as told:
+        shop.ingest()
+    line = "pos/x.csv has no column 'buyer', which ingest.sources names for user_id"
+    assert (str(told.value), told.value.exit_code) == (line, UsageError.exit_code)
+    assert shop.rows("events") == []
+    shop.sections = {}
+    closing = shop.ingest()
+    assert (closing["rows_events"], closing["files"], closing["batches"]) == (3, 3, 2)
+    assert shop.rows("ingest_files", "path", "batch") == [("api/a.json", 1), ("api/late.json", 2), ("pos/x.csv", 1)]
 
 
 def test_with_a_key_no_table_shows_a_person(shop, tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ import pytest
 import shop
 import yaml
 from sites import LONGEST, ROOT, Site
+from structlog.testing import capture_logs
 
 from headwater.config import load
 from headwater.errors import HeadwaterError
@@ -201,6 +203,74 @@ def test_a_round_also_makes_the_lists_of_users_whose_sequences_another_job_built
     counts = site.run("nearline", "--once")
     assert (counts["rows_events"], counts["users_changed"], counts["users_scored"]) == (2, 1, len(changed) + 1)
     assert site.run("nearline", "--once")["users_scored"] == 0
+
+
+class Pauses(threading.Event):
+    """Tells a stream to end after some pauses; what happens in each pause is given."""
+
+    def __init__(self, *happens):
+        super().__init__()
+        self.happens, self.seconds = list(happens), []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        self.happens.pop(0)()
+        if not self.happens:
+            self.set()
+
+
+def till(*rows, columns="customer,sku,at,quantity"):
+    return "\n".join([columns, *rows]) + "\n"
+
+
+def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_once_it_is_replaced(
+    trained, tmp_path, spark
+):
+    site = copy_of(trained, tmp_path / "site", nearline={"interval_seconds": 7})
+    sale = f"newcomer,i1,{shop.START + timedelta(days=15):%Y-%m-%d %H:%M:%S},1"
+    (site.landing / "pos/day2.csv").write_text(till(sale, columns="buyer,sku,at,quantity"))
+    (site.landing / "catalog/day2.csv").write_text('{"name": "Thing 99"}\n')
+    (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)))
+    tables = [
+        table for table in stream.WRITTEN if table != "topn_history"
+    ]  # a round may end before its history is written
+    commits = []
+
+    def count():
+        commits.append([len(list((site.warehouse / table / "_delta_log").glob("*.json"))) for table in tables])
+
+    def replace():
+        count()
+        (site.landing / "pos/day2.csv").write_text(till(sale))
+
+    j, pauses = Job("nearline", load([site.config])), Pauses(count, replace, count)
+    with capture_logs() as said:
+        total = stream.rounds(j, once=False, stop=pauses)
+    assert [(line["file"], line["why"]) for line in said if "does not fit its source" in line["event"]] == [
+        ("pos/day2.csv", "pos/day2.csv has no column 'customer', which ingest.sources names for user_id"),
+        (
+            "catalog/day2.csv",
+            "catalogue catalog/day2.csv has no row with an item_id; it cannot be ingested without item ids",
+        ),
+    ]
+    assert [line["files"] for line in said if line["event"] == "batch begins"] == [3, 2, 1, 1]
+    assert commits[0] == commits[1]
+    assert pauses.seconds == [7, 7, 7]
+    assert [total[name] for name in ("rows_in", "rows_events", "files", "batches", "rounds")] == [3, 3, 2, 2, 5]
+    assert ("newcomer",) in site.rows(spark, "topn", "user_id")
+
+
+def test_a_stream_that_runs_once_makes_the_lists_and_then_fails_for_a_refused_file(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site")
+    (site.landing / "catalog/new.csv").write_text("name,price\nThing 99,1\n")
+    (site.landing / "api/day2.json").write_text("\n".join(clicks("newcomer", 2)))
+    ended = site.run_here("nearline", "--once")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1] == (
+        "nearline: catalogue catalog/new.csv has no column 'sku'; it cannot be ingested without item ids (left alone; all "
+        "other files were ingested)"
+    )
+    assert ("newcomer",) in site.rows(spark, "topn", "user_id")
 
 
 def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,14 +26,15 @@ from headwater.text import first_line
 class LandingFile:
     """One file: its ``path`` below the landing folder, its ``uri`` for Spark, and its source.
 
-    A range of a topic's messages is also a file (``ingest.kafka``); its size in bytes is unknown.
+    A range of a topic's messages is also a file (``ingest.kafka``); its size in bytes is unknown. A file that is found again is
+    equal to itself unless its size or time has changed.
     """
 
     path: str
     uri: str
     size_bytes: int | None
     modified_at: datetime
-    source: Source
+    source: Source = field(compare=False)
 
     @property
     def is_local(self) -> bool:

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from headwater import privacy
 from headwater.config import Config, Source
-from headwater.errors import HeadwaterError, UsageError
+from headwater.errors import HeadwaterError, RefusedFiles, UsageError
 from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
 from headwater.ingest.files import LandingFile, source_name
 
@@ -53,10 +53,11 @@ def check(spark: SparkSession, config: Config) -> None:
 def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
     """The files grouped by how they are read, and the paths of files whose first line cannot be read.
 
-    Raises UsageError or HeadwaterError, before any other line is read, if a required column is missing.
+    Raises RefusedFiles, before any other line is read, for the files whose first line does not fit their source.
     """
     groups: dict[tuple, Group] = {}
     spoiled = set()
+    refused: dict[str, HeadwaterError] = {}
     for file in files:
         source, header = file.source, None
         columns: tuple[str, ...] = ()
@@ -70,15 +71,18 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
                 continue
             if header is None:
                 continue  # an empty file
-            if source.format == "catalog" and header.lstrip().startswith("["):
-                raise HeadwaterError(f"catalogue {file.path} is one JSON array; it must have one object per line")
             if source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
-                columns = _columns(source, header, file.path)
-                _need_columns(source, columns, file.path)
+                try:
+                    columns = _columns(source, header, file.path)
+                except HeadwaterError as error:
+                    refused[file.path] = error
+                    continue
         key = (id(source), columns, header, file.path in damaged)
         groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)
+    if refused:
+        raise RefusedFiles(refused)
     return list(groups.values()), spoiled
 
 
@@ -176,10 +180,15 @@ def _redacted(hashed: Callable) -> Column:
 
 
 def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
+    """The columns that a CSV header names. Raises UsageError or HeadwaterError if it does not fit the source."""
+    if source.format == "catalog" and header.lstrip().startswith("["):
+        raise HeadwaterError(f"catalogue {where} is one JSON array; it must have one object per line")
     try:
-        return tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
+        columns = tuple(name.strip() for name in next(csv.reader([header], delimiter=source.delimiter), []))
     except csv.Error as error:
         raise HeadwaterError(f"the first line of {where} is not a valid CSV header: {error}") from error
+    _need_columns(source, columns, where)
+    return columns
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:

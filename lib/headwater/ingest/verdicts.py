@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.config import Ingest
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, RefusedFiles
 from headwater.in_hand import FEW, constant, held, kept
 from headwater.ingest import bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.batch import Batch, aware
@@ -86,7 +86,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     """A batch, read and judged against the ``stored`` events; cached frames are freed at the end. A damaged file is read up to
     the damage.
 
-    Raises UsageError or HeadwaterError if a file does not fit its source, BrokerError if messages cannot be read to their end.
+    Raises RefusedFiles if files do not fit their sources, BrokerError if messages cannot be read to their end.
     """
     damaged = reading.damaged_gzip(batch.files)
     with ExitStack() as cached:
@@ -120,8 +120,9 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     lines = kept(constant(spark, [], EVENT_DDL) if lines is None else lines, cached)
     listed = reader.catalogue(groups)
     goods = constant(spark, [], ROW_DDL) if listed is None else kept(listed, cached)
-    of_events, of_goods = _tally(lines), NOTHING if listed is None else _tally(_without_event(goods))
+    of_goods = NOTHING if listed is None else _tally(_without_event(goods))
     _need_ids(goods, of_goods.reasons, groups)
+    of_events = _tally(lines)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
     verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
     verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
@@ -193,16 +194,15 @@ def _without_event(goods: DataFrame) -> DataFrame:
 
 
 def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
-    """Raises HeadwaterError for a catalogue of JSON lines in which no row has an id."""
+    """Raises RefusedFiles for catalogues of JSON lines in which no row has an id."""
     if not reasons["missing_item_id"]:
         return
     headless = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
     named = F.count(F.when(F.col("reason").isNull(), True))
     rows = goods.where(F.col("source_file").isin(headless)).groupBy("source_file").agg(named.alias("named"))
     if lacking := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
-        raise HeadwaterError(
-            f"catalogue {lacking[0]} has no row with an item_id; it cannot be ingested without item ids"
-        )
+        line = "catalogue {} has no row with an item_id; it cannot be ingested without item ids"
+        raise RefusedFiles({path: HeadwaterError(line.format(path)) for path in lacking})
 
 
 def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFrame) -> DataFrame:

@@ -3,6 +3,9 @@
 The order of commits makes a kill at any instant harmless. The plan in `ingest_files` fixes a batch's files, message ranges and
 time; the commit to `events` ends the batch; the next look first completes a batch that has only a plan. The commits in
 between are noted with the batch number and skipped (`quarantine`), or give the same result when repeated (`items`).
+
+A file that does not fit its source never enters a plan: the batch is judged before its plan is committed, and judged again
+without the files that were refused. They are not in the ledger, so each is taken once it, or the config, has been corrected.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from headwater import privacy
+from headwater.errors import HeadwaterError, RefusedFiles
 from headwater.ingest import access_log, batch, catalogue, files, kafka, reading
+from headwater.ingest.files import LandingFile
 from headwater.ingest.reading import Reader
 from headwater.ingest.verdicts import event_rows, judge
 from headwater.job import Job
@@ -27,11 +33,15 @@ COUNTS = (
 
 
 def ingest(j: Job) -> dict[str, int]:
-    """Ingest everything available, look by look, until no topic holds more messages than one look takes."""
+    """Ingest everything available, look by look, until no topic holds more messages than one look takes.
+
+    Raises the error of a file that does not fit its source after all others have been ingested.
+    """
     intake, total, waiting = Intake(j), Counter(dict.fromkeys(COUNTS, 0)), 1
     while waiting:
         counts, waiting = intake.take_new(j)
         total.update(counts)
+    intake.need_all_fit()
     return {name: total[name] for name in COUNTS}
 
 
@@ -58,7 +68,11 @@ class Ledger:
 
 
 class Intake:
-    """State shared by all looks. Raises UsageError at once for a setting that would make every look fail."""
+    """State shared by all looks. Raises UsageError at once for a setting that would make every look fail.
+
+    ``refused``: the new files that did not fit their sources at the last look, each with its error. They are not read again until
+    they change.
+    """
 
     def __init__(self, j: Job) -> None:
         sources = j.config.ingest.sources
@@ -68,9 +82,20 @@ class Intake:
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
         self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
+        self.refused: dict[LandingFile, HeadwaterError] = {}
+
+    def need_all_fit(self) -> None:
+        """Raises the error of the first refused file, if there is one; the line counts the others."""
+        if self.refused:
+            first, *others = self.refused.values()
+            more = f", and {len(others)} more like it" if others else ""
+            raise type(first)(f"{first} (left alone{more}; all other files were ingested)") from first
 
     def take_new(self, j: Job) -> tuple[Counter[str], int]:
-        """Ingest the files and messages that one look finds; returns counts, and how many messages are left for the next look."""
+        """Ingest the files and messages that one look finds; returns counts, and how many messages are left for the next look.
+
+        New files that do not fit their sources are left alone; those of an unfinished batch raise RefusedFiles.
+        """
         total, sources = Counter[str](), j.config.ingest.sources
         with j.warehouse.locked(*TABLES):
             for table in TABLES:
@@ -85,9 +110,24 @@ class Intake:
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             note = j.warehouse.last_note("events", j.name)
             done, so_far = (note["batch"], Counter(note.get("so_far", {}))) if note else (0, Counter())
-            for one in batch.plan([*found, *messages], ledger, done, j.now, j.log.warning):
-                total.update(self._take(j, one, so_far))
+            batches = batch.plan([*found, *messages], ledger, done, j.now, j.log.warning)
+            new = {file for one in batches if not one.planned for file in one.files}
+            self.refused = {file: error for file, error in self.refused.items() if file in new}
+            for one in batches:
+                take = self._take if one.planned else self._take_fitting
+                total.update(take(j, one, so_far))
         return total, waiting
+
+    def _take_fitting(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
+        """Commit a new batch without the files that are refused, of which each is told once; no batch if no file is left."""
+        while fitting := [file for file in one.files if file not in self.refused]:
+            try:
+                return self._take(j, replace(one, files=fitting), so_far)
+            except RefusedFiles as refusal:
+                self.refused |= {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
+                for path, error in refusal.errors.items():
+                    j.log.warning("a file does not fit its source and is left alone", file=path, why=str(error))
+        return {}
 
     def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
         """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the

@@ -46,7 +46,8 @@ def run(j: Job, once: bool) -> dict[str, int]:
     """Run rounds until SIGTERM, which ends the stream after the current round, or with ``once`` until everything is ingested.
 
     With ``once``, messages that arrive after the last look are left for the next run, so a busy topic does not keep the job
-    running for ever. Raises Terminated if Java got the signal too.
+    running for ever; it then raises the error of a file that does not fit its source, if one was left alone. Raises
+    Terminated if Java got the signal too.
     """
     with until_told() as stop:
         try:
@@ -77,6 +78,7 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
                 cache.settle()
                 j.warehouse.pack(table)
             if once and not waiting:
+                intake.need_all_fit()
                 break
             if not counts["batches"]:
                 stop.wait(j.config.nearline.interval_seconds)
