@@ -76,24 +76,24 @@ def found(*paths):
 
 
 def test_new_files_make_the_next_batch():
-    [one] = batch.plan(found("a", "b"), [row("a", 4)], 4, MOMENT, pytest.fail)
+    [one] = batch.plan(found("a", "b"), [row("a", 4)], 4, 4, MOMENT, pytest.fail)
     assert (one.number, [f.path for f in one.files], one.planned) == (5, ["b"], False)
 
 
 def test_a_ledger_that_lost_rows_gives_no_number_twice():
-    [one] = batch.plan(found("a"), [], 500, MOMENT, pytest.fail)
+    [one] = batch.plan(found("a"), [], 500, 0, MOMENT, pytest.fail)
     assert one.number == 501
 
 
 def test_a_half_taken_batch_is_taken_first_and_with_its_own_files_only():
-    again, new = batch.plan(found("a", "b", "c"), [row("a", 1), row("b", 2)], 1, MOMENT, pytest.fail)
+    again, new = batch.plan(found("a", "b", "c"), [row("a", 1), row("b", 2)], 1, 2, MOMENT, pytest.fail)
     assert (again.number, [f.path for f in again.files], again.planned) == (2, ["b"], True)
     assert (new.number, [f.path for f in new.files]) == (3, ["c"])
 
 
 def test_gone_and_changed_files_are_named():
     said = []
-    batch.plan(found("a"), [row("a", 1, size=2), row("b", 1)], 0, MOMENT, lambda text, **facts: said.append(facts))
+    batch.plan(found("a"), [row("a", 1, size=2), row("b", 1)], 0, 1, MOMENT, lambda text, **facts: said.append(facts))
     assert [facts["files"] for facts in said] == [["a"], ["b"]]
 
 

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+from contextlib import contextmanager
 
 import pytest
 from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
+from headwater.ingest import verdicts
 from headwater.job import Job
 from headwater.nearline import events
 from headwater.privacy import pseudonym
@@ -43,18 +45,29 @@ class Shop:
         file.write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
         return file
 
-    def ingest(self, kill_at="", landing=""):
+    def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
+        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
         paths = {"landing": landing or str(self.landing), "warehouse": str(self.root / "warehouse")}
         ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
         job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
         job.__dict__["spark"] = self.spark
+        job.warehouse.is_local = locks
+        happens = dict(meanwhile or {})
 
         def failpoint(name):
             if name == kill_at:
                 raise Killed(name)
+            happens.pop(name, lambda: None)()
+
+        @contextmanager
+        def judge(*batch):
+            with verdicts.judge(*batch) as read:
+                happens.pop("judged", lambda: None)()
+                yield read
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(events, "failpoint", failpoint)
+            patch.setattr(events, "judge", judge)
             return events.ingest(job)
 
     def rows(self, table, *columns):
@@ -297,3 +310,39 @@ def test_with_a_key_no_table_shows_a_person(shop, tmp_path):
     assert "anna" not in tables
     assert "10.0.0.1" not in tables
     assert shop.rows("quarantine", "raw")[0][0].startswith("[redacted] ")
+
+
+@pytest.mark.parametrize("instant", ["judged", "ingest_events:after_plan", "ingest_events:after_items"])
+def test_another_ingest_at_any_instant_doubles_and_loses_nothing_where_there_are_no_locks(shop, instant):
+    site = shop()
+    site.put("api/a.json", event("u1", "a"), event("u2", "b", 1), "{broken")
+    site.put("goods/a.csv", "item_id,title", "c,Cup")
+    other = []
+
+    def meanwhile():
+        site.put("api/later.json", event("u3", "c", 2), "{broken too")
+        other.append(site.ingest(locks=False))
+
+    first = site.ingest(meanwhile={instant: meanwhile}, locks=False)
+    assert other[0]["rows_in"] == 5
+    assert first["rows_in"] == (0 if instant == "judged" else 3)
+    assert site.rows("events", "user_id", "item_id") == [("u1", "a"), ("u2", "b"), ("u3", "c")]
+    assert site.rows("quarantine", "raw") == [("{broken too",), ("{broken",)]
+    assert site.rows("items", "item_id", "item_idx") == [("a", 1), ("b", 2), ("c", 3)]
+    assert len(site.rows("ingest_files", "path")) == 3
+    site.put("api/last.json", event("u4", "a", 3))
+    assert site.ingest()["rows_events"] == 1
+
+
+def test_a_ledger_that_was_restored_after_a_killed_batch_does_not_hold_up_the_next(shop):
+    site = shop()
+    site.put("api/a.json", event("u1", "a"))
+    site.ingest()
+    site.put("api/b.json", event("u2", "b", 1))
+    with pytest.raises(Killed):
+        site.ingest(kill_at="ingest_events:after_plan")
+    ledger = f"delta.`{site.root}/warehouse/ingest_files`"
+    before = Warehouse(site.spark, f"{site.root}/warehouse").version("ingest_files") - 1
+    site.spark.sql(f"RESTORE TABLE {ledger} TO VERSION AS OF {before}")
+    assert site.ingest()["rows_events"] == 1
+    assert site.rows("ingest_files", "path", "batch") == [("api/a.json", 1), ("api/b.json", 3)]

@@ -26,9 +26,10 @@ class Batch:
 
 
 def plan(
-    found: list[LandingFile], ledger: Iterable[Any], done: int, now: datetime, warn: Callable[..., Any]
+    found: list[LandingFile], ledger: Iterable[Any], ended: int, begun: int, now: datetime, warn: Callable[..., Any]
 ) -> list[Batch]:
-    """The batches to ingest: the ledger's newest batch again if ``events`` ends before it (``done``), then a new one.
+    """The batches to ingest: the ledger's newest batch again if its number is above that of the last batch that ``ended``, then
+    a new one. ``begun``: the last number that was given, also if the ledger was since restored to an earlier version.
 
     Warns of files that have changed or disappeared since they were recorded, and of messages that have expired.
     """
@@ -38,7 +39,7 @@ def plan(
         warn("files changed after they were ingested; they are not read again", files=edited[:5], count=len(edited))
     newest = max((row["batch"] for row in taken.values()), default=0)
     batches = []
-    if newest > done:
+    if newest > ended:
         half = {path: row for path, row in taken.items() if row["batch"] == newest}
         again = [file for file in found if file.path in half]
         if gone := sorted(set(half) - {file.path for file in again}):
@@ -47,7 +48,7 @@ def plan(
             warn("messages of an unfinished batch have expired; they are lost", ranges=short[:5], count=len(short))
         batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
-        batches.append(Batch(max(newest, done) + 1, now, new))
+        batches.append(Batch(1 + max(newest, ended, begun), now, new))
     return batches
 
 

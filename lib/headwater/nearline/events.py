@@ -1,8 +1,9 @@
 """Ingest landing files and topics into `events`, `quarantine` and `items`: the body of `ingest_events`.
 
 The order of commits makes a kill at any instant harmless. The plan in `ingest_files` fixes a batch's files, message ranges and
-time; the commit to `events` ends the batch; the next look first completes a batch that has only a plan. The commits in
-between are noted with the batch number and skipped (`quarantine`), or give the same result when repeated (`items`).
+time; the commit to `events` ends the batch; the next look first completes a batch that has only a plan. A batch's rows are
+appended to a table once, by its number (``Warehouse.append``), also where no lock holds off another ingest; the merge into
+`items` gives the same result when repeated.
 
 A file that does not fit its source never enters a plan: the batch is judged before its plan is committed, and judged again
 without the files that were refused. They are not in the ledger, so each is taken once it, or the config, has been corrected.
@@ -108,17 +109,21 @@ class Intake:
                 )
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
-            note = j.warehouse.last_note("events", j.name)
-            done, so_far = (note["batch"], Counter(note.get("so_far", {}))) if note else (0, Counter())
-            batches = batch.plan([*found, *messages], ledger, done, j.now, j.log.warning)
+            ended, begun = (j.warehouse.last_note(table, j.name) or {} for table in ("events", "ingest_files"))
+            numbers, so_far = (ended.get("batch", 0), begun.get("batch", 0)), Counter(ended.get("so_far", {}))
+            batches = batch.plan([*found, *messages], ledger, *numbers, j.now, j.log.warning)
             new = {file for one in batches if not one.planned for file in one.files}
             self.refused = {file: error for file, error in self.refused.items() if file in new}
             for one in batches:
                 take = self._take if one.planned else self._take_fitting
-                total.update(take(j, one, so_far))
+                counts = take(j, one, so_far)
+                if counts is None:
+                    j.log.warning("another ingest has begun a batch of this number; looking again", batch=one.number)
+                    return total, max(waiting, 1)
+                total.update(counts)
         return total, waiting
 
-    def _take_fitting(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
+    def _take_fitting(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int] | None:
         """Commit a new batch without the files that are refused, of which each is told once; no batch if no file is left."""
         while fitting := [file for file in one.files if file not in self.refused]:
             try:
@@ -129,9 +134,9 @@ class Intake:
                     j.log.warning("a file does not fit its source and is left alone", file=path, why=str(error))
         return {}
 
-    def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int]:
+    def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int] | None:
         """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the
-        first write."""
+        first write. Returns None, and writes nothing, if another process has begun a batch of this number."""
         tables, note = j.warehouse, {"job": j.name, "batch": one.number}
         j.log.info("batch begins", batch=one.number, files=len(one.files), again=one.planned)
         with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
@@ -142,13 +147,14 @@ class Intake:
             if read.damaged:
                 j.log.warning("files are damaged; the lines before the damage are ingested", files=read.damaged)
             if not one.planned:
-                tables.append(batch.ledger_rows(j.spark, one), "ingest_files", note)
+                ours = {**note, "taken_at": one.taken_at.isoformat()}
+                tables.append(batch.ledger_rows(j.spark, one), "ingest_files", ours, one.number)
+                if tables.last_note("ingest_files", j.name) != ours:
+                    return None
                 self.ledger.add(one)
             failpoint("ingest_events:after_plan")
             if read.has_rejects:
-                done = tables.last_note("quarantine", j.name) if one.planned else None
-                if done is None or done["batch"] < one.number:
-                    tables.append(read.quarantine, "quarantine", note)
+                tables.append(read.quarantine, "quarantine", note, one.number)
             failpoint("ingest_events:after_quarantine")
             if listed is None or not listed.result():
                 goods = catalogue.latest(read.catalogue, one.files)
@@ -157,9 +163,8 @@ class Intake:
                     tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
             failpoint("ingest_events:after_items")
             so_far.update(read.counts)
-            tables.append(
-                event_rows(read.events, one.taken_at), "events", {**note, **read.counts, "so_far": dict(so_far)}
-            )
+            note = {**note, **read.counts, "so_far": dict(so_far)}
+            tables.append(event_rows(read.events, one.taken_at), "events", note, one.number)
             failpoint("ingest_events:after_events")
         j.log.info("batch done", batch=one.number, reasons=read.reasons, **read.counts)
         return {**read.counts, "files": len(one.files), "batches": 1}
