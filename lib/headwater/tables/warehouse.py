@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 
 from headwater import local, schemas
 from headwater.errors import TableError
@@ -210,6 +210,15 @@ class Warehouse:
             delta.alias("old").merge(given.alias("given"), condition).whenMatchedDelete().execute()
             metrics = next(self.commits(table)).metrics
         return int(metrics.get("numTargetRowsDeleted", 0))
+
+    def delete_where(self, table: str, condition: Column, note: dict[str, Any]) -> None:
+        """Delete the rows that satisfy a condition, in one commit. Where the condition is on partition columns alone, no row is
+        read or written.
+
+        Delta's log keeps the condition as text, so it must not contain a value that can name a person; ``delete`` takes those.
+        """
+        with self.locked(table), self._noted(note):
+            self._delta(table).delete(condition)
 
     def optimize(self, table: str) -> None:
         """Pack small files into larger ones; the rows stay the same."""
