@@ -238,7 +238,7 @@ class Warehouse:
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         unchecked = self._setting("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked:
+        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked, self._silence():
             self._delta(table).vacuum(retention_hours)
             last = next(self.commits(table))
         if last.operation != "VACUUM END":
@@ -333,6 +333,19 @@ class Warehouse:
                 self.spark.conf.unset(key)
             else:
                 self.spark.conf.set(key, before)
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Discard for a while what Delta prints to standard output, which belongs to the job's closing line. Scala keeps the
+        output per thread, and calls from one Python thread share one."""
+        jvm: Any = self.spark._jvm
+        console = getattr(getattr(jvm.scala, "Console$"), "MODULE$")
+        before = console.out()
+        console.setOutDirect(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
+        try:
+            yield
+        finally:
+            console.setOutDirect(before)
 
     def _delta(self, table: str) -> DeltaTable:
         self._need(table)
