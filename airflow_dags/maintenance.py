@@ -1,8 +1,9 @@
 """### Headwater, every Sunday: maintain the tables
 
-Packs small files into large ones and removes files that no version younger than `maintain.retention_hours` needs. Runs
-on Sundays at 05:00 UTC, after the nightly run. It locks one table after another, so nearline waits for minutes, not
-hours. Off a local disk there are no locks: pause the other DAGs while it runs (see `docs/runbook.md`).
+Deletes rows older than `maintain.keep_days` (by default none), packs small files into large ones and removes files that
+no version younger than `maintain.retention_hours` needs. Runs on Sundays at 05:00 UTC, after the nightly run. It locks
+one table after another, so nearline waits for minutes, not hours. Off a local disk there are no locks: pause the other
+DAGs while it runs (see `docs/runbook.md`).
 
 When it fails, nothing is lost, and the tables are readable at every instant: clear `maintain_tables`. Reads of old
 versions whose files were removed fail with the version's number; raise `maintain.retention_hours` if people need them.

@@ -1,16 +1,18 @@
-"""Pack small files and remove files and downloaded models that are no longer needed; or remove one person everywhere, at once.
+"""Delete old rows, pack small files and remove files and models that are no longer needed; or remove one person everywhere.
 
     python jobs/maintain_tables.py --config conf/site.yaml
     python jobs/maintain_tables.py --forget USER
 
-Files are kept for `maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder,
-model versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
+Rows older than `maintain.keep_days` are deleted, by default none, and none that a job still has to read. Files are kept for
+`maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder, downloaded model
+versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
 `--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
 versions, so that none of them holds the person. Nothing that names the person is printed or logged.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import typer
@@ -35,11 +37,15 @@ def main(
 
 
 def maintain(j: Job) -> dict[str, Any]:
-    counts, kept = upkeep.maintain(j.warehouse, j.config.maintain.retention_hours, j.now)
+    rules, window = j.config.maintain, timedelta(hours=j.config.feedback.window_hours)
+    deleted, needed = upkeep.delete_old(j.warehouse, rules.keep_days, window, j.now)
+    for table, behind in needed.items():
+        j.log.warning("old rows are not deleted, because a job still needs them", table=table, behind=behind)
+    counts, kept = upkeep.maintain(j.warehouse, rules.retention_hours, j.now)
     for table, behind in kept.items():
         j.log.warning("not vacuumed, because a job has not yet read all changes", table=table, behind=behind)
-    unused_since = j.now.timestamp() - j.config.maintain.retention_hours * 3600
-    return {**counts, "folders_removed": prune(j.config, unused_since)}
+    unused_since = j.now.timestamp() - rules.retention_hours * 3600
+    return {"rows_deleted": deleted, **counts, "folders_removed": prune(j.config, unused_since)}
 
 
 def remove(j: Job, user: str) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def test_a_date_may_stand_with_and_without_quotes(given):
     assert config.load([], [f"ingest.earliest={given}"]).ingest.earliest == datetime(2020, 2, 1, tzinfo=UTC)
 
 
+def test_lists_may_be_kept_for_just_as_long_as_actions_answer_them():
+    loaded = config.load([], ["maintain.keep_days={topn_history: 2.5, quarantine: 30}", "feedback.window_hours=60"])
+    assert loaded.maintain.keep_days == config.KeepDays(topn_history=2.5, quarantine=30)
+
+
 def test_settings_of_spark_need_no_quotes():
     loaded = config.load([], ["spark={spark.sql.adaptive.enabled: true, spark.sql.shuffle.partitions: 2, a: 0.6}"])
     assert loaded.spark == {"spark.sql.adaptive.enabled": "true", "spark.sql.shuffle.partitions": "2", "a": "0.6"}
@@ -110,6 +115,13 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["model={hybrid: true, blend: []}"], "hybrid needs at least one part in blend"),
         (["model.features=[vector]"], "vectors must name the Parquet file"),
         (["model.heads=3"], "dim 64 must be a multiple of heads 3"),
+        (["maintain.keep_days.topn=30"], "maintain.keep_days.topn is not a known config key"),
+        (["maintain.keep_days.quarantine=0"], "maintain.keep_days.quarantine: Input should be greater than 0"),
+        (["maintain.keep_days.events=1e9"], "maintain.keep_days.events: Input should be less than or equal to 36500"),
+        (
+            ["maintain.keep_days.topn_history=2", "feedback.window_hours=60"],
+            "maintain.keep_days.topn_history is 2 days, but feedback.window_hours lets an action answer a list for 2.5",
+        ),
         (["ingest.url_rules=[{event_type: view, path: '('}]"], "is not a regular expression"),
         (["ingest.url_rules=[{event_type: view, path: '^/p'}]"], "a view needs an item"),
         (["ingest.sources=[{format: csv, glob: '../x'}]"], "must stay inside paths.landing"),

@@ -3,12 +3,14 @@
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from inside import Inside
+from structlog.testing import capture_logs
 
 from headwater import privacy, schemas
-from headwater.config import Maintain
+from headwater.config import KeepDays, Maintain
 from headwater.errors import TableError, UsageError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
@@ -250,10 +252,51 @@ def test_change_feeds_that_somebody_vacuumed_cost_a_reading_and_no_row(spark, sh
     assert set(shop.rows("topn_history")) >= {*history, *shop.rows("topn")}
 
 
+def keep(site, **days):
+    """How many rows were deleted, and for each table that keeps old ones who still needs them."""
+    settings = Maintain(retention_hours=0, keep_days=KeepDays(**days))
+    with capture_logs() as logged:
+        closing = site.call("maintain_tables", "maintain", maintain=settings)
+    return closing["rows_deleted"], {line["table"]: line["behind"] for line in logged if "old rows" in line["event"]}
+
+
+def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
+    lengths = shop.rows("sequences", "user_id", "item_idx")
+    assert keep(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (9 + 2 + 3 + 3, {})
+    for table in ("events", "quarantine", "topn_history", "feedback"):
+        assert shop.rows(table) == []
+        assert list(Path(shop.tables.path(table)).rglob("*.parquet")) == []
+    assert shop.rows("sequences", "user_id", "item_idx") == lengths
+    assert keep(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (0, {})
+    assert build(shop) == {"users_changed": 0, "events_new": 0, "events_version": shop.tables.version("events")}
+
+    # what comes again is new, and what comes late is read before it goes
+    shutil.copy(shop.landing / "api" / "day1.json", shop.landing / "api" / "day1_again.json")
+    write(shop, "day2.json", ("bob", "d", 9))
+    assert ingest(shop)["rows_events"] == 10
+    assert keep(shop, events=1) == (0, {"events": "build_sequences, collect_feedback"})
+    assert build(shop)["events_new"] == 10
+    sizes = {user: len(items) for user, items in shop.rows("sequences", "user_id", "item_idx")}
+    assert sizes == {"ann": 3, "bob": 4, NASTY: 3}
+    collected = shop.call("collect_feedback", "collect")
+    assert (collected["rows_feedback"], collected["rows_unattributed"]) == (0, 10)
+    assert keep(shop, events=1) == (10, {})
+
+
+def test_a_person_is_forgotten_in_rows_that_were_deleted_too(shop):
+    settings = Maintain(keep_days=KeepDays(events=1, quarantine=1e-6))
+    assert shop.call("maintain_tables", "maintain", maintain=settings)["rows_deleted"] == 9 + 2
+    assert files_that_hold(shop.root / "events", "OR 1=1")
+    assert forget(shop, NASTY)["rows_deleted"] == 5
+    assert files_that_hold(shop.root, "OR 1=1") == []
+    assert build(shop)["users_changed"] == 0
+    assert people(shop.tables, "sequences") == {"ann", "bob"}
+
+
 def test_maintenance_leaves_the_rows_and_counts_tables_and_files(shop):
     before = {name: shop.rows(name) for name in HOLDING}
     closing = shop.call("maintain_tables", "maintain", maintain=Maintain(retention_hours=0))
-    assert closing["folders_removed"] == 0
+    assert (closing["folders_removed"], closing["rows_deleted"]) == (0, 0)
     assert closing["tables"] == closing["tables_vacuumed"] == len([t for t in schemas.TABLES if shop.tables.exists(t)])
     assert {name: shop.rows(name) for name in HOLDING} == before
     assert build(shop)["users_changed"] == 0

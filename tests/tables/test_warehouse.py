@@ -244,6 +244,20 @@ def test_packing_writes_a_large_file_anew_where_much_of_it_is_marked(spark, tmp_
     assert marking.read("topn").groupBy("item_id").count().where("count > 1").collect() == [("new", 500)]
 
 
+def test_a_vacuum_prints_nothing_where_the_closing_line_belongs(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
+    java, console = spark._jvm.java.io, getattr(getattr(spark._jvm.scala, "Console$"), "MODULE$")
+    printed, before = java.ByteArrayOutputStream(), console.out()
+    console.setOutDirect(java.PrintStream(printed, True))
+    try:
+        warehouse.vacuum("items", 0)
+        assert printed.toString() == ""
+        warehouse._delta("items").vacuum(1_000)  # elsewhere Delta prints as before
+        assert printed.toString().startswith("Deleted 0 files")
+    finally:
+        console.setOutDirect(before)
+
+
 def test_a_commit_counts_the_rows_that_it_wrote(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B"), ("c", 3, "C")), "items", {"job": "t"})
     warehouse.merge(items(spark, ("b", 2, "bee"), ("d", 4, "D")), "items", {"job": "t"})

@@ -16,6 +16,8 @@ from headwater.schemas import EventType
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Age = Annotated[Days, Field(le=36_500)]
+"""Days before now. A date before the first year could not be computed, so a century is the most."""
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
@@ -340,8 +342,18 @@ class Privacy(Section):
     key_file: str = ""
 
 
+class KeepDays(Section):
+    """The days after which maintenance deletes a row, by table; None keeps all rows."""
+
+    events: Age | None = None
+    quarantine: Age | None = None
+    topn_history: Age | None = None
+    feedback: Age | None = None
+
+
 class Maintain(Section):
     retention_hours: Annotated[int, Field(ge=0)] = 168
+    keep_days: KeepDays = KeepDays()
 
 
 class Tables(Section):
@@ -383,6 +395,16 @@ class Config(Section):
             raise ValueError("train.start_from transfers only the meaning of features; name some in model.features")
         if self.train.start_from and self.model.input_scale is not None:
             raise ValueError("train.start_from takes model.input_scale from that model; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_lists_as_long_as_actions_answer_them(self) -> Config:
+        days, window = self.maintain.keep_days.topn_history, self.feedback.window_hours
+        if days is not None and days * 24 < window:
+            raise ValueError(
+                f"maintain.keep_days.topn_history is {days:g} days, but feedback.window_hours lets an action answer a "
+                f"list for {window / 24:g} days; keep lists at least that long"
+            )
         return self
 
     @property

@@ -26,6 +26,8 @@ class Reader:
     key: str
     starts_whole: bool = True
     """The first run, which has no note yet, reads the whole table instead of the feed."""
+    optional: bool = False
+    """A site may do without the job, so nothing waits for its first run."""
 
     @property
     def moment_key(self) -> str:
@@ -33,7 +35,7 @@ class Reader:
 
 
 SEQUENCES = Reader("events", "sequences", "build_sequences", "events_version")
-FEEDBACK = Reader("events", "feedback", "collect_feedback", "events_version")
+FEEDBACK = Reader("events", "feedback", "collect_feedback", "events_version", optional=True)
 LISTS = Reader("sequences", "topn", "score_topn", "sequences_version")
 HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_whole=False)
 READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)

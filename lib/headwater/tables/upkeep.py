@@ -1,15 +1,27 @@
-"""Keep tables fast to read and small on disk, without removing changes that a job has not read yet, or a job's last note."""
+"""Keep tables fast to read and small on disk, without removing what a job has not read yet, or a job's last note."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from pyspark.sql import functions as F
+
 from headwater import schemas
+from headwater.config import KeepDays
 from headwater.tables import readers
-from headwater.tables.warehouse import WRITER, Warehouse
+from headwater.tables.readers import Reader
+from headwater.tables.warehouse import MAINTAINER, WRITER, Warehouse, still_there
 
 REPEATED_AFTER = timedelta(days=30)
 """A job's last note is written again at this age, because a table's log, with the notes in it, is kept for 90 days only."""
+
+AGED_BY = {
+    "events": "event_date",
+    "quarantine": "ingested_at",
+    "topn_history": "generated_at",
+    "feedback": "event_time",
+}
+"""The column that tells a row's age, in the tables of which old rows may be deleted."""
 
 
 def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tuple[dict[str, int], dict[str, str]]:
@@ -26,6 +38,54 @@ def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tup
         else:
             removed += warehouse.vacuum(table, retention_hours)
     return {"tables": len(tables), "tables_vacuumed": len(tables) - len(kept), "files_removed": removed}, kept
+
+
+def delete_old(
+    warehouse: Warehouse, keep_days: KeepDays, window: timedelta, now: datetime
+) -> tuple[int, dict[str, str]]:
+    """Delete rows that are older than ``keep_days``; returns how many, and for each table that keeps old rows the jobs that have
+    yet to read them. ``window``: how long after a list was made an action can answer it; ``now`` is in UTC.
+
+    `events` loses whole days, once their last instant is too old: a day is a partition, and Delta drops it unread.
+    """
+    deleted, kept = 0, {}
+    for table, days in keep_days:
+        if days is None or not warehouse.exists(table):
+            continue
+        with warehouse.locked(table):
+            before = now - timedelta(days=days)
+            if table == "events":
+                before = before.replace(hour=0, minute=0, second=0, microsecond=0)
+            old = F.col(AGED_BY[table]) < F.lit(before.date() if table == "events" else before)
+            rows = warehouse.read(table).where(old).count()
+            if not rows:
+                continue
+            if behind := waiting_readers(warehouse, table, before, window):
+                kept[table] = ", ".join(behind)
+            else:
+                warehouse.delete_where(table, old, {"job": MAINTAINER, "what": "keep_days"})
+                deleted += rows
+    return deleted, kept
+
+
+def waiting_readers(warehouse: Warehouse, table: str, before: datetime, window: timedelta) -> list[str]:
+    """The jobs that have yet to read rows of a table from before a moment. For `topn_history` this is the job that looks up
+    lists there, if it has yet to read events that can answer them."""
+    following = [reader for reader in readers.READERS if reader.source == table]
+    if table == "topn_history":
+        following, before = [readers.FEEDBACK], before + window
+    return [reader.job for reader in following if has_unread(warehouse, reader, before)]
+
+
+def has_unread(warehouse: Warehouse, reader: Reader, before: datetime) -> bool:
+    """Whether a reader of `events` has yet to read events from before a moment; True if nobody can tell any more."""
+    come = readers.progress(warehouse, reader)
+    if come.after is None:
+        return come.said is not None or not reader.optional
+    if not come.unread:
+        return False
+    new = warehouse.inserted(reader.source, come.after, warehouse.version(reader.source))
+    return not still_there(lambda: new.where(F.col("event_time") < F.lit(before)).isEmpty())
 
 
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:

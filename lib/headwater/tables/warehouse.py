@@ -19,7 +19,7 @@ from delta.exceptions.captured import ConcurrentTransactionException
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 
 from headwater import local, schemas
 from headwater.errors import TableError
@@ -217,6 +217,15 @@ class Warehouse:
             metrics = next(self.commits(table)).metrics
         return int(metrics.get("numTargetRowsDeleted", 0))
 
+    def delete_where(self, table: str, condition: Column, note: dict[str, Any]) -> None:
+        """Delete the rows that satisfy a condition, in one commit. Where the condition is on partition columns alone, no row is
+        read or written.
+
+        Delta's log keeps the condition as text, so it must not contain a value that can name a person; ``delete`` takes those.
+        """
+        with self.locked(table), self._noted(note):
+            self._delta(table).delete(condition)
+
     def optimize(self, table: str) -> None:
         """Pack small files into larger ones; the rows stay the same."""
         with self.locked(table), self._noted({"job": MAINTAINER}):
@@ -235,7 +244,7 @@ class Warehouse:
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         unchecked = self._setting("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked:
+        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked, self._silence():
             self._delta(table).vacuum(retention_hours)
             last = next(self.commits(table))
         if last.operation != "VACUUM END":
@@ -332,6 +341,19 @@ class Warehouse:
                 self.spark.conf.unset(key)
             else:
                 self.spark.conf.set(key, before)
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Discard for a while what Delta prints to standard output, which belongs to the job's closing line. Scala keeps the
+        output per thread, and calls from one Python thread share one."""
+        jvm: Any = self.spark._jvm
+        console = getattr(getattr(jvm.scala, "Console$"), "MODULE$")
+        before = console.out()
+        console.setOutDirect(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
+        try:
+            yield
+        finally:
+            console.setOutDirect(before)
 
     def _delta(self, table: str) -> DeltaTable:
         self._need(table)

@@ -1,0 +1,171 @@
+"""Old rows are deleted once nobody needs them: how old, in which commit, and who is waited for."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from headwater import schemas
+from headwater.config import KeepDays
+from headwater.tables import readers, upkeep
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
+WEEK = timedelta(days=7)
+ROWS = {
+    "events": lambda name, at: (name, "ann", "a", "view", at, None, None, None, "s", "f", NOW, at.date()),
+    "quarantine": lambda name, at: (name, "no_user", "s", "f", at),
+    "topn_history": lambda name, at: ("ann", 1, name, 1.0, "", "model", 1, at, at, None),
+    "feedback": lambda name, at: (name, "ann", "a", "view", at, 1, 1, None, 1.0, at, NOW),
+}
+NAMED = {"events": "event_id", "quarantine": "raw", "topn_history": "item_id", "feedback": "event_id"}
+
+
+def ago(days, more=timedelta(0)):
+    return NOW - timedelta(days=days) - more
+
+
+def add(warehouse, table, job="ingest_events", **named):
+    """Rows by name, each with its time, in one commit and one file per day."""
+    rows = [ROWS[table](name, at) for name, at in named.items()]
+    frame = warehouse.spark.createDataFrame(rows, schemas.ddl(table)).coalesce(1)
+    warehouse.append(frame, table, {"job": job, "batch": 1})
+
+
+def read_all(warehouse, *following):
+    """What the jobs would note that have read all events."""
+    for reader in following or (readers.SEQUENCES, readers.FEEDBACK):
+        position = readers.noted(warehouse, reader, warehouse.version("events"))
+        readers.annotate(warehouse, reader.output, {"job": reader.job, "max_length": 5, **position})
+
+
+def delete_old(warehouse, now=NOW, **days):
+    return upkeep.delete_old(warehouse, KeepDays(**days), WEEK, now)
+
+
+def names(warehouse, table):
+    return {row[0] for row in warehouse.read(table).select(NAMED[table]).collect()}
+
+
+@pytest.mark.parametrize("table", ["quarantine", "topn_history", "feedback"])
+def test_rows_older_than_the_days_to_the_instant_go_in_one_commit_that_a_second_run_does_not_repeat(warehouse, table):
+    add(warehouse, table, old=ago(10.5, INSTANT), on_time=ago(10.5), new=NOW)
+    add(warehouse, table, ancient=ago(400))
+    before = warehouse.version(table)
+    assert delete_old(warehouse, **{table: 10.5}) == (2, {})
+    assert names(warehouse, table) == {"on_time", "new"}
+    assert warehouse.version(table) == before + 1
+    commit = next(warehouse.commits(table))
+    assert (commit.operation, commit.by, commit.note["what"]) == ("DELETE", "maintain_tables", "keep_days")
+    assert delete_old(warehouse, **{table: 10.5}) == (0, {})
+    assert warehouse.version(table) == before + 1
+
+
+def test_events_go_by_whole_days_whose_files_are_neither_read_nor_written(warehouse):
+    add(warehouse, "events", old=ago(10, timedelta(hours=12) + INSTANT), same_day=ago(10, timedelta(hours=12)), new=NOW)
+    read_all(warehouse)
+    assert delete_old(warehouse, events=10) == (1, {})
+    assert names(warehouse, "events") == {"same_day", "new"}
+    commit = next(warehouse.commits("events"))
+    assert (commit.metrics["numRemovedFiles"], commit.metrics["numAddedFiles"]) == ("1", "0")
+    assert commit.metrics["numAddedChangeFiles"] == "0"
+    assert delete_old(warehouse, NOW + timedelta(hours=11), events=10) == (0, {})
+    assert delete_old(warehouse, NOW + timedelta(hours=12), events=10) == (1, {})
+
+
+def test_without_a_number_a_table_keeps_its_rows(warehouse):
+    for table in ROWS:
+        add(warehouse, table, ancient=ago(9_000))
+    read_all(warehouse)
+    versions = {table: warehouse.version(table) for table in ROWS}
+    assert delete_old(warehouse) == (0, {})
+    assert {table: warehouse.version(table) for table in ROWS} == versions
+    assert delete_old(warehouse, quarantine=1) == (1, {})
+    assert [table for table in ROWS if names(warehouse, table)] == ["events", "topn_history", "feedback"]
+
+
+def test_the_log_says_how_old_and_nothing_of_the_rows(warehouse):
+    add(warehouse, "quarantine", ann=ago(40))
+    delete_old(warehouse, quarantine=30)
+    path = Path(warehouse.path("quarantine")) / "_delta_log" / f"{warehouse.version('quarantine'):020d}.json"
+    info = json.loads(path.read_text().splitlines()[0])["commitInfo"]
+    assert "ingested_at" in info["operationParameters"]["predicate"]
+    assert "2026-02-08 12:00:00" in info["operationParameters"]["predicate"]
+    assert "ann" not in path.read_text()
+
+
+def test_a_reader_goes_on_where_it_was_when_rows_and_files_are_gone(warehouse):
+    add(warehouse, "events", old=ago(40), new=ago(1))
+    read_all(warehouse)
+    after = readers.progress(warehouse, readers.SEQUENCES).after
+    assert delete_old(warehouse, events=30) == (1, {})
+    assert warehouse.vacuum("events", 0) == 1
+    for reader in (readers.SEQUENCES, readers.FEEDBACK):
+        come = readers.progress(warehouse, reader)
+        assert (come.after, come.unread) == (after, [])
+    add(warehouse, "events", newer=NOW)
+    inserted = warehouse.inserted("events", after, warehouse.version("events"))
+    assert [row["event_id"] for row in inserted.collect()] == ["newer"]
+
+
+@pytest.mark.parametrize("late", [readers.SEQUENCES, readers.FEEDBACK], ids=lambda reader: reader.job)
+def test_old_events_wait_for_a_job_that_has_not_read_one_of_them(warehouse, late):
+    add(warehouse, "events", read=ago(50), new=ago(1))
+    read_all(warehouse)
+    add(warehouse, "events", late=ago(40), newer=NOW)
+    read_all(warehouse, *{readers.SEQUENCES, readers.FEEDBACK} - {late})
+    version = warehouse.version("events")
+    assert delete_old(warehouse, events=30) == (0, {"events": late.job})
+    assert (names(warehouse, "events"), warehouse.version("events")) == ({"read", "new", "late", "newer"}, version)
+    read_all(warehouse, late)
+    assert delete_old(warehouse, events=30) == (2, {})
+
+
+def test_events_that_nobody_has_read_yet_keep_no_old_ones_if_they_are_new(warehouse):
+    add(warehouse, "events", old=ago(40))
+    read_all(warehouse)
+    add(warehouse, "events", new=NOW)
+    assert delete_old(warehouse, events=30) == (1, {})
+    assert names(warehouse, "events") == {"new"}
+    for reader in (readers.SEQUENCES, readers.FEEDBACK):
+        come = readers.progress(warehouse, reader)
+        assert [commit.by for commit in come.unread] == ["ingest_events"]
+        inserted = warehouse.inserted("events", come.after, warehouse.version("events"))
+        assert [row["event_id"] for row in inserted.collect()] == ["new"]
+
+
+def test_old_events_wait_if_their_change_feed_is_gone(warehouse):
+    add(warehouse, "events", old=ago(40))
+    read_all(warehouse)
+    for name in ("new", "newer"):
+        add(warehouse, "events", **{name: NOW})
+    warehouse.optimize("events")
+    assert warehouse.vacuum("events", 0) == 2
+    assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences, collect_feedback"})
+
+
+def test_old_events_wait_for_the_first_sequences_but_feedback_may_never_begin(warehouse):
+    add(warehouse, "events", old=ago(40))
+    assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences"})
+    read_all(warehouse, readers.SEQUENCES)
+    assert delete_old(warehouse, events=30) == (1, {})
+
+
+def test_old_events_of_a_table_built_anew_wait_for_who_read_the_one_before(warehouse):
+    add(warehouse, "events", old=ago(40))
+    for reader in (readers.SEQUENCES, readers.FEEDBACK):
+        readers.annotate(warehouse, reader.output, {"job": reader.job, reader.key: 99, "max_length": 5})
+    assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences, collect_feedback"})
+
+
+def test_a_list_stays_until_all_actions_that_can_answer_it_are_collected(warehouse):
+    add(warehouse, "events", old=ago(40))
+    add(warehouse, "topn_history", "score_topn", shown=ago(31), last=ago(29))
+    read_all(warehouse)
+    add(warehouse, "events", action=ago(31) + WEEK - timedelta(hours=1))
+    assert delete_old(warehouse, topn_history=30) == (0, {"topn_history": "collect_feedback"})
+    read_all(warehouse, readers.FEEDBACK)
+    add(warehouse, "events", too_late=ago(30) + WEEK)
+    assert delete_old(warehouse, topn_history=30) == (1, {})
+    assert names(warehouse, "topn_history") == {"last"}
