@@ -153,6 +153,69 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+COMMENTS: dict[str, str] = {
+    "event_id": "given by the source, otherwise a hash of the content",
+    "user_id": "a pseudonym if privacy.key_file is set",
+    "item_id": "as the shop calls the item",
+    "item_idx": "the item's number in models: dense from 1, never reused",
+    "event_type": f"one of {', '.join(EVENT_TYPES)}",
+    "event_time": "when it happened, UTC",
+    "event_date": "the date of event_time, UTC; the partition",
+    "value": "what the source says: a quantity, an amount, a rating",
+    "query": "the words of a search",
+    "session_id": "as the source calls the visit",
+    "source": "name of the source in ingest.sources, or its format",
+    "source_file": "file below the landing folder, or topic, partition and offset",
+    "ingested_at": "when the batch began, UTC",
+    "raw": "the line as it was read; hashed if privacy.key_file is set",
+    "reason": "a sentence for people: why this item, or why this decision",
+    "quarantine.reason": "why the line was refused, a short code",
+    "path": "file below the landing folder, or range of a topic's messages",
+    "format": "format of the source",
+    "size_bytes": "size of the file; null for messages",
+    "modified_at": "when the file was last modified, UTC",
+    "batch": "number of the batch that ingested it",
+    "taken_at": "when that batch began, UTC",
+    "title": "from the catalogue",
+    "category": "from the catalogue; may name several (topn.category_separator)",
+    "text": "description from the catalogue",
+    "price": "from the catalogue; null if it was not an amount",
+    "available": "whether the item may be listed",
+    "first_seen": "first event with the item or first ingest of it, whichever is earlier, UTC",
+    "seen_items": "every item_idx that the user ever had, ascending",
+    "last_event_time": "the newest event of the sequence, UTC",
+    "updated_at": "when the row was written, UTC",
+    "model_version": "version in MLflow's registry; 0 for a baseline",
+    "embedding": "the item's vector in this model version",
+    "rank": "place in the list, from 1",
+    "score": "falls along a list, means nothing across users",
+    "strategy": "what produced the row: the model, a fallback, explore, …",
+    "history_time": "the newest event that the list takes into account, UTC",
+    "generated_at": "when the list was ready to be published, UTC",
+    "propensity": "probability of this item at this rank; null if nothing was drawn",
+    "section": "number of the further list, from 1",
+    "heading": "what stands above the further list",
+    "reward": "what the action is worth (feedback.rewards)",
+    "served_at": "generated_at of the list that the action answers",
+    "collected_at": "when the feedback was collected, UTC",
+    "model": "name of the model or baseline",
+    "protocol": "how the held-out events were chosen",
+    "split": "validation or test",
+    "segment": "all, or a group of users",
+    "metric": "ndcg, hit_rate, mrr, coverage, novelty, diversity, …",
+    "k": "length of the measured lists",
+    "users": "how many users were measured",
+    "beside_version": "for a baseline: the model version that it was measured beside",
+    "evaluated_at": "when it was measured, UTC",
+    "decided_at": "when the gate decided, UTC",
+    "action": "promote or rollback",
+    "challenger_version": "version that was judged",
+    "champion_version": "version that it was judged against",
+    "decision": "promoted or refused",
+    "details": "the figures behind the decision, JSON",
+}
+"""What each column means, for people who browse the tables; ``table.column`` where it means something else in one table."""
+
 KEYS: dict[str, tuple[str, ...]] = {
     "events": ("event_id",),
     "ingest_files": ("path",),
@@ -183,6 +246,11 @@ NAMES_A_PERSON = ("user_id", "event_id", "session_id", "raw", "query")
 def ddl(table: str) -> str:
     """The Spark DDL of a table, with columns in the order they are written."""
     return ", ".join(f"{name} {kind}" for name, kind in TABLES[table].items())
+
+
+def comment(table: str, column: str) -> str:
+    """What a column of a table means."""
+    return COMMENTS.get(f"{table}.{column}") or COMMENTS[column]
 
 
 def stats_columns(table: str) -> list[str]:

@@ -36,6 +36,21 @@ def test_a_table_whose_first_commit_never_came_is_made(spark, warehouse):
     assert warehouse.read("items").count() == 1
 
 
+@pytest.mark.parametrize("table", schemas.TABLES)
+def test_a_table_tells_what_each_of_its_columns_means(spark, warehouse, table):
+    warehouse.create(table)
+    told = spark.sql(f"DESCRIBE TABLE delta.`{warehouse.path(table)}`").collect()
+    comments = {row["col_name"]: row["comment"] for row in told if row["col_name"] in schemas.columns(table)}
+    assert comments == {column: schemas.comment(table, column) for column in schemas.columns(table)}
+
+
+def test_no_comment_is_on_a_column_that_no_table_has():
+    columns = {
+        name for table in schemas.TABLES for column in schemas.columns(table) for name in (column, f"{table}.{column}")
+    }
+    assert set(schemas.COMMENTS) <= columns
+
+
 def test_how_much_a_table_is_can_be_asked_without_a_session(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
     told = spark.sql(f"DESCRIBE DETAIL delta.`{warehouse.path('items')}`").first()["sizeInBytes"]

@@ -127,7 +127,7 @@ class Warehouse:
             return
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table))
         for column in constant(self.spark, [], schemas.ddl(table)).schema:
-            builder = builder.addColumn(column.name, column.dataType)
+            builder = builder.addColumn(column.name, column.dataType, comment=schemas.comment(table, column.name))
         if partitions := schemas.PARTITIONS.get(table):
             builder = builder.partitionedBy(*partitions)
         if table in schemas.CHANGE_FEED:
