@@ -8,7 +8,6 @@ it ingests its next batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -41,12 +40,15 @@ LONG = 32 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """The users to score: their ``rows`` of `sequences` at ``version``, for the catalogue at ``items_version`` or later.
+    """The users to score: their ``rows`` of `sequences` at ``version``, for the catalogue at ``items_version`` or later, with a
+    version of the model.
 
     ``few``: these rows, the new lists and the current lists are collected on the driver. ``every``: these are all users; any
     other user with a list loses it. ``update``: what brings `sequences` from ``version`` to these rows, if it is not committed.
     """
 
+    mode: str
+    model: int
     rows: DataFrame
     users: int
     few: bool
@@ -55,9 +57,12 @@ class Request:
     items_version: int
     update: Update | None = None
 
-    def commit(self) -> int:
-        """The version of `sequences` that has the rows, which are committed now if they were not."""
-        return self.version if self.update is None else self.update.commit()["sequences_version"]
+    def note(self, j: Job) -> dict[str, Any]:
+        """The note of the new lists. The rows of `sequences` are committed first if they are not yet."""
+        version = self.version if self.update is None else self.update.commit()["sequences_version"]
+        read = readers.noted(j.warehouse, readers.LISTS, version)
+        made_by = {"job": j.name, "mode": self.mode, "model_version": self.model}
+        return {**made_by, **read, "items_version": self.items_version}
 
 
 @dataclass(frozen=True)
@@ -104,26 +109,15 @@ def score(
         request = requested(j, mode, cache, version, update, stack)
         if request is None:
             return counts
-
-        def noted() -> dict[str, Any]:
-            read = readers.noted(tables, readers.LISTS, request.commit())
-            return {
-                "job": j.name,
-                "mode": mode,
-                **read,
-                "items_version": request.items_version,
-                "model_version": version,
-            }
-
         if request.users or request.every:
             shipped = cache.shipped(version)
             if j.config.topn.index == "faiss":
-                shipped, searched = by_index(j, cache, shipped, version, request)
+                shipped, searched = by_index(j, cache, shipped, request)
                 counts |= searched
             counts["users_scored"] = request.users
-            counts["users_changed"] = renew(j, cache, shipped, request, version, noted, stack)
+            counts["users_changed"] = renew(j, cache, shipped, request, stack)
         else:
-            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", noted())
+            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", request.note(j))
     cache.publish_history(j)
     return counts
 
@@ -143,7 +137,8 @@ def requested(
     if update is not None:
         alone = mode == "nearline" and come.after is not None and not come.unread and gone is None
         if update.rows is not None and alone and cache.has_counted(model):
-            return Request(update.rows, update.users, True, False, tables.version("sequences"), items_version, update)
+            stand = tables.version("sequences"), items_version
+            return Request(mode, model, update.rows, update.users, True, False, *stand, update)
         update.commit()
         come = readers.progress(tables, readers.LISTS)
     version = tables.version("sequences")
@@ -158,7 +153,8 @@ def requested(
         others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
         changed = read_once(changed[0].unionByName(others), few=False, stack=stack)
     rows, users = changed
-    return Request(rows, users, come.few and users <= FEW, after is None, version, items_version)
+    few = come.few and users <= FEW
+    return Request(mode, model, rows, users, few, after is None, version, items_version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
@@ -186,7 +182,7 @@ def holders_of_gone(j: Job, cache: ScoringCache, model: int) -> DataFrame | None
 
 
 def by_index(
-    j: Job, cache: ScoringCache, shipped: lists.Shipped, version: int, request: Request
+    j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request
 ) -> tuple[lists.Shipped, dict[str, float | str]]:
     """The model and catalogue, with an index if there are enough users to pay for building it, and fields for the closing line.
 
@@ -197,6 +193,7 @@ def by_index(
 
     if not indexed.pays(request.users, len(shipped.catalogue.value.available)):
         return shipped, {"index": "exact", "recall": 1.0}
+    version = request.model
     known = request.rows.where(F.size("item_idx") > 0)
     some = lists.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
     shipped, recall = cache.indexed(shipped, version, some)
@@ -207,24 +204,15 @@ def by_index(
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
-def renew(
-    j: Job,
-    cache: ScoringCache,
-    shipped: lists.Shipped,
-    request: Request,
-    version: int,
-    noted: Callable[[], dict[str, Any]],
-    stack: ExitStack,
-) -> int:
+def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request, stack: ExitStack) -> int:
     """Make the lists, check every row and replace the current lists; returns how many users' Top-N changed.
 
-    ``version``: that of the model; ``noted`` commits the request and returns the note of the new lists. Raises HeadwaterError,
-    before anything is replaced, if some list is not fit to publish.
+    Raises HeadwaterError, before anything is replaced, if some list is not fit to publish.
     """
-    tables = j.warehouse
+    tables, version = j.warehouse, request.model
     # start only after the model has been sent: an archive that arrives while tasks start is unpacked by two of them at once
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=3))
-    noting = beside.submit(noted)
+    noting = beside.submit(request.note, j)
     current = {
         table: beside.submit(current_lists, j, table, request)
         for table in ("topn", "sections")
@@ -240,7 +228,7 @@ def renew(
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn is unchanged")
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, version, cache.model(version), cache.items())
-    note = noting.result()
+    note = noting.result()  # the sequences are committed
     now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
         several = publish.stamped(publish.section_rows(places), "sections", version, now)
