@@ -6,6 +6,7 @@ Makes a shop with a history and an untrained SASRec of d = 64 blended with trans
 broker, and sends events of random users at a steady rate. A list counts from the moment of its commit to `topn`; each event
 waits for the first list of its user that knows of it. Sizes: HEADWATER_BENCH_USERS, _ITEMS, _RATE (events a second),
 _SECONDS; the events of _WARM seconds before, in which the stream starts and Java compiles what runs often, are told apart.
+_MARKED=1 sets `tables.deletion_vectors`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ USERS, ITEMS, RATE, SECONDS, WARM = (
         ("USERS", "10000"), ("ITEMS", "10000"), ("RATE", "100"), ("SECONDS", "120"), ("WARM", "120")
     )
 )  # fmt: skip
+MARKED = os.environ.get("HEADWATER_BENCH_MARKED") == "1"
 HISTORY = 10
 TOPIC = "clicks"
 LONGEST = 600
@@ -62,7 +64,7 @@ def main() -> None:
             stream.wait(LONGEST)
             broker.close()
         waited = waits(session(Config(), "bench"), root / "warehouse", sent)
-    print(f"{USERS} users, {ITEMS} items, {RATE} events/s")
+    print(f"{USERS} users, {ITEMS} items, {RATE} events/s, {'rows are marked' if MARKED else 'files are written anew'}")
     cold = RATE * WARM
     for name, some in ((f"the first {WARM} s", waited[:cold]), (f"the {SECONDS} s after", waited[cold:])):
         known = [seconds for seconds in some if seconds is not None]
@@ -85,7 +87,8 @@ def prepare(root: Path, broker: Broker) -> Path:
                 print(line(f"u{user}", f"i{rng.randrange(ITEMS)}", at), file=file)
     topic = {"format": "kafka", "brokers": broker.address, "topic": TOPIC, "starting": "latest"}
     files = [{"format": "json", "glob": "*.json"}, {"format": "catalog", "glob": "*.csv"}]
-    settings = {"paths": {"landing": str(root / "landing"), "warehouse": str(root / "warehouse")}}
+    paths = {"landing": str(root / "landing"), "warehouse": str(root / "warehouse")}
+    settings = {"paths": paths, "tables": {"deletion_vectors": MARKED}}
     before, after = root / "before.yaml", root / "after.yaml"
     before.write_text(yaml.safe_dump({**settings, "ingest": {"sources": files}}))
     after.write_text(yaml.safe_dump({**settings, "ingest": {"sources": [*files, topic]}}))
