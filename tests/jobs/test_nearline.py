@@ -18,7 +18,7 @@ from sites import LONGEST, ROOT, Site
 from structlog.testing import capture_logs
 
 from headwater.config import load
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, ModelError
 from headwater.in_hand import FEW
 from headwater.ingest import verdicts
 from headwater.job import Job
@@ -203,6 +203,17 @@ def test_a_round_also_makes_the_lists_of_users_whose_sequences_another_job_built
     counts = site.run("nearline", "--once")
     assert (counts["rows_events"], counts["users_changed"], counts["users_scored"]) == (2, 1, len(changed) + 1)
     assert site.run("nearline", "--once")["users_scored"] == 0
+
+
+def test_without_a_champion_a_round_makes_no_list_but_the_sequences_that_a_training_needs(tmp_path, spark):
+    site = Site(tmp_path / "site", shop.CONFIG)
+    shop.write_first_day(site.landing)
+    j = Job("nearline", load([site.config]))
+    cache = ScoringCache(j)
+    with pytest.raises(ModelError):
+        stream.take_round(j, Intake(j.beside("ingest_events")), cache)
+    cache.close()
+    assert len(site.rows(spark, "sequences", "user_id")) == 60
 
 
 class Pauses(threading.Event):

@@ -28,7 +28,7 @@ from tenacity import (
 )
 
 from headwater import clock
-from headwater.errors import BrokerError, Terminated
+from headwater.errors import BrokerError, HeadwaterError, Terminated
 from headwater.job import Job
 from headwater.nearline import lists, sequences
 from headwater.nearline.cache import ScoringCache
@@ -95,7 +95,11 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
     counts, waiting = intake.take_new(j.beside("ingest_events"))
     cache.settle()
     with j.warehouse.locked("sequences", *lists.TABLES), sequences.update(j.beside("build_sequences")) as update:
-        scored = lists.score(j.beside("score_topn"), "nearline", cache, update)
+        try:
+            scored = lists.score(j.beside("score_topn"), "nearline", cache, update)
+        except HeadwaterError:
+            update.commit()  # there may be no champion yet, but a first training needs sequences
+            raise
         built = update.commit()
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
     if counts["batches"] or counts["users_scored"]:
