@@ -7,6 +7,8 @@ What to do when a task fails:
 
 - `ingest_events`: the last line of its log names the file or key. A broken file is quarantined and is no failure; a
   missing landing folder or a wrong config is one, and is not retried. Fix it and clear the task: no file is ingested twice.
+  Where the line ends with "all other files were ingested", one file does not fit its source: the night can go on without
+  it, if you mark the task as a success.
 - `build_sequences`: clear it; it resumes after its last commit.
 - `train_model`: a retry continues from the last checkpoint (`--resume`). If all retries fail, the champion stays
   and the night ends without a full rescore; check memory and `train.processes`.
