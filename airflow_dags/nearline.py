@@ -6,7 +6,8 @@ two never run at once, and the next one processes everything that has gathered.
 
 What to do when a task fails:
 
-- `ingest_events`: as in `headwater_nightly`.
+- `ingest_events`: as in `headwater_nightly`, but the lists do not wait: what was ingested is built and scored all the same,
+  also beside a file that does not fit. Such a run ends as a success, so watch this task.
 - `build_sequences`: clear it, or wait: the next run resumes after the last commit.
 - `score_topn`: before the first night there is no champion, and the job says so. Later, clear it or wait: the lists
   stay as they were, and the next run scores all users that changed since.
@@ -43,7 +44,7 @@ from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, start_job
 def nearline() -> None:
     chain(
         start_job("ingest_events", minutes=30, outlets=[EVENTS]),
-        start_job("build_sequences", minutes=30, outlets=[SEQUENCES]),
+        start_job("build_sequences", minutes=30, outlets=[SEQUENCES], trigger_rule="all_done"),
         start_job("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN]),
     )
 

@@ -115,6 +115,12 @@ def test_arguments_are_lists_that_no_shell_reads_and_no_dag_takes_parameters(bag
         assert not any("params" in word or "dag_run" in word for word in task.application_args)
 
 
+def test_a_file_that_fails_ingest_keeps_no_nearline_list_old_but_starts_no_training(bag):
+    building = {dag.dag_id: dag.task_dict.get("build_sequences") for dag in bag.dags.values()}
+    waits = {dag_id: task.trigger_rule for dag_id, task in building.items() if task is not None}
+    assert waits == {"headwater_nearline": "all_done", "headwater_nightly": "all_success"}
+
+
 def test_the_feedback_dag_updates_nothing_that_starts_it(bag):
     dag = bag.dags["headwater_feedback"]
     starts = {asset.name for asset in dag.timetable.asset_condition.objects}
