@@ -268,7 +268,8 @@ def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
         assert list(Path(shop.tables.path(table)).rglob("*.parquet")) == []
     assert shop.rows("sequences", "user_id", "item_idx") == lengths
     assert keep(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (0, {})
-    assert build(shop) == {"users_changed": 0, "events_new": 0, "events_version": shop.tables.version("events")}
+    built = build(shop)
+    assert (built["users_changed"], built["events_new"]) == (0, 0)
 
     # what comes again is new, and what comes late is read before it goes
     shutil.copy(shop.landing / "api" / "day1.json", shop.landing / "api" / "day1_again.json")
