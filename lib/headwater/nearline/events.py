@@ -110,8 +110,8 @@ class Intake:
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             ended, begun = (j.warehouse.last_note(table, j.name) or {} for table in ("events", "ingest_files"))
-            numbers, so_far = (ended.get("batch", 0), begun.get("batch", 0)), Counter(ended.get("so_far", {}))
-            batches = batch.plan([*found, *messages], ledger, *numbers, j.now, j.log.warning)
+            so_far, last, given = Counter(ended.get("so_far", {})), ended.get("batch", 0), begun.get("batch", 0)
+            batches = batch.plan([*found, *messages], ledger, last, given, j.now, j.log.warning)
             new = {file for one in batches if not one.planned for file in one.files}
             self.refused = {file: error for file, error in self.refused.items() if file in new}
             for one in batches:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,14 @@ def requested(
     are to be counted, for which all sequences are read.
     """
     tables = j.warehouse
-    items_version = tables.version("items")
+    request = partial(Request, mode=mode, model=model, items_version=tables.version("items"))
     come = readers.progress(tables, readers.LISTS)
     gone = None if mode == "full" or come.after is None else holders_of_gone(j, cache, model)
     if update is not None:
         alone = mode == "nearline" and come.after is not None and not come.unread and gone is None
         if update.rows is not None and alone and cache.has_counted(model):
-            stand = tables.version("sequences"), items_version
-            return Request(mode, model, update.rows, update.users, True, False, *stand, update)
+            version = tables.version("sequences")
+            return request(rows=update.rows, users=update.users, few=True, every=False, version=version, update=update)
         update.commit()
         come = readers.progress(tables, readers.LISTS)
     version = tables.version("sequences")
@@ -154,7 +154,7 @@ def requested(
         changed = read_once(changed[0].unionByName(others), few=False, stack=stack)
     rows, users = changed
     few = come.few and users <= FEW
-    return Request(mode, model, rows, users, few, after is None, version, items_version)
+    return request(rows=rows, users=users, few=few, every=after is None, version=version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:

@@ -158,7 +158,7 @@ class Warehouse:
         is taken."""
         once = {} if number is None else {"txnAppId": note["job"], "txnVersion": str(number)}
         with suppress(ConcurrentTransactionException):  # another process commits this number now
-            self._write(frame, table, "append", note, once)
+            self._write(frame, table, "append", note, **once)
 
     def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
         """Replace all rows in one commit; readers see either the old rows or the new ones."""
@@ -318,11 +318,9 @@ class Warehouse:
             "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
         }
 
-    def _write(
-        self, frame: DataFrame, table: str, mode: str, note: dict[str, Any], options: dict[str, str] | None = None
-    ) -> None:
+    def _write(self, frame: DataFrame, table: str, mode: str, note: dict[str, Any], **options: str) -> None:
         self.create(table)
-        writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode).options(**options or {})
+        writer = frame.select(schemas.columns(table)).write.format("delta").mode(mode).options(**options)
         with self.locked(table):
             writer.option("userMetadata", json.dumps(note)).save(self.path(table))
 
