@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -30,15 +31,18 @@ class ScoringCache:
     """The model, the catalogue and popularity. The model is sent to executors once per version, the catalogue is read again when
     `items` has a new version, and popularity is counted again after ``popular_seconds``."""
 
-    def __init__(self, j: Job, popular_seconds: float = 0) -> None:
+    def __init__(self, j: Job, popular_seconds: float = math.inf) -> None:
         self.job = j
         self.popular_seconds = popular_seconds
         self._champion: int | None = None
         self._models: dict[int, tuple[Path, str]] = {}
         self._items: tuple[int, DataFrame] | None = None
         self._recent: RecentCounts | None = None
+        self._recent_of = (0, 0)  # the versions of the model and of `items` of these counts
         self._counted = (0, 0.0)  # the model version counted for, and the time of the count
         self._state: tuple[Any, Any] | None = None
+        self.embedded = set[int]()
+        """The model versions whose vectors are known to be in `item_embeddings`."""
         self._aside = ThreadPoolExecutor(max_workers=1)
         self._history: Future[None] | None = None
         self._aside.submit(library, j.config)  # this import takes as long as the start of Spark's session
@@ -70,19 +74,22 @@ class ScoringCache:
 
     def items(self) -> DataFrame:
         """The catalogue, cached."""
-        return self._catalogue()[1]
+        version = self.job.warehouse.version("items")
+        if self._items is None or self._items[0] != version:
+            self._forget_items()
+            self._items = (version, self.job.warehouse.read("items", version).persist())
+        return self._items[1]
 
     def shipped(self, version: int) -> lists.Shipped:
         """A model version and the catalogue's current state, on the executors."""
-        items_version, items = self._catalogue()
-        known = self.recent_counts(version)
-        key = (items_version, self._counted)
+        topn, known = self.job.config.topn, self.recent_counts(version)
+        key = (self.job.warehouse.rows_version("items"), self._counted)
         if self._state is None or self._state[0] != key:
             if self._state is not None:
-                self._state[1].unpersist()
-            state = self.job.spark.sparkContext.broadcast(goods.catalogue(items, known, self.job.config.topn))
+                self._state[1].destroy()  # unpersist would leave the driver's copy in a file
+            state = self.job.spark.sparkContext.broadcast(goods.catalogue(self.items(), known, topn))
             self._state = (key, state)
-        return lists.Shipped(self._model(version)[1], self._state[1])
+        return lists.Shipped(self._model(version)[1], self._state[1], self.job.config.sequence.max_length)
 
     def has_counted(self, version: int) -> bool:
         """Whether the counts of recent events that are kept are those of a model version, and still good."""
@@ -94,8 +101,10 @@ class ScoringCache:
         if self._recent is None or not self.has_counted(version):
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
             trained = artifact.facts(self.model(version))["n_items"]
-            self._recent = recent.count(events, histories, self.items(), self.job.config.topn, trained)
-            self._counted = (version, time.monotonic())
+            of = (version, self.job.warehouse.rows_version("items"))
+            before = self._recent if of == self._recent_of else None
+            self._recent = recent.count(events, histories, self.items(), self.job.config.topn, trained, before)
+            self._recent_of, self._counted = of, (version, time.monotonic())
         return self._recent
 
     def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
@@ -109,8 +118,8 @@ class ScoringCache:
         return replace(shipped, index=path.name), recall
 
     def publish_history(self, j: Job) -> None:
-        """Copy lists published in `topn` to `topn_history` in the background; ``settle`` waits for it. Call it without holding the
-        locks of these tables."""
+        """Copy lists published in `topn` to `topn_history` in the background; ``settle`` waits for it."""
+        assert not j.warehouse.holds("topn_history"), "the copy would go on after the lock is released"
         self._history = self._aside.submit(publish_history, j)
 
     def settle(self) -> None:
@@ -138,10 +147,3 @@ class ScoringCache:
             folder = self._registry.download(version)
             self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
         return self._models[version]
-
-    def _catalogue(self) -> tuple[int, DataFrame]:
-        version = self.job.warehouse.version("items")
-        if self._items is None or self._items[0] != version:
-            self._forget_items()
-            self._items = (version, self.job.warehouse.read("items", version).persist())
-        return self._items

@@ -1,19 +1,19 @@
 """Score changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
 
-Users whose lists contain items that have become unavailable or too old get new lists as well.
+Users whose lists contain items that have become unavailable, denied or too old get new lists as well.
 Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit. Published rows are then copied from the
 change feed of `topn` to `topn_history`, so the next run completes a run that was killed in between. A stream copies them while
-it ingests its next batch.
+it ingests its next batch (``ScoringCache.publish_history``).
 """
 
 from __future__ import annotations
 
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -29,7 +29,7 @@ from headwater.nearline.sequences import Update
 from headwater.scoring import items as goods
 from headwater.scoring import lists, publish
 from headwater.scoring.served import SERVED
-from headwater.tables import bytes_of, failpoint, readers, still_there
+from headwater.tables import Warehouse, bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
 
 TABLES = ("topn", "topn_history", "sections", "item_embeddings")
@@ -40,8 +40,8 @@ LONG = 32 * 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """The users to score: their ``rows`` of `sequences` at ``version``, for the catalogue at ``items_version`` or later, with a
-    version of the model.
+    """The users to score: their ``rows`` of `sequences` at ``version``, by ``rules`` (see there) or later ones, with a version of
+    the model.
 
     ``few``: these rows, the new lists and the current lists are collected on the driver. ``every``: these are all users; any
     other user with a list loses it. ``update``: what brings `sequences` from ``version`` to these rows, if it is not committed.
@@ -54,15 +54,17 @@ class Request:
     few: bool
     every: bool
     version: int
-    items_version: int
+    rules: dict[str, Any]
     update: Update | None = None
 
-    def note(self, j: Job) -> dict[str, Any]:
-        """The note of the new lists. The rows of `sequences` are committed first if they are not yet."""
-        version = self.version if self.update is None else self.update.commit()["sequences_version"]
+    def commit_sequences(self) -> int:
+        """Commit the rows to `sequences` if they are not yet; returns the version that has them."""
+        return self.version if self.update is None else self.update.commit()["sequences_version"]
+
+    def note(self, j: Job, version: int) -> dict[str, Any]:
+        """The note of lists that were made from a version of `sequences`."""
         read = readers.noted(j.warehouse, readers.LISTS, version)
-        made_by = {"job": j.name, "mode": self.mode, "model_version": self.model}
-        return {**made_by, **read, "items_version": self.items_version}
+        return {"job": j.name, "mode": self.mode, "model_version": self.model, **read, **self.rules}
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,21 @@ class CurrentLists:
     without: DataFrame | None = None
 
 
-def score(
-    j: Job, mode: str, cache: ScoringCache | None = None, update: Update | None = None
-) -> dict[str, int | float | str]:
+def score(j: Job, mode: str) -> dict[str, int | float | str]:
+    """The whole job: ``refresh`` the lists, then copy what was published to `topn_history`."""
+    j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
+    with closing(ScoringCache(j)) as cache:
+        counts = refresh(j, mode, cache)
+    publish_history(j)
+    return counts
+
+
+def refresh(j: Job, mode: str, cache: ScoringCache, update: Update | None = None) -> dict[str, int | float | str]:
     """Score all users (``full``), or only those whose sequence changed since the last run or whose lists contain items that may
     no longer be shown (``nearline``). Returns the counts of the closing line.
 
     An ``update`` of `sequences` is committed before the lists, while they are being made if these are the only users to score.
     """
-    if cache is None:
-        j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
-        with closing(ScoringCache(j)) as own:
-            return score(j, mode, own)
     cache.settle()
     if j.config.topn.index == "faiss":
         from headwater.scoring.index import library
@@ -117,8 +122,8 @@ def score(
             counts["users_scored"] = request.users
             counts["users_changed"] = renew(j, cache, shipped, request, stack)
         else:
-            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", request.note(j))
-    cache.publish_history(j)
+            note = request.note(j, request.commit_sequences())
+            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
     return counts
 
 
@@ -130,10 +135,12 @@ def requested(
     An ``update`` is part of the request if it has all users to score. It is committed first otherwise, and where recent events
     are to be counted, for which all sequences are read.
     """
-    tables = j.warehouse
-    request = partial(Request, mode=mode, model=model, items_version=tables.version("items"))
+    tables, now = j.warehouse, rules(j, cache, model)
+    request = partial(Request, mode=mode, model=model, rules=now)
     come = readers.progress(tables, readers.LISTS)
-    gone = None if mode == "full" or come.after is None else holders_of_gone(j, cache, model)
+    gone = None
+    if mode == "nearline" and come.after is not None and may_be_gone(tables, come.said or {}, now):
+        gone = holders_of_gone(j, now["until"])
     if update is not None:
         alone = mode == "nearline" and come.after is not None and not come.unread and gone is None
         if update.rows is not None and alone and cache.has_counted(model):
@@ -167,16 +174,29 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
     return found
 
 
-def holders_of_gone(j: Job, cache: ScoringCache, model: int) -> DataFrame | None:
-    """The users (user_id) whose lists contain items that have become unavailable or too old; None if no known item has changed
-    since the last run and items have no maximum age."""
-    tables, topn = j.warehouse, j.config.topn
-    last = tables.last_note("topn", j.name) or {}
-    newer = takewhile(lambda commit: commit.version > last.get("items_version", -1), tables.commits("items"))
-    if topn.max_age_days is None and not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
-        return None
-    until = 0.0 if topn.max_age_days is None else cache.recent_counts(model).until
-    gone = tables.read("items").where(~goods.is_had(topn, until)).select("item_id")
+def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
+    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of `topn.deny`, and
+    the moment up to which ages are counted, null without a maximum age."""
+    topn = j.config.topn
+    return {
+        "items_version": j.warehouse.version("items"),
+        "denied": zlib.crc32("\n".join(sorted(topn.deny)).encode()),
+        "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
+    }
+
+
+def may_be_gone(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether an item that could be shown by the ``rules`` of ``before`` may be forbidden by those of ``now``."""
+    if before.get("denied", 0) != now["denied"] or before.get("until") != now["until"]:
+        return True
+    newer = takewhile(lambda commit: commit.version > before.get("items_version", -1), tables.commits("items"))
+    return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
+
+
+def holders_of_gone(j: Job, until: float | None) -> DataFrame:
+    """The users (user_id) whose lists contain items that may not be shown: unavailable, denied, or too old at ``until``."""
+    tables = j.warehouse
+    gone = tables.read("items").where(~goods.may_be_shown(j.config.topn, until or 0.0)).select("item_id")
     shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
     return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
 
@@ -191,7 +211,7 @@ def by_index(
     from headwater.evaluation.measure import BESIDE
     from headwater.scoring import indexed
 
-    if not indexed.pays(request.users, len(shipped.catalogue.value.available)):
+    if not indexed.pays(request.users, int(shipped.catalogue.value.available.sum())):
         return shipped, {"index": "exact", "recall": 1.0}
     version = request.model
     known = request.rows.where(F.size("item_idx") > 0)
@@ -212,7 +232,7 @@ def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request,
     tables, version = j.warehouse, request.model
     # start only after the model has been sent: an archive that arrives while tasks start is unpacked by two of them at once
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=3))
-    noting = beside.submit(request.note, j)
+    committing = beside.submit(request.commit_sequences)
     current = {
         table: beside.submit(current_lists, j, table, request)
         for table in ("topn", "sections")
@@ -227,8 +247,8 @@ def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request,
     if bad := unfit.result():
         raise HeadwaterError(f"{bad} of the new lists are not fit to publish; topn is unchanged")
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
-    write_embeddings(j, version, cache.model(version), cache.items())
-    note = noting.result()  # the sequences are committed
+    write_embeddings(j, cache, version)
+    note = request.note(j, committing.result())
     now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
         several = publish.stamped(publish.section_rows(places), "sections", version, now)
@@ -274,13 +294,15 @@ def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request:
     j.warehouse.upsert(known, new, table, note, delete_when=f"NOT ({live})")
 
 
-def write_embeddings(j: Job, version: int, model: Path, items: DataFrame) -> None:
+def write_embeddings(j: Job, cache: ScoringCache, version: int) -> None:
     """Write a model version's item vectors, once."""
     tables = j.warehouse
+    if version in cache.embedded:
+        return
     tables.create("item_embeddings")
     last = tables.last_note("item_embeddings", j.name)
-    if last is not None and last["model_version"] == version:
-        return
-    if tables.read("item_embeddings").where(F.col("model_version") == version).limit(1).count() == 0:
-        rows = goods.embeddings(j.spark, model, items, version)
+    known = tables.read("item_embeddings").where(F.col("model_version") == version)
+    if (last is None or last["model_version"] != version) and known.isEmpty():
+        rows = goods.embeddings(j.spark, cache.model(version), cache.items(), version)
         tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
+    cache.embedded.add(version)

@@ -94,13 +94,15 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
     begun = clock.now()
     counts, waiting = intake.take_new(j.beside("ingest_events"))
     cache.settle()
+    scoring = j.beside("score_topn")
     with j.warehouse.locked("sequences", *lists.TABLES), sequences.update(j.beside("build_sequences")) as update:
         try:
-            scored = lists.score(j.beside("score_topn"), "nearline", cache, update)
+            scored = lists.refresh(scoring, "nearline", cache, update)
         except HeadwaterError:
             update.commit()  # there may be no champion yet, but a first training needs sequences
             raise
         built = update.commit()
+    cache.publish_history(scoring)
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
     if counts["batches"] or counts["users_scored"]:
         seconds = round((clock.now() - begun).total_seconds(), 2)

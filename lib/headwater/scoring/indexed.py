@@ -25,8 +25,8 @@ METRIC = "index_recall"
 
 
 def pays(users: int, items: int) -> bool:
-    """Whether finding lists of so many users by an index saves more than making it costs."""
-    return users > PAYS * items**0.5
+    """Whether finding lists of so many users among so many items by an index saves more than making it costs."""
+    return items > 0 and users > PAYS * items**0.5
 
 
 def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd.DataFrame) -> float:
@@ -35,7 +35,7 @@ def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd
     exact = Scorer(ranker, catalogue, alone)
     among = exact.candidates.among
     assert isinstance(among, ExactIndex), "a scorer without an index has the whole matrix"
-    index.write(among.matrix, path)
+    index.write(among.matrix.cpu(), path)
     return recall(exact.lists(users), Scorer(ranker, catalogue, alone, path).lists(users))
 
 

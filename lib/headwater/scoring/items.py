@@ -26,7 +26,7 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
     """
     known = items.select(
         "item_idx",
-        (is_had(topn, recent.until) & ~F.col("item_id").isin(*topn.deny)).alias("available"),
+        may_be_shown(topn, recent.until).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
         _first_seen().alias("first_seen"),
         "price",
@@ -55,12 +55,13 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
     )
 
 
-def is_had(topn: Topn, until: float) -> Column:
-    """Whether a row of ``items`` is to be had: available, and by ``topn.max_age_days`` not too old at ``until``, epoch seconds."""
-    available = F.coalesce("available", F.lit(True))
+def may_be_shown(topn: Topn, until: float) -> Column:
+    """Whether a row of ``items`` may stand in a list: available, not denied, and by ``topn.max_age_days`` not too old at ``until``,
+    epoch seconds."""
+    shown = F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)
     if topn.max_age_days is None:
-        return available
-    return available & (_first_seen() > until - DAY * topn.max_age_days)
+        return shown
+    return shown & (_first_seen() > until - DAY * topn.max_age_days)
 
 
 def _first_seen() -> Column:

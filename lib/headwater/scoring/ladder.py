@@ -109,10 +109,16 @@ class Ladder:
         if met is None or not len(place):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weights = sparse.diags(DECAY ** (len(history) - 1.0 - place))
-        shares = (weights @ met.followed[history[place] - met.first]).toarray()  # [events, items + 1]
-        gained = shares.sum(axis=0) * self.catalogue.available[: shares.shape[1]]
-        best = np.argsort(-gained, kind="stable")[: np.count_nonzero(gained)]
-        return best, place[shares[:, best].argmax(axis=0)]
+        shares = (weights @ met.followed[history[place] - met.first]).tocoo()  # [events, items + 1]
+        shown = self.catalogue.available[shares.col]
+        event, item, share = shares.row[shown], shares.col[shown], shares.data[shown]
+        items, number = np.unique(item, return_inverse=True)
+        order = np.lexsort((event, -share, number))
+        most = event[order][
+            np.searchsorted(number[order], np.arange(len(items)))
+        ]  # the event that each item followed most
+        best = np.argsort(-np.bincount(number, share), kind="stable")
+        return items[best].astype(np.int64), place[most[best]]
 
 
 class _Fit:

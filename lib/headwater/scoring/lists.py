@@ -55,10 +55,12 @@ Top-N; ``history_time`` is the last event that the list knows of."""
 
 @dataclass(frozen=True)
 class Shipped:
-    """What executors need: the name of a model's archive, the catalogue's state, and of an index the name of its file."""
+    """What executors need: the name of a model's archive, the catalogue's state, of how many events a sequence holds the last,
+    and of an index the name of its file."""
 
     model: str
     catalogue: Broadcast[Catalogue]
+    max_length: int
     index: str | None = None
 
 
@@ -157,7 +159,8 @@ def _scorer(shipped: Shipped, rules: str) -> Scorer:
 
     torch.set_num_threads(1)  # Spark runs a worker per core
     index = None if shipped.index is None else Path(SparkFiles.get(shipped.index))
-    return Scorer(_open(shipped.model), shipped.catalogue.value, Topn.model_validate_json(rules), index)
+    topn = Topn.model_validate_json(rules)
+    return Scorer(_open(shipped.model), shipped.catalogue.value, topn, index, shipped.max_length)
 
 
 @lru_cache(maxsize=1)

@@ -35,19 +35,25 @@ class Newcomers:
     alike: sparse.csr_matrix | None = None
 
 
-def count(sequences: DataFrame, items: DataFrame, known: int, n_items: int) -> Newcomers | None:
+def count(
+    sequences: DataFrame, items: DataFrame, known: int, n_items: int, words: sparse.csr_matrix | None = None
+) -> Newcomers | None:
     """Counted from the users whose ``sequences`` hold items above ``known``, and from the titles and categories of
-    ``items``; None where the catalogue has no such item."""
+    ``items``, where their ``words`` (``alike``) are not given; None where the catalogue has no such item."""
     if n_items <= known:
         return None
-    from headwater.training import describe  # and scikit-learn, which executors never need
-
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
     newest = theirs.orderBy(F.desc("last_event_time"), "user_id").limit(USERS)
     met = of_histories([row["item_idx"] for row in newest.select("item_idx").toLocalIterator()], known, n_items)
+    return replace(met, alike=of_words(items, known, n_items) if words is None else words)
+
+
+def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
+    """``alike`` by the titles and categories of ``items``."""
+    from headwater.training import describe  # and scikit-learn, which executors never need
+
     some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
-    described = describe.features(some, ("category", "title"), n_items)
-    return replace(met, alike=alike(described, known))
+    return alike(describe.features(some, ("category", "title"), n_items), known)
 
 
 def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:

@@ -25,10 +25,18 @@ class RecentCounts:
     newcomers: Newcomers | None = None
 
 
-def count(events: DataFrame, sequences: DataFrame, items: DataFrame, topn: Topn, known: int) -> RecentCounts:
+def count(
+    events: DataFrame,
+    sequences: DataFrame,
+    items: DataFrame,
+    topn: Topn,
+    known: int,
+    before: RecentCounts | None = None,
+) -> RecentCounts:
     """Counted from the tables of these names for a model that knows the items up to ``known``; buying again only where
-    the config asks for it."""
+    the config asks for it. ``before``: earlier counts for this model and the same ``items``, whose words are not read again."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
     last = len(popular) - 1
     again = repeats.wanted(sequences, topn, last)
-    return RecentCounts(popular, until, again, newcomers.count(sequences, items, known, last))
+    words = None if before is None or before.newcomers is None else before.newcomers.alike
+    return RecentCounts(popular, until, again, newcomers.count(sequences, items, known, last, words))

@@ -39,11 +39,20 @@ from headwater.scoring.vectors import of_newcomers
 
 
 class Scorer:
-    """See above. Made once by each task, with a ranker of its own. ``index``: a file to find candidates by (``scoring.index``)
-    instead of going through the whole catalogue."""
+    """See above. Made once by each worker, with a ranker of its own. ``index``: a file to find candidates by (``scoring.index``)
+    instead of going through the whole catalogue. ``max_length``: of how many events a user's row holds the last, by default as
+    many as the model sees."""
 
-    def __init__(self, ranker: Ranker, catalogue: Catalogue, topn: Topn, index: Path | None = None) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        catalogue: Catalogue,
+        topn: Topn,
+        index: Path | None = None,
+        max_length: int | None = None,
+    ) -> None:
         self.topn, self.catalogue = topn, catalogue
+        self.max_length = max_length or ranker.max_length
         newcomers = of_newcomers(ranker, catalogue, topn.newcomers)
         device = torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu")
         self.ranker = ranker.on(device).with_newcomers(newcomers).with_recency(catalogue.popular)
@@ -109,7 +118,7 @@ class Scorer:
         history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
         had = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
-        seen = left_out(steps, had, self.topn, now, self.ranker.max_length)
+        seen = left_out(steps, had, self.topn, now, self.max_length)
         return Users(frame["user_id"].to_numpy(), steps, history, context, had, seen), now
 
     def _with_share(self, query: Query, member: np.ndarray) -> Query:

@@ -61,7 +61,8 @@ class Sections:
         bonus = None
         if self.ranker.transitions is not None:
             bonus = cells(self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED))
-        scores, items = self.live.best(self.vectors[anchor.flatten()], kind.n, users.blocked(), bonus)
+        blocked = users.having_seen(anchor.numpy()).blocked()  # where items are listed again, it is most like itself
+        scores, items = self.live.best(self.vectors[anchor.flatten()], kind.n, blocked, bonus)
         because_idx, because_type = users.events_at(place)
         return Lists.of(
             (items * (anchor > 0)).numpy(),

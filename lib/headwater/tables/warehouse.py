@@ -65,7 +65,9 @@ NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 class Warehouse:
     """The tables under ``root``, a local folder or any URI that Spark can write to.
 
-    ``deletion_vectors``: in the tables of ``schemas.REPLACED``, replaced rows are marked as deleted and their files left unchanged.
+    Threads share a lock that one of them holds: whoever takes it starts its helpers after that, and waits for them before it is
+    released. ``deletion_vectors``: in the tables of ``schemas.REPLACED``, replaced rows are marked as deleted and their files left
+    unchanged.
     """
 
     def __init__(
@@ -92,6 +94,10 @@ class Warehouse:
     def version(self, table: str) -> int:
         """The newest version of a table, counted from 0. Raises TableError if the table is missing."""
         return next(self.commits(table)).version
+
+    def rows_version(self, table: str) -> int:
+        """The newest version whose commit may have changed rows. Raises TableError if the table is missing."""
+        return next(commit.version for commit in self.commits(table) if commit.operation not in log.UPKEEP)
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """The columns of a table in the order of ``schemas.TABLES``, at the newest version or at ``version``.
@@ -214,7 +220,7 @@ class Warehouse:
         with self.locked(table), self._noted(note):
             delta = self._delta(table)
             delta.alias("old").merge(given.alias("given"), condition).whenMatchedDelete().execute()
-            metrics = next(self.commits(table)).metrics
+            metrics = self._of_last_merge(table)
         return int(metrics.get("numTargetRowsDeleted", 0))
 
     def delete_where(self, table: str, condition: Column, note: dict[str, Any]) -> None:
@@ -294,6 +300,10 @@ class Warehouse:
             finally:
                 self._held -= set(wanted)
 
+    def holds(self, table: str) -> bool:
+        """Whether this process holds the write lock of a table; never off a local disk."""
+        return table in self._held
+
     def _merge(
         self,
         frame: DataFrame,
@@ -310,13 +320,16 @@ class Warehouse:
             if delete_when is not None:
                 merge = merge.whenMatchedDelete(condition=delete_when)
             further(merge.whenMatchedUpdate(condition=update_when, set=_values(table))).execute()
-            # with auto compaction, the commit after a merge packs its files
-            metrics = next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
+            metrics = self._of_last_merge(table)
         return {
             "inserted": int(metrics.get("numTargetRowsInserted", 0)),
             "updated": int(metrics.get("numTargetRowsUpdated", 0)),
             "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
         }
+
+    def _of_last_merge(self, table: str) -> dict[str, str]:
+        """The metrics of the last MERGE; with auto compaction, a commit that packs its files follows it."""
+        return next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
 
     def _write(self, frame: DataFrame, table: str, mode: str, note: dict[str, Any], **options: str) -> None:
         self.create(table)
