@@ -68,6 +68,10 @@ class Site:
             code = warm.run(command[0], command[1:])
         return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
+    def commits(self, table: str) -> int:
+        """How many commits a table's log has."""
+        return len(list((self.warehouse / table / "_delta_log").glob("*.json")))
+
     def rows(self, spark, table: str, *columns: str) -> list[tuple]:
         """A table's rows, sorted by their text, for comparison."""
         frame = spark.read.format("delta").load(str(self.warehouse / table))

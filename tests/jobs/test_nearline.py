@@ -114,12 +114,10 @@ def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, t
         len(changed),
     )
     assert of_tables(warm, spark) == of_tables(apart, spark)
-    versions = {
-        table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in of_tables(warm, spark)
-    }
+    commits = {table: warm.commits(table) for table in of_tables(warm, spark)}
     closing = warm.run("nearline", "--once")
     assert (closing["rounds"], closing["batches"], closing["users_scored"]) == (1, 0, 0)
-    assert versions == {table: len(list((warm.warehouse / table / "_delta_log").glob("*.json"))) for table in versions}
+    assert commits == {table: warm.commits(table) for table in commits}
 
 
 def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that_held_it_are_made(
@@ -141,6 +139,17 @@ def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that
     assert site.run("nearline", "--once")["users_scored"] == 0
 
 
+def test_what_is_denied_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "deny": ["i7"]})
+    tables = ("topn", "sections")
+    holders = {user for table in tables for user, item in site.rows(spark, table, "user_id", "item_id") if item == "i7"}
+    assert 0 < len(holders) < 60
+    assert site.run("nearline", "--once")["users_scored"] == len(holders)
+    for table in tables:
+        assert "i7" not in {item for _, item in site.rows(spark, table, "user_id", "item_id")}
+    assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
+
+
 def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "max_age_days": 17})
     site.run("score_topn", "--mode", "full")
@@ -152,7 +161,9 @@ def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path
     assert site.run("nearline", "--once")["users_scored"] > 30
     for table in tables:
         assert {item for _, item in site.rows(spark, table, "user_id", "item_id")} <= {"brand-new"}
+    commits = {table: site.commits(table) for table in ("topn", "topn_history")}
     assert site.run("nearline", "--once")["users_scored"] == 0
+    assert commits == {table: site.commits(table) for table in commits}
 
 
 def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
@@ -248,7 +259,7 @@ def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_o
     commits = []
 
     def count():
-        commits.append([len(list((site.warehouse / table / "_delta_log").glob("*.json"))) for table in tables])
+        commits.append(list(map(site.commits, tables)))
 
     def replace():
         count()

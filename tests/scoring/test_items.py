@@ -112,14 +112,16 @@ def test_an_empty_catalogue_has_nothing_to_show(spark):
     assert empty.fresh(7).tolist() == [False]
 
 
-def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_none(spark, goods):
+@pytest.mark.parametrize("n_items", [5, items.SENT + 1])
+def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_none(spark, goods, n_items):
     titled = goods.withColumn("title", F.when(F.col("item_idx") == 1, "Axe"))
     listed = spark.createDataFrame([(4, 1), (5, 2), (1, 0)], "item_idx int, because_idx int")
-    found = items.with_titles(listed, titled).orderBy("item_idx").collect()
+    found = items.with_titles(listed, titled, n_items).orderBy("item_idx").collect()
     assert [(row["item_id"], row["because_title"]) for row in found] == [("a", None), ("d", "Axe"), ("e", "b")]
 
 
-def test_a_place_for_an_item_that_the_catalogue_lacks_ends_the_query(spark, goods):
+@pytest.mark.parametrize("n_items", [5, items.SENT + 1])
+def test_a_place_for_an_item_that_the_catalogue_lacks_ends_the_query(spark, goods, n_items):
     listed = spark.createDataFrame([(4, 1), (6, 0)], "item_idx int, because_idx int")
     with pytest.raises(Exception, match="the catalogue lacks item 6"):
-        items.with_titles(listed, goods).collect()
+        items.with_titles(listed, goods, n_items).collect()

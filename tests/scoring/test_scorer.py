@@ -100,6 +100,26 @@ def test_seen_items_come_again_where_a_shop_wants_it(model):
     assert set(again["item_idx"]) >= {4, 5, 6}
 
 
+def test_items_like_one_that_was_seen_do_not_hold_it_where_seen_items_come_again(model):
+    topn = Topn(n=5, exclude_seen=False, sections=FURTHER)
+    frame = Scorer(artifact.ranker(model), catalogue(), topn).lists(users([4, 5, 11, 4, 5, 11]))
+    rows = listed(frame, "u0", section=1)
+    assert set(rows["because_idx"]) == {11}
+    assert 11 not in rows["item_idx"].tolist()
+
+
+def test_whether_a_history_is_cut_off_is_told_by_the_table_and_not_by_the_model(model):
+    """A purchase, then four views of the same item: of a table of the last four events nobody knows what was cut off."""
+    topn = Topn(n=30, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 30}])
+    viewed = users([4, 4, 4, 4])
+
+    def lists(**length):
+        return set(Scorer(artifact.ranker(model), catalogue(), topn, **length).lists(viewed)["item_idx"])
+
+    assert 4 in lists(max_length=5)
+    assert 4 not in lists(max_length=4)
+
+
 def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=20)).lists(users([31])), "u0")
     odd = [item for item in range(1, ITEMS + 5) if item % 2 and item != 31]

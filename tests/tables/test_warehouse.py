@@ -311,10 +311,19 @@ def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, 
         for batch, item in enumerate("abc", 1):
             warehouse.append(items(spark, (item, batch, item)), "items", {"job": "ingest_events", "batch": batch})
         counts = warehouse.merge(items(spark, ("d", 4, "D")), "items", {"job": "ingest_events", "batch": 4})
+        packed = warehouse.rows_version("items") < warehouse.version("items")
+        spark.conf.set("spark.databricks.delta.autoCompact.minNumFiles", "4")
+        for batch, item in enumerate("ef", 5):
+            warehouse.append(items(spark, (item, batch, item)), "items", {"job": "ingest_events", "batch": batch})
+        spark.conf.set("spark.databricks.delta.autoCompact.minNumFiles", "2")
+        given = spark.createDataFrame([("e",)], "item_id string")
+        deleted = warehouse.delete("items", given, "old.item_id = given.item_id", {"job": "maintain_tables"})
     finally:
         for key in ("enabled", "minNumFiles"):
             spark.conf.unset(f"spark.databricks.delta.autoCompact.{key}")
-    assert "OPTIMIZE" in [commit.operation for commit in warehouse.commits("items")]
+    assert packed
+    assert [commit.operation for commit in warehouse.commits("items")][:2] == ["OPTIMIZE", "MERGE"]
     assert counts == {"inserted": 1, "updated": 0, "deleted": 0}
-    assert warehouse.last_note("items", "ingest_events")["batch"] == 4
-    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "b", "c", "d"]
+    assert deleted == 1
+    assert warehouse.last_note("items", "ingest_events")["batch"] == 6
+    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "b", "c", "d", "f"]

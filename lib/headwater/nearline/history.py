@@ -26,9 +26,12 @@ def publish_history(j: Job) -> None:
         key = list(schemas.KEYS["topn_history"])
         known = tables.read("topn_history").select(key)
         note = {"job": j.name, **readers.noted(tables, readers.HISTORY, until)}
-        feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
-        rows = feed if after is not None else feed.join(known, key, how="left_anti")
-        if still_there(lambda: append(tables, rows, note)) is None:
+
+        def published() -> DataFrame:
+            feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
+            return feed if after is not None else feed.join(known, key, how="left_anti")
+
+        if still_there(lambda: append(tables, published(), note)) is None:
             j.log.warning(
                 "the change feed of topn cannot be read; the current rows of topn are used", after=after, until=until
             )

@@ -167,8 +167,7 @@ def requested(
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
     """The newest sequences of users who changed in the versions ``after + 1 … until``, and their number; None if the change feed
     cannot be read."""
-    changed = sequences.newest(j.warehouse.changes("sequences", after, until))
-    found = still_there(lambda: read_once(changed, few, stack))
+    found = still_there(lambda: read_once(sequences.newest(j.warehouse.changes("sequences", after, until)), few, stack))
     if found is None:
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     return found
@@ -241,7 +240,8 @@ def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request,
     scored = lists.recommend(request.rows, shipped, j.config.topn)
     scored = held(scored)[0] if request.few else kept(scored, stack)
     unfit = beside.submit(publish.unfit(scored).count)
-    places = publish.with_reasons(goods.with_titles(lists.places(scored), cache.items()))
+    n_items = len(cache.recent_counts(version).popular)
+    places = publish.with_reasons(goods.with_titles(lists.places(scored), cache.items(), n_items))
     rows = publish.topn_rows(places)
     rows = held(rows)[0] if request.few else rows
     if bad := unfit.result():

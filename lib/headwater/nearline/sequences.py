@@ -91,8 +91,9 @@ def new_steps(
 ) -> tuple[DataFrame, int] | None:
     """The steps of events inserted in the versions ``after + 1 … until``, and their number; None if the change feed cannot be
     read."""
-    steps = sequences.filter_steps(j.warehouse.inserted("events", after, until), items)
-    found = still_there(lambda: read_once(steps, few, stack))
+    found = still_there(
+        lambda: read_once(sequences.filter_steps(j.warehouse.inserted("events", after, until), items), few, stack)
+    )
     if found is None:
         j.log.warning("the change feed of events cannot be read; all events are read", after=after, until=until)
     return found

@@ -17,6 +17,10 @@ from headwater.scoring.catalogue import Catalogue, split_categories
 from headwater.scoring.recent import RecentCounts
 from headwater.training import artifact
 
+SENT = 500_000
+"""Items of a catalogue whose names are sent to all executors as a whole. Twice as many take longer than to find the few that a
+round needs, and ten million would not fit into a driver of 2 GB."""
+
 
 def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
     """The present state of ``items``, beside recent counts, when there may have been fewer of them.
@@ -99,15 +103,21 @@ def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int)
     return named.withColumn("model_version", F.lit(version)).select(schemas.columns("item_embeddings"))
 
 
-def with_titles(places: DataFrame, items: DataFrame) -> DataFrame:
-    """Adds item_id and because_title (the title, or the identifier where the catalogue has none) to places of lists.
+def with_titles(places: DataFrame, items: DataFrame, n_items: int) -> DataFrame:
+    """Adds item_id and because_title (the title, or the identifier where the catalogue has none) to places of lists; ``n_items``
+    tells how long the catalogue is.
 
     An item that the catalogue lacks ends the query.
     """
+    long = n_items > SENT
+    if long:
+        needed = places.select(F.explode(F.array("item_idx", "because_idx")).alias("item_idx")).distinct()
+        items = items.join(needed, "item_idx", how="left_semi")
     names = items.select("item_idx", "item_id", F.coalesce("title", "item_id").alias("name"))
+    listed = names.select("item_idx", "item_id")
     because = names.select(F.col("item_idx").alias("because_idx"), F.col("name").alias("because_title"))
+    if not long:
+        listed, because = F.broadcast(listed), F.broadcast(because)
     missing = F.raise_error(F.concat(F.lit("the catalogue lacks item "), "item_idx"))
-    titled = places.join(F.broadcast(names.select("item_idx", "item_id")), "item_idx", how="left").join(
-        F.broadcast(because), "because_idx", how="left"
-    )
+    titled = places.join(listed, "item_idx", how="left").join(because, "because_idx", how="left")
     return titled.withColumn("item_id", F.coalesce("item_id", missing))

@@ -84,8 +84,9 @@ def has_unread(warehouse: Warehouse, reader: Reader, before: datetime) -> bool:
         return come.said is not None or not reader.optional
     if not come.unread:
         return False
-    new = warehouse.inserted(reader.source, come.after, warehouse.version(reader.source))
-    return not still_there(lambda: new.where(F.col("event_time") < F.lit(before)).isEmpty())
+    after, until = come.after, warehouse.version(reader.source)
+    old = F.col("event_time") < F.lit(before)
+    return not still_there(lambda: warehouse.inserted(reader.source, after, until).where(old).isEmpty())
 
 
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:

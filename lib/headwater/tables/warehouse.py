@@ -274,7 +274,11 @@ class Warehouse:
         return next((commit for commit in self.commits(table) if commit.job == job), None)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
-        """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``."""
+        """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``.
+
+        ``still_there`` tells whether they can be read. If the log of these versions was cleaned up, this call fails; if their
+        files were vacuumed, the reading of the rows does.
+        """
         if after >= until:
             return constant(self.spark, [], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
@@ -389,7 +393,7 @@ def bytes_of(root: str, table: str) -> int:
 
 
 def still_there(read: Callable[[], Answer]) -> Answer | None:
-    """The result of reading a change feed, or None if a vacuum removed files that it needs."""
+    """The result of reading a change feed, or None if files or log entries that it needs were removed."""
     try:
         return read()
     except (PySparkException, Py4JJavaError) as error:
