@@ -20,7 +20,7 @@ from headwater import job, popularity
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
-from headwater.scoring import lists
+from headwater.scoring import executors
 from headwater.scoring.candidates import Candidates
 from headwater.scoring.reasons import decisive_events
 from headwater.scoring.users import Steps
@@ -44,7 +44,7 @@ def measure(j: Job) -> dict[str, Any]:
     ranker = artifact.ranker(registry.download(registry.need_champion())).with_recency(popular)
     candidates = Candidates(ranker, torch.arange(ranker.n_items + 1) > 0)
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
-    frame = lists.histories(rows).toPandas()
+    frame = executors.histories(rows).toPandas()
     draws = torch.Generator().manual_seed(1)
     held = held_random = with_event = places = named = most = 0
     seconds = {"lists": 0.0, "reasons": 0.0}

@@ -20,7 +20,7 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.models.ranker import Ranker
-from headwater.scoring import adhoc, lists, recent
+from headwater.scoring import adhoc, executors, recent
 from headwater.scoring import items as goods
 from headwater.scoring.adhoc import Answer
 from headwater.scoring.scorer import Scorer
@@ -77,7 +77,7 @@ def champion(config: Config) -> tuple[int, Ranker]:
 def stored(j: Job, user: str) -> pd.DataFrame:
     """A user's stored sequence, as a row for the scorer. Raises HeadwaterError if there is none."""
     pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
-    row = lists.history_of(j.warehouse.read("sequences"), pseudonym)
+    row = executors.history_of(j.warehouse.read("sequences"), pseudonym)
     if row.empty:
         raise HeadwaterError(f"user {user!r} has no sequence")
     return row

@@ -6,7 +6,7 @@ import numpy as np
 
 from headwater import schemas, sequences
 from headwater.evaluation import cases
-from headwater.scoring import lists
+from headwater.scoring import executors
 from headwater.scoring.users import Steps
 from headwater.training import readers, snapshot
 
@@ -24,7 +24,7 @@ def test_an_event_has_one_context_on_every_path(spark, tmp_path):
     steps = spark.createDataFrame(rows, STEPS)
     stored = spark.createDataFrame([], schemas.ddl("sequences"))
     sequence = sequences.build(steps, stored, 9)
-    scored = Steps.of(lists.histories(sequence).toPandas()).context()
+    scored = Steps.of(executors.histories(sequence).toPandas()).context()
     cut = START + timedelta(days=9)
     target = spark.createDataFrame([("u", cut, "e9", 9, "view", None)], STEPS)
     evaluated = cases.collect(cases.temporal(steps.unionByName(target), cut, None, 9, False), 9).context[0]

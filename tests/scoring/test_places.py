@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from headwater.scoring.lists import PLACES
-from headwater.scoring.places import Lists
+from headwater.scoring.places import PLACES, Lists
 
 TWO = np.array([[3, 5], [4, 0]])
 

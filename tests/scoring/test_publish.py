@@ -6,7 +6,8 @@ import pytest
 
 from headwater import schemas
 from headwater.scoring import publish
-from headwater.scoring.lists import LISTS, PLACES
+from headwater.scoring.executors import LISTS
+from headwater.scoring.places import PLACES
 
 NOW = datetime(2026, 1, 1)
 KNOWN = datetime(2025, 5, 5)

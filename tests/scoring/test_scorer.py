@@ -13,7 +13,7 @@ from headwater.models.transitions import count
 from headwater.schemas import EVENT_TYPES
 from headwater.scoring import indexed
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.lists import PLACES
+from headwater.scoring.places import PLACES
 from headwater.scoring.repeats import Intervals
 from headwater.scoring.scorer import Scorer
 from headwater.training import artifact

@@ -19,8 +19,8 @@ from pyspark.sql import DataFrame
 from headwater.errors import TrackingError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
+from headwater.scoring import executors, recent
 from headwater.scoring import items as goods
-from headwater.scoring import lists, recent
 from headwater.scoring.recent import RecentCounts
 from headwater.tracking import Registry
 from headwater.tracking.client import library
@@ -80,7 +80,7 @@ class ScoringCache:
             self._items = (version, self.job.warehouse.read("items", version).persist())
         return self._items[1]
 
-    def shipped(self, version: int) -> lists.Shipped:
+    def shipped(self, version: int) -> executors.Shipped:
         """A model version and the catalogue's current state, on the executors."""
         topn, known = self.job.config.topn, self.recent_counts(version)
         key = (self.job.warehouse.rows_version("items"), self._counted)
@@ -89,7 +89,7 @@ class ScoringCache:
                 self._state[1].destroy()  # unpersist would leave the driver's copy in a file
             state = self.job.spark.sparkContext.broadcast(goods.catalogue(self.items(), known, topn))
             self._state = (key, state)
-        return lists.Shipped(self._model(version)[1], self._state[1], self.job.config.sequence.max_length)
+        return executors.Shipped(self._model(version)[1], self._state[1], self.job.config.sequence.max_length)
 
     def has_counted(self, version: int) -> bool:
         """Whether the counts of recent events that are kept are those of a model version, and still good."""
@@ -107,7 +107,7 @@ class ScoringCache:
             self._recent_of, self._counted = of, (version, time.monotonic())
         return self._recent
 
-    def indexed(self, shipped: lists.Shipped, version: int, users: pd.DataFrame) -> tuple[lists.Shipped, float]:
+    def indexed(self, shipped: executors.Shipped, version: int, users: pd.DataFrame) -> tuple[executors.Shipped, float]:
         """The same with an index of the items that may be shown, and its recall on some users (``Scorer.lists``)."""
         from headwater.scoring import indexed
 
@@ -145,5 +145,5 @@ class ScoringCache:
             os.utime(self._models[version][0])  # in use: maintenance removes folders not touched for long
         except (KeyError, FileNotFoundError):
             folder = self._registry.download(version)
-            self._models[version] = (folder, lists.ship(self.job.spark, folder, Path(self._scratch.name)))
+            self._models[version] = (folder, executors.ship(self.job.spark, folder, Path(self._scratch.name)))
         return self._models[version]

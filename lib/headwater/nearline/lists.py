@@ -26,8 +26,8 @@ from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
 from headwater.nearline.sequences import Update
+from headwater.scoring import executors, publish
 from headwater.scoring import items as goods
-from headwater.scoring import lists, publish
 from headwater.scoring.served import SERVED
 from headwater.tables import Warehouse, bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
@@ -201,8 +201,8 @@ def holders_of_gone(j: Job, until: float | None) -> DataFrame:
 
 
 def by_index(
-    j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request
-) -> tuple[lists.Shipped, dict[str, float | str]]:
+    j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Request
+) -> tuple[executors.Shipped, dict[str, float | str]]:
     """The model and catalogue, with an index if there are enough users to pay for building it, and fields for the closing line.
 
     The recall of the index is written to `model_metrics`.
@@ -214,7 +214,7 @@ def by_index(
         return shipped, {"index": "exact", "recall": 1.0}
     version = request.model
     known = request.rows.where(F.size("item_idx") > 0)
-    some = lists.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
+    some = executors.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
     shipped, recall = cache.indexed(shipped, version, some)
     protocol = artifact.facts(cache.model(version))["protocol"]
     row = (BESIDE, SERVED, protocol, "test", "all", indexed.METRIC, j.config.topn.n, recall, len(some), version, j.now)
@@ -223,7 +223,7 @@ def by_index(
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
-def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request, stack: ExitStack) -> int:
+def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Request, stack: ExitStack) -> int:
     """Make the lists, check every row and replace the current lists; returns how many users' Top-N changed.
 
     Raises HeadwaterError, before anything is replaced, if some list is not fit to publish.
@@ -237,11 +237,11 @@ def renew(j: Job, cache: ScoringCache, shipped: lists.Shipped, request: Request,
         for table in ("topn", "sections")
         if table == "topn" or j.config.topn.sections or tables.exists("sections")
     }
-    scored = lists.recommend(request.rows, shipped, j.config.topn)
+    scored = executors.recommend(request.rows, shipped, j.config.topn)
     scored = held(scored)[0] if request.few else kept(scored, stack)
     unfit = beside.submit(publish.unfit(scored).count)
     n_items = len(cache.recent_counts(version).popular)
-    places = publish.with_reasons(goods.with_titles(lists.places(scored), cache.items(), n_items))
+    places = publish.with_reasons(goods.with_titles(executors.places(scored), cache.items(), n_items))
     rows = publish.topn_rows(places)
     rows = held(rows)[0] if request.few else rows
     if bad := unfit.result():

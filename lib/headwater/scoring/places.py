@@ -8,20 +8,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-KINDS = {
-    "item_idx": np.int64,
-    "score": np.float64,
-    "propensity": np.float64,
-    "strategy": object,
-    "because_idx": np.int64,
-    "because_type": np.int64,
-    "otherwise": object,
+PLACES = {
+    "rank": "int",
+    "item_idx": "int",
+    "score": "double",
+    "propensity": "double",
+    "strategy": "string",
+    "because_idx": "int",
+    "because_type": "int",
+    "otherwise": "string",
 }
+"""The columns of a place of a list and their types in Spark. ``rank`` counts from 1; ``propensity`` is the chance of a place that
+was drawn by lot, or might have been, null where nothing was drawn; ``because`` is the event behind it, 0 where there is none;
+``otherwise`` is what is said where there is none."""
+NUMPY = {"int": np.int64, "double": np.float64, "string": object}
+FIELDS = {name: NUMPY[kind] for name, kind in PLACES.items() if name != "rank"}
+"""The arrays of ``Lists`` and their types; the rank of a place is its position."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Arrays ``[users, n]``, the columns of ``lists.PLACES`` without the rank; ``item_idx`` is 0 behind the end of a list."""
+    """Arrays ``[users, n]``, the fields of ``FIELDS``; ``item_idx`` is 0 behind the end of a list."""
 
     item_idx: np.ndarray
     score: np.ndarray
@@ -36,7 +43,7 @@ class Lists:
         """Lists of these items; ``values``: of each other field an array ``[users, n]`` or ``[users, 1]``, or one value for
         all places."""
         given = {"propensity": np.nan, "because_idx": 0, "because_type": 0, **values, "item_idx": item_idx}
-        return cls(**{name: np.full(item_idx.shape, given[name], kind) for name, kind in KINDS.items()})
+        return cls(**{name: np.full(item_idx.shape, given[name], kind) for name, kind in FIELDS.items()})
 
     def having(self, where: Any, **values: Any) -> Lists:
         """The same lists with other values at some places, ``where`` being any index of an array ``[users, n]``."""
@@ -49,6 +56,6 @@ class Lists:
         """A row for each place with an item: user_id, section, rank from 1, and the fields."""
         listed = self.item_idx > 0
         user, place = np.nonzero(listed)
-        columns = {name: getattr(self, name)[listed] for name in KINDS}
+        columns = {name: getattr(self, name)[listed] for name in FIELDS}
         rank = (place + 1).astype(np.int32)
         return pd.DataFrame({"user_id": users[user], "section": np.int32(section), "rank": rank, **columns})

@@ -73,7 +73,7 @@ def _orders(rows: DataFrame, name: str) -> DataFrame:
 
 
 def unfit(lists: DataFrame) -> DataFrame:
-    """Of ``lists.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice, ranks that
+    """Of ``executors.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice, ranks that
     do not run from 1 without a gap; and users of whom one list is there twice."""
     size = F.size("rank")
     wild = F.exists("score", lambda score: score.isNull() | F.isnan(score) | (F.abs(score) == float("inf")))

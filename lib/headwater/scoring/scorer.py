@@ -77,7 +77,7 @@ class Scorer:
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
         """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): user_id, section
-        (0 is the Top-N) and the columns of ``lists.PLACES``, the places of a list one after the other."""
+        (0 is the Top-N) and the columns of ``places.PLACES``, the places of a list one after the other."""
         users, member, top = self.top(frame)
         rows = top.to_frame(users.ids, 0)
         if not self.topn.sections:

@@ -10,8 +10,8 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from headwater.config import Topn
+from headwater.scoring import executors
 from headwater.scoring import items as goods
-from headwater.scoring import lists
 from headwater.scoring.recent import RecentCounts
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def to_users(
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:
     """The users in their order, as the scorer takes them."""
     wanted = histories.sparkSession.createDataFrame(pd.DataFrame({"user_id": users}), "user_id string")
-    theirs = lists.histories(histories.join(wanted, "user_id", how="left_semi")).toPandas()
+    theirs = executors.histories(histories.join(wanted, "user_id", how="left_semi")).toPandas()
     frame = theirs.set_index("user_id").reindex(users)
     for name in frame.columns:
         every = [values if isinstance(values, np.ndarray) else np.empty(0) for values in frame[name]]

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from headwater.scoring import lists
-from headwater.scoring.lists import _forget_archives
+from headwater.scoring import executors
+from headwater.scoring.executors import _forget_archives
+from headwater.scoring.places import PLACES
 
 DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 WITHOUT_A_LIST = "nobody"
@@ -33,7 +34,7 @@ def test_places_become_lists_and_lists_become_the_same_places(spark):
         }
     )
     known = pa.array(DAYS, pa.timestamp("us", "UTC"))
-    rows = lists.together(made, pa.array(["b", WITHOUT_A_LIST, "a"]), known)
+    rows = executors.together(made, pa.array(["b", WITHOUT_A_LIST, "a"]), known)
     assert rows.select(["user_id", "section", "item_idx"]).to_pylist() == [
         {"user_id": "b", "section": 0, "item_idx": [9, 8]},
         {"user_id": "a", "section": 0, "item_idx": [3, 2, 1]},
@@ -41,15 +42,15 @@ def test_places_become_lists_and_lists_become_the_same_places(spark):
     ]
     assert rows["history_time"].to_pylist() == [DAYS[0], DAYS[2], DAYS[0]]
     assert rows["propensity"].to_pylist()[0] == [None, 0.25]
-    frame = spark.createDataFrame(pa.Table.from_batches([rows]), lists.LISTS)
-    found = lists.places(frame).drop("history_time").toPandas()
+    frame = spark.createDataFrame(pa.Table.from_batches([rows]), executors.LISTS)
+    found = executors.places(frame).drop("history_time").toPandas()
     pd.testing.assert_frame_equal(found, made, check_dtype=False)
 
 
 def test_a_batch_without_any_list_has_no_rows():
-    nothing = pd.DataFrame({name: [] for name in ("user_id", "section", *lists.PLACES)})
-    rows = lists.together(nothing, pa.array(["a"]), pa.array(DAYS[:1], pa.timestamp("us", "UTC")))
-    assert (rows.num_rows, rows.schema.names[3:]) == (0, list(lists.PLACES))
+    nothing = pd.DataFrame({name: [] for name in ("user_id", "section", *PLACES)})
+    rows = executors.together(nothing, pa.array(["a"]), pa.array(DAYS[:1], pa.timestamp("us", "UTC")))
+    assert (rows.num_rows, rows.schema.names[3:]) == (0, list(PLACES))
 
 
 def test_archives_on_the_path_are_forgotten_and_found_again(tmp_path, monkeypatch):

@@ -25,25 +25,13 @@ from pyspark.sql import functions as F
 
 from headwater.config import Topn
 from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.places import PLACES
 from headwater.training import artifact
 
 if TYPE_CHECKING:
     from headwater.models.ranker import Ranker
     from headwater.scoring.scorer import Scorer
 
-PLACES = {
-    "rank": "int",
-    "item_idx": "int",
-    "score": "double",
-    "propensity": "double",
-    "strategy": "string",
-    "because_idx": "int",
-    "because_type": "int",
-    "otherwise": "string",
-}
-"""A place of a list, from rank 1. ``propensity``: the chance of a place that was drawn by lot, or might have been, null
-where nothing was drawn; ``because``: the event behind it, 0 where there is none; ``otherwise``: what is said where there is
-none."""
 ARROW = {"int": pa.int32(), "double": pa.float64(), "string": pa.string()}
 """The types of places in Arrow."""
 LISTS = "user_id string, history_time timestamp, section int, " + ", ".join(
