@@ -18,6 +18,7 @@ from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
+from headwater.tracking.client import without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.tracking.runs import redacted
 from headwater.training import artifact
@@ -119,6 +120,39 @@ def test_a_run_shows_no_secret_of_the_config():
     shown = redacted(Config(spark=keys, mlflow={"tracking_uri": "http://me:s3cret@host"}))
     assert shown["spark"] == {**keys, "spark.hadoop.fs.s3a.secret.key": "***"}
     assert "s3cret" not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.hadoop.fs.azure.account.key.shop.dfs.core.windows.net",
+        "spark.hadoop.fs.azure.sas.lake.shop.blob.core.windows.net",
+        "spark.hadoop.fs.gs.auth.service.account.private.key",
+        "spark.hadoop.google.cloud.auth.service.account.private.key.id",
+        "spark.hadoop.fs.s3a.encryption.key",
+        "spark.hadoop.fs.s3a.bucket.lake.access.key",
+        "spark.executorEnv.AWS_ACCESS_KEY_ID",
+    ],
+)
+def test_a_run_shows_no_key_of_a_cloud_store(key):
+    assert redacted(Config(spark={key: "s3cret"}))["spark"] == {key: "***"}
+
+
+def test_a_run_shows_no_secret_within_the_value_of_a_setting():
+    java = {"spark.driver.extraJavaOptions": "-Djavax.net.ssl.trustStorePassword=s3cret"}
+    assert redacted(Config(spark=java))["spark"] == {"spark.driver.extraJavaOptions": "***"}
+
+
+def test_a_run_shows_what_is_no_secret():
+    settings = {"spark.sql.shuffle.partitions": "8", "spark.ssl.keyStore": "/etc/keys", "spark.sql.keyed": "a"}
+    assert redacted(Config(spark=settings))["spark"] == settings
+
+
+@pytest.mark.parametrize("password", ["p", "p/ss", "p@ss", "p:s/s@s"])
+def test_a_password_is_masked_whatever_its_characters(password):
+    told = f"postgresql://u:{password}@h:5432/db and then mysql://v:{password}@i/db"
+    assert without_password(told) == "postgresql://u:***@h:5432/db and then mysql://v:***@i/db"
+    assert without_password("http://h:5000/p and a@b") == "http://h:5000/p and a@b"
 
 
 def test_the_model_has_a_signature_and_nothing_that_mlflow_would_execute(store):

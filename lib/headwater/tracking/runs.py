@@ -23,8 +23,9 @@ from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-SECRET = re.compile(r"(?i)secret|password|token|access[.]?key|jaas")
-"""Spark settings that are masked: those that Spark's own log redacts, and the credentials of Kafka's clients."""
+SECRET = re.compile(r"(?i)secret|password|token|credential|jaas|(access|account|private)[._]?key|\b(key|sas)\b")
+"""Spark settings that are masked, by name or, as in Spark's own log, by value: what it redacts, the credentials of Kafka's
+clients, and the keys of cloud stores, whose names may go on after the word."""
 PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
 
 
@@ -99,7 +100,9 @@ def _failing(registry: Registry, run_id: str) -> Iterator[None]:
 def redacted(config: Config) -> dict[str, Any]:
     """The config as plain data with its secrets masked: Spark settings that match ``SECRET``, and passwords in URIs."""
     settings = config.dump()
-    settings["spark"] = {key: "***" if SECRET.search(key) else value for key, value in settings["spark"].items()}
+    settings["spark"] = {
+        key: "***" if SECRET.search(key) or SECRET.search(value) else value for key, value in settings["spark"].items()
+    }
     return dict(json.loads(without_password(json.dumps(settings))))
 
 
