@@ -245,6 +245,17 @@ def test_a_long_training_keeps_every_epoch(store):
     assert len(Registry(config).history(version)["loss"]) == 600
 
 
+def test_a_setting_of_any_name_and_length_is_logged(store):
+    folder, config = store
+    bloom, longest = "spark.hadoop.parquet.bloom.filter.enabled#item_id", f"spark.a/b//{'c' * 300}"
+    spark = {bloom: "true", bloom.replace("#", "/"): "true", longest: "v" * 7_000}
+    config = config.model_copy(update={"spark": spark})
+    registry = Registry(config)
+    shown = registry.client.get_run(registry.version(registered(config, folder, seed=6)).run_id).data.params
+    assert shown["spark.spark.hadoop.parquet.bloom.filter.enabled_item_id"] == "true"
+    assert shown[f"spark.{longest}".replace("/", "_")[:250]] == "v" * 6_000
+
+
 def test_a_training_that_cannot_be_logged_leaves_a_failed_run_and_no_version(store, monkeypatch):
     folder, _ = store
     config = a_config(folder, model_name="never", experiment="never")

@@ -54,7 +54,7 @@ def log_training(
     with _failing(registry, run_id), asking(registry.uri):
         now = int(time.time() * 1000)
         settings = redacted(config)
-        params = [Param(key, str(value)[:6000]) for key, value in _flat(settings).items()]
+        params = [Param(key, value) for key, value in _params(settings).items()]
         metrics = [
             Metric(key, float(value), now, int(entry["epoch"]))
             for entry in history
@@ -226,6 +226,12 @@ def _draw(history: list[dict[str, float]], path: Path) -> None:
         right.set_ylabel("validation NDCG@10")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _params(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings by dotted name, as MLflow takes them: it refuses other characters in a name, which Spark allows, and longer
+    names or values. ``config.json`` beside them has all as it is."""
+    return {re.sub(r"[^\w.-]", "_", key)[:250]: str(value)[:6000] for key, value in _flat(settings).items()}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
