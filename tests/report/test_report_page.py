@@ -208,6 +208,20 @@ def test_without_tables_each_section_names_the_job_to_run(spark, tmp_path):
         assert f"jobs/{job}.py" in text
 
 
+@pytest.mark.parametrize(("table", "title"), [("topn", "Variety"), ("items", "Variety"), ("quarantine", None)])
+def test_a_table_of_another_schema_costs_its_own_section_or_cell(spark, tmp_path, table, title):
+    warehouse = Warehouse(spark, str(tmp_path / "other"), 60)
+    for each in {*schemas.TABLES} - {table}:
+        warehouse.create(each)
+    column = schemas.columns(table)[-1]
+    spark.createDataFrame([], schemas.ddl(table)).drop(column).write.format("delta").save(warehouse.path(table))
+    page = report.build(warehouse, Runs(), NOW)
+    _, text = parsed(page)
+    assert f"has another schema: column {column} is missing" in text
+    assert "The loop" not in page.missing
+    assert title is None or title in page.missing
+
+
 def test_tables_without_rows_are_no_error(spark, tmp_path):
     warehouse = Warehouse(spark, str(tmp_path / "bare"), 60)
     for table in schemas.TABLES:

@@ -7,6 +7,7 @@ whose message names the job to run.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,6 +16,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
+from headwater.errors import TableError
+from headwater.report.asked import Result
 from headwater.tables import Warehouse
 from headwater.tables.log import UPKEEP
 from headwater.tables.warehouse import WRITER
@@ -34,11 +37,14 @@ MOST_PLACES = 20
 
 @dataclass(frozen=True)
 class TableState:
+    """``version`` is None if there is no table, ``rows`` also if it cannot be read; ``problem`` says why it cannot."""
+
     name: str
-    rows: int | None
-    version: int | None
-    changed_at: float | None
-    job: str | None
+    rows: int | None = None
+    version: int | None = None
+    changed_at: float | None = None
+    job: str | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,11 @@ def table_states(warehouse: Warehouse) -> list[TableState]:
 
 def _state(warehouse: Warehouse, table: str) -> TableState:
     if not warehouse.exists(table):
-        return TableState(table, None, None, None, None)
+        return TableState(table)
     newest, *older = islice(warehouse.commits(table), 20)
     made = next((commit for commit in (newest, *older) if commit.operation not in UPKEEP), newest)
-    return TableState(table, warehouse.read(table).count(), newest.version, made.at, made.by)
+    rows = Result.of(lambda tables: tables.read(table).count(), warehouse)
+    return TableState(table, rows.value, newest.version, made.at, made.by, rows.problem)
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
@@ -208,9 +215,10 @@ def variety(warehouse: Warehouse) -> dict[str, Any]:
 
 
 def headline(warehouse: Warehouse) -> dict[str, int | None]:
-    """Users with lists, items, the model version behind most lists, and list length; None if a table is missing."""
+    """Users with lists, items, the model version behind most lists, and list length; None if a table is missing or cannot be
+    read."""
     found: dict[str, int | None] = {"users": None, "items": None, "served_version": None, "list_length": None}
-    if warehouse.exists("topn"):
+    with suppress(TableError):
         row = (
             warehouse.read("topn")
             .agg(
@@ -221,7 +229,7 @@ def headline(warehouse: Warehouse) -> dict[str, int | None]:
             .first()
         )
         found.update(row.asDict() if row else {})
-    if warehouse.exists("items"):
+    with suppress(TableError):
         found["items"] = warehouse.read("items").count()
     return found
 

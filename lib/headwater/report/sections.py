@@ -22,11 +22,11 @@ MOST_RANKS = 40
 
 def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
     """The state of every table, and the lines that ingest accepted and refused."""
-    if all(state.rows is None for state in states):
+    if all(state.version is None for state in states):
         return missing("Nothing to show yet: there are no tables; jobs/ingest_events.py creates the first ones.")
     rows = [
         (
-            f"<code>{esc(state.name)}</code><small>{esc(_last_job(state))}</small>",
+            f"<code>{esc(state.name)}</code><small>{esc(state.problem or _last_job(state))}</small>",
             whole(state.rows),
             whole(state.version),
             _ago(now, state.changed_at),
@@ -52,7 +52,7 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
 
 
 def _last_job(state: TableState) -> str:
-    return "not made yet" if state.rows is None else state.job or "–"
+    return "not made yet" if state.version is None else state.job or "–"
 
 
 def _ago(now: float, moment: float | None) -> str:
