@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.errors import TableError
 from headwater.report.asked import Result
-from headwater.tables import Warehouse
+from headwater.tables import Warehouse, readers
 from headwater.tables.log import UPKEEP
 from headwater.tables.warehouse import WRITER
 
@@ -37,7 +37,8 @@ MOST_PLACES = 20
 
 @dataclass(frozen=True)
 class TableState:
-    """``version`` is None if there is no table, ``rows`` also if it cannot be read; ``problem`` says why it cannot."""
+    """``version`` is None if there is no table, ``rows`` also if it cannot be read; ``problem`` says why it cannot.
+    ``unread``: the commits that each job has yet to read, None where that is the whole table."""
 
     name: str
     rows: int | None = None
@@ -45,6 +46,7 @@ class TableState:
     changed_at: float | None = None
     job: str | None = None
     problem: str = ""
+    unread: dict[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,20 @@ def _state(warehouse: Warehouse, table: str) -> TableState:
     newest, *older = islice(warehouse.commits(table), 20)
     made = next((commit for commit in (newest, *older) if commit.operation not in UPKEEP), newest)
     rows = Result.of(lambda tables: tables.read(table).count(), warehouse)
-    return TableState(table, rows.value, newest.version, made.at, made.by, rows.problem)
+    return TableState(table, rows.value, newest.version, made.at, made.by, rows.problem, _unread(warehouse, table))
+
+
+def _unread(warehouse: Warehouse, table: str) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for reader in readers.READERS:
+        if reader.source != table:
+            continue
+        come = readers.progress(warehouse, reader)
+        if come.after is None and (come.said is not None or not reader.optional):
+            found[reader.job] = None
+        elif come.unread:
+            found[reader.job] = len(come.unread)
+    return found
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
