@@ -122,6 +122,32 @@ def test_a_run_shows_no_secret_of_the_config():
     assert "s3cret" not in json.dumps(shown)
 
 
+def git(folder, *args):
+    who = ("-c", "user.name=ann", "-c", "user.email=ann@example.org")
+    return subprocess.run(["git", *who, *args], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_revision_is_the_commit_of_the_code_and_says_whether_the_code_has_changed_since(tmp_path):
+    module = tmp_path / "lib" / "headwater" / "tracking" / "runs.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    git(tmp_path, "init")
+    assert runs.code_revision(module).startswith("headwater ")  # not tracked: the repository is about something else
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "site.yaml").write_text("")  # the config is recorded on its own
+    assert runs.code_revision(module) == git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "new.py").write_text("")
+    assert runs.code_revision(module) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_without_git_a_revision_is_the_version_of_the_package(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert runs.code_revision().startswith("headwater ")
+
+
 @pytest.mark.parametrize(
     "key",
     [

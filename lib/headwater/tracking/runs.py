@@ -106,18 +106,24 @@ def redacted(config: Config) -> dict[str, Any]:
     return dict(json.loads(without_password(json.dumps(settings))))
 
 
-def code_revision() -> str:
-    """The commit of the running code, or the package's version outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        asked = None
-    if asked is not None and asked.returncode == 0:
-        return asked.stdout.strip()
+def code_revision(module: Path = Path(__file__).resolve()) -> str:
+    """The commit of the running code, with `-dirty` where package or jobs have changed since; the package's version outside a
+    checkout. A virtual environment may lie in some other repository, which does not track the code."""
+    if _git(module, "ls-files", "--error-unmatch", module.name):
+        changed = _git(module, "status", "--porcelain", "--", str(module.parents[1]), ":/jobs")
+        return f"{_git(module, 'rev-parse', 'HEAD')}{'-dirty' if changed else ''}"
     from headwater import __version__
 
     return f"headwater {__version__}"
+
+
+def _git(module: Path, *args: str) -> str:
+    """What git says of a module's repository; nothing if it fails."""
+    try:
+        asked = subprocess.run(["git", *args], cwd=module.parent, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 def environment() -> str:
