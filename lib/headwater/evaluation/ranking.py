@@ -85,6 +85,7 @@ def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _places(row: Tensor, wanted: Tensor) -> Tensor:
     """How many of the scores in ``row`` reach each of the scores ``wanted``, ``[targets]``; never targets × items of memory."""
     ascending, order = wanted.sort()
+    row = row[row >= min(wanted.tolist(), default=torch.inf)]  # nothing else reaches any
     reached = torch.searchsorted(ascending, row, right=True)
     places = len(row) - reached.bincount(minlength=len(wanted) + 1).cumsum(0)[:-1]
     return places[order.argsort()]
