@@ -9,12 +9,16 @@ not stored, and is not checked again: a list made later cannot have shown the it
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from pyspark.sql import DataFrame
 
 from headwater import feedback, job
 from headwater.feedback.attribution import filter_actions
+from headwater.in_hand import read_once
 from headwater.job import Job
 from headwater.tables import failpoint, readers, still_there
+from headwater.tables.readers import Progress
 
 app = job.command_line()
 
@@ -25,41 +29,47 @@ def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
 
 
 def collect(j: Job) -> dict[str, int | str]:
-    tables, rules = j.warehouse, j.config.feedback
+    tables = j.warehouse
     tables.read("events")
     with tables.locked("feedback"):
         for table in ("feedback", "topn_history"):
             tables.create(table)
         version = tables.version("events")
         counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
-        read = readers.progress(tables, readers.FEEDBACK).after
-        if read is not None and read >= version:
+        come = readers.progress(tables, readers.FEEDBACK)
+        if come.after is not None and come.after >= version:
             return counts
         if tables.exists("topn") and readers.progress(tables, readers.HISTORY).unread:
             reason = "lists in topn are not in topn_history yet; score_topn is still running, or must run again"
-            return {**counts, "status": "skipped", "reason": reason, "events_version": -1 if read is None else read}
-        actions = filter_actions(new_events(j, read, version), rules.rewards)
-        new = feedback.filter_unknown(actions, tables.read("feedback"))
-        rows = feedback.new_answers(new, tables.read("topn_history"), rules, j.now).persist()
-        try:
-            counts["rows_feedback"] = rows.count()
-            counts["rows_unattributed"] = new.count() - rows.count()
+            so_far = -1 if come.after is None else come.after
+            return {**counts, "status": "skipped", "reason": reason, "events_version": so_far}
+        with ExitStack() as stack:
+            rows, answering, acting = answers(j, come, version, stack)
+            counts |= {"rows_feedback": answering, "rows_unattributed": acting - answering}
             failpoint("collect_feedback:before_merge")
             tables.append(rows, "feedback", {"job": j.name, **readers.noted(tables, readers.FEEDBACK, version)})
             failpoint("collect_feedback:after_merge")
-        finally:
-            rows.unpersist()
         return counts
 
 
-def new_events(j: Job, after: int | None, until: int) -> DataFrame:
-    """Events of the versions ``after + 1 … until``; all events on the first run, or if the change feed was vacuumed."""
-    if after is not None:
-        new = j.warehouse.inserted("events", after, until)
-        if still_there(new.count) is not None:
-            return new
-        j.log.warning("the change feed of events was vacuumed; all events are read", after=after, until=until)
-    return j.warehouse.read("events", until)
+def answers(j: Job, come: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:
+    """New rows of `feedback`, their number, and the number of actions in the versions `come.after + 1 … until` of `events`; in the
+    whole table on the first run, or if the change feed was vacuumed. Only the latter looks through all lists and feedback."""
+    rules, history, known = j.config.feedback, j.warehouse.read("topn_history"), j.warehouse.read("feedback")
+    if come.after is not None:
+        feed = filter_actions(j.warehouse.inserted("events", come.after, until), rules.rewards)
+        read = still_there(lambda: read_once(feed, come.few, stack))
+        if read is not None:
+            actions, _ = read
+            actions, acting = read_once(
+                feedback.filter_unknown(actions, feedback.known_then(known, actions)), come.few, stack
+            )
+            found = feedback.new_answers(actions, history, rules, j.now)
+            return *read_once(found, come.few, stack), acting
+        j.log.warning("the change feed of events was vacuumed; all events are read", after=come.after, until=until)
+    actions = feedback.filter_unknown(filter_actions(j.warehouse.read("events", until), rules.rewards), known)
+    found = feedback.new_answers(feedback.since_first_list(actions, history), history, rules, j.now)
+    return *read_once(found, False, stack), actions.count()
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:
         raise UsageError("--rollback restores the previous champion and cannot be combined with --version")
     registry = Registry(j.config)
     previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
+    last = j.warehouse.last_note("promotions", j.name) or {}
+    if previous == champion and (last.get("action"), last.get("challenger")) == ("rollback", champion):
+        # the same run again, killed after its last step or not
+        return {"promoted": True, "reason": last["reason"], "model_version": champion}
     if previous is None or previous == champion:
         raise ModelError(f"model {registry.name} has no previous champion to restore")
     reason = f"rolled back from version {champion} to {previous}"

@@ -33,7 +33,7 @@ app = job.command_line()
 @app.command(help=job.help_text(__doc__))
 def main(
     history: str = typer.Option("", help='events, oldest first: "view:A click:B purchase:C"'),
-    user: str = typer.Option("", help="a user of the sequences table"),
+    user: str = typer.Option("", help="a user of the sequences table, by id or by pseudonym"),
     as_json: bool = typer.Option(False, "--json", help="print the answer only in the closing line"),
     n: int = typer.Option(0, min=0, help="list length; 0 means topn.n"),
     config: job.ConfigFiles = None,
@@ -53,7 +53,8 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
         version, ranker = opening.result()
     known = recent.count(events_table, sequences, items, topn, ranker.n_items)
-    scorer = Scorer(ranker, goods.catalogue(items, known, topn), topn)
+    shown = goods.catalogue(items, known, topn)
+    scorer = Scorer(ranker, shown, topn, max_length=j.config.sequence.max_length)
     catalog = items.select("item_id", "item_idx", "title").toPandas()
     if user:
         wanted = stored(j, user)
@@ -75,12 +76,15 @@ def champion(config: Config) -> tuple[int, Ranker]:
 
 
 def stored(j: Job, user: str) -> pd.DataFrame:
-    """A user's stored sequence, as a row for the scorer. Raises HeadwaterError if there is none."""
-    pseudonym = privacy.pseudonym(user, key) if (key := privacy.load_key(j.config.privacy.key_file)) else user
-    row = executors.history_of(j.warehouse.read("sequences"), pseudonym)
-    if row.empty:
-        raise HeadwaterError(f"user {user!r} has no sequence")
-    return row
+    """A user's stored sequence, as a row for the scorer. With `privacy.key_file`, users are found by the id in their events and by
+    the pseudonym in the tables. Raises HeadwaterError if there is no sequence."""
+    key = privacy.load_key(j.config.privacy.key_file)
+    sequences = j.warehouse.read("sequences")
+    for name in [user] if key is None else [privacy.pseudonym(user, key), user]:
+        row = executors.history_of(sequences, name)
+        if not row.empty:
+            return row
+    raise HeadwaterError(f"user {user!r} has no sequence")
 
 
 if __name__ == "__main__":

@@ -119,6 +119,14 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["maintain.keep_days.quarantine=0"], "maintain.keep_days.quarantine: Input should be greater than 0"),
         (["maintain.keep_days.events=1e9"], "maintain.keep_days.events: Input should be less than or equal to 36500"),
         (
+            ["topn.popular_half_life_days=100000"],
+            "topn.popular_half_life_days: Input should be less than or equal to 36500",
+        ),
+        (["evaluate.recent_days=1000000"], "evaluate.recent_days: Input should be less than or equal to 36500"),
+        (["feedback.window_hours=1e8"], "feedback.window_hours: Input should be less than or equal to 876000"),
+        (["feedback.window_hours=0"], "feedback.window_hours: Input should be greater than 0"),
+        (["maintain.retention_hours=1e8"], "maintain.retention_hours: Input should be less than or equal to 876000"),
+        (
             ["maintain.keep_days.topn_history=2", "feedback.window_hours=60"],
             "maintain.keep_days.topn_history is 2 days, but feedback.window_hours lets an action answer a list for 2.5",
         ),

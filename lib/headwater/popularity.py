@@ -41,7 +41,7 @@ def of_items(events: DataFrame, items: DataFrame, half_life_days: float) -> tupl
 
 def newest_second(steps: DataFrame) -> float:
     """The latest ``event_time`` in epoch seconds; 0 if there is none."""
-    row = steps.agg(F.max(_second()).alias("newest")).first()
+    row = steps.agg(F.max(seconds("event_time")).alias("newest")).first()
     assert row is not None, "an aggregate has one row"
     return float(row["newest"] or 0.0)
 
@@ -54,12 +54,13 @@ def decayed_counts(steps: DataFrame, n_items: int, half_life_days: float) -> np.
 def decayed(steps: DataFrame, n_items: int, half_life_days: float, until: float) -> np.ndarray:
     """The same at a given time in epoch seconds; no step may be later."""
     counts = np.zeros(n_items + 1)
-    age = (F.lit(until) - _second()) / F.lit(DAY * half_life_days)
+    age = (F.lit(until) - seconds("event_time")) / F.lit(DAY * half_life_days)
     fresh = steps.where((age < HALF_LIVES) & (F.col("item_idx") <= n_items))
     found = fresh.groupBy("item_idx").agg(F.sum(F.pow(F.lit(0.5), age)).alias("count")).toArrow()
     counts[found["item_idx"].to_numpy()] = found["count"].to_numpy()
     return counts
 
 
-def _second() -> Column:
-    return F.unix_micros("event_time") / F.lit(1e6)
+def seconds(column: str) -> Column:
+    """A time in epoch seconds, with fractions."""
+    return F.unix_micros(column) / F.lit(1e6)

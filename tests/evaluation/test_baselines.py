@@ -1,5 +1,6 @@
 """What needs no training, on histories whose answer is known."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -54,3 +55,20 @@ def test_transitions_are_learned_from_everybody_however_few_are_ranked_for(spark
     evaluation = Evaluation(steps(spark, circle), 12, facts, "test", config)
     assert len(evaluation.held) == 1
     assert evaluation.baseline("item_transitions").mean("hit_rate", 1) == 1.0
+
+
+def test_recent_days_have_24_hours_whatever_the_clocks_of_the_machine_do(spark, monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/London")
+    time.tzset()
+    newest = datetime(2025, 4, 1, 12, tzinfo=UTC)  # clocks went forward on 30 March
+    done = [("v", newest - timedelta(days=8), 1), ("v", newest - timedelta(days=7) + timedelta(minutes=30), 2)]
+    done += [("v", newest, 3), ("u", newest + timedelta(days=1), 2)]
+    rows = [(user, at, f"e{place}", item, "view", None) for place, (user, at, item) in enumerate(done)]
+    cut = (newest + timedelta(hours=1)).isoformat()
+    facts = {"protocol": "temporal", "train_until": cut, "validation_until": cut}
+    try:
+        evaluation = Evaluation(spark.createDataFrame(rows, STEPS), 3, facts, "test", Config())
+        assert evaluation.baseline("recent_popularity").mean("mrr", 10) == 1  # item 2, as often as item 3
+    finally:
+        monkeypatch.undo()
+        time.tzset()

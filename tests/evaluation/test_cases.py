@@ -150,6 +150,13 @@ def test_ties_go_against_us_where_lists_are_picked_for_variety_too(better):
     assert ranking.ranks[0].tolist() == [50]
 
 
+def test_a_cap_by_category_without_a_weight_leaves_the_ranking_as_it_is():
+    scores = torch.arange(51.0, 0.0, -1.0).unsqueeze(0)
+    ranking = rank(lambda items, types: scores, held([12]), 10, variety=Variety(weight=0.0, candidates=40, most=2))
+    assert ranking.lists.tolist() == [list(range(1, 11))]
+    assert ranking.ranks[0].tolist() == [12]
+
+
 def test_a_model_whose_scores_are_not_numbers_never_hits():
     """A comparison with NaN is false, so counting would rank such a target before the first place."""
     ranking = rank(lambda items, types: torch.full((1, 5), torch.nan), held([2]), 3)

@@ -1,9 +1,11 @@
 """The job: what is new since last time, exactly once, also when it dies or the change feed is gone."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from inside import Inside
+from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.errors import TableError
@@ -82,6 +84,30 @@ def test_where_the_change_feed_is_gone_the_whole_table_is_read_and_nothing_doubl
     counts = collect(shop)
     assert (counts["rows_feedback"], counts["rows_unattributed"]) == (3, 1)
     assert shop.rows("feedback", "event_id") == [("e1",), ("e2",), ("e3",), ("e4",)]
+
+
+def test_an_event_that_was_deleted_and_is_delivered_again_is_not_doubled(shop):
+    publish(shop, "u", "ab")
+    act(shop, ("e1", "u", "a", 1))
+    collect(shop)
+    shop.tables.delete_where("events", F.col("event_id") == "e1", {"job": "maintain_tables", "what": "keep_days"})
+    act(shop, ("e1", "u", "a", 1), ("e2", "u", "b", 5))
+    counts = collect(shop)
+    assert (counts["rows_feedback"], counts["rows_unattributed"]) == (1, 0)
+    assert shop.rows("feedback", "event_id") == [("e1",), ("e2",)]
+
+
+def test_lists_and_feedback_of_another_time_than_the_new_actions_are_not_read(shop, spark):
+    publish(shop, "u", "ab")
+    act(shop, ("e1", "u", "a", 1))
+    collect(shop)
+    for table in ("topn_history", "feedback"):
+        for name in shop.tables.read(table).inputFiles():
+            (shop.root / table / Path(name).name).unlink()  # a job that opens it fails
+    later = ("u", 1, "a", 1.0, "", "model", 1, NOW, NOW + timedelta(days=3), None)
+    shop.tables.append(spark.createDataFrame([later], schemas.ddl("topn_history")), "topn_history", {"job": "t"})
+    act(shop, ("e2", "u", "a", 3 * 24 * 60 + 1))
+    assert collect(shop)["rows_feedback"] == 1
 
 
 def test_lists_on_their_way_to_the_history_are_waited_for(shop):

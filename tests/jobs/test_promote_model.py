@@ -134,7 +134,10 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
     again = promote_model.promote(a_job())
     assert (again["promoted"], again["reason"]) == (False, "version 2 is the champion already")
 
-    assert promote_model.roll_back(a_job())["model_version"] == 1
+    back = promote_model.roll_back(a_job())
+    assert back == {"promoted": True, "reason": "rolled back from version 2 to 1", "model_version": 1}
+    assert aliases(job) == (2, 1, 1)
+    assert promote_model.roll_back(a_job()) == back  # as after a kill behind the last step
     assert aliases(job) == (2, 1, 1)
     refused = promote_model.promote(a_job())
     assert (refused["promoted"], refused["model_version"]) == (False, 1)

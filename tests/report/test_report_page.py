@@ -113,6 +113,25 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     assert "2 actions on shown items, worth a reward of 5.0" in text
 
 
+def test_the_loop_tells_which_jobs_have_yet_to_read_a_table(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "behind"), 60)
+    event = ("e", "ann", "i1", "view", NOW, None, None, None, "s", "f", NOW, NOW.date())
+    for _ in range(3):
+        warehouse.append(spark.createDataFrame([event], schemas.ddl("events")), "events", {"job": "ingest_events"})
+    assert unread(warehouse, "events") == {"build_sequences": None}
+    nothing = spark.createDataFrame([], schemas.ddl("sequences"))
+    warehouse.append(nothing, "sequences", {"job": "build_sequences", "events_version": 1})
+    assert unread(warehouse, "events") == {"build_sequences": 2}
+    assert unread(warehouse, "sequences") == {"score_topn": None}
+    assert "build_sequences: 2 commits" in report.build(warehouse, Runs(), NOW).html
+    warehouse.append(nothing, "sequences", {"job": "build_sequences", "events_version": 3})
+    assert unread(warehouse, "events") == {}
+
+
+def unread(warehouse, table):
+    return next(state.unread for state in data.table_states(warehouse) if state.name == table)
+
+
 def test_freshness_tells_who_is_behind_and_who_has_no_list(full):
     fresh = data.freshness(full)
     assert (fresh.users, fresh.up_to_date, fresh.behind, fresh.without) == (3, 1, 1, 1)
@@ -206,6 +225,20 @@ def test_without_tables_each_section_names_the_job_to_run(spark, tmp_path):
     assert len(empty.missing) == 8
     for job in ("ingest_events", "score_topn", "evaluate_model", "promote_model"):
         assert f"jobs/{job}.py" in text
+
+
+@pytest.mark.parametrize(("table", "title"), [("topn", "Variety"), ("items", "Variety"), ("quarantine", None)])
+def test_a_table_of_another_schema_costs_its_own_section_or_cell(spark, tmp_path, table, title):
+    warehouse = Warehouse(spark, str(tmp_path / "other"), 60)
+    for each in {*schemas.TABLES} - {table}:
+        warehouse.create(each)
+    column = schemas.columns(table)[-1]
+    spark.createDataFrame([], schemas.ddl(table)).drop(column).write.format("delta").save(warehouse.path(table))
+    page = report.build(warehouse, Runs(), NOW)
+    _, text = parsed(page)
+    assert f"has another schema: column {column} is missing" in text
+    assert "The loop" not in page.missing
+    assert title is None or title in page.missing
 
 
 def test_tables_without_rows_are_no_error(spark, tmp_path):

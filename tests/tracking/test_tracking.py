@@ -18,6 +18,7 @@ from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
+from headwater.tracking.client import without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.tracking.runs import redacted
 from headwater.training import artifact
@@ -121,6 +122,65 @@ def test_a_run_shows_no_secret_of_the_config():
     assert "s3cret" not in json.dumps(shown)
 
 
+def git(folder, *args):
+    who = ("-c", "user.name=ann", "-c", "user.email=ann@example.org")
+    return subprocess.run(["git", *who, *args], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_revision_is_the_commit_of_the_code_and_says_whether_the_code_has_changed_since(tmp_path):
+    module = tmp_path / "lib" / "headwater" / "tracking" / "runs.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    git(tmp_path, "init")
+    assert runs.code_revision(module).startswith("headwater ")  # not tracked: the repository is about something else
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "site.yaml").write_text("")  # the config is recorded on its own
+    assert runs.code_revision(module) == git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "new.py").write_text("")
+    assert runs.code_revision(module) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_without_git_a_revision_is_the_version_of_the_package(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert runs.code_revision().startswith("headwater ")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.hadoop.fs.azure.account.key.shop.dfs.core.windows.net",
+        "spark.hadoop.fs.azure.sas.lake.shop.blob.core.windows.net",
+        "spark.hadoop.fs.gs.auth.service.account.private.key",
+        "spark.hadoop.google.cloud.auth.service.account.private.key.id",
+        "spark.hadoop.fs.s3a.encryption.key",
+        "spark.hadoop.fs.s3a.bucket.lake.access.key",
+        "spark.executorEnv.AWS_ACCESS_KEY_ID",
+    ],
+)
+def test_a_run_shows_no_key_of_a_cloud_store(key):
+    assert redacted(Config(spark={key: "s3cret"}))["spark"] == {key: "***"}
+
+
+def test_a_run_shows_no_secret_within_the_value_of_a_setting():
+    java = {"spark.driver.extraJavaOptions": "-Djavax.net.ssl.trustStorePassword=s3cret"}
+    assert redacted(Config(spark=java))["spark"] == {"spark.driver.extraJavaOptions": "***"}
+
+
+def test_a_run_shows_what_is_no_secret():
+    settings = {"spark.sql.shuffle.partitions": "8", "spark.ssl.keyStore": "/etc/keys", "spark.sql.keyed": "a"}
+    assert redacted(Config(spark=settings))["spark"] == settings
+
+
+@pytest.mark.parametrize("password", ["p", "p/ss", "p@ss", "p:s/s@s"])
+def test_a_password_is_masked_whatever_its_characters(password):
+    told = f"postgresql://u:{password}@h:5432/db and then mysql://v:{password}@i/db"
+    assert without_password(told) == "postgresql://u:***@h:5432/db and then mysql://v:***@i/db"
+    assert without_password("http://h:5000/p and a@b") == "http://h:5000/p and a@b"
+
+
 def test_the_model_has_a_signature_and_nothing_that_mlflow_would_execute(store):
     described = yaml.safe_load((Registry(store[1]).download(2) / "MLmodel").read_text())
     assert set(described["flavors"]) == {"headwater"}
@@ -209,6 +269,17 @@ def test_a_long_training_keeps_every_epoch(store):
     history = [{"epoch": k, "loss": 1 / k, "epoch_ndcg_10": 0.1} for k in range(1, 601)]
     version = registered(config, folder, seed=4, history=history)
     assert len(Registry(config).history(version)["loss"]) == 600
+
+
+def test_a_setting_of_any_name_and_length_is_logged(store):
+    folder, config = store
+    bloom, longest = "spark.hadoop.parquet.bloom.filter.enabled#item_id", f"spark.a/b//{'c' * 300}"
+    spark = {bloom: "true", bloom.replace("#", "/"): "true", longest: "v" * 7_000}
+    config = config.model_copy(update={"spark": spark})
+    registry = Registry(config)
+    shown = registry.client.get_run(registry.version(registered(config, folder, seed=6)).run_id).data.params
+    assert shown["spark.spark.hadoop.parquet.bloom.filter.enabled_item_id"] == "true"
+    assert shown[f"spark.{longest}".replace("/", "_")[:250]] == "v" * 6_000
 
 
 def test_a_training_that_cannot_be_logged_leaves_a_failed_run_and_no_version(store, monkeypatch):

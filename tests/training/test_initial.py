@@ -96,6 +96,12 @@ def test_vectors_that_are_none_are_told_in_one_line(brought):
         describe.features(items, ("vector",), 3, path + "/nowhere")
 
 
+def test_a_model_with_vectors_needs_them_whatever_the_config_of_today(brought):
+    items, _ = brought([1, 2])
+    with pytest.raises(UsageError, match="vectors is empty, but the model has the feature 'vector'; name the Parquet"):
+        describe.features(items, ("vector",), 3, Config().model.vectors)
+
+
 def test_numbers_that_are_none_name_their_item(brought):
     items, path = brought([1, 2], [3, float("nan")])
     with pytest.raises(UsageError, match="a vector that is not finite, that of item i2"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from headwater import local
-from headwater.config.sections import Days, Positive, Section
+from headwater.config.sections import Days, Hours, Positive, Section
 from headwater.config.sources import Ingest
 from headwater.encoders import ENCODERS
 from headwater.errors import UsageError
@@ -16,8 +16,6 @@ from headwater.schemas import EventType
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Age = Annotated[Days, Field(le=36_500)]
-"""Days before now. A date before the first year could not be computed, so a century is the most."""
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
@@ -333,7 +331,7 @@ class Nearline(Section):
 
 
 class Feedback(Section):
-    window_hours: Annotated[float, Field(gt=0)] = 168.0
+    window_hours: Annotated[Hours, Field(gt=0)] = 168.0
     rewards: dict[EventType, Weight] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
     rating_scale: Annotated[float, Field(gt=0)] = 5.0
 
@@ -345,14 +343,14 @@ class Privacy(Section):
 class KeepDays(Section):
     """The days after which maintenance deletes a row, by table; None keeps all rows."""
 
-    events: Age | None = None
-    quarantine: Age | None = None
-    topn_history: Age | None = None
-    feedback: Age | None = None
+    events: Days | None = None
+    quarantine: Days | None = None
+    topn_history: Days | None = None
+    feedback: Days | None = None
 
 
 class Maintain(Section):
-    retention_hours: Annotated[int, Field(ge=0)] = 168
+    retention_hours: Hours = 168
     keep_days: KeepDays = KeepDays()
 
 

@@ -4,7 +4,7 @@ had before, just that; no training, no knobs."""
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import torch
@@ -86,7 +86,3 @@ def by_own(counts: np.ndarray) -> Scores:
         return found
 
     return scores
-
-
-def recent_since(cut: datetime, days: float) -> datetime:
-    return cut - timedelta(days=days)

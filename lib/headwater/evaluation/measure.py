@@ -51,8 +51,7 @@ def measure(
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments())
     vectors = None if unit is None else unit.numpy()
-    of_lists = {name: _of_lists(ranking.lists[mask], ks, counts, vectors) for name, mask in masks.items()}
-    return Measured(per_user, masks, of_lists)
+    return Measured(per_user, masks, _of_lists(ranking.lists, masks, ks, counts, vectors))
 
 
 def measure_lists(
@@ -73,19 +72,21 @@ def measure_lists(
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
     per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments()) | {f"group {name}": group == name for name in np.unique(group[group != ""])}
-    return Measured(per_user, masks, {name: _of_lists(lists[mask], ks, counts, unit) for name, mask in masks.items()})
+    return Measured(per_user, masks, _of_lists(lists, masks, ks, counts, unit))
 
 
 def _of_lists(
-    lists: np.ndarray, ks: list[int], counts: np.ndarray, unit: np.ndarray | None
-) -> dict[tuple[str, int], float]:
-    found = {}
+    lists: np.ndarray, masks: dict[str, np.ndarray], ks: list[int], counts: np.ndarray, unit: np.ndarray | None
+) -> dict[str, dict[tuple[str, int], float]]:
+    found: dict[str, dict[tuple[str, int], float]] = {name: {} for name in masks}
     for k in ks:
         first = lists[:, :k]
-        found["coverage", k] = metrics.coverage(first, len(counts) - 1)
-        found["novelty", k] = metrics.novelty(first, counts)
-        if unit is not None:
-            found["diversity", k] = metrics.diversity(np.where(first < len(unit), first, 0), unit)
+        each = None if unit is None else metrics.diversities(np.where(first < len(unit), first, 0), unit)
+        for name, mask in masks.items():
+            found[name]["coverage", k] = metrics.coverage(first[mask], len(counts) - 1)
+            found[name]["novelty", k] = metrics.novelty(first[mask], counts)
+            if each is not None:
+                found[name]["diversity", k] = metrics.mean_known(each[mask])
     return found
 
 

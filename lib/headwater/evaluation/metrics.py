@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+CHUNK = 1_024
+"""Lists whose item vectors are in memory at once."""
+
 
 def hit_rate(ranks: list[np.ndarray], k: int) -> np.ndarray:
     """1 where any target is among the first ``k``, ``[users]``."""
@@ -41,15 +44,29 @@ def novelty(lists: np.ndarray, counts: np.ndarray) -> float:
 
 
 def diversity(lists: np.ndarray, unit: np.ndarray) -> float:
-    """Intra-list diversity: one minus the mean cosine of two different items of a list, averaged over users.
+    """``diversities`` averaged over users; lists with fewer than two items are left out."""
+    return mean_known(diversities(lists, unit))
 
-    ``unit`` ``[items + 1, dim]`` are item vectors of length 1; lists with fewer than two items are left out.
+
+def diversities(lists: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Intra-list diversity, ``[users]``: one minus the mean cosine of two different items of a list, NaN if it has fewer than
+    two.
+
+    ``unit`` ``[items + 1, dim]`` are item vectors of length 1. With s their sum over a list, the cosines of all pairs sum to
+    |s|² less those of each item with itself.
     """
-    values = []
-    for items in lists:
-        items = items[items > 0]
-        if len(items) > 1:
-            cosines = unit[items] @ unit[items].T
-            pairs = len(items) * (len(items) - 1)
-            values.append(1 - (cosines.sum() - np.trace(cosines)) / pairs)
-    return float(np.mean(values)) if values else 0.0
+    values = np.full(len(lists), np.nan)
+    for start in range(0, len(lists), CHUNK):
+        items = lists[start : start + CHUNK]
+        rows = unit[items] * (items > 0)[..., None]  # [users, k, dim]
+        cosines = (rows.sum(axis=1, dtype=np.float64) ** 2).sum(axis=1) - (rows**2).sum(axis=(1, 2), dtype=np.float64)
+        count = (items > 0).sum(axis=1)
+        some = count > 1
+        values[start : start + CHUNK][some] = 1 - cosines[some] / (count * (count - 1))[some]
+    return values
+
+
+def mean_known(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; 0 if there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else 0.0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 from torch import Tensor
 
 from headwater import popularity
@@ -121,10 +120,7 @@ class Evaluation:
         return measure_lists(lists, self.held, list(self.config.evaluate.k), self.counts, unit=unit, group=group)
 
     def _recent_counts(self) -> np.ndarray:
-        newest = self.before.agg(F.max("event_time").alias("newest")).first()
-        if newest is None or newest["newest"] is None:
-            return self.counts
-        since = baselines.recent_since(newest["newest"], self.config.evaluate.recent_days)
+        since = datetime.fromtimestamp(self.until, UTC) - timedelta(days=self.config.evaluate.recent_days)
         return baselines.event_counts(self.before, self.n_items, since)
 
     def _measure(self, scores: Scores, unit: Tensor | None = None, variety: Variety = AS_RANKED) -> Measured:

@@ -44,8 +44,9 @@ def rank(
     """Rank all items that the user has not seen. Ties count against us: a target is ranked behind all other items of its score.
 
     With a weight of ``variety`` lists are re-ranked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
-    not in the list is ranked behind it.
+    not in the list is ranked behind it. Its cap has no effect: categories are not known here.
     """
+    wide = variety.width(width) if variety.weight else width
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
         stop = min(start + batch, len(held))
@@ -64,7 +65,7 @@ def rank(
             ranks.append(np.sort(found))
             if variety.weight:  # among equals the target is picked last
                 rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
-        values, items = rows.topk(min(variety.width(width), rows.shape[1]), dim=1)
+        values, items = rows.topk(min(wide, rows.shape[1]), dim=1)
         if variety.weight:
             assert unit is not None, "variety looks at item vectors"
             values, items = variety.pick(values, items, min(width, items.shape[1]), unit)
@@ -84,6 +85,7 @@ def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _places(row: Tensor, wanted: Tensor) -> Tensor:
     """How many of the scores in ``row`` reach each of the scores ``wanted``, ``[targets]``; never targets × items of memory."""
     ascending, order = wanted.sort()
+    row = row[row >= min(wanted.tolist(), default=torch.inf)]  # nothing else reaches any
     reached = torch.searchsorted(ascending, row, right=True)
     places = len(row) - reached.bincount(minlength=len(wanted) + 1).cumsum(0)[:-1]
     return places[order.argsort()]

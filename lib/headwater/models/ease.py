@@ -22,13 +22,11 @@ RIDGE = 100.0
 
 def fit(sequences: np.ndarray, n_items: int, ridge: float = RIDGE, kept: int = KEPT) -> Neighbours:
     """EASE of int sequences ``[rows, seq]``, left-padded with 0; the order of events does not count."""
-    rows = np.repeat(np.arange(len(sequences)), sequences.shape[1])
-    bought = sparse.csr_matrix(
-        (np.ones(sequences.size, np.float32), (rows, sequences.ravel())), shape=(len(sequences), n_items + 1)
-    )
-    bought.data[:] = 1.0
+    rows, places = sequences.nonzero()
+    cells = (np.ones(len(rows), np.float32), (rows, sequences[rows, places]))
+    bought = sparse.csr_matrix(cells, shape=(len(sequences), n_items + 1))
+    bought.data[:] = 1.0  # however often
     counts = np.bincount(bought.indices, minlength=n_items + 1)
-    counts[0] = 0
     chosen = np.sort(np.argsort(-counts, kind="stable")[: min(LARGEST, int((counts > 0).sum()))])
     part = bought[:, chosen]
     gram = torch.from_numpy((part.T @ part).toarray())
@@ -39,7 +37,7 @@ def fit(sequences: np.ndarray, n_items: int, ridge: float = RIDGE, kept: int = K
     weights.fill_diagonal_(0.0)
     largest = weights.abs().topk(min(kept, len(chosen)), dim=1).indices
     values = weights.gather(1, largest).numpy()
-    cells = (values.ravel(), (np.repeat(chosen, values.shape[1]), chosen[largest.numpy()].ravel()))
-    matrix = sparse.csr_matrix(cells, shape=(n_items + 1, n_items + 1), dtype=np.float32)
+    kept_cells = (values.ravel(), (np.repeat(chosen, values.shape[1]), chosen[largest.numpy()].ravel()))
+    matrix = sparse.csr_matrix(kept_cells, shape=(n_items + 1, n_items + 1), dtype=np.float32)
     matrix.eliminate_zeros()
     return Neighbours(matrix, window=sequences.shape[1], decay=1.0)

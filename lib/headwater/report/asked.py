@@ -25,7 +25,7 @@ class Result:
         try:
             return cls(ask(warehouse))
         except TableError as error:
-            return cls(problem=f"Nothing to show yet: {error}.")
+            return cls(problem=f"Nothing to show: {error}.")
 
     def show(self, section: Callable[[Any], str]) -> str:
         return missing(self.problem) if self.problem else section(self.value)

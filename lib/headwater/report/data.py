@@ -7,7 +7,8 @@ whose message names the job to run.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -15,11 +16,15 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
-from headwater.tables import Warehouse
+from headwater.clock import DAY
+from headwater.errors import TableError
+from headwater.popularity import seconds
+from headwater.report.asked import Result
+from headwater.tables import Warehouse, readers
 from headwater.tables.log import UPKEEP
 from headwater.tables.warehouse import WRITER
 
-MINUTE, HOUR, DAY = 60, 3_600, 86_400
+MINUTE, HOUR = 60, 3_600
 AGES = (
     (MINUTE, "0–1 min"), (10 * MINUTE, "1–10 min"), (HOUR, "10–60 min"), (6 * HOUR, "1–6 hours"), (DAY, "6–24 hours"),
     (7 * DAY, "1–7 days"), (30 * DAY, "7–30 days"), (float("inf"), "30+ days"),
@@ -34,11 +39,16 @@ MOST_PLACES = 20
 
 @dataclass(frozen=True)
 class TableState:
+    """``version`` is None if there is no table, ``rows`` also if it cannot be read; ``problem`` says why it cannot.
+    ``unread``: the commits that each job has yet to read, None where that is the whole table."""
+
     name: str
-    rows: int | None
-    version: int | None
-    changed_at: float | None
-    job: str | None
+    rows: int | None = None
+    version: int | None = None
+    changed_at: float | None = None
+    job: str | None = None
+    problem: str = ""
+    unread: dict[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,24 @@ def table_states(warehouse: Warehouse) -> list[TableState]:
 
 def _state(warehouse: Warehouse, table: str) -> TableState:
     if not warehouse.exists(table):
-        return TableState(table, None, None, None, None)
+        return TableState(table)
     newest, *older = islice(warehouse.commits(table), 20)
     made = next((commit for commit in (newest, *older) if commit.operation not in UPKEEP), newest)
-    return TableState(table, warehouse.read(table).count(), newest.version, made.at, made.by)
+    rows = Result.of(lambda tables: tables.read(table).count(), warehouse)
+    return TableState(table, rows.value, newest.version, made.at, made.by, rows.problem, _unread(warehouse, table))
+
+
+def _unread(warehouse: Warehouse, table: str) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for reader in readers.READERS:
+        if reader.source != table:
+            continue
+        come = readers.progress(warehouse, reader)
+        if come.after is None and (come.said is not None or not reader.optional):
+            found[reader.job] = None
+        elif come.unread:
+            found[reader.job] = len(come.unread)
+    return found
 
 
 def ingested(warehouse: Warehouse) -> dict[str, int]:
@@ -101,7 +125,7 @@ def freshness(warehouse: Warehouse) -> Freshness:
     both = warehouse.read("sequences").select("user_id", "last_event_time", "updated_at").join(lists, "user_id", "left")
     has_list = F.col("generated_at").isNotNull()
     is_behind = has_list & (F.col("history_time") < F.col("last_event_time"))
-    waited = F.when(has_list & ~is_behind, _seconds("generated_at") - _seconds("updated_at"))
+    waited = F.when(has_list & ~is_behind, seconds("generated_at") - seconds("updated_at"))
     facts = both.agg(
         F.count("*").alias("users"),
         F.count_if(has_list).alias("with_list"),
@@ -109,12 +133,12 @@ def freshness(warehouse: Warehouse) -> Freshness:
         F.percentile(waited, F.lit(0.5)).alias("median"),
         F.percentile(waited, F.lit(0.95)).alias("most"),
     ).first()
-    age = _seconds("generated_at") - _seconds("history_time")
+    age = seconds("generated_at") - seconds("history_time")
     bucket: Column = F.when(age < AGES[0][0], 0)
     for place, (bound, _) in enumerate(AGES[1:-1], start=1):
         bucket = bucket.when(age < bound, place)
     grouped = lists.groupBy(bucket.otherwise(len(AGES) - 1).alias("bucket"))
-    found = grouped.agg(F.count("*").alias("lists"), F.max(_seconds("generated_at")).alias("newest")).collect()
+    found = grouped.agg(F.count("*").alias("lists"), F.max(seconds("generated_at")).alias("newest")).collect()
     ages = {row["bucket"]: row["lists"] for row in found}
     assert facts is not None, "an aggregate has one row"
     return Freshness(
@@ -157,7 +181,7 @@ def promotions(warehouse: Warehouse) -> list[dict[str, Any]]:
     """The last twelve decisions of the gate, the newest first."""
     rows = warehouse.read("promotions").orderBy(F.desc("decided_at")).limit(12)
     columns = ("action", "challenger_version", "champion_version", "decision", "reason")
-    return [row.asDict() for row in rows.select(_seconds("decided_at").alias("at"), *columns).collect()]
+    return [row.asDict() for row in rows.select(seconds("decided_at").alias("at"), *columns).collect()]
 
 
 def feedback_by_rank(warehouse: Warehouse) -> list[dict[str, Any]]:
@@ -208,9 +232,10 @@ def variety(warehouse: Warehouse) -> dict[str, Any]:
 
 
 def headline(warehouse: Warehouse) -> dict[str, int | None]:
-    """Users with lists, items, the model version behind most lists, and list length; None if a table is missing."""
+    """Users with lists, items, the model version behind most lists, and list length; None if a table is missing or cannot be
+    read."""
     found: dict[str, int | None] = {"users": None, "items": None, "served_version": None, "list_length": None}
-    if warehouse.exists("topn"):
+    with suppress(TableError):
         row = (
             warehouse.read("topn")
             .agg(
@@ -221,7 +246,7 @@ def headline(warehouse: Warehouse) -> dict[str, int | None]:
             .first()
         )
         found.update(row.asDict() if row else {})
-    if warehouse.exists("items"):
+    with suppress(TableError):
         found["items"] = warehouse.read("items").count()
     return found
 
@@ -240,7 +265,7 @@ def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person
     try:
         order = [row["user_id"] for row in chosen.orderBy(F.desc(size), "user_id").select("user_id").collect()]
         steps = _last_steps(chosen, events).join(titles, "item_idx", how="left").orderBy("user_id", F.desc("step"))
-        steps = steps.select("user_id", "event_type", _seconds("event_time").alias("at"), "title")
+        steps = steps.select("user_id", "event_type", seconds("event_time").alias("at"), "title")
         happened = [row.asDict() for row in steps.collect()]
         rows = lists.join(F.broadcast(chosen.select("user_id")), "user_id", how="left_semi")
         rows = (
@@ -287,8 +312,3 @@ def _last_steps(sequences: DataFrame, count: int) -> DataFrame:
 def _titles(warehouse: Warehouse) -> DataFrame:
     items = warehouse.read("items")
     return items.select("item_id", "item_idx", F.coalesce("title", "item_id").alias("title"))
-
-
-def _seconds(column: str) -> Column:
-    """Epoch seconds, with fractions."""
-    return F.unix_micros(column) / F.lit(1e6)

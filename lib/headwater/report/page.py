@@ -27,8 +27,8 @@ class Page:
 
 
 def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
-    """The whole page, about the champion, else the version behind most lists, else the newest version measured. A missing
-    table affects only its own section."""
+    """The whole page, about the champion, else the version behind most lists, else the newest version measured. A table
+    that is missing or cannot be read affects only its own section."""
     states = data.table_states(warehouse)
     head = data.headline(warehouse)
     served = runs.champion or head["served_version"]
@@ -63,7 +63,7 @@ def build(warehouse: Warehouse, runs: Runs, now: datetime) -> Page:
 def summary(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, version: int | None) -> str:
     """The page in two or three sentences."""
     if not head["users"]:
-        return "No lists have been published yet. The sections below name the jobs to run."
+        return "There are no lists to show. The sections below say why, and name the jobs to run."
     said = [f"{plural(head['users'], 'person holds', 'people hold')} a list of {whole(head['list_length'])}."]
     if fresh and fresh.users:
         said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that reflects their last action.")

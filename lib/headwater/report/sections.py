@@ -22,20 +22,22 @@ MOST_RANKS = 40
 
 def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
     """The state of every table, and the lines that ingest accepted and refused."""
-    if all(state.rows is None for state in states):
+    if all(state.version is None for state in states):
         return missing("Nothing to show yet: there are no tables; jobs/ingest_events.py creates the first ones.")
     rows = [
         (
-            f"<code>{esc(state.name)}</code><small>{esc(_last_job(state))}</small>",
+            f"<code>{esc(state.name)}</code><small>{esc(state.problem or _last_job(state))}</small>",
             whole(state.rows),
             whole(state.version),
             _ago(now, state.changed_at),
+            esc(_still_unread(state)),
         )
         for state in states
     ]
     parts = [
-        "<p>Every table, the job that last changed it, its rows and its version.</p>",
-        table(("Table", "Rows", "Version", "Changed"), rows),
+        "<p>Every table, the job that last changed it, its rows and its version, and the jobs that have yet to read what is "
+        "new in it.</p>",
+        table(("Table", "Rows", "Version", "Changed", "Not yet read by"), rows, text=(0, 4)),
     ]
     counts = Result.of(data.ingested, warehouse).value
     if counts and counts["rows_in"]:
@@ -52,7 +54,12 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
 
 
 def _last_job(state: TableState) -> str:
-    return "not made yet" if state.rows is None else state.job or "–"
+    return "not made yet" if state.version is None else state.job or "–"
+
+
+def _still_unread(state: TableState) -> str:
+    told = {job: "all" if count is None else plural(count, "commit", "commits") for job, count in state.unread.items()}
+    return ", ".join(f"{job}: {commits}" for job, commits in told.items()) or "–"
 
 
 def _ago(now: float, moment: float | None) -> str:

@@ -79,8 +79,9 @@ def asking(uri: str) -> Iterator[None]:
 
 
 def without_password(text: str) -> str:
-    """The text with the password of every ``scheme://user:password@host`` masked."""
-    return re.sub(r"(://[^/@\s:]*):[^/@\s]+@", r"\1:***@", text)
+    """The text with the password of every ``scheme://user:password@host`` masked, up to the last ``@`` before a blank: a
+    password may have any character."""
+    return re.sub(r"(://[^/@\s:]*):\S+@", r"\1:***@", text)
 
 
 def _knock(uri: str, timeout: float) -> None:

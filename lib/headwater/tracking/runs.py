@@ -23,8 +23,9 @@ from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-SECRET = re.compile(r"(?i)secret|password|token|access[.]?key|jaas")
-"""Spark settings that are masked: those that Spark's own log redacts, and the credentials of Kafka's clients."""
+SECRET = re.compile(r"(?i)secret|password|token|credential|jaas|(access|account|private)[._]?key|\b(key|sas)\b")
+"""Spark settings that are masked, by name or, as in Spark's own log, by value: what it redacts, the credentials of Kafka's
+clients, and the keys of cloud stores, whose names may go on after the word."""
 PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
 
 
@@ -53,7 +54,7 @@ def log_training(
     with _failing(registry, run_id), asking(registry.uri):
         now = int(time.time() * 1000)
         settings = redacted(config)
-        params = [Param(key, str(value)[:6000]) for key, value in _flat(settings).items()]
+        params = [Param(key, value) for key, value in _params(settings).items()]
         metrics = [
             Metric(key, float(value), now, int(entry["epoch"]))
             for entry in history
@@ -99,22 +100,30 @@ def _failing(registry: Registry, run_id: str) -> Iterator[None]:
 def redacted(config: Config) -> dict[str, Any]:
     """The config as plain data with its secrets masked: Spark settings that match ``SECRET``, and passwords in URIs."""
     settings = config.dump()
-    settings["spark"] = {key: "***" if SECRET.search(key) else value for key, value in settings["spark"].items()}
+    settings["spark"] = {
+        key: "***" if SECRET.search(key) or SECRET.search(value) else value for key, value in settings["spark"].items()
+    }
     return dict(json.loads(without_password(json.dumps(settings))))
 
 
-def code_revision() -> str:
-    """The commit of the running code, or the package's version outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        asked = None
-    if asked is not None and asked.returncode == 0:
-        return asked.stdout.strip()
+def code_revision(module: Path = Path(__file__).resolve()) -> str:
+    """The commit of the running code, with `-dirty` where package or jobs have changed since; the package's version outside a
+    checkout. A virtual environment may lie in some other repository, which does not track the code."""
+    if _git(module, "ls-files", "--error-unmatch", module.name):
+        changed = _git(module, "status", "--porcelain", "--", str(module.parents[1]), ":/jobs")
+        return f"{_git(module, 'rev-parse', 'HEAD')}{'-dirty' if changed else ''}"
     from headwater import __version__
 
     return f"headwater {__version__}"
+
+
+def _git(module: Path, *args: str) -> str:
+    """What git says of a module's repository; nothing if it fails."""
+    try:
+        asked = subprocess.run(["git", *args], cwd=module.parent, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 def environment() -> str:
@@ -223,6 +232,12 @@ def _draw(history: list[dict[str, float]], path: Path) -> None:
         right.set_ylabel("validation NDCG@10")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _params(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings by dotted name, as MLflow takes them: it refuses other characters in a name, which Spark allows, and longer
+    names or values. ``config.json`` beside them has all as it is."""
+    return {re.sub(r"[^\w.-]", "_", key)[:250]: str(value)[:6000] for key, value in _flat(settings).items()}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,12 @@ LENGTH = 64
 
 def read(items: DataFrame, path: str) -> DataFrame:
     """``item_idx`` and ``vector``, array of float, of the catalogue's items that the file knows. Raises UsageError where it
-    is no such file."""
+    is no such file, or none is named: a fine-tune has the features of its champion, whatever the config of today."""
+    if not path:
+        raise UsageError(
+            "model.vectors is empty, but the model has the feature 'vector'; name the Parquet file of item_id and vector, "
+            "and 'vector' in model.features"
+        )
     try:
         found = items.sparkSession.read.parquet(path)
         kind = found.schema["vector"].dataType if "vector" in found.columns else None
