@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
-from headwater.ingest import verdicts
+from headwater.ingest import files, reading, verdicts
 from headwater.job import Job
 from headwater.nearline import events
 from headwater.privacy import pseudonym
@@ -241,6 +241,43 @@ def test_a_file_that_cannot_be_of_its_source_is_left_alone_and_fails_the_run_aft
     ]
 
 
+@pytest.mark.parametrize("path", ["api/x.json", "api/x.json.gz", "pos/x.csv", "goods/x.csv"])
+def test_a_file_whose_bytes_cannot_be_read_is_left_alone_and_taken_once_they_can(shop, path):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    file = shop.put(path, *{"api": [event("u2", "b")], "pos": ["who,item_id,timestamp", "u2,b,2024-05-01"],
+                            "goods": ["item_id", "b"]}[path[: path.index("/")]])  # fmt: skip
+    good = file.rename(shop.root / "good")
+    file.symlink_to("/proc/self/mem")  # reading its first byte is an I/O error
+    with pytest.raises(HeadwaterError, match=rf"{path} cannot be read: Input/output error \(left alone; all other"):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+    assert shop.reasons() == []
+    good.rename(file)
+    assert shop.ingest()["files"] == 1
+    assert shop.rows("items", "item_id") == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("path", ["pos/x.csv", "pos/x.csv.gz", "api/x.json", "api/x.json.bz2"])
+@pytest.mark.parametrize("then", ["found", "tried"])
+def test_a_file_that_vanishes_before_it_is_read_is_not_taken(shop, monkeypatch, path, then):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    gone = shop.put(path, "who,item_id,timestamp", "u2,b,2024-05-01")
+    module, name = {"found": (files, "find"), "tried": (reading, "damaged")}[then]
+    step = getattr(module, name)
+
+    def step_then_gone(*args):
+        result = step(*args)
+        gone.unlink(missing_ok=True)
+        return result
+
+    monkeypatch.setattr(module, name, step_then_gone)
+    with pytest.raises(HeadwaterError, match=f"{path} cannot be read: "):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+
+
 def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
     shop = shop()
     shop.put("goods/x.json", '{"title": "Cup"}')
@@ -252,7 +289,7 @@ def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
             pytest.raises(UsageError, match=r"pos/x.csv .* \(left alone, and 2 more like it; "),
         ):
             shop.ingest()
-        refused = [line["file"] for line in said if "does not fit its source" in line["event"]]
+        refused = [line["file"] for line in said if line["event"] == "a file is left alone"]
         assert refused == ["pos/x.csv", "pos/y.csv", "goods/x.json"]
     assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
     warehouse = Warehouse(shop.spark, str(shop.root / "warehouse"))

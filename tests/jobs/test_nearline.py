@@ -257,7 +257,7 @@ def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_o
     j, pauses = Job("nearline", load([site.config])), Pauses(count, replace, count)
     with capture_logs() as said:
         total = stream.rounds(j, once=False, stop=pauses)
-    assert [(line["file"], line["why"]) for line in said if "does not fit its source" in line["event"]] == [
+    assert [(line["file"], line["why"]) for line in said if line["event"] == "a file is left alone"] == [
         ("pos/day2.csv", "pos/day2.csv has no column 'customer', which ingest.sources names for user_id"),
         (
             "catalog/day2.csv",

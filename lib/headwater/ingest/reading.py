@@ -12,21 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
+from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from headwater import privacy
 from headwater.config import Config, Source
-from headwater.errors import HeadwaterError, RefusedFiles, UsageError
+from headwater.errors import HeadwaterError, RefusedFiles, UnreadableFile, UsageError
 from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
 from headwater.ingest.files import LandingFile, source_name
+from headwater.text import first_line
 
 EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
          "event_time", "event_id", "id_given", "value", "query", "session_id")  # fmt: skip
 ROW = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.DESCRIBED)
 FIRST_LINE_BYTES = 1_000_000
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+"""The errors of a gzip file with damaged content. Any other OSError may be gone at the next look."""
 
 
 @dataclass
@@ -51,9 +54,10 @@ def check(spark: SparkSession, config: Config) -> None:
 
 
 def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
-    """The files grouped by how they are read, and the paths of files whose first line cannot be read.
+    """The files grouped by how they are read, and the paths of files that are damaged before the end of their first line.
 
-    Raises RefusedFiles, before any other line is read, for the files whose first line does not fit their source.
+    Raises RefusedFiles, before any other line is read, for the files whose first line does not fit their source or cannot be read
+    at present.
     """
     groups: dict[tuple, Group] = {}
     spoiled = set()
@@ -66,8 +70,11 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
         elif source.format in ("csv", "catalog"):
             try:
                 header = _first_line(spark, file)
-            except (OSError, EOFError, zlib.error):
+            except DAMAGE:
                 spoiled.add(file.path)
+                continue
+            except OSError as error:
+                refused[file.path] = _unreadable(file, error.strerror or error)
                 continue
             if header is None:
                 continue  # an empty file
@@ -164,15 +171,41 @@ def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
     return frame.select("raw", "reason", "source", place, F.lit(moment).alias("ingested_at"))
 
 
-def damaged_gzip(files: list[LandingFile]) -> set[str]:
-    """The local gzip files that cannot be read to their end. Unpacking them costs little compared with Spark's work per line."""
-    return {file.path for file in files if file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri)}
+def damaged(files: list[LandingFile]) -> set[str]:
+    """The local gzip files that cannot be unpacked to their end; it costs little compared with Spark's work per line.
+
+    Raises RefusedFiles for local files of any format that cannot be opened or read at present.
+    """
+    found, refused = set(), dict[str, HeadwaterError]()
+    for file in files:
+        try:
+            if file.is_local:
+                _try(file)
+        except DAMAGE:
+            found.add(file.path)
+        except OSError as error:
+            refused[file.path] = _unreadable(file, error.strerror or error)
+    if refused:
+        raise RefusedFiles(refused)
+    return found
 
 
-def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
-    """The files of any format, but not messages, that Spark cannot read to their end; each is tried separately."""
-    tried = [file for file in files if file.source.format != "kafka"]
-    return {file.path for file in tried if not _spark_reads(spark, file)}
+def undecodable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
+    """The files of any format, but not messages, that Spark cannot read to their end although their bytes can be read; each is
+    tried separately.
+
+    Raises RefusedFiles for files that are gone or whose bytes cannot be read at present.
+    """
+    failing = [file for file in files if file.source.format != "kafka" and not _spark_reads(spark, file)]
+    refused: dict[str, HeadwaterError] = {}
+    for file in failing:
+        try:
+            _copy_to_nowhere(spark, file)
+        except Exception as error:
+            refused[file.path] = _unreadable(file, getattr(error, "java_exception", error))
+    if refused:
+        raise RefusedFiles(refused)
+    return {file.path for file in failing}
 
 
 def _redacted(hashed: Callable) -> Column:
@@ -205,7 +238,7 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
 def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
     """The first line of a file, without BOM and CR as in ``lines.with_text``; None if the file is empty.
 
-    Raises OSError, EOFError or zlib.error if a local file cannot be read.
+    Raises OSError, or one of ``DAMAGE``, if a local file cannot be read.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
@@ -221,23 +254,32 @@ def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
     return text.rstrip("\r").removeprefix("\ufeff")
 
 
-def _gzip_reads(path: str) -> bool:
-    try:
-        with gzip.open(path) as stream:
+def _try(file: LandingFile) -> None:
+    """Opens a local file, and unpacks it if it is gzip. Raises OSError, or one of ``DAMAGE``."""
+    if file.path.endswith(".gz"):
+        with gzip.open(file.uri) as stream:
             while stream.read(1 << 20):
                 pass
-    except FileNotFoundError:
-        return True  # gone is not damaged
-    except (OSError, EOFError, zlib.error):
-        return False
-    return True
+    else:
+        with open(file.uri, "rb") as stream:
+            stream.read(1)
 
 
 def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
     try:
         lines.reader(spark).text([file.uri]).write.format("noop").mode("overwrite").save()
-    except AnalysisException:
-        return True  # gone is not damaged
     except Exception:
         return False
     return True
+
+
+def _copy_to_nowhere(spark: SparkSession, file: LandingFile) -> None:
+    """Reads all bytes of a file of any store. Raises Java's error if that fails."""
+    jvm: Any = spark._jvm
+    path = jvm.org.apache.hadoop.fs.Path(file.uri)
+    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)  # type: ignore[attr-defined]
+    jvm.org.apache.hadoop.io.IOUtils.copyBytes(stream, jvm.java.io.OutputStream.nullOutputStream(), 1 << 20, True)
+
+
+def _unreadable(file: LandingFile, why: object) -> UnreadableFile:
+    return UnreadableFile(f"{file.path} cannot be read: {first_line(why)}")

@@ -86,9 +86,10 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     """A batch, read and judged against the ``stored`` events; cached frames are freed at the end. A damaged file is read up to
     the damage.
 
-    Raises RefusedFiles if files do not fit their sources, BrokerError if messages cannot be read to their end.
+    Raises RefusedFiles if files do not fit their sources or cannot be read at present, BrokerError if messages cannot be read to
+    their end.
     """
-    damaged = reading.damaged_gzip(batch.files)
+    damaged = reading.damaged(batch.files)
     with ExitStack() as cached:
         try:
             with kafka.reading(reader.config.ingest.sources):
@@ -98,7 +99,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
                 raise
             cached.close()
             # Spark does not say which file failed, so each is tried separately
-            more = reading.unreadable(reader.spark, batch.files) - damaged
+            more = reading.undecodable(reader.spark, batch.files) - damaged
             if not more:
                 raise
             found = _judge(reader, batch, stored, damaged | more, cached)
@@ -237,4 +238,5 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
 
 
 def _is_read_failure(error: Exception) -> bool:
-    return not isinstance(error, HeadwaterError) and "FAILED_READ_FILE" in str(error)
+    failed = any(name in str(error) for name in ("FAILED_READ_FILE", "PATH_NOT_FOUND"))
+    return failed and not isinstance(error, HeadwaterError)
