@@ -216,6 +216,12 @@ def test_a_damaged_gzip_spoils_itself_only(shop):
     ("path", "lines", "error", "named"),
     [
         ("pos/x.csv", ["name,item_id", "u,a"], UsageError, "x.csv has no column 'who'"),
+        (
+            "pos/x.csv",
+            ["who,item_id", "u,a"],
+            UsageError,
+            "x.csv has no column 'timestamp', and ingest.sources names no other, .*; the columns are 'who', 'item_id'",
+        ),
         ("goods/x.csv", ["title", "Cup"], HeadwaterError, "x.csv has no column 'item_id'"),
         ("goods/x.csv", ["item_id\rA"], HeadwaterError, "the first line of goods/x.csv is not a valid CSV header"),
         ("goods/x.json", ["[", '{"item_id": "a"}', "]"], HeadwaterError, "x.json is one JSON array"),
@@ -324,7 +330,7 @@ def test_a_file_of_a_killed_batch_that_no_longer_fits_is_named_and_the_batch_end
     shop.sections = {"ingest": {"sources": changed}}
     with pytest.raises(HeadwaterError) as told:
         shop.ingest()
-    line = "pos/x.csv has no column 'buyer', which ingest.sources names for user_id"
+    line = "pos/x.csv has no column 'buyer', which ingest.sources names for user_id; the columns are 'who', 'item_id', 'timestamp'"
     assert (str(told.value), told.value.exit_code) == (line, UsageError.exit_code)
     assert shop.rows("events") == []
     shop.sections = {}

@@ -27,6 +27,9 @@ from headwater.text import first_line
 EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
          "event_time", "event_id", "id_given", "value", "query", "session_id")  # fmt: skip
 ROW = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.DESCRIBED)
+NEEDED = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
+"""Fields that a file must have by its header, or its source by a constant. A search has no item."""
+COLUMNS_SHOWN = 20
 FIRST_LINE_BYTES = 1_000_000
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 """The errors of a gzip file with damaged content. Any other OSError may be gone at the next look."""
@@ -225,14 +228,24 @@ def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
-    for ours, theirs in source.fields.items():
-        if theirs not in columns:
+    theirs = ", ".join(map(repr, columns[:COLUMNS_SHOWN])) + (", …" if len(columns) > COLUMNS_SHOWN else "")
+    has = f"the columns are {theirs}"
+    for ours, named in source.fields.items():
+        if named not in columns:
             if source.format == "catalog" and ours == "item_id":
                 break
-            raise UsageError(f"{where} has no column {theirs!r}, which ingest.sources names for {ours}")
-    theirs = source.fields.get("item_id", "item_id")
-    if source.format == "catalog" and theirs not in columns and "item_id" not in source.constants:
-        raise HeadwaterError(f"catalogue {where} has no column {theirs!r}; it cannot be ingested without item ids")
+            raise UsageError(f"{where} has no column {named!r}, which ingest.sources names for {ours}; {has}")
+    for ours in NEEDED[source.format]:
+        named = source.fields.get(ours, ours)
+        if named in columns or ours in source.constants:
+            continue
+        if source.format == "catalog":
+            raise HeadwaterError(
+                f"catalogue {where} has no column {named!r}; it cannot be ingested without item ids; {has}"
+            )
+        raise UsageError(
+            f"{where} has no column {ours!r}, and ingest.sources names no other, or constant, for it; {has}"
+        )
 
 
 def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
