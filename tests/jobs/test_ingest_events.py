@@ -1,5 +1,6 @@
 """The whole ingest job on hand-made landing folders, in one process; a fail-point raises where a kill would strike."""
 
+import bz2
 import gzip
 import json
 from contextlib import contextmanager
@@ -42,7 +43,8 @@ class Shop:
         file = self.landing / path
         file.parent.mkdir(exist_ok=True)
         data = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
-        file.write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
+        pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(file.suffix, bytes)
+        file.write_bytes(pack(data))
         return file
 
     def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
@@ -262,6 +264,22 @@ def test_a_file_whose_bytes_cannot_be_read_is_left_alone_and_taken_once_they_can
     good.rename(file)
     assert shop.ingest()["files"] == 1
     assert shop.rows("items", "item_id") == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".bz2"])
+def test_blank_lines_before_a_header_are_counted_and_the_header_is_found(shop, packed):
+    shop = shop()
+    shop.put(f"pos/a.csv{packed}", "", "\ufeff \t\r", "who,item_id,timestamp\r", "u1,a,2024-05-01\r")
+    shop.put(f"goods/a.csv{packed}", "", "item_id,title", "b,Bowl")
+    shop.put(f"goods/b.json{packed}", "", '{"item_id": "c"}')
+    shop.put(f"pos/blank.csv{packed}", "", " ")
+    shop.put(f"goods/blank.csv{packed}", "")
+    closing = shop.ingest()
+    assert {name: closing[name] for name in ("rows_in", "rows_events", "rows_quarantined", "rows_catalog", "files")} == {
+        "rows_in": 5, "rows_events": 1, "rows_quarantined": 4, "rows_catalog": 2, "files": 5
+    }  # fmt: skip
+    assert shop.reasons() == ["empty_line"] * 7
+    assert shop.rows("items", "item_id", "title") == [("a", None), ("b", "Bowl"), ("c", None)]
 
 
 @pytest.mark.parametrize("path", ["pos/x.csv", "pos/x.csv.gz", "api/x.json", "api/x.json.bz2"])

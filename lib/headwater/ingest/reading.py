@@ -57,10 +57,10 @@ def check(spark: SparkSession, config: Config) -> None:
 
 
 def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
-    """The files grouped by how they are read, and the paths of files that are damaged before the end of their first line.
+    """The files grouped by how they are read, and the paths of files that are damaged before their first line ends.
 
-    Raises RefusedFiles, before any other line is read, for the files whose first line does not fit their source or cannot be read
-    at present.
+    Raises RefusedFiles, before any other line is read, for the files whose first line of text does not fit their source or cannot
+    be read at present.
     """
     groups: dict[tuple, Group] = {}
     spoiled = set()
@@ -81,7 +81,9 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
                 continue
             if header is None:
                 continue  # an empty file
-            if source.format == "catalog" and header.lstrip().startswith("{"):
+            if not header:
+                columns = fields.of_source(source)  # only blank lines
+            elif source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
                 try:
@@ -249,22 +251,26 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
 
 
 def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
-    """The first line of a file, without BOM and CR as in ``lines.with_text``; None if the file is empty.
+    """The first line of a file that is not blank, without BOM and CR as in ``lines.with_text``; "" if all lines are blank, None if
+    the file is empty.
 
     Raises OSError, or one of ``DAMAGE``, if a local file cannot be read.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
+        text = None
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
-            first = stream.readline(FIRST_LINE_BYTES)
-        if not first:
-            return None
-        text = first.removesuffix(b"\n").decode("utf-8", errors="replace")
-    else:
-        row = lines.reader(spark, salvage=True).text([file.uri]).first()
-        if row is None:
-            return None
-        text = row["value"]
-    return text.rstrip("\r").removeprefix("\ufeff")
+            while not text and (line := stream.readline(FIRST_LINE_BYTES)):
+                text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
+        return text
+    frame = lines.reader(spark, salvage=True).text([file.uri])
+    if row := frame.where(~lines.is_blank(F.col("value"))).first():
+        return _bare(row["value"])
+    return None if frame.isEmpty() else ""
+
+
+def _bare(line: str) -> str:
+    text = line.rstrip("\r").removeprefix("\ufeff")
+    return text if text.strip(" \t") else ""
 
 
 def _try(file: LandingFile) -> None:
