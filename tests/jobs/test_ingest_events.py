@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import os
 from contextlib import contextmanager
 
 import pytest
@@ -298,6 +299,17 @@ def test_a_file_that_vanishes_before_it_is_read_is_not_taken(shop, monkeypatch, 
 
     monkeypatch.setattr(module, name, step_then_gone)
     with pytest.raises(HeadwaterError, match=f"{path} cannot be read: "):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_left_alone(shop):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put(os.fsdecode(b"api/caf\xe9.json"), event("u2", "b"))
+    with pytest.raises(
+        HeadwaterError, match=r"the name of api/caf\\xe9\.json is not UTF-8; rename the file \(left alone"
+    ):
         shop.ingest()
     assert shop.rows("ingest_files", "path") == [("api/a.json",)]
 

@@ -179,12 +179,14 @@ def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
 def damaged(files: list[LandingFile]) -> set[str]:
     """The local gzip files that cannot be unpacked to their end; it costs little compared with Spark's work per line.
 
-    Raises RefusedFiles for local files of any format that cannot be opened or read at present.
+    Raises RefusedFiles for local files of any format that have no name in UTF-8, or cannot be opened or read at present.
     """
     found, refused = set(), dict[str, HeadwaterError]()
     for file in files:
         try:
-            if file.is_local:
+            if not file.has_utf8_name:
+                refused[file.path] = HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
+            elif file.is_local:
                 _try(file)
         except DAMAGE:
             found.add(file.path)
