@@ -256,6 +256,19 @@ def test_hostile_log_lines_take_no_long_time_and_no_deep_stack(spark):
     assert reasons == [("malformed_log",), ("malformed_log",), ("line_too_long",), (None,)]
 
 
+@pytest.mark.parametrize("path", [r"^/(?:\w+/)+(?P<item_id>\d+)$", r"^/(?:(?:\w|-)+/)+(?P<item_id>\d+)$"])
+def test_a_rule_that_repeats_a_group_reads_the_longest_request(spark, path):
+    rules = access_log.compile_rules(spark, [UrlRule(event_type="view", path=path)])
+    longest = ["a/" * 4_080 + "7", "a" * 8_160 + "/7", "a/" * 4_080 + "x", "a/" * 8_200 + "7"]
+    frame = access_log.log_fields(texts(spark, *(log_line(f"GET /{target} HTTP/1.1") for target in longest)), rules)
+    assert taken(frame, "item_id", "ignored", "reason") == [
+        ("7", False, None),
+        ("7", False, None),
+        (None, True, None),
+        (None, False, "line_too_long"),
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:Possible set intersection:FutureWarning")
 @pytest.mark.parametrize(
     ("python", "text"),
