@@ -1,4 +1,5 @@
 import re
+from contextlib import nullcontext
 from datetime import datetime
 
 import pytest
@@ -169,8 +170,16 @@ def test_a_source_has_its_own_pattern_and_zone(spark):
     moment = times.moment(F.col("t"), "Europe/London", "d/M/yyyy H:mm")
     rows = frame.select(F.date_format(moment, "yyyy-MM-dd HH:mm").alias("m")).collect()
     assert [row["m"] for row in rows] == ["2019-07-01 07:05", "2019-07-01 00:00"]
-    with pytest.raises(UsageError, match="time_format"):
-        times.check_format(spark, Source(format="csv", glob="*", time_format="%d/%m"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reads"),
+    [("", True), ("d/M/yyyy H:mm", True), ("yyyy-MM-dd[ HH:mm[XXX]]", True), ("%d/%m", False), ("bananas", False),
+     ("EEE, d MMM yyyy HH:mm:ss Z", False)],  # Spark writes names of weekdays but does not read them
+)  # fmt: skip
+def test_a_pattern_by_which_spark_cannot_read_is_a_usage_error(spark, pattern, reads):
+    with nullcontext() if reads else pytest.raises(UsageError, match="time_format"):
+        times.check_format(spark, Source(format="csv", glob="*", time_format=pattern))
 
 
 def log_line(request="GET /p/a HTTP/1.1", status=200, address="10.0.0.1", account="-", agent=AGENT):
