@@ -71,9 +71,9 @@ def test_a_half_taken_range_is_taken_again_as_far_as_the_topic_still_has_it():
     left = Range("t", 0, 3, 9).since({0: (5, 20)})
     found = [LandingFile("kafka://t/0/3-9", left.path, None, MOMENT, topic())]
     told = []
-    [again] = batch.plan(found, [row], 1, 2, MOMENT, lambda line, **facts: told.append(facts))
+    [again] = batch.plan(found, [row], 1, 2, MOMENT, lambda line, paths: told.append(paths))
     assert (again.number, again.files[0].uri, again.planned) == (2, "kafka://t/0/5-9", True)
-    assert told == [{"ranges": ["kafka://t/0/3-9"], "count": 1}]
+    assert told == [["kafka://t/0/3-9"]]
 
 
 def test_a_message_is_named_by_topic_partition_and_offset(spark):

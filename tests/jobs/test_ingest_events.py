@@ -48,12 +48,16 @@ class Shop:
         file.write_bytes(pack(data))
         return file
 
-    def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
-        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
+    def job(self, landing=""):
         paths = {"landing": landing or str(self.landing), "warehouse": str(self.root / "warehouse")}
         ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
         job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
         job.__dict__["spark"] = self.spark
+        return job
+
+    def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
+        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
+        job = self.job(landing)
         job.warehouse.is_local = locks
         happens = dict(meanwhile or {})
 
@@ -312,6 +316,29 @@ def test_a_file_whose_name_is_not_utf_8_is_left_alone(shop):
     ):
         shop.ingest()
     assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+
+
+def test_a_stream_warns_of_each_file_once(shop):
+    shop = shop(ingest={"sources": [*SOURCES, {"format": "csv", "glob": "api/b*"}]})
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put("api/b.json", event("u1", "b"))
+    (shop.landing / "api/c.json").symlink_to("/proc/self/mem")
+    job = shop.job()
+    intake = events.Intake(job)
+    with capture_logs() as said:
+        for look in range(4):
+            if look == 1:
+                shop.put("api/a.json", event("u1", "a"), "")
+            if look == 2:
+                shop.put("api/b.json", event("u1", "b"), "")
+            intake.take_new(job)
+    warnings = [(line["event"], line.get("files") or line["file"]) for line in said if line["log_level"] == "warning"]
+    assert warnings == [
+        ("several sources match a file; the first one gets it", ["api/b.json"]),
+        ("a file is left alone", "api/c.json"),
+        ("files changed after they were ingested; they are not read again", ["api/a.json"]),
+        ("files changed after they were ingested; they are not read again", ["api/b.json"]),
+    ]
 
 
 def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from headwater import privacy
@@ -74,7 +75,8 @@ class Intake:
     """State shared by all looks. Raises UsageError at once for a setting that would make every look fail.
 
     ``refused``: the new files that were left alone at the last look, each with its error. One that does not fit its source is not
-    read again until it changes, one that cannot be read until it can be opened.
+    read again until it changes, one that cannot be read until it can be opened. ``told``: the warnings about files that were given,
+    so that a stream does not repeat them at every look.
     """
 
     def __init__(self, j: Job) -> None:
@@ -86,6 +88,7 @@ class Intake:
         self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
         self.refused: dict[LandingFile, HeadwaterError] = {}
+        self.told: set[tuple[LandingFile | str, str]] = set()
 
     def need_all_fit(self) -> None:
         """Raises the error of the first refused file, if there is one; the line counts the others."""
@@ -99,21 +102,19 @@ class Intake:
 
         New files that do not fit their sources or cannot be read are left alone; those of an unfinished batch raise RefusedFiles.
         """
-        total, sources = Counter[str](), j.config.ingest.sources
+        total, sources, tell = Counter[str](), j.config.ingest.sources, partial(self._tell, j)
         with j.warehouse.locked(*TABLES):
             for table in TABLES:
                 j.warehouse.create(table)
             root = self.reader.root
             found, shared = files.find(j.spark, root, sources) if root else ([], [])
             if shared:
-                j.log.warning(
-                    "several sources match a file; the first one gets it", files=shared[:5], count=len(shared)
-                )
+                tell("several sources match a file; the first one gets it", shared)
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             ended, begun = (j.warehouse.last_note(table, j.name) or {} for table in ("events", "ingest_files"))
             so_far, last, given = Counter(ended.get("so_far", {})), ended.get("batch", 0), begun.get("batch", 0)
-            batches = batch.plan([*found, *messages], ledger, last, given, j.now, j.log.warning)
+            batches = batch.plan([*found, *messages], ledger, last, given, j.now, tell)
             new = {file for one in batches if not one.planned for file in one.files}
             self.refused = {f: error for f, error in self.refused.items() if f in new and not _may_fit_now(f, error)}
             for one in batches:
@@ -131,10 +132,19 @@ class Intake:
             try:
                 return self._take(j, replace(one, files=fitting), so_far)
             except RefusedFiles as refusal:
-                self.refused |= {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
-                for path, error in refusal.errors.items():
-                    j.log.warning("a file is left alone", file=path, why=str(error))
+                refused = {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
+                self.refused |= refused
+                for file, error in refused.items():
+                    if (file, str(error)) not in self.told:
+                        j.log.warning("a file is left alone", file=file.path, why=str(error))
+                        self.told.add((file, str(error)))
         return {}
+
+    def _tell(self, j: Job, line: str, paths: list[str]) -> None:
+        """Warns of the files of which no earlier look has warned in these words."""
+        if new := [path for path in paths if (path, line) not in self.told]:
+            j.log.warning(line, files=new[:5], count=len(new))
+            self.told |= {(path, line) for path in new}
 
     def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int] | None:
         """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the
