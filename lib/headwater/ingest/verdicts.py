@@ -107,11 +107,12 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
-    """Rows of ``events``, one file per day."""
+    """Rows of ``events``, one file per day; adaptive execution has several tasks write a large day."""
     dated = new.withColumns(
         {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
     )
-    return dated.select(schemas.columns("events")).repartition("event_date")
+    # Spark drops the hint without adaptive execution, and with it the repartition below the hint
+    return dated.select(schemas.columns("events")).repartition("event_date").hint("rebalance", "event_date")
 
 
 def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], cached: ExitStack) -> Judged:
