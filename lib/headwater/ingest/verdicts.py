@@ -124,7 +124,7 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     goods = constant(spark, [], ROW_DDL) if listed is None else kept(listed, cached)
     of_goods = NOTHING if listed is None else _tally(_without_event(goods))
     _need_ids(goods, of_goods.reasons, groups)
-    of_events = _tally(lines)
+    of_events = _tally(lines, agents=ingest.bot_agents)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
     verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
     verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
@@ -163,7 +163,8 @@ def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
     return [bad, reading.surplus_headers(lines)] if tally.repeated else [bad]
 
 
-def _tally(lines: DataFrame) -> Tally:
+def _tally(lines: DataFrame, agents: bool = False) -> Tally:
+    """``agents``: whether to collect the agents of the ready lines."""
     ready = F.col("reason").isNull() & ~F.col("ignored")
     rows = lines.groupBy("reason", "ignored").agg(
         F.count("*").alias("rows"),
@@ -171,7 +172,7 @@ def _tally(lines: DataFrame) -> Tally:
         F.max("id_given").alias("given"),
         F.min("event_time").alias("first"),
         F.max("event_time").alias("last"),
-        F.collect_set(F.when(ready, F.col("agent"))).alias("agents"),
+        F.collect_set(F.when(ready & agents, F.col("agent"))).alias("agents"),
         F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
     )
     facts, reasons, passed, repeated = None, Counter[str](), 0, 0
@@ -212,9 +213,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     facts = tally.ready
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    crawling: list[tuple[str, str]] = []
-    if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
-        crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
+    crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
     named = constant(ready.sparkSession, crawling, "agent string, bot_agent string")
     marked = ready.join(F.broadcast(named), on="agent", how="left")
     crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
