@@ -9,6 +9,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -17,7 +18,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from headwater import privacy
+from headwater import local, privacy
 from headwater.config import Config, Source
 from headwater.errors import HeadwaterError, RefusedFiles, UnreadableFile, UsageError
 from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
@@ -181,20 +182,11 @@ def damaged(files: list[LandingFile]) -> set[str]:
 
     Raises RefusedFiles for local files of any format that have no name in UTF-8, or cannot be opened or read at present.
     """
-    found, refused = set(), dict[str, HeadwaterError]()
-    for file in files:
-        try:
-            if not file.has_utf8_name:
-                refused[file.path] = HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
-            elif file.is_local:
-                _try(file)
-        except DAMAGE:
-            found.add(file.path)
-        except OSError as error:
-            refused[file.path] = _unreadable(file, error.strerror or error)
-    if refused:
+    with ThreadPoolExecutor(local.cores()) as pool:
+        faults = dict(zip(files, pool.map(_fault, files), strict=True))
+    if refused := {file.path: error for file, error in faults.items() if isinstance(error, HeadwaterError)}:
         raise RefusedFiles(refused)
-    return found
+    return {file.path for file, error in faults.items() if error is not None}
 
 
 def undecodable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
@@ -275,15 +267,20 @@ def _bare(line: str) -> str:
     return text if text.strip(" \t") else ""
 
 
-def _try(file: LandingFile) -> None:
-    """Opens a local file, and unpacks it if it is gzip. Raises OSError, or one of ``DAMAGE``."""
-    if file.path.endswith(".gz"):
-        with gzip.open(file.uri) as stream:
-            while stream.read(1 << 20):
-                pass
-    else:
-        with open(file.uri, "rb") as stream:
-            stream.read(1)
+def _fault(file: LandingFile) -> Exception | None:
+    """Why a file cannot be read: a HeadwaterError, or one of ``DAMAGE``. A local file is opened, and unpacked if it is gzip."""
+    if not file.has_utf8_name:
+        return HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
+    try:
+        if file.is_local:
+            with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+                while stream.read(1 << 20) and file.path.endswith(".gz"):
+                    pass
+    except DAMAGE as error:
+        return error
+    except OSError as error:
+        return _unreadable(file, error.strerror or error)
+    return None
 
 
 def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
