@@ -82,7 +82,7 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
 
     If a field does not end, or not within ``max_bytes``, its lines are left separate and unchanged.
     """
-    bare = F.rtrim("value", F.lit("\r"))
+    bare = F.when(F.octet_length("value") <= max_bytes, F.rtrim("value", F.lit("\r")))
     in_order = Window.partitionBy("source_file").orderBy("position")
     begins, ends = opens(bare, delimiter), closes(bare, delimiter) & is_part(bare, delimiter)
     one = F.when(begins != ends, 1).otherwise(0)  # if both are true, one field ends and another begins
@@ -93,7 +93,7 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
     rows = numbered.groupBy("source_file", "row").agg(lines.alias("lines"))
     last = F.rtrim(F.element_at("lines.value", -1), F.lit("\r"))
     text = F.array_join("lines.value", "\n")
-    whole = (F.size("lines") > 1) & closes(last, delimiter) & (F.octet_length(text) <= max_bytes)
+    whole = F.when((F.size("lines") > 1) & (F.octet_length(text) <= max_bytes), closes(last, delimiter))
     together = F.array(F.struct(F.element_at("lines.position", 1).alias("position"), text.alias("value")))
     line = F.explode(F.when(whole, together).otherwise(F.col("lines"))).alias("line")
     return rows.select("source_file", line).select("line.value", "source_file", "line.position")
