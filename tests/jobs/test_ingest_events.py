@@ -201,20 +201,24 @@ def test_a_batch_without_a_single_event_ends_too(shop):
     assert shop.ingest()["batches"] == 0
 
 
-def test_a_damaged_gzip_spoils_itself_only(shop):
+def test_a_damaged_file_spoils_itself_only(shop):
     shop = shop()
     whole = shop.put("api/cut.json.gz", *(event(f"u{i}", f"i{i * 7919}", i % 3000) for i in range(3000)))
     whole.write_bytes(whole.read_bytes()[:-2000])
     (shop.landing / "api/none.json.gz").write_text("no gzip at all")
     shop.put("pos/none.csv.gz").write_text("no gzip at all")
+    (shop.landing / "api/none.json.deflate").write_text("no deflate at all")
+    (shop.landing / "pos/none.csv.deflate").write_text("no deflate at all")
     shop.put("api/good.json", event("good", "a"))
     closing = shop.ingest()
     assert shop.rows("quarantine", "reason", "raw") == [
+        ("unreadable_file", "api/none.json.deflate"),
+        ("unreadable_file", "pos/none.csv.deflate"),
         ("unreadable_gzip", "api/cut.json.gz"),
         ("unreadable_gzip", "api/none.json.gz"),
         ("unreadable_gzip", "pos/none.csv.gz"),
     ]
-    assert closing["rows_in"] == closing["rows_events"] + 3
+    assert closing["rows_in"] == closing["rows_events"] + 5
     assert ("good",) in shop.rows("events", "user_id")
     assert 1 < closing["rows_events"] < 3001
 

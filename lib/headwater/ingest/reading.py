@@ -73,7 +73,7 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
             columns = tuple(source.header)
         elif source.format in ("csv", "catalog"):
             try:
-                header = _first_line(spark, file)
+                header = _first_line(spark, file, salvage=file.path in damaged)
             except DAMAGE:
                 spoiled.add(file.path)
                 continue
@@ -244,11 +244,12 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
         )
 
 
-def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
+def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | None:
     """The first line of a file that is not blank, without BOM and CR as in ``lines.with_text``; "" if all lines are blank, None if
     the file is empty.
 
-    Raises OSError, or one of ``DAMAGE``, if a local file cannot be read.
+    Raises OSError, or one of ``DAMAGE``, if a local file cannot be read, and EOFError if nothing can be salvaged of a file that is
+    known to be damaged.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
         text = None
@@ -256,10 +257,14 @@ def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
             while not text and (line := stream.readline(FIRST_LINE_BYTES)):
                 text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
         return text
-    frame = lines.reader(spark, salvage=True).text([file.uri])
+    frame = lines.reader(spark, salvage).text([file.uri])
     if row := frame.where(~lines.is_blank(F.col("value"))).first():
         return _bare(row["value"])
-    return None if frame.isEmpty() else ""
+    if not frame.isEmpty():
+        return ""
+    if salvage:
+        raise EOFError(file.path)
+    return None
 
 
 def _bare(line: str) -> str:

@@ -135,12 +135,13 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     quarantine = reduce(DataFrame.unionByName, [reading.quarantined(frame, batch.taken_at) for frame in rejects])
     broken = [file for file in batch.files if file.path in damaged | spoiled]
     if broken:
-        lost = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
+        lost = [(f.path, _damage(f), files.source_name(f.source), f.path, batch.taken_at) for f in broken]
         quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
 
     broken_goods = sum(file.source.format == "catalog" for file in broken)
+    broken_events = Counter(_damage(file) for file in broken if file.source.format != "catalog")
     reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name not in TAKEN})
-    reasons += Counter(repeated_header=of_events.repeated, unreadable_gzip=len(broken) - broken_goods)
+    reasons += Counter(repeated_header=of_events.repeated) + broken_events
     of_lines = {
         "rows_events": number["event"],
         "rows_quarantined": reasons.total(),
@@ -155,6 +156,10 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     }
     sound = goods.where(F.col("reason").isNull())
     return Judged(verdicts, sound, quarantine, counts, dict(reasons), [file.path for file in broken])
+
+
+def _damage(file: files.LandingFile) -> str:
+    return "unreadable_gzip" if file.path.endswith(".gz") else "unreadable_file"
 
 
 def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
