@@ -135,6 +135,30 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["ingest.sources=[{format: csv, glob: '../x'}]"], "must stay inside paths.landing"),
         (["ingest.sources=[{format: csv, glob: x, fields: {item: a}}]"], "'item' is not a known field"),
         (["ingest.sources=[{format: csv, glob: x, time_zone: Mars}]"], "time zone 'Mars' is unknown"),
+        (
+            ["ingest.sources=[{format: csv, glob: x, delimiter: '\"'}]"],
+            "ingest.sources.0.delimiter: '\"' cannot separate",
+        ),
+        (
+            ["ingest.sources=[{format: csv, glob: x, delimiter: '\\'}]"],
+            "ingest.sources.0.delimiter: '\\\\' cannot separate",
+        ),
+        (
+            ['ingest.sources=[{format: csv, glob: x, delimiter: "\\n"}]'],
+            "ingest.sources.0.delimiter: '\\n' cannot separate",
+        ),
+        (
+            ['ingest.sources=[{format: csv, glob: x, delimiter: "\\r"}]'],
+            "ingest.sources.0.delimiter: '\\r' cannot separate",
+        ),
+        (
+            ["ingest.sources=[{format: csv, glob: x, header: [a, ' ']}]"],
+            "ingest.sources.0.header: column 2 has no name",
+        ),
+        (
+            ["ingest.sources=[{format: csv, glob: x, header: [a, b, a]}]"],
+            "ingest.sources.0.header: column 'a' is named twice",
+        ),
         (["ingest.sources=[{format: xml, glob: x}]"], "ingest.sources.0.format"),
         (["ingest.sources=[{format: kafka, topic: t}]"], "format kafka needs brokers"),
         (["ingest.sources=[{format: kafka, brokers: b, topic: t, glob: x}]"], "takes a topic, not a glob"),

@@ -8,7 +8,8 @@
     ├── ModelError             no champion, a broken or unsuitable model artifact
     ├── TrackingError          MLflow cannot be reached or refuses
     ├── BrokerError            Kafka's brokers do not answer or refuse
-    ├── RefusedFiles           landing files do not fit their sources; the exit code is that of the first one's error
+    ├── RefusedFiles           landing files are left alone; the exit code is that of the first one's error
+    ├── UnreadableFile         the bytes of a landing file cannot be read at present
     └── Terminated             exit code 143: SIGTERM reached more than this process
 
 Each carries one sentence that names the file, row or key and says what to do. Jobs print that sentence without a stack trace.
@@ -43,8 +44,13 @@ class BrokerError(HeadwaterError):
     """The brokers of a topic did not answer."""
 
 
+class UnreadableFile(HeadwaterError):
+    """A landing file cannot be opened or read at present, which says nothing about its content."""
+
+
 class RefusedFiles(HeadwaterError):
-    """Landing files that do not fit their sources: the error of each, by path, at least one. The line is the first one's."""
+    """Landing files that do not fit their sources or cannot be read: the error of each, by path, at least one. The line is the
+    first one's."""
 
     def __init__(self, errors: dict[str, HeadwaterError]) -> None:
         first = next(iter(errors.values()))

@@ -75,6 +75,10 @@ Spark generates one method for reading lines, longer than Java compiles by defau
 default code cache is so small that a long session fills it, hence the explicit size. These options come before
 ``spark.driver.extraJavaOptions``, where ``-XX:TieredStopAtLevel=4`` turns the optimising compiler on again.
 """
+STACK = "-Xss16m"
+"""The stack of each thread. Java matches a repeated group by recursion: a url rule such as ``/(?:\\w+/)+`` overflows the default
+of 1 MiB at a request of 3,000 characters, and that ends the process. Memory is used only where a stack grows.
+"""
 LASTING = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.shuffle.partitions": str(local.cores()),
@@ -146,12 +150,12 @@ def _packages(config: Config) -> list[str]:
 
 
 def java_options(optimised: bool = False) -> str:
-    """Java options of a local session: the compilers, and the class archive if it exists.
+    """Java options of a local session: the stack, the compilers, and the class archive if it exists.
 
     The optimising compiler saves two thirds of the time to write ten million rows and, after a dozen rounds, a third of each
     round.
     """
-    options = ["-XX:+UseSerialGC"] if optimised else ["-XX:+UseSerialGC", QUICK_START]
+    options = ["-XX:+UseSerialGC", STACK] if optimised else ["-XX:+UseSerialGC", STACK, QUICK_START]
     archive = spark_home() / CLASS_ARCHIVE
     if archive.exists():
         options += [f'-XX:SharedArchiveFile="{archive}"', "-Xlog:disable"]

@@ -93,8 +93,8 @@ def test_a_half_taken_batch_is_taken_first_and_with_its_own_files_only():
 
 def test_gone_and_changed_files_are_named():
     said = []
-    batch.plan(found("a"), [row("a", 1, size=2), row("b", 1)], 0, 1, MOMENT, lambda text, **facts: said.append(facts))
-    assert [facts["files"] for facts in said] == [["a"], ["b"]]
+    batch.plan(found("a"), [row("a", 1, size=2), row("b", 1)], 0, 1, MOMENT, lambda line, paths: said.append(paths))
+    assert said == [["a"], ["b"]]
 
 
 def test_times_from_rows_are_utc_whatever_zone_the_process_has(monkeypatch):

@@ -185,7 +185,11 @@ def test_a_price_is_an_amount_with_or_without_a_currency(spark):
     said = {
         "2.5": 2.5, "1e3": 1000.0, ".5": 0.5, "10,50": 10.5, "1.299,00": 1299.0, "1,299.00": 1299.0, "1,299": 1299.0,
         "€ 12.00": 12.0, "12,5 EUR": 12.5, "$3": 3.0, "0": 0.0, "-5": None, "cheap": None, "NaN": None, "1e999": None,
-        "1,2,3": None, "": None, "12.5.6": None,
+        "1,2,3": None, "": None, "12.5.6": None, "1 234,50 €": 1234.5, "1\u00a0234,50\u00a0€": 1234.5,
+        "1\u202f234\u202f567": 1234567.0, "CHF 1'234.50": 1234.5, "12’000.–": 12000.0, "Rs. 500": 500.0, "Rs.1,500": 1500.0,
+        "kr. 99": 99.0, "99 kr.": 99.0, "99,-": 99.0, "1.234.567": 1234567.0, "1.234.567,89": 1234567.89, "1.234": 1.234,
+        "$.50": 0.5, "1 2 3": None, "1 234 56": None, "1 234'567": None, "Rs. -5": None, "3 for 5": None,
+        "1" + "x" * 500_000 + "1": None,
     }  # fmt: skip
     rows = goods(spark, *(("f", str(n), None, None, None, price, None) for n, price in enumerate(said)))
     assert [row["price"] for row in catalogue.with_reason(rows, 512).orderBy("position").collect()] == list(

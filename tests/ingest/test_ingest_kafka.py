@@ -28,13 +28,26 @@ def named(ranges):
         ([], {0: (0, 0)}, [], 0),
         (["kafka://t/0/0-5"], {0: (0, 5)}, [], 0),
         (["kafka://t/0/0-5"], {0: (0, 7), 1: (0, 2)}, ["kafka://t/0/5-7", "kafka://t/1/0-2"], 0),
-        ([], {0: (0, 25), 1: (0, 3)}, ["kafka://t/0/0-10", "kafka://t/1/0-3"], 15),
+        # partition 1 leaves 7 of its share of 10 to partition 0, which used to wait for the next look with them
+        ([], {0: (0, 25), 1: (0, 3)}, ["kafka://t/0/0-17", "kafka://t/1/0-3"], 8),
     ],
 )
 def test_each_partition_goes_on_where_the_ledger_ends(taken, ends, expected, waiting):
     known = [Range.parse(path) for path in taken]
     ranges, left = kafka.plan(topic(max_messages=20 if len(ends) == 2 else 10), known, ends, pytest.fail)
     assert (named(ranges), left) == (expected, waiting)
+
+
+def test_a_backlog_in_one_of_many_partitions_is_read_as_fast_as_max_messages_allows():
+    ends = {partition: (0, 1 if partition % 2 else 0) for partition in range(100)} | {7: (0, 5_000)}
+    ranges, left = kafka.plan(topic(max_messages=1_000), [], ends, pytest.fail)
+    assert {one.partition: one.size for one in ranges} == dict.fromkeys(range(1, 100, 2), 1) | {7: 951}
+    assert left == 5_000 - 951
+
+
+def test_each_of_more_partitions_than_max_messages_gives_one_message():
+    ranges, left = kafka.plan(topic(max_messages=2), [], dict.fromkeys(range(3), (0, 5)), pytest.fail)
+    assert (named(ranges), left) == (["kafka://t/0/0-1", "kafka://t/1/0-1", "kafka://t/2/0-1"], 12)
 
 
 def test_a_topic_followed_from_its_end_notes_where_it_began_and_misses_no_new_partition():
@@ -71,9 +84,9 @@ def test_a_half_taken_range_is_taken_again_as_far_as_the_topic_still_has_it():
     left = Range("t", 0, 3, 9).since({0: (5, 20)})
     found = [LandingFile("kafka://t/0/3-9", left.path, None, MOMENT, topic())]
     told = []
-    [again] = batch.plan(found, [row], 1, 2, MOMENT, lambda line, **facts: told.append(facts))
+    [again] = batch.plan(found, [row], 1, 2, MOMENT, lambda line, paths: told.append(paths))
     assert (again.number, again.files[0].uri, again.planned) == (2, "kafka://t/0/5-9", True)
-    assert told == [{"ranges": ["kafka://t/0/3-9"], "count": 1}]
+    assert told == [["kafka://t/0/3-9"]]
 
 
 def test_a_message_is_named_by_topic_partition_and_offset(spark):

@@ -1,4 +1,5 @@
 import re
+from contextlib import nullcontext
 from datetime import datetime
 
 import pytest
@@ -169,8 +170,16 @@ def test_a_source_has_its_own_pattern_and_zone(spark):
     moment = times.moment(F.col("t"), "Europe/London", "d/M/yyyy H:mm")
     rows = frame.select(F.date_format(moment, "yyyy-MM-dd HH:mm").alias("m")).collect()
     assert [row["m"] for row in rows] == ["2019-07-01 07:05", "2019-07-01 00:00"]
-    with pytest.raises(UsageError, match="time_format"):
-        times.check_format(spark, Source(format="csv", glob="*", time_format="%d/%m"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reads"),
+    [("", True), ("d/M/yyyy H:mm", True), ("yyyy-MM-dd[ HH:mm[XXX]]", True), ("%d/%m", False), ("bananas", False),
+     ("EEE, d MMM yyyy HH:mm:ss Z", False)],  # Spark writes names of weekdays but does not read them
+)  # fmt: skip
+def test_a_pattern_by_which_spark_cannot_read_is_a_usage_error(spark, pattern, reads):
+    with nullcontext() if reads else pytest.raises(UsageError, match="time_format"):
+        times.check_format(spark, Source(format="csv", glob="*", time_format=pattern))
 
 
 def log_line(request="GET /p/a HTTP/1.1", status=200, address="10.0.0.1", account="-", agent=AGENT):
@@ -254,6 +263,19 @@ def test_hostile_log_lines_take_no_long_time_and_no_deep_stack(spark):
     ]
     reasons = taken(logs(spark, *hostile), "reason")
     assert reasons == [("malformed_log",), ("malformed_log",), ("line_too_long",), (None,)]
+
+
+@pytest.mark.parametrize("path", [r"^/(?:\w+/)+(?P<item_id>\d+)$", r"^/(?:(?:\w|-)+/)+(?P<item_id>\d+)$"])
+def test_a_rule_that_repeats_a_group_reads_the_longest_request(spark, path):
+    rules = access_log.compile_rules(spark, [UrlRule(event_type="view", path=path)])
+    longest = ["a/" * 4_080 + "7", "a" * 8_160 + "/7", "a/" * 4_080 + "x", "a/" * 8_200 + "7"]
+    frame = access_log.log_fields(texts(spark, *(log_line(f"GET /{target} HTTP/1.1") for target in longest)), rules)
+    assert taken(frame, "item_id", "ignored", "reason") == [
+        ("7", False, None),
+        ("7", False, None),
+        (None, True, None),
+        (None, False, "line_too_long"),
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Possible set intersection:FutureWarning")

@@ -55,8 +55,8 @@ def test_a_file_that_does_not_fit_its_source_is_exit_code_two_without_a_closing_
     ended = shop_site.run_here("ingest_events")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines()[-1] == (
-        "ingest_events: pos/x.csv has no column 'sku', which ingest.sources names for item_id (left alone; all other files "
-        "were ingested)"
+        "ingest_events: pos/x.csv has no column 'sku', which ingest.sources names for item_id; the columns are 'customer', "
+        "'article', 'at', 'quantity' (left alone; all other files were ingested)"
     )
 
 

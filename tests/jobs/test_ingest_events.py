@@ -1,7 +1,9 @@
 """The whole ingest job on hand-made landing folders, in one process; a fail-point raises where a kill would strike."""
 
+import bz2
 import gzip
 import json
+import os
 from contextlib import contextmanager
 
 import pytest
@@ -9,7 +11,7 @@ from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
-from headwater.ingest import verdicts
+from headwater.ingest import files, reading, verdicts
 from headwater.job import Job
 from headwater.nearline import events
 from headwater.privacy import pseudonym
@@ -42,15 +44,20 @@ class Shop:
         file = self.landing / path
         file.parent.mkdir(exist_ok=True)
         data = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
-        file.write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
+        pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(file.suffix, bytes)
+        file.write_bytes(pack(data))
         return file
 
-    def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
-        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
+    def job(self, landing=""):
         paths = {"landing": landing or str(self.landing), "warehouse": str(self.root / "warehouse")}
         ingest = {"sources": SOURCES, "url_rules": RULES, **self.sections.get("ingest", {})}
         job = Job("ingest_events", Config(**{"paths": paths, **self.sections, "ingest": ingest}))
         job.__dict__["spark"] = self.spark
+        return job
+
+    def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
+        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
+        job = self.job(landing)
         job.warehouse.is_local = locks
         happens = dict(meanwhile or {})
 
@@ -194,20 +201,24 @@ def test_a_batch_without_a_single_event_ends_too(shop):
     assert shop.ingest()["batches"] == 0
 
 
-def test_a_damaged_gzip_spoils_itself_only(shop):
+def test_a_damaged_file_spoils_itself_only(shop):
     shop = shop()
     whole = shop.put("api/cut.json.gz", *(event(f"u{i}", f"i{i * 7919}", i % 3000) for i in range(3000)))
     whole.write_bytes(whole.read_bytes()[:-2000])
     (shop.landing / "api/none.json.gz").write_text("no gzip at all")
     shop.put("pos/none.csv.gz").write_text("no gzip at all")
+    (shop.landing / "api/none.json.deflate").write_text("no deflate at all")
+    (shop.landing / "pos/none.csv.deflate").write_text("no deflate at all")
     shop.put("api/good.json", event("good", "a"))
     closing = shop.ingest()
     assert shop.rows("quarantine", "reason", "raw") == [
+        ("unreadable_file", "api/none.json.deflate"),
+        ("unreadable_file", "pos/none.csv.deflate"),
         ("unreadable_gzip", "api/cut.json.gz"),
         ("unreadable_gzip", "api/none.json.gz"),
         ("unreadable_gzip", "pos/none.csv.gz"),
     ]
-    assert closing["rows_in"] == closing["rows_events"] + 3
+    assert closing["rows_in"] == closing["rows_events"] + 5
     assert ("good",) in shop.rows("events", "user_id")
     assert 1 < closing["rows_events"] < 3001
 
@@ -216,6 +227,12 @@ def test_a_damaged_gzip_spoils_itself_only(shop):
     ("path", "lines", "error", "named"),
     [
         ("pos/x.csv", ["name,item_id", "u,a"], UsageError, "x.csv has no column 'who'"),
+        (
+            "pos/x.csv",
+            ["who,item_id", "u,a"],
+            UsageError,
+            "x.csv has no column 'timestamp', and ingest.sources names no other, .*; the columns are 'who', 'item_id'",
+        ),
         ("goods/x.csv", ["title", "Cup"], HeadwaterError, "x.csv has no column 'item_id'"),
         ("goods/x.csv", ["item_id\rA"], HeadwaterError, "the first line of goods/x.csv is not a valid CSV header"),
         ("goods/x.json", ["[", '{"item_id": "a"}', "]"], HeadwaterError, "x.json is one JSON array"),
@@ -241,6 +258,93 @@ def test_a_file_that_cannot_be_of_its_source_is_left_alone_and_fails_the_run_aft
     ]
 
 
+@pytest.mark.parametrize("path", ["api/x.json", "api/x.json.gz", "pos/x.csv", "goods/x.csv"])
+def test_a_file_whose_bytes_cannot_be_read_is_left_alone_and_taken_once_they_can(shop, path):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    file = shop.put(path, *{"api": [event("u2", "b")], "pos": ["who,item_id,timestamp", "u2,b,2024-05-01"],
+                            "goods": ["item_id", "b"]}[path[: path.index("/")]])  # fmt: skip
+    good = file.rename(shop.root / "good")
+    file.symlink_to("/proc/self/mem")  # reading its first byte is an I/O error
+    with pytest.raises(HeadwaterError, match=rf"{path} cannot be read: Input/output error \(left alone; all other"):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+    assert shop.reasons() == []
+    good.rename(file)
+    assert shop.ingest()["files"] == 1
+    assert shop.rows("items", "item_id") == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".bz2"])
+def test_blank_lines_before_a_header_are_counted_and_the_header_is_found(shop, packed):
+    shop = shop()
+    shop.put(f"pos/a.csv{packed}", "", "\ufeff \t\r", "who,item_id,timestamp\r", "u1,a,2024-05-01\r")
+    shop.put(f"goods/a.csv{packed}", "", "item_id,title", "b,Bowl")
+    shop.put(f"goods/b.json{packed}", "", '{"item_id": "c"}')
+    shop.put(f"pos/blank.csv{packed}", "", " ")
+    shop.put(f"goods/blank.csv{packed}", "")
+    closing = shop.ingest()
+    assert {name: closing[name] for name in ("rows_in", "rows_events", "rows_quarantined", "rows_catalog", "files")} == {
+        "rows_in": 5, "rows_events": 1, "rows_quarantined": 4, "rows_catalog": 2, "files": 5
+    }  # fmt: skip
+    assert shop.reasons() == ["empty_line"] * 7
+    assert shop.rows("items", "item_id", "title") == [("a", None), ("b", "Bowl"), ("c", None)]
+
+
+@pytest.mark.parametrize("path", ["pos/x.csv", "pos/x.csv.gz", "api/x.json", "api/x.json.bz2"])
+@pytest.mark.parametrize("then", ["found", "tried"])
+def test_a_file_that_vanishes_before_it_is_read_is_not_taken(shop, monkeypatch, path, then):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    gone = shop.put(path, "who,item_id,timestamp", "u2,b,2024-05-01")
+    module, name = {"found": (files, "find"), "tried": (reading, "damaged")}[then]
+    step = getattr(module, name)
+
+    def step_then_gone(*args):
+        result = step(*args)
+        gone.unlink(missing_ok=True)
+        return result
+
+    monkeypatch.setattr(module, name, step_then_gone)
+    with pytest.raises(HeadwaterError, match=f"{path} cannot be read: "):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+
+
+def test_a_file_whose_name_is_not_utf_8_is_left_alone(shop):
+    shop = shop()
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put(os.fsdecode(b"api/caf\xe9.json"), event("u2", "b"))
+    with pytest.raises(
+        HeadwaterError, match=r"the name of api/caf\\xe9\.json is not UTF-8; rename the file \(left alone"
+    ):
+        shop.ingest()
+    assert shop.rows("ingest_files", "path") == [("api/a.json",)]
+
+
+def test_a_stream_warns_of_each_file_once(shop):
+    shop = shop(ingest={"sources": [*SOURCES, {"format": "csv", "glob": "api/b*"}]})
+    shop.put("api/a.json", event("u1", "a"))
+    shop.put("api/b.json", event("u1", "b"))
+    (shop.landing / "api/c.json").symlink_to("/proc/self/mem")
+    job = shop.job()
+    intake = events.Intake(job)
+    with capture_logs() as said:
+        for look in range(4):
+            if look == 1:
+                shop.put("api/a.json", event("u1", "a"), "")
+            if look == 2:
+                shop.put("api/b.json", event("u1", "b"), "")
+            intake.take_new(job)
+    warnings = [(line["event"], line.get("files") or line["file"]) for line in said if line["log_level"] == "warning"]
+    assert warnings == [
+        ("several sources match a file; the first one gets it", ["api/b.json"]),
+        ("a file is left alone", "api/c.json"),
+        ("files changed after they were ingested; they are not read again", ["api/a.json"]),
+        ("files changed after they were ingested; they are not read again", ["api/b.json"]),
+    ]
+
+
 def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
     shop = shop()
     shop.put("goods/x.json", '{"title": "Cup"}')
@@ -252,7 +356,7 @@ def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
             pytest.raises(UsageError, match=r"pos/x.csv .* \(left alone, and 2 more like it; "),
         ):
             shop.ingest()
-        refused = [line["file"] for line in said if "does not fit its source" in line["event"]]
+        refused = [line["file"] for line in said if line["event"] == "a file is left alone"]
         assert refused == ["pos/x.csv", "pos/y.csv", "goods/x.json"]
     assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
     warehouse = Warehouse(shop.spark, str(shop.root / "warehouse"))
@@ -287,7 +391,7 @@ def test_a_file_of_a_killed_batch_that_no_longer_fits_is_named_and_the_batch_end
     shop.sections = {"ingest": {"sources": changed}}
     with pytest.raises(HeadwaterError) as told:
         shop.ingest()
-    line = "pos/x.csv has no column 'buyer', which ingest.sources names for user_id"
+    line = "pos/x.csv has no column 'buyer', which ingest.sources names for user_id; the columns are 'who', 'item_id', 'timestamp'"
     assert (str(told.value), told.value.exit_code) == (line, UsageError.exit_code)
     assert shop.rows("events") == []
     shop.sections = {}

@@ -268,8 +268,12 @@ def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_o
     j, pauses = Job("nearline", load([site.config])), Pauses(count, replace, count)
     with capture_logs() as said:
         total = stream.rounds(j, once=False, stop=pauses)
-    assert [(line["file"], line["why"]) for line in said if "does not fit its source" in line["event"]] == [
-        ("pos/day2.csv", "pos/day2.csv has no column 'customer', which ingest.sources names for user_id"),
+    assert [(line["file"], line["why"]) for line in said if line["event"] == "a file is left alone"] == [
+        (
+            "pos/day2.csv",
+            "pos/day2.csv has no column 'customer', which ingest.sources names for user_id; the columns are 'buyer', 'sku', "
+            "'at', 'quantity'",
+        ),
         (
             "catalog/day2.csv",
             "catalogue catalog/day2.csv has no row with an item_id; it cannot be ingested without item ids",
@@ -289,8 +293,8 @@ def test_a_stream_that_runs_once_makes_the_lists_and_then_fails_for_a_refused_fi
     ended = site.run_here("nearline", "--once")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines()[-1] == (
-        "nearline: catalogue catalog/new.csv has no column 'sku'; it cannot be ingested without item ids (left alone; all "
-        "other files were ingested)"
+        "nearline: catalogue catalog/new.csv has no column 'sku'; it cannot be ingested without item ids; the columns are "
+        "'name', 'price' (left alone; all other files were ingested)"
     )
     assert ("newcomer",) in site.rows(spark, "topn", "user_id")
 

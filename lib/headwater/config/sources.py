@@ -80,6 +80,23 @@ class Source(Section):
             raise ValueError(f"constants.event_type {constant!r} is not one of {', '.join(EVENT_TYPES)}")
         return self
 
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, value: str) -> str:
+        if value in '"\\\r\n':
+            raise ValueError(f"{value!r} cannot separate columns; use a character such as ',', ';' or a tab")
+        return value
+
+    @field_validator("header")
+    @classmethod
+    def _names_each_column_once(cls, value: bool | list[str]) -> bool | list[str]:
+        names = [name.strip() for name in value] if isinstance(value, list) else []
+        if "" in names:
+            raise ValueError(f"column {1 + names.index('')} has no name")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"column {twice[0]!r} is named twice")
+        return value
+
     @field_validator("time_zone")
     @classmethod
     def _is_a_zone(cls, value: str) -> str:

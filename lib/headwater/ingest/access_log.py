@@ -23,8 +23,9 @@ LINE = (
 )  # fmt: skip
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
 MARK = "\x01"
-MAX_REQUEST = 16_384
-"""Twice the request length that web servers accept; the rules are users' own patterns and never see longer text."""
+MAX_REQUEST = 8_192
+"""The request length that web servers accept. The rules are users' own patterns and never see longer text, for which
+``spark.STACK`` may be too small."""
 
 
 @dataclass(frozen=True)

@@ -26,26 +26,31 @@ class Batch:
 
 
 def plan(
-    found: list[LandingFile], ledger: Iterable[Any], ended: int, begun: int, now: datetime, warn: Callable[..., Any]
+    found: list[LandingFile],
+    ledger: Iterable[Any],
+    ended: int,
+    begun: int,
+    now: datetime,
+    warn: Callable[[str, list[str]], Any],
 ) -> list[Batch]:
     """The batches to ingest: the ledger's newest batch again if its number is above that of the last batch that ``ended``, then
     a new one. ``begun``: the last number that was given, also if the ledger was since restored to an earlier version.
 
-    Warns of files that have changed or disappeared since they were recorded, and of messages that have expired.
+    ``warn`` is told of files that have changed or disappeared since they were recorded, and of messages that have expired.
     """
     taken = {row["path"]: row for row in ledger}
     before = {path: (row["size_bytes"], aware(row["modified_at"])) for path, row in taken.items()}
     if edited := files.changed(found, before):
-        warn("files changed after they were ingested; they are not read again", files=edited[:5], count=len(edited))
+        warn("files changed after they were ingested; they are not read again", edited)
     newest = max((row["batch"] for row in taken.values()), default=0)
     batches = []
     if newest > ended:
         half = {path: row for path, row in taken.items() if row["batch"] == newest}
         again = [file for file in found if file.path in half]
         if gone := sorted(set(half) - {file.path for file in again}):
-            warn("files of an unfinished batch are gone; their lines are lost", files=gone[:5], count=len(gone))
+            warn("files of an unfinished batch are gone; their lines are lost", gone)
         if short := [file.path for file in again if file.size_bytes is None and file.uri != file.path]:
-            warn("messages of an unfinished batch have expired; they are lost", ranges=short[:5], count=len(short))
+            warn("messages of an unfinished batch have expired; they are lost", short)
         batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
     if new := [file for file in found if file.path not in taken]:
         batches.append(Batch(1 + max(newest, ended, begun), now, new))

@@ -14,6 +14,11 @@ from headwater.ingest.files import LandingFile
 from headwater.ingest.judging import CONTROL
 
 DESCRIBED = ("title", "category", "text", "price", "available")
+CURRENCY = r"^[^\d.,+-]*(?:(?<=\p{L})\.[^\d.,+-]*)?|\D+$"
+"""What stands before an amount, perhaps an abbreviation with its point (Rs. 500), and what stands after it."""
+MARK = r"[ \u00a0\u2009\u202f'\u2019]"
+"""What separates thousands besides points and commas: spaces and apostrophes."""
+MAX_AMOUNT = 100
 
 
 def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
@@ -34,9 +39,12 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
 
 def _amount(text: Column) -> Column:
     """A number of at least 0, with or without a currency around it; null for anything else. A comma before one or two final
-    digits is a decimal comma, any other comma separates thousands."""
-    bare = F.regexp_replace(text, r"^[^\d.,+-]+|[^\d.,]+$", "")
-    decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$"))
+    digits is a decimal comma, any other comma separates thousands; so do spaces, apostrophes and two or more points."""
+    short = F.when(F.length(text) <= MAX_AMOUNT, text)  # the end of a long text would take quadratic time
+    bare = F.regexp_replace(short, CURRENCY, "")
+    marked = F.rlike(bare, F.lit(rf"^\d{{1,3}}({MARK})\d{{3}}(\1\d{{3}})*([.,]\d+)?$"))
+    bare = F.when(marked, F.regexp_replace(bare, MARK, "")).otherwise(bare)
+    decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$|^\d{1,3}(\.\d{3}){2,}$"))
     thousands = F.rlike(bare, F.lit(r"^\d{1,3}(,\d{3})+(\.\d+)?$"))
     plain = F.when(decimals, F.replace(F.replace(bare, F.lit("."), F.lit("")), F.lit(","), F.lit(".")))
     number = plain.when(thousands, F.replace(bare, F.lit(","), F.lit(""))).otherwise(bare).try_cast("double")

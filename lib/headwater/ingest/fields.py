@@ -70,7 +70,8 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
         "columnNameOfCorruptRecord": "broken", "maxColumns": "20480",
     }  # fmt: skip
     count = F.length(text) - F.length(F.replace(text, F.lit(source.delimiter), F.lit("")))
-    sound = (count < MAX_DELIMITERS) & ~is_part(text, source.delimiter)
+    few = (F.octet_length(text) < MAX_DELIMITERS) | (count < MAX_DELIMITERS)  # only a long line is counted
+    sound = few & ~is_part(text, source.delimiter)
     parsed = frame.withColumn("csv", F.when(sound, F.from_csv(text, schema, options)))
 
     def found(theirs: str) -> Column | None:

@@ -24,7 +24,8 @@ from headwater.text import first_line
 
 @dataclass(frozen=True)
 class LandingFile:
-    """One file: its ``path`` below the landing folder, its ``uri`` for Spark, and its source.
+    """One file: its ``path`` below the landing folder, its ``uri`` for Spark, and its source. If a local file's name is not UTF-8,
+    ``path`` shows the odd bytes as ``\\xNN``, and Spark cannot read the file.
 
     A range of a topic's messages is also a file (``ingest.kafka``); its size in bytes is unknown. A file that is found again is
     equal to itself unless its size or time has changed.
@@ -39,6 +40,10 @@ class LandingFile:
     @property
     def is_local(self) -> bool:
         return self.uri.startswith("/")
+
+    @property
+    def has_utf8_name(self) -> bool:
+        return self.uri == _shown(self.uri)
 
 
 def source_name(source: Source) -> str:
@@ -118,7 +123,12 @@ def _walk_local(root: str) -> Iterator[tuple[str, str, int, datetime]]:
                 continue  # renamed during the walk, or a broken link
             if os.path.isfile(full):
                 modified = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
-                yield os.path.relpath(full, root), full, status.st_size, modified
+                yield _shown(os.path.relpath(full, root)), full, status.st_size, modified
+
+
+def _shown(path: str) -> str:
+    """A path of this machine as text; bytes that are not UTF-8 become ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int, datetime]]:

@@ -106,19 +106,18 @@ def find(
 def plan(
     source: Source, taken: list[Range], ends: dict[int, tuple[int, int]], warn: Callable[..., Any]
 ) -> tuple[list[Range], int]:
-    """The next range of each partition, at most ``max_messages`` in all, and how many messages wait beyond them.
+    """The next range of each partition, at most ``max_messages`` in all, and how many messages wait beyond them. What a partition
+    leaves of its share goes to those with more messages.
 
     ``ends`` holds each partition's first offset and the one after its last. ``starting`` matters only for a topic that was never
     read; if it is ``latest``, empty ranges record the starting offsets. Raises HeadwaterError if a partition ends before the
     last offset that was read from it.
     """
+    if not taken and source.starting == "latest":
+        return [Range(source.topic, partition, end, end) for partition, (_, end) in sorted(ends.items())], 0
     done = {one.partition: one.until for one in taken}
-    ranges, left = [], 0
-    share = max(1, source.max_messages // max(1, len(ends)))
+    unread = []
     for partition, (oldest, end) in sorted(ends.items()):
-        if not taken and source.starting == "latest":
-            ranges.append(Range(source.topic, partition, end, end))
-            continue
         first = done.get(partition, oldest)
         if first > end:
             raise HeadwaterError(
@@ -129,11 +128,14 @@ def plan(
             warn("messages expired before they were ingested; they are lost", topic=source.topic, partition=partition,
                  first=first, count=oldest - first)  # fmt: skip
             first = oldest
-        until = min(end, first + share)
-        left += end - until
-        if until > first:
-            ranges.append(Range(source.topic, partition, first, until))
-    return ranges, left
+        if end > first:
+            unread.append(Range(source.topic, partition, first, end))
+    ranges, allowed = [], source.max_messages
+    for number, one in enumerate(sorted(unread, key=lambda one: one.size)):
+        share = max(1, allowed // (len(unread) - number))
+        ranges.append(replace(one, until=min(one.until, one.first + share)))
+        allowed -= ranges[-1].size
+    return sorted(ranges), sum(one.size for one in unread) - sum(one.size for one in ranges)
 
 
 def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataFrame:

@@ -82,7 +82,7 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
 
     If a field does not end, or not within ``max_bytes``, its lines are left separate and unchanged.
     """
-    bare = F.rtrim("value", F.lit("\r"))
+    bare = F.when(F.octet_length("value") <= max_bytes, F.rtrim("value", F.lit("\r")))
     in_order = Window.partitionBy("source_file").orderBy("position")
     begins, ends = opens(bare, delimiter), closes(bare, delimiter) & is_part(bare, delimiter)
     one = F.when(begins != ends, 1).otherwise(0)  # if both are true, one field ends and another begins
@@ -93,7 +93,7 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
     rows = numbered.groupBy("source_file", "row").agg(lines.alias("lines"))
     last = F.rtrim(F.element_at("lines.value", -1), F.lit("\r"))
     text = F.array_join("lines.value", "\n")
-    whole = (F.size("lines") > 1) & closes(last, delimiter) & (F.octet_length(text) <= max_bytes)
+    whole = F.when((F.size("lines") > 1) & (F.octet_length(text) <= max_bytes), closes(last, delimiter))
     together = F.array(F.struct(F.element_at("lines.position", 1).alias("position"), text.alias("value")))
     line = F.explode(F.when(whole, together).otherwise(F.col("lines"))).alias("line")
     return rows.select("source_file", line).select("line.value", "source_file", "line.position")
@@ -105,14 +105,12 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
     Lines equal to ``header`` get the reason ``header``; a later step decides which of them is the file's own header.
     """
     value = F.col("value")
-    # most lines need neither trimming nor cutting, and both operations scan the whole line
-    bare = F.when(F.endswith(value, F.lit("\r")), F.rtrim(value, F.lit("\r"))).otherwise(value)
-    bare = F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
+    bare = _bare(value)
     reason: Column = F.when(value.isNull(), "tombstone")
     reason = reason.when(F.octet_length(value) > max_line_bytes, "line_too_long")
     reason = reason.when(~F.is_valid_utf8(value), "not_utf8")
     reason = reason.when(F.contains(value, F.lit("\0")), "nul_byte")
-    reason = reason.when(F.ltrim(bare, F.lit(" \t")) == "", "empty_line")
+    reason = reason.when(is_blank(value), "empty_line")
     if header is not None:
         reason = reason.when(bare == header, "header")
     valid = F.make_valid_utf8(value)
@@ -120,6 +118,18 @@ def with_text(frame: DataFrame, max_line_bytes: int, header: str | None = None) 
     raw = F.coalesce(F.replace(short, F.lit("\0"), F.lit("\ufffd")), F.lit(""))
     framed = frame.select("source_file", "position", raw.alias("raw"), bare.alias("bare"), reason.alias("reason"))
     return framed.withColumn("line", F.when(F.col("reason").isNull(), F.col("bare"))).drop("bare")
+
+
+def is_blank(value: Column) -> Column:
+    """Whether a line has no text."""
+    return F.ltrim(_bare(value), F.lit(" \t")) == ""
+
+
+def _bare(value: Column) -> Column:
+    """The text of a line without BOM and CR."""
+    # most lines need neither trimming nor cutting, and both operations scan the whole line
+    bare = F.when(F.endswith(value, F.lit("\r")), F.rtrim(value, F.lit("\r"))).otherwise(value)
+    return F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
 
 
 def place() -> Column:

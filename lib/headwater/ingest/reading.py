@@ -9,24 +9,31 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
+from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from headwater import privacy
+from headwater import local, privacy
 from headwater.config import Config, Source
-from headwater.errors import HeadwaterError, RefusedFiles, UsageError
+from headwater.errors import HeadwaterError, RefusedFiles, UnreadableFile, UsageError
 from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
 from headwater.ingest.files import LandingFile, source_name
+from headwater.text import first_line
 
 EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
          "event_time", "event_id", "id_given", "value", "query", "session_id")  # fmt: skip
 ROW = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.DESCRIBED)
+NEEDED = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
+"""Fields that a file must have by its header, or its source by a constant. A search has no item."""
+COLUMNS_SHOWN = 20
 FIRST_LINE_BYTES = 1_000_000
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+"""The errors of a gzip file with damaged content. Any other OSError may be gone at the next look."""
 
 
 @dataclass
@@ -51,9 +58,10 @@ def check(spark: SparkSession, config: Config) -> None:
 
 
 def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> tuple[list[Group], set[str]]:
-    """The files grouped by how they are read, and the paths of files whose first line cannot be read.
+    """The files grouped by how they are read, and the paths of files that are damaged before their first line ends.
 
-    Raises RefusedFiles, before any other line is read, for the files whose first line does not fit their source.
+    Raises RefusedFiles, before any other line is read, for the files whose first line of text does not fit their source or cannot
+    be read at present.
     """
     groups: dict[tuple, Group] = {}
     spoiled = set()
@@ -65,13 +73,18 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
             columns = tuple(source.header)
         elif source.format in ("csv", "catalog"):
             try:
-                header = _first_line(spark, file)
-            except (OSError, EOFError, zlib.error):
+                header = _first_line(spark, file, salvage=file.path in damaged)
+            except DAMAGE:
                 spoiled.add(file.path)
+                continue
+            except OSError as error:
+                refused[file.path] = _unreadable(file, error.strerror or error)
                 continue
             if header is None:
                 continue  # an empty file
-            if source.format == "catalog" and header.lstrip().startswith("{"):
+            if not header:
+                columns = fields.of_source(source)  # only blank lines
+            elif source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
                 try:
@@ -164,15 +177,34 @@ def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
     return frame.select("raw", "reason", "source", place, F.lit(moment).alias("ingested_at"))
 
 
-def damaged_gzip(files: list[LandingFile]) -> set[str]:
-    """The local gzip files that cannot be read to their end. Unpacking them costs little compared with Spark's work per line."""
-    return {file.path for file in files if file.is_local and file.path.endswith(".gz") and not _gzip_reads(file.uri)}
+def damaged(files: list[LandingFile]) -> set[str]:
+    """The local gzip files that cannot be unpacked to their end; it costs little compared with Spark's work per line.
+
+    Raises RefusedFiles for local files of any format that have no name in UTF-8, or cannot be opened or read at present.
+    """
+    with ThreadPoolExecutor(local.cores()) as pool:
+        faults = dict(zip(files, pool.map(_fault, files), strict=True))
+    if refused := {file.path: error for file, error in faults.items() if isinstance(error, HeadwaterError)}:
+        raise RefusedFiles(refused)
+    return {file.path for file, error in faults.items() if error is not None}
 
 
-def unreadable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
-    """The files of any format, but not messages, that Spark cannot read to their end; each is tried separately."""
-    tried = [file for file in files if file.source.format != "kafka"]
-    return {file.path for file in tried if not _spark_reads(spark, file)}
+def undecodable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
+    """The files of any format, but not messages, that Spark cannot read to their end although their bytes can be read; each is
+    tried separately.
+
+    Raises RefusedFiles for files that are gone or whose bytes cannot be read at present.
+    """
+    failing = [file for file in files if file.source.format != "kafka" and not _spark_reads(spark, file)]
+    refused: dict[str, HeadwaterError] = {}
+    for file in failing:
+        try:
+            _copy_to_nowhere(spark, file)
+        except Exception as error:
+            refused[file.path] = _unreadable(file, getattr(error, "java_exception", error))
+    if refused:
+        raise RefusedFiles(refused)
+    return {file.path for file in failing}
 
 
 def _redacted(hashed: Callable) -> Column:
@@ -192,52 +224,85 @@ def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
-    for ours, theirs in source.fields.items():
-        if theirs not in columns:
+    theirs = ", ".join(map(repr, columns[:COLUMNS_SHOWN])) + (", …" if len(columns) > COLUMNS_SHOWN else "")
+    has = f"the columns are {theirs}"
+    for ours, named in source.fields.items():
+        if named not in columns:
             if source.format == "catalog" and ours == "item_id":
                 break
-            raise UsageError(f"{where} has no column {theirs!r}, which ingest.sources names for {ours}")
-    theirs = source.fields.get("item_id", "item_id")
-    if source.format == "catalog" and theirs not in columns and "item_id" not in source.constants:
-        raise HeadwaterError(f"catalogue {where} has no column {theirs!r}; it cannot be ingested without item ids")
+            raise UsageError(f"{where} has no column {named!r}, which ingest.sources names for {ours}; {has}")
+    for ours in NEEDED[source.format]:
+        named = source.fields.get(ours, ours)
+        if named in columns or ours in source.constants:
+            continue
+        if source.format == "catalog":
+            raise HeadwaterError(
+                f"catalogue {where} has no column {named!r}; it cannot be ingested without item ids; {has}"
+            )
+        raise UsageError(
+            f"{where} has no column {ours!r}, and ingest.sources names no other, or constant, for it; {has}"
+        )
 
 
-def _first_line(spark: SparkSession, file: LandingFile) -> str | None:
-    """The first line of a file, without BOM and CR as in ``lines.with_text``; None if the file is empty.
+def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | None:
+    """The first line of a file that is not blank, without BOM and CR as in ``lines.with_text``; "" if all lines are blank, None if
+    the file is empty.
 
-    Raises OSError, EOFError or zlib.error if a local file cannot be read.
+    Raises OSError, or one of ``DAMAGE``, if a local file cannot be read, and EOFError if nothing can be salvaged of a file that is
+    known to be damaged.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
+        text = None
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
-            first = stream.readline(FIRST_LINE_BYTES)
-        if not first:
-            return None
-        text = first.removesuffix(b"\n").decode("utf-8", errors="replace")
-    else:
-        row = lines.reader(spark, salvage=True).text([file.uri]).first()
-        if row is None:
-            return None
-        text = row["value"]
-    return text.rstrip("\r").removeprefix("\ufeff")
+            while not text and (line := stream.readline(FIRST_LINE_BYTES)):
+                text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
+        return text
+    frame = lines.reader(spark, salvage).text([file.uri])
+    if row := frame.where(~lines.is_blank(F.col("value"))).first():
+        return _bare(row["value"])
+    if not frame.isEmpty():
+        return ""
+    if salvage:
+        raise EOFError(file.path)
+    return None
 
 
-def _gzip_reads(path: str) -> bool:
+def _bare(line: str) -> str:
+    text = line.rstrip("\r").removeprefix("\ufeff")
+    return text if text.strip(" \t") else ""
+
+
+def _fault(file: LandingFile) -> Exception | None:
+    """Why a file cannot be read: a HeadwaterError, or one of ``DAMAGE``. A local file is opened, and unpacked if it is gzip."""
+    if not file.has_utf8_name:
+        return HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
     try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 20):
-                pass
-    except FileNotFoundError:
-        return True  # gone is not damaged
-    except (OSError, EOFError, zlib.error):
-        return False
-    return True
+        if file.is_local:
+            with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+                while stream.read(1 << 20) and file.path.endswith(".gz"):
+                    pass
+    except DAMAGE as error:
+        return error
+    except OSError as error:
+        return _unreadable(file, error.strerror or error)
+    return None
 
 
 def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
     try:
         lines.reader(spark).text([file.uri]).write.format("noop").mode("overwrite").save()
-    except AnalysisException:
-        return True  # gone is not damaged
     except Exception:
         return False
     return True
+
+
+def _copy_to_nowhere(spark: SparkSession, file: LandingFile) -> None:
+    """Reads all bytes of a file of any store. Raises Java's error if that fails."""
+    jvm: Any = spark._jvm
+    path = jvm.org.apache.hadoop.fs.Path(file.uri)
+    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)  # type: ignore[attr-defined]
+    jvm.org.apache.hadoop.io.IOUtils.copyBytes(stream, jvm.java.io.OutputStream.nullOutputStream(), 1 << 20, True)
+
+
+def _unreadable(file: LandingFile, why: object) -> UnreadableFile:
+    return UnreadableFile(f"{file.path} cannot be read: {first_line(why)}")

@@ -86,9 +86,10 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     """A batch, read and judged against the ``stored`` events; cached frames are freed at the end. A damaged file is read up to
     the damage.
 
-    Raises RefusedFiles if files do not fit their sources, BrokerError if messages cannot be read to their end.
+    Raises RefusedFiles if files do not fit their sources or cannot be read at present, BrokerError if messages cannot be read to
+    their end.
     """
-    damaged = reading.damaged_gzip(batch.files)
+    damaged = reading.damaged(batch.files)
     with ExitStack() as cached:
         try:
             with kafka.reading(reader.config.ingest.sources):
@@ -98,7 +99,7 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
                 raise
             cached.close()
             # Spark does not say which file failed, so each is tried separately
-            more = reading.unreadable(reader.spark, batch.files) - damaged
+            more = reading.undecodable(reader.spark, batch.files) - damaged
             if not more:
                 raise
             found = _judge(reader, batch, stored, damaged | more, cached)
@@ -106,11 +107,12 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
-    """Rows of ``events``, one file per day."""
+    """Rows of ``events``, one file per day; adaptive execution has several tasks write a large day."""
     dated = new.withColumns(
         {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
     )
-    return dated.select(schemas.columns("events")).repartition("event_date")
+    # Spark drops the hint without adaptive execution, and with it the repartition below the hint
+    return dated.select(schemas.columns("events")).repartition("event_date").hint("rebalance", "event_date")
 
 
 def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], cached: ExitStack) -> Judged:
@@ -122,7 +124,7 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     goods = constant(spark, [], ROW_DDL) if listed is None else kept(listed, cached)
     of_goods = NOTHING if listed is None else _tally(_without_event(goods))
     _need_ids(goods, of_goods.reasons, groups)
-    of_events = _tally(lines)
+    of_events = _tally(lines, agents=ingest.bot_agents)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
     verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
     verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
@@ -133,12 +135,13 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     quarantine = reduce(DataFrame.unionByName, [reading.quarantined(frame, batch.taken_at) for frame in rejects])
     broken = [file for file in batch.files if file.path in damaged | spoiled]
     if broken:
-        lost = [(f.path, "unreadable_gzip", files.source_name(f.source), f.path, batch.taken_at) for f in broken]
+        lost = [(f.path, _damage(f), files.source_name(f.source), f.path, batch.taken_at) for f in broken]
         quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
 
     broken_goods = sum(file.source.format == "catalog" for file in broken)
+    broken_events = Counter(_damage(file) for file in broken if file.source.format != "catalog")
     reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name not in TAKEN})
-    reasons += Counter(repeated_header=of_events.repeated, unreadable_gzip=len(broken) - broken_goods)
+    reasons += Counter(repeated_header=of_events.repeated) + broken_events
     of_lines = {
         "rows_events": number["event"],
         "rows_quarantined": reasons.total(),
@@ -155,13 +158,18 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     return Judged(verdicts, sound, quarantine, counts, dict(reasons), [file.path for file in broken])
 
 
+def _damage(file: files.LandingFile) -> str:
+    return "unreadable_gzip" if file.path.endswith(".gz") else "unreadable_file"
+
+
 def _rejects(lines: DataFrame, tally: Tally) -> list[DataFrame]:
     """The lines of one kind that have a reason, including headers beyond a file's first."""
     bad = lines.where("reason IS NOT NULL AND reason <> 'header'")
     return [bad, reading.surplus_headers(lines)] if tally.repeated else [bad]
 
 
-def _tally(lines: DataFrame) -> Tally:
+def _tally(lines: DataFrame, agents: bool = False) -> Tally:
+    """``agents``: whether to collect the agents of the ready lines."""
     ready = F.col("reason").isNull() & ~F.col("ignored")
     rows = lines.groupBy("reason", "ignored").agg(
         F.count("*").alias("rows"),
@@ -169,7 +177,7 @@ def _tally(lines: DataFrame) -> Tally:
         F.max("id_given").alias("given"),
         F.min("event_time").alias("first"),
         F.max("event_time").alias("last"),
-        F.collect_set(F.when(ready, F.col("agent"))).alias("agents"),
+        F.collect_set(F.when(ready & agents, F.col("agent"))).alias("agents"),
         F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
     )
     facts, reasons, passed, repeated = None, Counter[str](), 0, 0
@@ -210,9 +218,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     facts = tally.ready
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    crawling: list[tuple[str, str]] = []
-    if ingest.bot_agents and any(source.format == "combined_log" for source in ingest.sources):
-        crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
+    crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
     named = constant(ready.sparkSession, crawling, "agent string, bot_agent string")
     marked = ready.join(F.broadcast(named), on="agent", how="left")
     crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
@@ -237,4 +243,5 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
 
 
 def _is_read_failure(error: Exception) -> bool:
-    return not isinstance(error, HeadwaterError) and "FAILED_READ_FILE" in str(error)
+    failed = any(name in str(error) for name in ("FAILED_READ_FILE", "PATH_NOT_FOUND"))
+    return failed and not isinstance(error, HeadwaterError)

@@ -5,20 +5,23 @@ time; the commit to `events` ends the batch; the next look first completes a bat
 appended to a table once, by its number (``Warehouse.append``), also where no lock holds off another ingest; the merge into
 `items` gives the same result when repeated.
 
-A file that does not fit its source never enters a plan: the batch is judged before its plan is committed, and judged again
-without the files that were refused. They are not in the ledger, so each is taken once it, or the config, has been corrected.
+A file that does not fit its source, or cannot be read at present, never enters a plan: the batch is judged before its plan is
+committed, and judged again without the files that were refused. They are not in the ledger, so each is taken once it, or the
+config, has been corrected.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from headwater import privacy
-from headwater.errors import HeadwaterError, RefusedFiles
+from headwater.errors import HeadwaterError, RefusedFiles, UnreadableFile
 from headwater.ingest import access_log, batch, catalogue, files, kafka, reading
 from headwater.ingest.files import LandingFile
 from headwater.ingest.reading import Reader
@@ -36,7 +39,7 @@ COUNTS = (
 def ingest(j: Job) -> dict[str, int]:
     """Ingest everything available, look by look, until no topic holds more messages than one look takes.
 
-    Raises the error of a file that does not fit its source after all others have been ingested.
+    Raises the error of a file that was left alone after all others have been ingested.
     """
     intake, total, waiting = Intake(j), Counter(dict.fromkeys(COUNTS, 0)), 1
     while waiting:
@@ -71,8 +74,9 @@ class Ledger:
 class Intake:
     """State shared by all looks. Raises UsageError at once for a setting that would make every look fail.
 
-    ``refused``: the new files that did not fit their sources at the last look, each with its error. They are not read again until
-    they change.
+    ``refused``: the new files that were left alone at the last look, each with its error. One that does not fit its source is not
+    read again until it changes, one that cannot be read until it can be opened. ``told``: the warnings about files that were given,
+    so that a stream does not repeat them at every look.
     """
 
     def __init__(self, j: Job) -> None:
@@ -84,6 +88,7 @@ class Intake:
         self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
         self.refused: dict[LandingFile, HeadwaterError] = {}
+        self.told: set[tuple[LandingFile | str, str]] = set()
 
     def need_all_fit(self) -> None:
         """Raises the error of the first refused file, if there is one; the line counts the others."""
@@ -95,25 +100,23 @@ class Intake:
     def take_new(self, j: Job) -> tuple[Counter[str], int]:
         """Ingest the files and messages that one look finds; returns counts, and how many messages are left for the next look.
 
-        New files that do not fit their sources are left alone; those of an unfinished batch raise RefusedFiles.
+        New files that do not fit their sources or cannot be read are left alone; those of an unfinished batch raise RefusedFiles.
         """
-        total, sources = Counter[str](), j.config.ingest.sources
+        total, sources, tell = Counter[str](), j.config.ingest.sources, partial(self._tell, j)
         with j.warehouse.locked(*TABLES):
             for table in TABLES:
                 j.warehouse.create(table)
             root = self.reader.root
             found, shared = files.find(j.spark, root, sources) if root else ([], [])
             if shared:
-                j.log.warning(
-                    "several sources match a file; the first one gets it", files=shared[:5], count=len(shared)
-                )
+                tell("several sources match a file; the first one gets it", shared)
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             ended, begun = (j.warehouse.last_note(table, j.name) or {} for table in ("events", "ingest_files"))
             so_far, last, given = Counter(ended.get("so_far", {})), ended.get("batch", 0), begun.get("batch", 0)
-            batches = batch.plan([*found, *messages], ledger, last, given, j.now, j.log.warning)
+            batches = batch.plan([*found, *messages], ledger, last, given, j.now, tell)
             new = {file for one in batches if not one.planned for file in one.files}
-            self.refused = {file: error for file, error in self.refused.items() if file in new}
+            self.refused = {f: error for f, error in self.refused.items() if f in new and not _may_fit_now(f, error)}
             for one in batches:
                 take = self._take if one.planned else self._take_fitting
                 counts = take(j, one, so_far)
@@ -129,10 +132,19 @@ class Intake:
             try:
                 return self._take(j, replace(one, files=fitting), so_far)
             except RefusedFiles as refusal:
-                self.refused |= {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
-                for path, error in refusal.errors.items():
-                    j.log.warning("a file does not fit its source and is left alone", file=path, why=str(error))
+                refused = {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
+                self.refused |= refused
+                for file, error in refused.items():
+                    if (file, str(error)) not in self.told:
+                        j.log.warning("a file is left alone", file=file.path, why=str(error))
+                        self.told.add((file, str(error)))
         return {}
+
+    def _tell(self, j: Job, line: str, paths: list[str]) -> None:
+        """Warns of the files of which no earlier look has warned in these words."""
+        if new := [path for path in paths if (path, line) not in self.told]:
+            j.log.warning(line, files=new[:5], count=len(new))
+            self.told |= {(path, line) for path in new}
 
     def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int] | None:
         """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the
@@ -168,3 +180,7 @@ class Intake:
             failpoint("ingest_events:after_events")
         j.log.info("batch done", batch=one.number, reasons=read.reasons, **read.counts)
         return {**read.counts, "files": len(one.files), "batches": 1}
+
+
+def _may_fit_now(file: LandingFile, error: HeadwaterError) -> bool:
+    return isinstance(error, UnreadableFile) and (not file.is_local or os.access(file.uri, os.R_OK))
