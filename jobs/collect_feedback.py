@@ -54,19 +54,20 @@ def collect(j: Job) -> dict[str, int | str]:
 
 def answers(j: Job, come: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:
     """New rows of `feedback`, their number, and the number of actions in the versions `come.after + 1 … until` of `events`; in the
-    whole table on the first run, or if the change feed was vacuumed. Only the latter looks through all lists and feedback."""
+    whole table on the first run, or if the change feed cannot be read. Only the latter looks through all lists and feedback."""
     rules, history, known = j.config.feedback, j.warehouse.read("topn_history"), j.warehouse.read("feedback")
-    if come.after is not None:
-        feed = filter_actions(j.warehouse.inserted("events", come.after, until), rules.rewards)
-        read = still_there(lambda: read_once(feed, come.few, stack))
-        if read is not None:
-            actions, _ = read
-            actions, acting = read_once(
-                feedback.filter_unknown(actions, feedback.known_then(known, actions)), come.few, stack
+    if (after := come.after) is not None:
+        feed = still_there(
+            lambda: read_once(
+                filter_actions(j.warehouse.inserted("events", after, until), rules.rewards), come.few, stack
             )
+        )
+        if feed is not None:
+            new = feedback.filter_unknown(feed[0], feedback.known_then(known, feed[0]))
+            actions, acting = read_once(new, come.few, stack)
             found = feedback.new_answers(actions, history, rules, j.now)
             return *read_once(found, come.few, stack), acting
-        j.log.warning("the change feed of events was vacuumed; all events are read", after=come.after, until=until)
+        j.log.warning("the change feed of events cannot be read; all events are read", after=after, until=until)
     actions = feedback.filter_unknown(filter_actions(j.warehouse.read("events", until), rules.rewards), known)
     found = feedback.new_answers(feedback.since_first_list(actions, history), history, rules, j.now)
     return *read_once(found, False, stack), actions.count()

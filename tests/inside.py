@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from headwater.config import Config, load
 from headwater.job import Job
-from headwater.tables import Warehouse
+from headwater.tables import Warehouse, readers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "jobs"))
 
@@ -31,6 +32,22 @@ class Inside:
         """Run function ``body`` of ``jobs/<job>.py``; ``settings`` replace whole sections of the config."""
         config = self.config.model_copy(update=settings)
         return getattr(importlib.import_module(job), body)(Job(job, config), *args)
+
+    def vacuum(self, table: str) -> None:
+        """Remove all files that the newest version does not need, those of the change feed too."""
+        shutil.rmtree(self.root / table / "_change_data", ignore_errors=True)
+        self.tables.optimize(table)
+        self.tables.vacuum(table, 0)
+
+    def clean_up_log(self, table: str) -> None:
+        """Remove all entries of a table's log before the newest one, as Delta does when they are old."""
+        readers.annotate(self.tables, table, {"job": "somebody else's"})  # the newest has no row
+        logs = self.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog
+        logs.forTable(self.tables.spark._jsparkSession, self.tables.path(table)).checkpoint()
+        for entry in (self.root / table / "_delta_log").glob("*.json"):
+            if int(entry.stem) < self.tables.version(table):
+                entry.unlink()
+        logs.clearCache()
 
     def rows(self, table: str, *columns: str) -> list[tuple]:
         frame = self.tables.read(table)

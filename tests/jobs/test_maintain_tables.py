@@ -234,25 +234,8 @@ def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_a
     assert readers.progress(shop.tables, readers.SEQUENCES).after is None
 
 
-def vacuumed(shop, table):
-    shutil.rmtree(f"{shop.tables.path(table)}/_change_data", ignore_errors=True)
-    shop.tables.optimize(table)
-    shop.tables.vacuum(table, 0)
-
-
-def cleaned_up(shop, table):
-    """The log begins with the newest version, as when Delta has removed entries that are old; those with new rows are gone."""
-    readers.annotate(shop.tables, table, {"job": "somebody else's"})
-    logs = shop.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog
-    logs.forTable(shop.tables.spark._jsparkSession, shop.tables.path(table)).checkpoint()
-    for entry in (Path(shop.tables.path(table)) / "_delta_log").glob("*.json"):
-        if int(entry.stem) < shop.tables.version(table):
-            entry.unlink()
-    logs.clearCache()
-
-
-@pytest.mark.parametrize("lost", [vacuumed, cleaned_up])
-def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lost):
+@pytest.mark.parametrize("lose", [Inside.vacuum, Inside.clean_up_log])
+def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lose):
     write(shop, "day2.json", ("bob", "c", 9))
     ingest(shop)
     later = WHEN + timedelta(days=1)
@@ -260,7 +243,7 @@ def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lost)
     shop.tables.merge(rows, "topn", {"job": "score_topn", "sequences_version": 0, "model_version": 1})
     history = shop.rows("topn_history")
     for table in ("events", "topn"):
-        lost(shop, table)
+        lose(shop, table)
     assert build(shop)["users_changed"] > 0
     assert build(shop)["users_changed"] == 0
     assert ("bob", 4) in [(user, len(items)) for user, items in shop.rows("sequences", "user_id", "item_idx")]
