@@ -60,6 +60,20 @@ def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other()
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize(("files", "times"), [(["a"], 1), (["a", "b"], 6)])
+def test_a_file_that_is_the_only_one_is_read_once_for_all_epochs(files, times):
+    read = []
+
+    def reader(path):
+        read.append(path)
+        return {"item": np.arange(1, 13).reshape(4, 3)}
+
+    kept = readers.kept(reader, files)
+    for number in range(3):
+        assert sum(len(batch["item"]) for batch in readers.epoch(files, kept, 2, 1, number)) == 4 * len(files)
+    assert len(read) == times
+
+
 def test_an_error_in_a_file_that_is_read_ahead_comes_after_the_batches_before_it():
     def reader(path):
         if read:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +78,11 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
         return {**rows, "weight": rows["weight"] * table[types]}
 
     return read_weighed
+
+
+def kept(read: Reader, files: Sequence[str]) -> Reader:
+    """The reader for ``files``; if there is only one, which each epoch would read again, it is read once and kept."""
+    return lru_cache(maxsize=1)(read) if len(files) == 1 else read
 
 
 def read_items(files: list[str]) -> np.ndarray:
