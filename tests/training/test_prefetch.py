@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.training import readers
 from headwater.training.prefetch import AHEAD, parts, prefetched
 
 
@@ -39,6 +40,52 @@ def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
         assert threading.active_count() == threads + 1
     assert threading.active_count() == threads
     assert len(read) <= AHEAD + 3  # one was taken, one waits for room, one is at hand when the block ends
+
+
+def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other():
+    rows = {"item": np.arange(1, 13).reshape(4, 3)}
+    read, second, threads = [], threading.Event(), threading.active_count()
+
+    def reader(path):
+        read.append(path)
+        if len(read) == 2:
+            second.set()
+        return rows
+
+    batches = readers.epoch(["a", "b", "c"], reader, 2, seed=1, number=1)
+    next(batches)
+    assert second.wait(10)
+    batches.close()
+    assert len(read) == 2
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(("files", "times"), [(["a"], 1), (["a", "b"], 6)])
+def test_a_file_that_is_the_only_one_is_read_once_for_all_epochs(files, times):
+    read = []
+
+    def reader(path):
+        read.append(path)
+        return {"item": np.arange(1, 13).reshape(4, 3)}
+
+    kept = readers.kept(reader, files)
+    for number in range(3):
+        assert sum(len(batch["item"]) for batch in readers.epoch(files, kept, 2, 1, number)) == 4 * len(files)
+    assert len(read) == times
+
+
+def test_an_error_in_a_file_that_is_read_ahead_comes_after_the_batches_before_it():
+    def reader(path):
+        if read:
+            raise OSError("the disk is gone")
+        read.append(path)
+        return {"item": np.arange(1, 13).reshape(4, 3)}
+
+    read = []
+    batches = readers.epoch(["a", "b"], reader, 2, seed=1, number=1)
+    assert [len(next(batches)["item"]) for _ in range(2)] == [2, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
 
 
 def test_parts_share_out_the_rows_and_an_empty_one_has_no_weight():

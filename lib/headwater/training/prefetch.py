@@ -1,4 +1,4 @@
-"""Batches made ready by a thread while the model is busy with others, so that it never waits for the reader."""
+"""Batches made ready by a thread while the model is busy with others, so that it waits for little but an epoch's first file."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +80,11 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
     return read_weighed
 
 
+def kept(read: Reader, files: Sequence[str]) -> Reader:
+    """The reader for ``files``; if there is only one, which each epoch would read again, it is read once and kept."""
+    return lru_cache(maxsize=1)(read) if len(files) == 1 else read
+
+
 def read_items(files: list[str]) -> np.ndarray:
     """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up."""
 
@@ -108,18 +115,24 @@ def steps(files: Sequence[Mapping[str, Any]], batch_size: int, world: int) -> in
 def epoch(
     files: list[str], read: Reader, batch_rows: int, seed: int, number: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """The batches of one rank in one epoch, ``batch_rows`` rows each on average; every rank gets equally many."""
+    """The batches of one rank in one epoch, ``batch_rows`` rows each on average; every rank gets equally many.
+
+    While the batches of a file are taken, the next file is read, so a rank holds two at a time.
+    """
     assert len(files) % world == 0, "the snapshot was written for another number of processes"
-    order = np.random.default_rng((seed, number)).permutation(len(files))
-    for file in order[rank::world]:
-        rows = read(files[file])
-        rng = np.random.default_rng((seed, number, int(file)))
-        shuffled = rng.permutation(len(rows["item"]))
-        lengths = (rows["item"][shuffled] > 0).sum(axis=1)
-        order_by_length = np.argsort(lengths, kind="stable")
-        batches = np.split(shuffled[order_by_length], _cuts(lengths[order_by_length], batch_rows))
-        for place in rng.permutation(len(batches)):
-            yield _trim({name: values[batches[place]] for name, values in rows.items()})
+    order = np.random.default_rng((seed, number)).permutation(len(files))[rank::world]
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        upcoming = [beside.submit(read, files[order[0]])]
+        for place, file in enumerate(order, start=1):
+            rows = upcoming.pop().result()
+            upcoming += [beside.submit(read, files[following]) for following in order[place : place + 1]]
+            rng = np.random.default_rng((seed, number, int(file)))
+            shuffled = rng.permutation(len(rows["item"]))
+            lengths = (rows["item"][shuffled] > 0).sum(axis=1)
+            order_by_length = np.argsort(lengths, kind="stable")
+            batches = np.split(shuffled[order_by_length], _cuts(lengths[order_by_length], batch_rows))
+            for each in rng.permutation(len(batches)):
+                yield _trim({name: values[batches[each]] for name, values in rows.items()})
 
 
 def _cuts(lengths: np.ndarray, batch_rows: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
     settings = plan.settings
     wrapped, group = wrap_ddp(model, settings, rank, world, device)
     snapshot = Snapshot.open(Path(plan.snapshot))
-    read = readers.weighed(readers.READERS[plan.reader], plan.targets)
+    read = readers.kept(readers.weighed(readers.READERS[plan.reader], plan.targets), snapshot.files)
     rows = max(1, plan.batch_size // world)
 
     counts = torch.zeros(model.spec.n_items + 1)
