@@ -38,6 +38,11 @@ ROW_DDL = (
     "category string, text string, price double, available boolean"
 )
 
+PLACE = ("source_file", "position")
+"""Columns that name a line of a batch."""
+DECISIVE = (*PLACE, "event_id", "user_id", "item_id", "event_type", "event_time", "agent")
+"""Columns that decide the verdict on a line that could be an event."""
+
 TAKEN = ("event", "duplicate")
 """Verdicts on lines that do not go to `quarantine`."""
 
@@ -126,9 +131,16 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     _need_ids(goods, of_goods.reasons, groups)
     of_events = _tally(lines, agents=ingest.bot_agents)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
-    verdicts = _with_verdict(held(ready)[0] if of_events.few else ready, ingest, of_events, stored)
-    verdicts = held(verdicts)[0] if of_events.few else kept(verdicts, cached)
-    number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
+    if of_events.few:
+        verdicts = held(_with_verdict(held(ready)[0], ingest, of_events, stored))[0]
+        number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
+    else:
+        # whole lines are never shuffled: they learn from a few columns which of them are not events
+        judged = _with_verdict(ready.select(*DECISIVE), ingest, of_events, stored).where("verdict <> 'event'")
+        others = kept(judged.select(*PLACE, "verdict"), cached)
+        number = Counter[str](dict(others.groupBy("verdict").count().collect()))
+        number["event"] = (0 if of_events.ready is None else of_events.ready["rows"]) - number.total()
+        verdicts = ready.join(others, on=[*PLACE], how="left").fillna("event", "verdict")
 
     refused = verdicts.where(~F.col("verdict").isin(*TAKEN)).withColumn("reason", F.col("verdict"))
     rejects = [refused, *_rejects(lines, of_events), *_rejects(goods, of_goods)]
@@ -239,7 +251,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
         .otherwise("event")
     )
     judged = people.withColumn("verdict", verdict)
-    return judged.select(*reading.EVENT, "verdict").unionByName(crawled.select(*reading.EVENT, "verdict"))
+    return judged.select(*ready.columns, "verdict").unionByName(crawled.select(*ready.columns, "verdict"))
 
 
 def _is_read_failure(error: Exception) -> bool:
