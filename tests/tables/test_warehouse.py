@@ -316,7 +316,7 @@ def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, 
         for batch, item in enumerate("ef", 5):
             warehouse.append(items(spark, (item, batch, item)), "items", {"job": "ingest_events", "batch": batch})
         spark.conf.set("spark.databricks.delta.autoCompact.minNumFiles", "2")
-        given = spark.createDataFrame([("e",)], "item_id string")
+        given = spark.createDataFrame([("a",)], "item_id string")
         deleted = warehouse.delete("items", given, "old.item_id = given.item_id", {"job": "maintain_tables"})
     finally:
         for key in ("enabled", "minNumFiles"):
@@ -326,4 +326,4 @@ def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, 
     assert counts == {"inserted": 1, "updated": 0, "deleted": 0}
     assert deleted == 1
     assert warehouse.last_note("items", "ingest_events")["batch"] == 6
-    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "b", "c", "d", "f"]
+    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["b", "c", "d", "e", "f"]
