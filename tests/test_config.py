@@ -125,6 +125,7 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         (["evaluate.recent_days=1000000"], "evaluate.recent_days: Input should be less than or equal to 36500"),
         (["feedback.window_hours=1e8"], "feedback.window_hours: Input should be less than or equal to 876000"),
         (["feedback.window_hours=0"], "feedback.window_hours: Input should be greater than 0"),
+        (["ingest.future_hours=1e8"], "ingest.future_hours: Input should be less than or equal to 876000"),
         (["maintain.retention_hours=1e8"], "maintain.retention_hours: Input should be less than or equal to 876000"),
         (
             ["maintain.keep_days.topn_history=2", "feedback.window_hours=60"],

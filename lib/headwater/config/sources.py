@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from headwater.config.sections import Positive, Section
+from headwater.config.sections import Hours, Positive, Section
 from headwater.schemas import EVENT_TYPES, EventType
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
@@ -146,7 +146,7 @@ class Ingest(Section):
     max_value: Annotated[float, Field(gt=0)] = 1_000_000.0
     max_id_length: Positive = 512
     earliest: datetime = datetime(1995, 1, 1, tzinfo=UTC)
-    future_hours: Annotated[float, Field(ge=0)] = 24.0
+    future_hours: Hours = 24.0
     bot_agents: bool = True
     bot_events_per_minute: Positive = 120
     bot_regular_events: Positive = 60

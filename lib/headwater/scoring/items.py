@@ -9,7 +9,7 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from headwater import schemas
+from headwater import popularity, schemas
 from headwater.clock import DAY
 from headwater.config import Topn
 from headwater.errors import UsageError
@@ -32,7 +32,7 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
         "item_idx",
         may_be_shown(topn, recent.until).alias("available"),
         F.coalesce("category", F.lit("")).alias("category"),
-        _first_seen().alias("first_seen"),
+        popularity.seconds("first_seen").alias("first_seen"),
         "price",
     ).toPandas()
     codes, names = split_categories(known["category"].tolist(), topn.category_separator)
@@ -65,12 +65,7 @@ def may_be_shown(topn: Topn, until: float) -> Column:
     shown = F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)
     if topn.max_age_days is None:
         return shown
-    return shown & (_first_seen() > until - DAY * topn.max_age_days)
-
-
-def _first_seen() -> Column:
-    """Epoch seconds."""
-    return F.unix_micros("first_seen") / F.lit(1e6)
+    return shown & (popularity.seconds("first_seen") > until - DAY * topn.max_age_days)
 
 
 def _need_categories(names: np.ndarray, topn: Topn) -> None:

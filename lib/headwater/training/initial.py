@@ -27,7 +27,7 @@ def weights(
     described: sparse.csr_matrix | None = None,
     source: SequenceModel | None = None,
 ) -> tuple[dict[str, Tensor], ModelSpec]:
-    """Weights by name, and the spec with the features in it.
+    """Weights by name, and their spec (``spec_of``).
 
     ``sequences`` int ``[rows, seq]``: item vectors start as the factors of what occurs near what; ``described`` CSR
     ``[n_items + 1, buckets]``: what the catalogue says of items (``training.describe``); ``source``, beside ``described``: a
@@ -40,11 +40,20 @@ def weights(
         state["item.weight"][1 : spec.n_items + 1] = vectors[1:] * SPREAD
     if described is None:
         return state, spec
-    state, spec = with_features(state, spec, described)
+    state, _ = with_features(state, spec, described)
+    spec = spec_of(spec, described, source)
     if source is None:
         return state, spec
-    spec = dataclasses.replace(spec, input_scale=source.spec.input_scale)  # what its encoder is used to
     return transfer.carry(state, spec, source, sequences is not None), spec
+
+
+def spec_of(spec: ModelSpec, described: sparse.csr_matrix | None, source: SequenceModel | None = None) -> ModelSpec:
+    """The spec with the features in it, and with the scale that the encoder of a ``source`` is used to."""
+    if described is None:
+        return spec
+    scale = spec.input_scale if source is None else source.spec.input_scale
+    buckets, cells = described.shape[1], described.nnz
+    return dataclasses.replace(spec, feature_buckets=buckets, feature_cells=cells, input_scale=scale)
 
 
 def fingerprint(
@@ -77,5 +86,4 @@ def with_features(
         "bucket": torch.from_numpy(described.indices).long(),
         "share": torch.from_numpy(described.data).float(),
     }
-    spec = dataclasses.replace(spec, feature_buckets=buckets, feature_cells=described.nnz)
-    return {**weights, **{f"features.{name}": array for name, array in arrays.items()}}, spec
+    return {**weights, **{f"features.{name}": array for name, array in arrays.items()}}, spec_of(spec, described)

@@ -82,12 +82,13 @@ def learn(
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
     data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
     learned_from = readers.read_items(data.files)
-    known_pairs = learned_from if config.model.initial == "cooccurrence" else None
     came_from = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
-    start, spec = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
     weights = folder / f"initial-{came_from}.safetensors"
     if not (task.resume and weights.exists()):
+        known_pairs = learned_from if config.model.initial == "cooccurrence" else None
+        start, _ = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
         write_atomically(weights, lambda path: artifact.write_weights(path, start))
+    spec = initial.spec_of(spec, task.described, task.source)
     answers: list[dict[str, Any]] = []
     for name, stage in stages(config, epochs or Epochs(options.pretrain_epochs, options.epochs)).items():
         planned = train.plan(
