@@ -52,8 +52,7 @@ def remove(j: Job, user: str) -> dict[str, Any]:
     user = user.strip(BLANKS)
     if not user:
         raise UsageError("--forget needs a user id, as it appears in the events")
-    key = privacy.load_key(j.config.privacy.key_file)
-    return forget.forget(j.warehouse, [user] if key is None else [user, privacy.pseudonym(user, key)])
+    return forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
 
 
 if __name__ == "__main__":

@@ -78,9 +78,8 @@ def champion(config: Config) -> tuple[int, Ranker]:
 def stored(j: Job, user: str) -> pd.DataFrame:
     """A user's stored sequence, as a row for the scorer. With `privacy.key_file`, users are found by the id in their events and by
     the pseudonym in the tables. Raises HeadwaterError if there is no sequence."""
-    key = privacy.load_key(j.config.privacy.key_file)
     sequences = j.warehouse.read("sequences")
-    for name in [user] if key is None else [privacy.pseudonym(user, key), user]:
+    for name in privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)):
         row = executors.history_of(sequences, name)
         if not row.empty:
             return row

@@ -2,7 +2,7 @@
 
 The key is read from ``privacy.key_file``. In Spark, native expressions compute the hash; the two key pads come from a
 broadcast one-row table, so no plan, log or history page shows them. ``pseudonym`` computes the same value in plain Python,
-to find a person again (``maintain_tables --forget``).
+to find a person again (``ids_of``).
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def load_key(key_file: str) -> bytes | None:
 def pseudonym(text: str, key: bytes) -> str:
     """The pseudonym of a user, session or address under a key, as 64 hex digits."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def ids_of(user: str, key: bytes | None) -> list[str]:
+    """The ids by which tables may know a user: their pseudonym under a key, if there is one, and the id as given, which may be
+    a pseudonym already."""
+    return [user] if key is None else [pseudonym(user, key), user]
 
 
 def with_pseudonyms(frame: DataFrame, key: bytes, values: dict[str, Callable[[Callable], Column]]) -> DataFrame:
