@@ -246,7 +246,9 @@ def engines(
 def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: int, counts: torch.Tensor) -> None:
     """One epoch: the same model, loss, clipping, optimiser and average, nothing else."""
     settings = config.train
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
     objective = Objective(settings.loss, counts, torch.Generator().manual_seed(seed))
     model.train()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headwater.models.dropout import Dropout
+
 
 class Block(nn.Module):
     """Attention and a feed-forward, each behind a norm and around a shortcut.
@@ -21,8 +23,8 @@ class Block(nn.Module):
         self.before_attention, self.before_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.project, self.merge = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         inner = feed_forward * dim
-        self.feed = nn.Sequential(nn.Linear(dim, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, dim))
-        self.drop = nn.Dropout(dropout)
+        self.feed = nn.Sequential(nn.Linear(dim, inner), nn.GELU(), Dropout(dropout), nn.Linear(inner, dim))
+        self.drop = Dropout(dropout)
 
     def forward(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: which step may attend to which."""

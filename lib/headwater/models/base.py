@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.models import context as surroundings
+from headwater.models.dropout import Dropout
 from headwater.models.features import ItemFeatures
 from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
@@ -39,7 +40,7 @@ class SequenceModel(nn.Module):
         for name, part in parts.items():
             self.add_module(name, part)
         self.position = nn.Embedding(spec.max_length + 1, spec.dim) if self.absolute else None
-        self.drop = nn.Dropout(spec.dropout if spec.input_dropout is None else spec.input_dropout)
+        self.drop = Dropout(spec.dropout if spec.input_dropout is None else spec.input_dropout)
         self.norm = nn.LayerNorm(spec.dim)
         for table in (self.item, *parts.values(), self.position):
             if table is not None:

@@ -67,8 +67,9 @@ class Objective:
             total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
             return total, weights.sum()
         drawn = negatives.draw(self.loss, targets, self.distribution, self.generator)
-        positive = (states * items.item_rows(targets)).sum(-1).float()  # [positions]
-        negative = (states @ items.item_rows(drawn.items).T).float()  # [positions, negatives]
+        wanted, others = items.item_rows(torch.cat([targets, drawn.items])).split([len(targets), len(drawn.items)])
+        positive = (states * wanted).sum(-1).float()  # [positions]
+        negative = (states @ others.T).float()  # [positions, negatives]
         hit = drawn.items == targets.unsqueeze(1)  # the target itself is no negative
         each = SAMPLED[self.loss.kind](positive, negative, hit, drawn.log_expected, self.loss, len(self.counts) - 1)
         return (each * weights).sum(), weights.sum()
@@ -126,14 +127,15 @@ class _TiledCrossEntropy(torch.autograd.Function):
             part, target = states[start : start + tile], targets[start : start + tile, None]  # [tile, dim], [tile, 1]
             weight = weights[start : start + tile, None].float()
             logits = (part @ items.T).float()  # [tile, items]
-            logits -= logits.max(dim=1, keepdim=True).values
+            logits -= logits.amax(dim=1, keepdim=True)
             chosen = logits.gather(1, target)
             norm = logits.exp_().sum(dim=1, keepdim=True)
             total += (weight * (norm.log() - chosen)).sum()
             if learning:
-                gradient = logits.mul_(weight / norm).scatter_add_(1, target, -weight).to(part.dtype)  # [tile, items]
-                to_states[start : start + tile] = gradient @ items
-                to_items += gradient.T @ part
+                # the gradient of a row is its probabilities less 1 at the target, here times their common denominator
+                gradient, scale = logits.scatter_add_(1, target, -norm).to(part.dtype), weight / norm
+                to_states[start : start + tile] = (gradient @ items) * scale
+                to_items += gradient.T @ (part * scale)
         ctx.save_for_backward(to_states, to_items)
         ctx.kind = items.dtype
         return total

@@ -53,7 +53,7 @@ class Optimizer:
             weight_decay=settings.weight_decay,
             betas=BETAS,
             eps=EPSILON,
-            fused=group.device.type == "cuda",
+            fused=True,
         )
         self.average = ExponentialAverage(model, settings.average, settings.sparse_items) if settings.average else None
         self.ema_model = model if self.average is None else self.average.model
@@ -78,7 +78,8 @@ class Optimizer:
         # the gradient is the same on all ranks by now, so all of them stop here or none does
         if not math.isfinite(norm.item()):
             raise ModelError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
-        nn.utils.clip_grads_with_norm_(self.whole, self.settings.clip_norm, norm)
+        if norm > self.settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.whole, self.settings.clip_norm, norm)
         rate = learning_rate(self.settings, (epoch - 1) * self.settings.steps + number)
         for options in self.adam.param_groups:
             options["lr"] = rate

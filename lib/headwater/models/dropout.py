@@ -1,0 +1,25 @@
+"""Dropout that costs a CPU a quarter: it draws 16 bits for each value, where torch's kernel draws a number of 64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 1 << 16
+SMALLEST_WORD, SMALLEST_DRAW = -(1 << 63), -(1 << 15)
+"""Integers of 64 and of 16 bits begin here."""
+
+
+class Dropout(nn.Dropout):
+    """As ``torch.nn.Dropout``; on a CPU ``p`` is a multiple of 1 / 65,536."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``values`` of any shape and the same again: while training each is 0 with probability ``p``, or else divided by
+        ``1 - p``."""
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
+        if not (self.training and dropped and values.device.type == "cpu"):
+            return super().forward(values)
+        words = torch.empty((values.numel() + 3) // 4, dtype=torch.int64).random_(SMALLEST_WORD, None)
+        draws = words.view(torch.int16)[: values.numel()].view(values.shape)
+        kept = torch.ge(draws, SMALLEST_DRAW + dropped, out=values.new_empty(0))
+        return values * kept.mul_(LEVELS / (LEVELS - dropped))

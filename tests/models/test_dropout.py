@@ -1,0 +1,47 @@
+"""Dropout: how much falls, what is left of the rest, and whether gradients go the same way."""
+
+import pytest
+import torch
+
+from headwater.models.dropout import Dropout
+
+
+@pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.9])
+def test_a_share_falls_and_the_mean_stays(p):
+    torch.manual_seed(1)
+    found = Dropout(p)(torch.ones(300, 1_001))
+    assert float((found == 0).float().mean()) == pytest.approx(p, abs=0.005)
+    torch.testing.assert_close(found[found != 0], torch.full_like(found[found != 0], 1 / (1 - p)), rtol=2e-4, atol=0)
+    assert float(found.mean()) == pytest.approx(1, abs=0.02)
+    for apart in range(1, 6):  # four draws share a word
+        both = float(((found[:, apart:] == 0) & (found[:, :-apart] == 0)).float().mean())
+        assert both == pytest.approx(p * p, abs=0.005)
+
+
+def test_a_gradient_falls_where_its_value_fell():
+    values = torch.randn(7, 5, requires_grad=True)
+    found = Dropout(0.5)(values)
+    found.sum().backward()
+    torch.testing.assert_close(values.grad * values, found)
+
+
+def test_a_seed_gives_the_same_again_and_the_next_call_another():
+    dropout, ones = Dropout(0.5), torch.ones(100)
+    torch.manual_seed(3)
+    first, second = dropout(ones), dropout(ones)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(ones), first)
+    assert not torch.equal(first, second)
+
+
+def test_nothing_falls_in_evaluation_or_at_zero_and_a_scalar_or_nothing_at_all_passes():
+    ones = torch.ones(1_000)
+    assert torch.equal(Dropout(0.5).eval()(ones), ones)
+    assert torch.equal(Dropout(0.0)(ones), ones)
+    assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+    assert Dropout(0.5)(torch.tensor(1.0)).shape == ()
+    assert Dropout(0.999999)(ones).isfinite().all()
+
+
+def test_half_precision_stays_half():
+    assert Dropout(0.5)(torch.ones(9, dtype=torch.bfloat16)).dtype == torch.bfloat16
