@@ -17,7 +17,7 @@ from torch import Tensor
 from headwater.models import SequenceModel, ease, repeats, transitions
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
-from headwater.training.validation import Cases, ndcg
+from headwater.training.validation import Cases, Places, marked, ndcg
 
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "transitions": transitions.count,
@@ -47,13 +47,13 @@ LONGEST = 10
 class Shortlists:
     """What may stand in the lists of some users, padded on the right where a user has fewer.
 
-    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted`` bool, the
-    same; ``ideal`` ``[users]``, the DCG of the best list.
+    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted``: where the targets
+    are; ``ideal`` ``[users]``, the DCG of the best list.
     """
 
     logits: Tensor
     parts: dict[str, Tensor]
-    wanted: Tensor
+    wanted: Places
     ideal: Tensor
 
     def ndcg(self, weights: dict[str, float]) -> Tensor:
@@ -114,7 +114,7 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
-        wanted = cases.wanted(users, logits.shape[1])
+        wanted = marked(cases.wanted(users, logits.shape[1]), logits)
         chosen = wanted.clone()
         for found in evidence.values():
             chosen[found.nonzero()] = True
@@ -126,7 +126,8 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         if len(prior):
             parts["recency"] = prior[picked]
         within = logits.gather(1, picked).masked_fill(kept == 0, -torch.inf)
-        yield Shortlists(within, parts, wanted.gather(1, picked), cases.ideal(users))
+        rows, columns = wanted.gather(1, picked).nonzero(as_tuple=True)
+        yield Shortlists(within, parts, (rows, columns), cases.ideal(users))
 
 
 def _spread(users: np.ndarray, most: int) -> np.ndarray:

@@ -11,10 +11,14 @@ from torch import Tensor
 
 from headwater.models import SequenceModel
 
-PRIOR_WEIGHTS = (0.0, 1.0, 2.0, 4.0)
+PRIOR_WEIGHTS = (4.0, 2.0, 1.0, 0.0)
 """Weights of the prior that are tried, for the best of them to count."""
 TILE_SCORES = 1 << 25
 """Scores of users × items that stand in memory at once (128 MiB, and as much again as they are blended)."""
+
+
+Places = tuple[Tensor, Tensor]
+"""Rows and columns of some cells of a matrix, int64 ``[cells]`` each."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,9 @@ class Cases:
         scores[:, 0] = -torch.inf
         scores[_cells(self.seen_start, self.seen, users, scores.shape[1])] = -torch.inf
 
-    def wanted(self, users: np.ndarray, width: int) -> Tensor:
-        """Where the targets of some users are, bool ``[users, width]``; those that a model does not know are nowhere."""
-        found = torch.zeros((len(users), width), dtype=torch.bool)
-        found[_cells(self.target_start, self.target, users, width)] = True
-        return found
+    def wanted(self, users: np.ndarray, width: int) -> Places:
+        """Where the targets of some users are among ``width`` items; those that a model does not know are nowhere."""
+        return _cells(self.target_start, self.target, users, width)
 
     def ideal(self, users: np.ndarray, k: int = 10) -> Tensor:
         """DCG@k of the best list for some users, ``[users]``: targets that a model does not know count."""
@@ -75,15 +77,22 @@ class Cases:
             return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
-def ndcg(scores: Tensor, wanted: Tensor, ideal: Tensor, k: int = 10) -> Tensor:
+def ndcg(scores: Tensor, wanted: Places, ideal: Tensor, k: int = 10) -> Tensor:
     """NDCG@k of some users, float64 ``[users]``: binary gains, ties against us; what scores -inf is in no list.
 
-    ``scores`` ``[users, candidates]`` is changed in place; ``wanted`` is bool of the same shape; ``ideal`` ``[users]``.
+    ``scores`` ``[users, candidates]`` is changed in place; ``wanted``: where the targets are; ``ideal`` ``[users]``.
     """
     scores[wanted] = scores[wanted].nextafter(scores.new_tensor(-torch.inf))
     best = scores.topk(min(k, scores.shape[1]), dim=1)
-    hits = wanted.gather(1, best.indices) & (best.values > -torch.inf)
+    hits = marked(wanted, scores).gather(1, best.indices) & (best.values > -torch.inf)
     return (hits * _discounts(hits.shape[1]).to(hits.device)).sum(1) / ideal
+
+
+def marked(places: Places, like: Tensor) -> Tensor:
+    """Bool of the shape of ``like``: True at some places."""
+    found = torch.zeros_like(like, dtype=torch.bool)
+    found[places] = True
+    return found
 
 
 def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float:
@@ -94,7 +103,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
     learns popularity first.
     """
     model.eval()
-    weights = PRIOR_WEIGHTS if len(cases.prior) else PRIOR_WEIGHTS[:1]
+    weights = PRIOR_WEIGHTS if len(cases.prior) else PRIOR_WEIGHTS[-1:]
     totals = np.zeros(len(weights))
     with torch.inference_mode():
         matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior).to(device)
@@ -108,9 +117,12 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
             context = torch.from_numpy(cases.context[users, -longest:]).to(device)
             scores = (model.user_vectors(items, context) @ matrix.T).float()
             cases.hide_seen(scores, users)
-            wanted, ideal = cases.wanted(users, scores.shape[1]).to(device), cases.ideal(users).to(device)
+            rows, columns = cases.wanted(users, scores.shape[1])
+            wanted, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)
             for place, weight in enumerate(weights):
-                blended = scores + weight * prior if weight else scores.clone()
+                blended = (
+                    scores + weight * prior if weight else scores
+                )  # the last weight, and the scores may be changed
                 totals[place] += float(ndcg(blended, wanted, ideal).sum())
     return float(totals.max()) / len(cases)
 
@@ -119,7 +131,7 @@ def _discounts(k: int) -> Tensor:
     return 1 / torch.arange(2, k + 2, dtype=torch.float64).log2()
 
 
-def _cells(start: np.ndarray, values: np.ndarray, users: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
+def _cells(start: np.ndarray, values: np.ndarray, users: np.ndarray, width: int) -> Places:
     """Rows and columns of what a CSR array holds for some users, columns from ``width`` on left out."""
     counts = start[users + 1] - start[users]
     ends = counts.cumsum()

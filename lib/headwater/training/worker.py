@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import headwater
@@ -118,16 +119,19 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
 
 def wrap_ddp(
     model: SequenceModel, settings: Settings, rank: int, world: int, device: torch.device
-) -> tuple[DistributedDataParallel, Group]:
-    """The model inside DDP, and this process as one of the ranks of the process group that it has joined.
+) -> tuple[nn.Module, Group]:
+    """The model inside DDP, and this process as one of the ranks of the process group that it has joined; the model itself
+    where there is one rank, which has nothing to add up.
 
     DDP ignores an item table with a sparse gradient, because NCCL cannot add those up; the optimiser gathers it through
     ``Group``.
     """
+    if world == 1:
+        return model, Group.of_one(device)
     if settings.sparse_items:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])
     gpus = [device.index] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(model, device_ids=gpus, broadcast_buffers=False)
+    wrapped = DistributedDataParallel(model, device_ids=gpus, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def total(tensor: torch.Tensor) -> torch.Tensor:
         summed = tensor.clone()
