@@ -105,6 +105,11 @@ def test_the_engine_beside_a_bare_loop(data, monkeypatch):
     assert min(training.engines(sequences, None, config, 1, cases)) > 0
 
 
+def test_one_rank_and_two(data):
+    said = ran("ranks.py", "sequences.txt", "--epochs=2", *(f"--set={each}" for each in SMALL[:3]), cwd=data)
+    assert [line[:7] for line in said.splitlines()] == ["1 ranks", "1 ranks", "2 ranks"]
+
+
 def test_kernel_index_memory_and_a_large_catalogue(tmp_path):
     assert "rescored" in ran("gpu.py", "--size=64x500", "--sequences=0", cwd=tmp_path)
     assert "recall" in ran("index.py", "--items=2000", "--users=16", "--rounds=1", cwd=tmp_path)

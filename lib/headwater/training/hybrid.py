@@ -60,6 +60,13 @@ class Shortlists:
         """NDCG@10 of each user's blended list, ``[users]``."""
         return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
 
+    def tried(self, name: str, weights: dict[str, float]) -> Tensor:
+        """The sum of all users' NDCG@10 with each of ``WEIGHTS`` for one part, float64 ``[WEIGHTS]``; the others weigh what
+        they do in ``weights``."""
+        others, part = blended(self.logits, self.parts, {**weights, name: 0.0}), self.parts[name]
+        each = (torch.add(others, part, alpha=weight) for weight in WEIGHTS)
+        return torch.stack([ndcg(scores, self.wanted, self.ideal, LONGEST).sum() for scores in each])
+
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
     """The neighbours among ``names``, learned from int sequences ``[rows, seq]``, left-padded with 0."""
@@ -92,8 +99,8 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
 
     for _ in range(ROUNDS):
         for name in names:
-            tried = [quality({**best, name: weight}) for weight in WEIGHTS]
-            best[name] = WEIGHTS[int(np.argmax(tried))]
+            tried = torch.stack([some.tried(name, best) for some in shortlists]).sum(0)
+            best[name] = WEIGHTS[int(np.argmax(tried.numpy()))]
     enough = (1 - TOLERANCE) * quality(best)
     less = [weight for weight in WEIGHTS if LEAST * best["recency"] <= weight < best["recency"]]
     tried_less = ({**best, "recency": weight} for weight in less)
@@ -104,13 +111,15 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
     """The candidates of all cases, or of as many, evenly spread, as ``CELLS`` allows; users with histories of like length
     stand together."""
     matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
-    order = np.argsort((cases.item > 0).sum(axis=1), kind="stable")
+    lengths = (cases.item > 0).sum(axis=1)
+    order = np.argsort(lengths, kind="stable")
     asked = torch.from_numpy(cases.item[_spread(order, ASKED)])
     many = LONGEST + sum(part.evidence(asked).nnz for part in neighbours.values()) / len(asked)
     order = _spread(order, int(CELLS / many) + 1)
     size = max(1, CELLS // len(matrix))
     for users in (order[start : start + size] for start in range(0, len(order), size)):
-        items, context = torch.from_numpy(cases.item[users]), torch.from_numpy(cases.context[users])
+        longest = max(1, lengths[users[-1]])
+        items, context = (torch.from_numpy(part[users, -longest:]) for part in (cases.item, cases.context))
         logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
