@@ -12,7 +12,7 @@ from torch import Tensor
 from headwater.models import SequenceModel
 
 PRIOR_WEIGHTS = (4.0, 2.0, 1.0, 0.0)
-"""Weights of the prior that are tried, for the best of them to count."""
+"""Weights of the prior that are tried, for the best of them to count; 0 last, for a model that ranks alone."""
 TILE_SCORES = 1 << 25
 """Scores of users × items that stand in memory at once (128 MiB, and as much again as they are blended)."""
 
@@ -120,9 +120,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
             rows, columns = cases.wanted(users, scores.shape[1])
             wanted, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)
             for place, weight in enumerate(weights):
-                blended = (
-                    scores + weight * prior if weight else scores
-                )  # the last weight, and the scores may be changed
+                blended = scores + weight * prior if weight else scores  # 0 is the last weight, so these may be changed
                 totals[place] += float(ndcg(blended, wanted, ideal).sum())
     return float(totals.max()) / len(cases)
 
