@@ -34,7 +34,7 @@ def collect(j: Job) -> dict[str, int | str]:
     with tables.locked("feedback"):
         for table in ("feedback", "topn_history"):
             tables.create(table)
-        version = tables.version("events")
+        position, version = tables.position("feedback", j.name), tables.version("events")
         counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
         come = readers.progress(tables, readers.FEEDBACK)
         if come.after is not None and come.after >= version:
@@ -47,7 +47,8 @@ def collect(j: Job) -> dict[str, int | str]:
             rows, answering, acting = answers(j, come, version, stack)
             counts |= {"rows_feedback": answering, "rows_unattributed": acting - answering}
             failpoint("collect_feedback:before_merge")
-            tables.append(rows, "feedback", {"job": j.name, **readers.noted(tables, readers.FEEDBACK, version)})
+            note = {"job": j.name, **readers.noted(tables, readers.FEEDBACK, version)}
+            tables.append_after(position, rows, "feedback", note)
             failpoint("collect_feedback:after_merge")
         return counts
 

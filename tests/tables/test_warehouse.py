@@ -73,6 +73,19 @@ def test_a_number_is_appended_once_and_a_lower_one_no_more(spark, warehouse):
     assert [commit.note.get("batch") for commit in warehouse.commits("items")] == [1, 3, 1, None]
 
 
+def test_of_two_that_start_from_one_position_the_first_appends(spark, warehouse):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t", "came_to": 1})
+    position = warehouse.position("items", "t")
+    warehouse.append_after(position, items(spark, ("b", 2, "B")), "items", {"job": "t", "came_to": 2})
+    with pytest.raises(TableError, match="items was written by another t at the same time"):
+        warehouse.append_after(position, items(spark, ("c", 3, "C")), "items", {"job": "t", "came_to": 3})
+    with pytest.raises(TableError):
+        warehouse.upsert(position, items(spark), items(spark, ("c", 3, "C")), "items", {"job": "t", "came_to": 3})
+    warehouse.append(items(spark, ("d", 4, "D")), "items", {"job": "t", "came_to": 4})
+    warehouse.append_after(warehouse.position("items", "t"), items(spark, ("e", 5, "E")), "items", {"job": "t"})
+    assert {row["item_id"] for row in warehouse.read("items").collect()} == {"a", "b", "d", "e"}
+
+
 def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse):
     """Without locks, as off a local disk; writing takes each of them a second."""
     warehouse.create("items")
@@ -105,11 +118,14 @@ def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch)
 def test_rows_known_to_be_new_come_in_a_commit_that_notes_no_progress(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B")), "items", {"job": "t", "came_to": 1})
     known, new = items(spark, ("a", 1, "Ah"), ("b", 2, None), ("z", 9, "nobody")), items(spark, ("c", 3, "C"))
-    counts = warehouse.upsert(known, new, "items", {"job": "t", "came_to": 2}, delete_when="new.title IS NULL")
+    position = warehouse.position("items", "t")
+    counts = warehouse.upsert(
+        position, known, new, "items", {"job": "t", "came_to": 2}, delete_when="new.title IS NULL"
+    )
     assert counts == {"inserted": 1, "updated": 1, "deleted": 1}
     assert {row["item_id"]: row["title"] for row in warehouse.read("items").collect()} == {"a": "Ah", "c": "C"}
     assert [commit.note.get("came_to") for commit in warehouse.commits("items")][:3] == [2, 1, 1]
-    counts = warehouse.upsert(known, items(spark), "items", {"job": "t", "came_to": 3})
+    counts = warehouse.upsert(position, known, items(spark), "items", {"job": "t", "came_to": 3})
     assert counts == {"inserted": 0, "updated": 1, "deleted": 0}
     assert [commit.note.get("came_to") for commit in warehouse.commits("items")][:2] == [3, 2]
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.job import Job
 from headwater.scoring import publish
-from headwater.tables import Warehouse, failpoint, readers, still_there
+from headwater.tables import Position, Warehouse, failpoint, readers, still_there
 
 
 def publish_history(j: Job) -> None:
@@ -19,7 +19,7 @@ def publish_history(j: Job) -> None:
     tables = j.warehouse
     with tables.locked("topn_history"):
         tables.create("topn_history")
-        until = tables.version("topn")
+        position, until = tables.position("topn_history", j.name), tables.version("topn")
         after = readers.progress(tables, readers.HISTORY).after
         if (after or 0) >= until:
             return
@@ -31,14 +31,14 @@ def publish_history(j: Job) -> None:
             feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
             return feed if after is not None else feed.join(known, key, how="left_anti")
 
-        if still_there(lambda: append(tables, published(), note)) is None:
+        if still_there(lambda: append(tables, position, published(), note)) is None:
             j.log.warning(
                 "the change feed of topn cannot be read; the current rows of topn are used", after=after, until=until
             )
-            append(tables, tables.read("topn", until).join(known, key, how="left_anti"), note)
+            append(tables, position, tables.read("topn", until).join(known, key, how="left_anti"), note)
         failpoint("score_topn:after_history")
 
 
-def append(tables: Warehouse, rows: DataFrame, note: dict[str, Any]) -> bool:
-    tables.append(rows, "topn_history", note)
+def append(tables: Warehouse, position: Position, rows: DataFrame, note: dict[str, Any]) -> bool:
+    tables.append_after(position, rows, "topn_history", note)
     return True

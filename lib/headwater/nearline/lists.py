@@ -29,7 +29,7 @@ from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
 from headwater.scoring import items as goods
 from headwater.scoring.served import SERVED
-from headwater.tables import Warehouse, bytes_of, failpoint, readers, still_there
+from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
 
 TABLES = ("topn", "topn_history", "sections", "item_embeddings")
@@ -69,12 +69,14 @@ class Request:
 
 @dataclass(frozen=True)
 class CurrentLists:
-    """The current ``rows`` of a table of lists for the requested users; for few users only the key and item_id.
+    """The current ``rows`` of a table of lists for the requested users; for few users only the key and item_id. ``position``: the
+    job's own, before they were read.
 
     ``without``: the users who have no rows there. It is None if that is unknown, or if some list is shorter than ``topn.n``, so
     that a merge may add rows to it.
     """
 
+    position: Position
     rows: DataFrame
     without: DataFrame | None = None
 
@@ -263,19 +265,20 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
     """The current lists in a table for the requested users. Those of some users are collected or checkpointed, so the table is
     read only once."""
     j.warehouse.create(table)
+    position = j.warehouse.position(table, j.name)
     rows = j.warehouse.pinned(table)  # it is compared with the new lists while they are written
     if request.every:
-        return CurrentLists(rows)
+        return CurrentLists(position, rows)
     users = request.rows.select("user_id")
     theirs = rows.join(users, "user_id", how="left_semi")
     if not request.few:
-        return CurrentLists(theirs.localCheckpoint())
+        return CurrentLists(position, theirs.localCheckpoint())
     theirs, _ = held(theirs.select(*schemas.KEYS[table], "item_id"))
     if table != "topn":
-        return CurrentLists(theirs)
+        return CurrentLists(position, theirs)
     places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
     incomplete, _ = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
-    return CurrentLists(theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
+    return CurrentLists(position, theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
 
 
 def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request: Request, note: dict[str, Any]) -> None:
@@ -291,7 +294,7 @@ def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request:
         return
     new = rows.join(current.without, "user_id", how="left_semi")
     known = withdrawn.join(current.without, "user_id", how="left_anti")
-    j.warehouse.upsert(known, new, table, note, delete_when=f"NOT ({live})")
+    j.warehouse.upsert(current.position, known, new, table, note, delete_when=f"NOT ({live})")
 
 
 def write_embeddings(j: Job, cache: ScoringCache, version: int) -> None:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from headwater import sequences
 from headwater.in_hand import held, read_once
 from headwater.job import Job
-from headwater.tables import failpoint, readers, still_there
+from headwater.tables import Position, failpoint, readers, still_there
 
 
 class Update:
@@ -48,7 +48,7 @@ def update(j: Job) -> Iterator[Update]:
     items = tables.read("items")
     with tables.locked("sequences"), ExitStack() as stack:
         tables.create("sequences")
-        come = readers.progress(tables, readers.SEQUENCES)
+        position, come = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
         after = come.after if come.said is not None and come.said["max_length"] == length else None
         version = tables.version("events")
         counts = {"users_changed": 0, "events_new": 0, "events_version": version}
@@ -67,14 +67,14 @@ def update(j: Job) -> Iterator[Update]:
 
         def write() -> dict[str, int]:
             failpoint("build_sequences:before_merge")
-            changed = commit(j, rows, note, rebuild, few)
+            changed = commit(j, position, rows, note, rebuild, few)
             failpoint("build_sequences:after_merge")
             return {**counts, "users_changed": changed, "sequences_version": tables.version("sequences")}
 
         yield Update(rows if few else None, users, write)
 
 
-def commit(j: Job, rows: DataFrame, note: dict[str, Any], rebuild: bool, few: bool) -> int:
+def commit(j: Job, position: Position, rows: DataFrame, note: dict[str, Any], rebuild: bool, few: bool) -> int:
     """Replace all sequences, or only those of the users in ``rows``; returns how many changed."""
     tables = j.warehouse
     rows = rows.withColumn("updated_at", F.lit(j.now))  # only after they are collected, see publish.stamped
@@ -82,7 +82,7 @@ def commit(j: Job, rows: DataFrame, note: dict[str, Any], rebuild: bool, few: bo
         tables.overwrite(rows, "sequences", note)
         return tables.read("sequences").count()
     parts = (rows.where("stands"), rows.where("NOT stands"))
-    counts = tables.upsert(*parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
+    counts = tables.upsert(position, *parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
     return counts["inserted"] + counts["updated"]
 
 

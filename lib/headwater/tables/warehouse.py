@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,15 @@ MARKED = ("delta.enableDeletionVectors", "true")
 """The property of a table in which replaced rows are only marked as deleted and their files left unchanged."""
 
 NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a job has come in a table that it writes. ``number`` rises with each of its commits; ``note`` is that of its last
+    commit, None if there is none."""
+
+    number: int
+    note: dict[str, Any] | None
 
 
 class Warehouse:
@@ -166,6 +176,16 @@ class Warehouse:
         with suppress(ConcurrentTransactionException):  # another process commits this number now
             self._write(frame, table, "append", note, **once)
 
+    def append_after(self, position: Position, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
+        """Append rows that were computed from what the job had written at ``position``. Raises TableError, and appends nothing, if
+        another process of the same job has done so since: without locks both would append the same rows."""
+        self.append(frame, table, note, position.number)
+        if self.last_note(table, note["job"]) != json.loads(json.dumps(note)):
+            raise TableError(
+                f"table {table} was written by another {note['job']} at the same time, and this one left it alone; "
+                "run one at a time off a local disk"
+            )
+
     def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
         """Replace all rows in one commit; readers see either the old rows or the new ones."""
         self._write(frame, table, "overwrite", note)
@@ -192,21 +212,27 @@ class Warehouse:
         return self._merge(frame, table, note, update_when, delete_when, insert)
 
     def upsert(
-        self, known: DataFrame, new: DataFrame, table: str, note: dict[str, Any], delete_when: str | None = None
+        self,
+        position: Position,
+        known: DataFrame,
+        new: DataFrame,
+        table: str,
+        note: dict[str, Any],
+        delete_when: str | None = None,
     ) -> dict[str, int]:
         """Like ``merge``, for a caller who knows which keys are in the table: those of the ``known`` rows are (other known rows
-        have no effect), those of the ``new`` rows are not.
+        have no effect), those of the ``new`` rows are not. ``position`` is older than that knowledge.
 
         A MERGE with an insert clause sorts the whole table by its key, an update-only MERGE does not. So new rows, if any, are
-        appended first, in a separate commit. That commit repeats the note of the job's last commit and does not advance the
-        job's position: if the job dies after it, both commits are repeated.
+        appended first, in a separate commit (``append_after``). That commit repeats the note of the job's last commit and does
+        not advance the job's position: if the job dies after it, both commits are repeated.
         """
         inserted = 0
         with self.locked(table):
             if not new.isEmpty():
-                before = self.last_note(table, note["job"])
-                assert before is not None, "a job that knows a table's keys has written to it"
-                self.append(new, table, {name: before.get(name) for name in note})
+                assert position.note is not None, "a job that knows a table's keys has written to it"
+                before = {name: position.note.get(name) for name in note}
+                self.append_after(position, new, table, {**before, "next": note})
                 failpoint(f"{note['job']}:after_new")
                 inserted = next(int(commit.rows) for commit in self.commits(table) if commit.operation == "WRITE")
             return {**self._merge(known, table, note, None, delete_when), "inserted": inserted}
@@ -272,6 +298,11 @@ class Warehouse:
         if not self.exists(table):
             return None
         return next((commit for commit in self.commits(table) if commit.job == job), None)
+
+    def position(self, table: str, job: str) -> Position:
+        """A job's position in a table. Raises TableError if the table is missing."""
+        last = self.last_commit(table, job)
+        return Position(self.version(table), None) if last is None else Position(last.version, last.said)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``.

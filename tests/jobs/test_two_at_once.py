@@ -1,0 +1,142 @@
+"""Two runs of a job side by side where no lock holds either off, as off a local disk: nothing is there twice, one says so."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from inside import Inside
+
+import collect_feedback
+from headwater import schemas
+from headwater.errors import TableError
+from headwater.job import Job
+from headwater.nearline import history, sequences
+
+WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop(spark, tmp_path):
+    """Two people with three events each, sequences, and lists that nothing else has read."""
+    site = Inside(spark, tmp_path / "site", {"sequence": {"max_length": 10}, "feedback": {"window_hours": 24}})
+    click(site, "day1.json", *((user, item, minute) for user in ("ann", "bob") for minute, item in enumerate("abc")))
+    site.call("ingest_events", "ingest")
+    build(site)
+    publish(site, "ann", "bob")
+    return site
+
+
+def click(site, name, *rows):
+    """(user, item, minute)"""
+    lines = [
+        {"user_id": user, "item_id": item, "event_type": "click", "timestamp": str(WHEN + timedelta(minutes=minute))}
+        for user, item, minute in rows
+    ]
+    (site.landing / "api").mkdir(exist_ok=True)
+    (site.landing / "api" / name).write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def publish(site, *users):
+    rows = [(user, 1, "a", 1.0, "", "model", 1, WHEN, WHEN, None) for user in users]
+    note = {"job": "score_topn", "sequences_version": site.tables.version("sequences")}
+    site.tables.append(site.tables.spark.createDataFrame(rows, schemas.ddl("topn")), "topn", note)
+
+
+def without_locks(site, name):
+    job = Job(name, site.config)
+    job.warehouse.is_local = False
+    return job
+
+
+def build(site):
+    return sequences.build(without_locks(site, "build_sequences"))
+
+
+def collect(site):
+    return collect_feedback.collect(without_locks(site, "collect_feedback"))
+
+
+def copy_lists(site):
+    return history.publish_history(without_locks(site, "score_topn"))
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Let something happen before a module calls a function for the next time."""
+
+    def before(module, function, happens):
+        real = getattr(module, function)
+
+        def called(*args):
+            monkeypatch.setattr(module, function, real)
+            happens()
+            return real(*args)
+
+        monkeypatch.setattr(module, function, called)
+
+    return before
+
+
+def test_new_people_are_appended_once_and_their_later_events_are_not_lost(shop, meanwhile):
+    click(shop, "day2.json", ("cid", "a", 10), ("ann", "d", 11))
+    shop.call("ingest_events", "ingest")
+
+    def another():
+        assert build(shop)["users_changed"] == 2
+
+    def ingests_and_lets_another_run():
+        another()
+        click(shop, "day3.json", ("cid", "b", 12))
+        shop.call("ingest_events", "ingest")
+
+    meanwhile(sequences, "commit", ingests_and_lets_another_run)
+    with pytest.raises(TableError, match="sequences was written by another build_sequences"):
+        build(shop)
+    assert build(shop)["users_changed"] == 1
+    kept = [(user, len(items)) for user, items in shop.rows("sequences", "user_id", "item_idx")]
+    assert kept == [("ann", 4), ("bob", 3), ("cid", 2)]
+
+
+def test_feedback_is_collected_once(shop, meanwhile):
+    copy_lists(shop)
+    collect(shop)
+    so_far = len(shop.rows("feedback"))
+    click(shop, "day2.json", ("ann", "a", 10), ("bob", "a", 11))
+    shop.call("ingest_events", "ingest")
+
+    def another_comes_as_far():
+        assert collect(shop)["rows_feedback"] == 2
+
+    meanwhile(collect_feedback, "failpoint", another_comes_as_far)
+    assert collect(shop)["rows_feedback"] == 2  # the same rows, of which there is one copy
+    assert len(shop.rows("feedback")) == so_far + 2
+    click(shop, "day3.json", ("bob", "a", 12))
+    shop.call("ingest_events", "ingest")
+
+    def another_comes_further():
+        click(shop, "day4.json", ("ann", "a", 13))
+        shop.call("ingest_events", "ingest")
+        assert collect(shop)["rows_feedback"] == 2
+
+    meanwhile(collect_feedback, "failpoint", another_comes_further)
+    with pytest.raises(TableError, match="feedback was written by another collect_feedback"):
+        collect(shop)
+    assert collect(shop)["rows_feedback"] == 0
+    assert len(shop.rows("feedback")) == so_far + 4
+
+
+def test_lists_are_copied_once(shop, meanwhile):
+    meanwhile(history, "append", lambda: copy_lists(shop))
+    copy_lists(shop)
+    assert len(shop.rows("topn_history")) == 2
+    publish(shop, "cid")
+
+    def another_comes_further():
+        publish(shop, "dan")
+        copy_lists(shop)
+
+    meanwhile(history, "append", another_comes_further)
+    with pytest.raises(TableError, match="topn_history was written by another score_topn"):
+        copy_lists(shop)
+    copy_lists(shop)
+    assert [user for (user,) in shop.rows("topn_history", "user_id")] == ["ann", "bob", "cid", "dan"]
