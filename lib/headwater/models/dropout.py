@@ -1,4 +1,4 @@
-"""Dropout that costs a CPU a quarter: it draws 16 bits for each value, where torch's kernel draws a number of 64."""
+"""Dropout at a quarter of what torch's costs a CPU: four values share a random number of 64 bits."""
 
 from __future__ import annotations
 
