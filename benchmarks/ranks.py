@@ -2,8 +2,8 @@
 
     python benchmarks/ranks.py Beauty.txt.gz --config conf/experiments/beauty.yaml
 
-Data are those of `leave_one_out.py`, without validation. All ways share the batches of an epoch: two ranks take half of the
-rows each, from files of their own, which Petastorm reads. Says for each way sequences a second of wall time (the fastest
+Data are those of `leave_one_out.py`, without validation. All ways have batches of the same size: of two ranks each takes half
+of the rows, from files of its own, which Petastorm reads. Says for each way sequences a second of wall time (the fastest
 epoch after the first), how many times those of one rank with one thread that is, and the loss of the last epoch. A machine
 with other work on its cores says nothing here.
 """

@@ -86,6 +86,22 @@ def test_of_two_that_start_from_one_position_the_first_appends(spark, warehouse)
     assert {row["item_id"] for row in warehouse.read("items").collect()} == {"a", "b", "d", "e"}
 
 
+@pytest.mark.parametrize("way", ["merge first", "overwrite", "merge"])
+def test_rows_that_another_has_written_otherwise_are_not_appended_either(spark, warehouse, way):
+    warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t", "came_to": 1})
+    position, new = warehouse.position("items", "t"), items(spark, ("x", 2, "X"))
+    warehouse.is_local = False
+    if way == "merge first":
+        warehouse.merge(items(spark, ("a", 1, "Ah")), "items", {"job": "t", "came_to": 2})
+        theirs = warehouse.position("items", "t")
+        warehouse.upsert(theirs, items(spark), new, "items", {"job": "t", "came_to": 3})
+    else:
+        getattr(warehouse, way)(items(spark, ("a", 1, "A"), ("x", 2, "X")), "items", {"job": "t", "came_to": 2})
+    with pytest.raises(TableError, match="written by another t"):
+        warehouse.upsert(position, items(spark), new, "items", {"job": "t", "came_to": 4})
+    assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "x"]
+
+
 def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse):
     """Without locks, as off a local disk; writing takes each of them a second."""
     warehouse.create("items")

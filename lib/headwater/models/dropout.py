@@ -11,7 +11,7 @@ SMALLEST_WORD, SMALLEST_DRAW = -(1 << 63), -(1 << 15)
 
 
 class Dropout(nn.Dropout):
-    """As ``torch.nn.Dropout``; on a CPU ``p`` is a multiple of 1 / 65,536."""
+    """As ``torch.nn.Dropout`` with a ``p`` below 1; on a CPU ``p`` is rounded to a multiple of 1 / 65,536."""
 
     def forward(self, values: Tensor) -> Tensor:
         """``values`` of any shape and the same again: while training each is 0 with probability ``p``, or else divided by

@@ -135,7 +135,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
                 # the gradient of a row is its probabilities less 1 at the target, here times their common denominator
                 gradient, scale = logits.scatter_add_(1, target, -norm).to(part.dtype), weight / norm
                 to_states[start : start + tile] = (gradient @ items) * scale
-                to_items += gradient.T @ (part * scale)
+                to_items += gradient.T @ (part * scale).to(part.dtype)
         ctx.save_for_backward(to_states, to_items)
         ctx.kind = items.dtype
         return total

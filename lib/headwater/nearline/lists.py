@@ -69,16 +69,14 @@ class Request:
 
 @dataclass(frozen=True)
 class CurrentLists:
-    """The current ``rows`` of a table of lists for the requested users; for few users only the key and item_id. ``position``: the
-    job's own, before they were read.
+    """The current ``rows`` of a table of lists for the requested users; for few users only the key and item_id.
 
-    ``without``: the users who have no rows there. It is None if that is unknown, or if some list is shorter than ``topn.n``, so
-    that a merge may add rows to it.
+    ``without``: the users who have no rows there, and the job's position before that was read. It is None if that is unknown, or
+    if some list is shorter than ``topn.n``, so that a merge may add rows to it.
     """
 
-    position: Position
     rows: DataFrame
-    without: DataFrame | None = None
+    without: tuple[Position, DataFrame] | None = None
 
 
 def score(j: Job, mode: str) -> dict[str, int | float | str]:
@@ -265,20 +263,20 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
     """The current lists in a table for the requested users. Those of some users are collected or checkpointed, so the table is
     read only once."""
     j.warehouse.create(table)
-    position = j.warehouse.position(table, j.name)
+    position = j.warehouse.position(table, j.name) if request.few and table == "topn" else None
     rows = j.warehouse.pinned(table)  # it is compared with the new lists while they are written
     if request.every:
-        return CurrentLists(position, rows)
+        return CurrentLists(rows)
     users = request.rows.select("user_id")
     theirs = rows.join(users, "user_id", how="left_semi")
     if not request.few:
-        return CurrentLists(position, theirs.localCheckpoint())
+        return CurrentLists(theirs.localCheckpoint())
     theirs, _ = held(theirs.select(*schemas.KEYS[table], "item_id"))
-    if table != "topn":
-        return CurrentLists(position, theirs)
+    if position is None:
+        return CurrentLists(theirs)
     places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
     incomplete, _ = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
-    return CurrentLists(position, theirs, incomplete if incomplete.where("count > 0").isEmpty() else None)
+    return CurrentLists(theirs, (position, incomplete) if incomplete.where("count > 0").isEmpty() else None)
 
 
 def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request: Request, note: dict[str, Any]) -> None:
@@ -292,9 +290,10 @@ def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request:
     if current.without is None:
         j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
         return
-    new = rows.join(current.without, "user_id", how="left_semi")
-    known = withdrawn.join(current.without, "user_id", how="left_anti")
-    j.warehouse.upsert(current.position, known, new, table, note, delete_when=f"NOT ({live})")
+    position, without = current.without
+    new = rows.join(without, "user_id", how="left_semi")
+    known = withdrawn.join(without, "user_id", how="left_anti")
+    j.warehouse.upsert(position, known, new, table, note, delete_when=f"NOT ({live})")
 
 
 def write_embeddings(j: Job, cache: ScoringCache, version: int) -> None:

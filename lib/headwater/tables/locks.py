@@ -2,7 +2,8 @@
 
 Delta's log store for local disks is safe within one JVM only: two JVMs can overwrite each other's commit. A lock file per
 table closes that gap; the kernel releases the lock when its holder dies. On object stores and HDFS no lock is taken: Delta's
-log store loses no commit there, and of two appends of the same rows it accepts one (``Warehouse.append_after``).
+log store loses no commit there, but accepts two appends of the same rows, so jobs look before they append
+(``Warehouse.append_after``).
 """
 
 from __future__ import annotations

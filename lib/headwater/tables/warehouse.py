@@ -65,8 +65,8 @@ NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a job has come in a table that it writes. ``number`` rises with each of its commits; ``note`` is that of its last
-    commit, None if there is none."""
+    """How far a job has come in a table that it writes: the version and the note of its last commit; that of the table and None if
+    there is none."""
 
     number: int
     note: dict[str, Any] | None
@@ -177,10 +177,17 @@ class Warehouse:
             self._write(frame, table, "append", note, **once)
 
     def append_after(self, position: Position, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
-        """Append rows that were computed from what the job had written at ``position``. Raises TableError, and appends nothing, if
-        another process of the same job has done so since: without locks both would append the same rows."""
-        self.append(frame, table, note, position.number)
-        if self.last_note(table, note["job"]) != json.loads(json.dumps(note)):
+        """Append rows that were computed from what the job had written at ``position``. Raises TableError if another process has
+        written in the job's name since then, unless it was these rows: without locks both would append the same ones.
+
+        Of two that look at the same moment, Delta lets one append (``number``). What is left is another's merge or overwrite
+        between the look and the append, and a commit right after the append, for which this one takes its own for another's.
+        """
+        told, now = json.loads(json.dumps(note)), self.position(table, note["job"])
+        if now.note is None or now == position:
+            self.append(frame, table, note, position.number)
+            now = self.position(table, note["job"])
+        if now.note != told:
             raise TableError(
                 f"table {table} was written by another {note['job']} at the same time, and this one left it alone; "
                 "run one at a time off a local disk"
@@ -224,8 +231,9 @@ class Warehouse:
         have no effect), those of the ``new`` rows are not. ``position`` is older than that knowledge.
 
         A MERGE with an insert clause sorts the whole table by its key, an update-only MERGE does not. So new rows, if any, are
-        appended first, in a separate commit (``append_after``). That commit repeats the note of the job's last commit and does
-        not advance the job's position: if the job dies after it, both commits are repeated.
+        appended first, in a separate commit (``append_after``). That commit repeats the note of the job's last commit, and so does
+        not advance its readings: if the job dies after it, both commits are repeated. ``next``, the note to come, tells it from
+        another's.
         """
         inserted = 0
         with self.locked(table):
