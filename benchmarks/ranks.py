@@ -43,11 +43,10 @@ def main(
 ) -> None:
     sequences = [items[:-2] for items in read(data) if len(items) >= 4]
     settings = configuration.load(config, ["model.hybrid=false", f"train.epochs={epochs}", *(set_ or [])])
-    spark = session(Config(), "bench")
-    first = 0.0
+    rows, n_items, first = steps(session(Config(), "bench"), sequences), last_item(sequences), 0.0
     with tempfile.TemporaryDirectory() as folder:
         for ranks, threads in WAYS:
-            history = trained(steps(spark, sequences), settings, last_item(sequences), Path(folder), ranks, threads)
+            history = trained(rows, settings, n_items, Path(folder), ranks, threads)
             rate = max(epoch["sequences"] / epoch["seconds"] for epoch in history[1:] or history)
             first = first or rate
             print(

@@ -76,9 +76,10 @@ class Optimizer:
         gradients = [each.grad for each in self.whole if each.grad is not None]
         norm = nn.utils.get_total_norm(gradients if touched is None else [*gradients, touched[1]])
         # the gradient is the same on all ranks by now, so all of them stop here or none does
-        if not math.isfinite(norm.item()):
+        length = norm.item()
+        if not math.isfinite(length):
             raise ModelError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
-        if norm > self.settings.clip_norm:
+        if length > self.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(self.whole, self.settings.clip_norm, norm)
         rate = learning_rate(self.settings, (epoch - 1) * self.settings.steps + number)
         for options in self.adam.param_groups:
