@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
@@ -14,6 +16,10 @@ from headwater.job import Job
 from headwater.tables import Warehouse, readers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "jobs"))
+
+
+WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+"""Clicks are counted in minutes from here."""
 
 
 class Inside:
@@ -32,6 +38,20 @@ class Inside:
         """Run function ``body`` of ``jobs/<job>.py``; ``settings`` replace whole sections of the config."""
         config = self.config.model_copy(update=settings)
         return getattr(importlib.import_module(job), body)(Job(job, config), *args)
+
+    def click(self, name: str, *rows: tuple[str, str, int], dirt: tuple[str, ...] = ()) -> None:
+        """A new file of the landing folder, a click on a line: (user, item, minute); then lines of ``dirt``."""
+        lines = [
+            {
+                "user_id": user,
+                "item_id": item,
+                "event_type": "click",
+                "timestamp": str(WHEN + timedelta(minutes=minute)),
+            }
+            for user, item, minute in rows
+        ]
+        (self.landing / "api").mkdir(exist_ok=True)
+        (self.landing / "api" / name).write_text("\n".join([*map(json.dumps, lines), *dirt]) + "\n")
 
     def vacuum(self, table: str) -> None:
         """Remove all files that the newest version does not need, those of the change feed too."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from inside import Inside
+from inside import WHEN, Inside
 from structlog.testing import capture_logs
 
 from headwater import privacy, schemas
@@ -17,19 +17,8 @@ from headwater.nearline.history import publish_history
 from headwater.tables import readers, upkeep
 from headwater.tables.warehouse import WRITER
 
-WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NASTY = "x' OR 1=1 --"
 HOLDING = (*schemas.PERSONAL, "quarantine")
-
-
-def write(site, name, *rows, dirt=()):
-    """(user, item, minute)"""
-    lines = [
-        json.dumps({"user_id": u, "item_id": i, "event_type": "click", "timestamp": str(WHEN + timedelta(minutes=m))})
-        for u, i, m in rows
-    ]
-    (site.landing / "api").mkdir(exist_ok=True)
-    (site.landing / "api" / name).write_text("\n".join([*lines, *dirt]) + "\n")
 
 
 def publish(warehouse, users):
@@ -94,7 +83,7 @@ def shop(spark, tmp_path, marks):
     site = Inside(spark, tmp_path / "site", settings)
     dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
     rows = [(user, item, k) for user in (NASTY, "ann", "bob") for k, item in enumerate("abc")]
-    write(site, "day1.json", *rows, dirt=dirt)
+    site.click("day1.json", *rows, dirt=dirt)
     ingest(site)
     build(site)
     publish(site.tables, (NASTY, "ann", "bob"))
@@ -116,7 +105,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
     assert forget(shop, NASTY)["rows_deleted"] == 0
 
     # every reader of a change feed goes on where it was, with what is new and no more
-    write(shop, "day2.json", ("bob", "d", 9))
+    shop.click("day2.json", ("bob", "d", 9))
     assert ingest(shop)["rows_events"] == 1
     assert build(shop)["users_changed"] == 1
     collected = shop.call("collect_feedback", "collect")
@@ -130,7 +119,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
 
 
 def test_unread_events_and_forgetting_together_lose_nothing(shop):
-    write(shop, "day2.json", ("ann", "d", 9), ("bob", "d", 9), (NASTY, "d", 9))
+    shop.click("day2.json", ("ann", "d", 9), ("bob", "d", 9), (NASTY, "d", 9))
     ingest(shop)
     assert forget(shop, NASTY)["rows_deleted"] == 4 + 5 + 1
     build(shop)
@@ -173,7 +162,7 @@ def test_with_a_key_a_person_is_found_by_pseudonym(spark, tmp_path):
     secret = tmp_path / "key"
     secret.write_text("a secret")
     site = Inside(spark, tmp_path / "site", {"privacy": {"key_file": str(secret)}})
-    write(site, "day1.json", ("ann", "a", 1), ("bob", "a", 1))
+    site.click("day1.json", ("ann", "a", 1), ("bob", "a", 1))
     ingest(site)
     build(site)
     assert people(site.tables, "events") == {privacy.pseudonym(name, b"a secret") for name in ("ann", "bob")}
@@ -201,7 +190,7 @@ def test_a_note_outlives_the_log_that_held_it(shop, monkeypatch):
 
 def test_tables_built_anew_are_read_anew_by_those_who_follow_them(spark, shop):
     sequences = [(user, items) for user, items in shop.rows("sequences", "user_id", "item_idx")]
-    write(shop, "day2.json", ("bob", "c", 9))
+    shop.click("day2.json", ("bob", "c", 9))
     ingest(shop)
     build(shop)
     publish(shop.tables, ("bob",))
@@ -236,7 +225,7 @@ def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_a
 
 @pytest.mark.parametrize("lose", [Inside.vacuum, Inside.clean_up_log])
 def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lose):
-    write(shop, "day2.json", ("bob", "c", 9))
+    shop.click("day2.json", ("bob", "c", 9))
     ingest(shop)
     later = WHEN + timedelta(days=1)
     rows = spark.createDataFrame([("bob", 1, "b", 1.0, "", "model", 1, later, later, None)], schemas.ddl("topn"))
@@ -272,7 +261,7 @@ def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
 
     # what comes again is new, and what comes late is read before it goes
     shutil.copy(shop.landing / "api" / "day1.json", shop.landing / "api" / "day1_again.json")
-    write(shop, "day2.json", ("bob", "d", 9))
+    shop.click("day2.json", ("bob", "d", 9))
     assert ingest(shop)["rows_events"] == 10
     assert keep(shop, events=1) == (0, {"events": "build_sequences, collect_feedback"})
     assert build(shop)["events_new"] == 10

@@ -1,10 +1,7 @@
 """Two runs of a job side by side where no lock holds either off, as off a local disk: nothing is there twice, one says so."""
 
-import json
-from datetime import UTC, datetime, timedelta
-
 import pytest
-from inside import Inside
+from inside import WHEN, Inside
 
 import collect_feedback
 from headwater import schemas
@@ -12,28 +9,16 @@ from headwater.errors import TableError
 from headwater.job import Job
 from headwater.nearline import history, sequences
 
-WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
 
 @pytest.fixture
 def shop(spark, tmp_path):
     """Two people with three events each, sequences, and lists that nothing else has read."""
     site = Inside(spark, tmp_path / "site", {"sequence": {"max_length": 10}, "feedback": {"window_hours": 24}})
-    click(site, "day1.json", *((user, item, minute) for user in ("ann", "bob") for minute, item in enumerate("abc")))
+    site.click("day1.json", *((user, item, minute) for user in ("ann", "bob") for minute, item in enumerate("abc")))
     site.call("ingest_events", "ingest")
     build(site)
     publish(site, "ann", "bob")
     return site
-
-
-def click(site, name, *rows):
-    """(user, item, minute)"""
-    lines = [
-        {"user_id": user, "item_id": item, "event_type": "click", "timestamp": str(WHEN + timedelta(minutes=minute))}
-        for user, item, minute in rows
-    ]
-    (site.landing / "api").mkdir(exist_ok=True)
-    (site.landing / "api" / name).write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
 def publish(site, *users):
@@ -78,18 +63,15 @@ def meanwhile(monkeypatch):
 
 
 def test_new_people_are_appended_once_and_their_later_events_are_not_lost(shop, meanwhile):
-    click(shop, "day2.json", ("cid", "a", 10), ("ann", "d", 11))
+    shop.click("day2.json", ("cid", "a", 10), ("ann", "d", 11))
     shop.call("ingest_events", "ingest")
 
-    def another():
+    def another_comes_first():
         assert build(shop)["users_changed"] == 2
-
-    def ingests_and_lets_another_run():
-        another()
-        click(shop, "day3.json", ("cid", "b", 12))
+        shop.click("day3.json", ("cid", "b", 12))
         shop.call("ingest_events", "ingest")
 
-    meanwhile(sequences, "commit", ingests_and_lets_another_run)
+    meanwhile(sequences, "commit", another_comes_first)
     with pytest.raises(TableError, match="sequences was written by another build_sequences"):
         build(shop)
     assert build(shop)["users_changed"] == 1
@@ -101,7 +83,7 @@ def test_feedback_is_collected_once(shop, meanwhile):
     copy_lists(shop)
     collect(shop)
     so_far = len(shop.rows("feedback"))
-    click(shop, "day2.json", ("ann", "a", 10), ("bob", "a", 11))
+    shop.click("day2.json", ("ann", "a", 10), ("bob", "a", 11))
     shop.call("ingest_events", "ingest")
 
     def another_comes_as_far():
@@ -110,11 +92,11 @@ def test_feedback_is_collected_once(shop, meanwhile):
     meanwhile(collect_feedback, "failpoint", another_comes_as_far)
     assert collect(shop)["rows_feedback"] == 2  # the same rows, of which there is one copy
     assert len(shop.rows("feedback")) == so_far + 2
-    click(shop, "day3.json", ("bob", "a", 12))
+    shop.click("day3.json", ("bob", "a", 12))
     shop.call("ingest_events", "ingest")
 
     def another_comes_further():
-        click(shop, "day4.json", ("ann", "a", 13))
+        shop.click("day4.json", ("ann", "a", 13))
         shop.call("ingest_events", "ingest")
         assert collect(shop)["rows_feedback"] == 2
 
