@@ -58,7 +58,7 @@ def measure(j: Job) -> dict[str, Any]:
         variety = Variety.of(topn)
         query = ranker.query(history, codes)
         found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
-        _, items = variety.pick(*found, topn.n, ranker.unit)
+        _, items = variety.pick(*found, topn.n, ranker.directions)
         listed = time.perf_counter()
         traces = query.evidence.traces(items)
         place = decisive_events(ranker, items, ranker.scores_of(items, query, traces), traces, history, codes)

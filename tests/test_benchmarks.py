@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -115,8 +116,16 @@ def test_one_rank_and_two(data):
 def test_kernel_index_memory_and_a_large_catalogue(tmp_path):
     assert "rescored" in ran("gpu.py", "--size=64x500", "--sequences=0", cwd=tmp_path)
     assert "recall" in ran("index.py", "--items=2000", "--users=16", "--rounds=1", cwd=tmp_path)
-    assert "shared" in ran("worker_memory.py", cwd=tmp_path, ITEMS=2_000)
     assert "rows" in ran("big_catalogue.py", "--epochs=1", "--steps=2", cwd=tmp_path, USERS=600, ITEMS=2_000)
+
+
+def test_a_worker_holds_no_more_of_a_large_catalogue_than_its_matrix_and_as_much_again(tmp_path):
+    items = 400_000
+    said = ran("worker_memory.py", cwd=tmp_path, ITEMS=items)
+    matrix = items * 65 * 4 / 2**20  # MiB; a copy of it, or vectors of length 1 of all items, would be as much again
+    own = re.findall(r"own (\d+) MiB at most, of these (\d+) before", said)
+    assert len(own) == 2
+    assert all(int(most) - int(before) < 3.2 * matrix for most, before in own), said
 
 
 def test_the_scoring_job_from_end_to_end(tmp_path):

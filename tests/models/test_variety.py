@@ -75,7 +75,7 @@ def test_a_capped_list_names_no_item_where_none_may_join():
     variety = Variety("mmr", 0.0, candidates=4, most=1)
     scores, items = torch.tensor([[4.0, 3.0, 2.0, -torch.inf]]), torch.tensor([[7, 5, 6, 0]])
     categories = torch.ones(8, 1, dtype=torch.int64)
-    values, picked = variety.pick(scores, items, 2, torch.eye(8), categories)
+    values, picked = variety.pick(scores, items, 2, torch.eye(8).__getitem__, categories)
     assert (picked.tolist(), values.tolist()) == ([[7, 0]], [[4.0, -torch.inf]])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from headwater.models.base import SequenceModel
 from headwater.models.histories import flat, placed
@@ -114,11 +115,15 @@ class Ranker:
         return self.n_items + 1 + len(self.newcomers)
 
     def vectors(self, items: Tensor) -> Tensor:
-        """The vectors of some items, newcomers or not, int64 ``[n]`` → ``[n, dim]``."""
+        """The vectors of some items, newcomers or not, int64 of any shape → the same shape and ``dim``."""
         found = self.item_vectors[items.clamp(max=self.n_items)]
         new = items > self.n_items
         found[new] = self.newcomers[items[new] - self.n_items - 1]
         return found
+
+    def directions(self, items: Tensor) -> Tensor:
+        """The same, each vector of length 1: made when they are asked for, as those of all items would be a second matrix."""
+        return normalize(self.vectors(items), dim=-1)
 
     def rows(self, items: Tensor) -> Tensor:
         """What a query's users are multiplied with, for some items ``[n]``: their vectors, and in the last column how
@@ -131,8 +136,8 @@ class Ranker:
 
     @cached_property
     def unit(self) -> Tensor:
-        """Vectors of length 1 of all items, ``[items + 1, dim]``."""
-        return torch.nn.functional.normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
+        """Vectors of length 1 of all items, ``[items + 1, dim]``, for measuring; scoring asks for ``directions``."""
+        return normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
     def pad(self, items: Sequence[Any], context: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.

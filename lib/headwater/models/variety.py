@@ -138,15 +138,15 @@ class Variety:
         scores: Tensor,
         items: Tensor,
         n: int,
-        unit: Tensor,
+        directions: Callable[[Tensor], Tensor],
         categories: Tensor | None = None,
         mix: Mix | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first; ``-inf`` and 0
         where none is left.
 
-        Items index ``unit`` ``[items, dim]``, item vectors of length 1, and ``categories`` int64 ``[items, each]``, 0 is
-        none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the best candidates.
+        ``directions`` gives the vectors of items, of length 1, ``[batch, width, dim]``. Items index ``categories`` int64
+        ``[items, each]``, 0 is none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the best candidates.
         """
         if not self.picks:
             return scores[:, :n], items[:, :n]
@@ -156,7 +156,7 @@ class Variety:
                 return scores[:, :n], items[:, :n]
             values, places = calibrated(scores, mix.belongs(categories[items]), mix.shares, n, self.weight, cap)
         else:
-            values, places = RULES[self.rule](scores, unit[items], n, self.weight, cap)
+            values, places = RULES[self.rule](scores, directions(items), n, self.weight, cap)
         return values, items.gather(1, places).masked_fill(values == -torch.inf, 0)
 
 

@@ -30,7 +30,7 @@ def decisive_events(
     were tried and without which the item scores lower, it is the one without which it falls furthest beyond the list's
     mean. The one event of a short history is the reason for all that is listed.
     """
-    events = _worth_trying(ranker.unit[history] @ ranker.unit[items].transpose(1, 2), history > 0)
+    events = _worth_trying(ranker.directions(history) @ ranker.directions(items).transpose(1, 2), history > 0)
     falls = []
     for event in events.T:
         shorter, codes = (_without(part, event) for part in (history, context))

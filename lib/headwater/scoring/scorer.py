@@ -137,7 +137,7 @@ class Scorer:
             candidates = scores[some, :width], items[some, :width]
             theirs = own.of(some)
             mix = Mix(torch.from_numpy(theirs.categories), torch.from_numpy(theirs.shares))
-            found = group.variety.pick(*candidates, n, self.ranker.unit, self.categories, mix)
+            found = group.variety.pick(*candidates, n, self.ranker.directions, self.categories, mix)
             for whole, part in zip(picked, found, strict=True):
                 whole[some] = part
         return picked

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwater.config import FurtherList
-from headwater.models.ranker import Ranker
+from headwater.models.ranker import GATHERED_TOGETHER, Ranker
 from headwater.scoring.candidates import ExactIndex, cells
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.places import Lists
@@ -32,14 +32,16 @@ class Sections:
     def __init__(self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...]) -> None:
         self.ranker, self.catalogue, self.further = ranker, catalogue, further
         if further:
-            self.vectors = ranker.unit
             self.live = self._among(catalogue.available)
             days = {kind.days for kind in further if kind.kind == "new"}
             self.fresh = {span: self._among(catalogue.available & catalogue.fresh(span)) for span in days}
 
     def _among(self, shown: np.ndarray) -> ExactIndex:
         rows = torch.from_numpy(np.flatnonzero(shown))
-        return ExactIndex(len(self.vectors), rows, self.vectors[rows])
+        matrix = torch.empty(len(rows), self.ranker.item_vectors.shape[1])
+        for part, wanted in zip(matrix.split(GATHERED_TOGETHER), rows.split(GATHERED_TOGETHER), strict=True):
+            part[:] = self.ranker.directions(wanted)
+        return ExactIndex(self.ranker.size, rows, matrix)
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
         """The sections of users whose Top-N is made and part of ``users.seen``, each as rows of ``Scorer.lists``."""
@@ -62,7 +64,7 @@ class Sections:
         if self.ranker.transitions is not None:
             bonus = cells(self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED))
         blocked = users.having_seen(anchor.numpy()).blocked()  # where items are listed again, it is most like itself
-        scores, items = self.live.best(self.vectors[anchor.flatten()], kind.n, blocked, bonus)
+        scores, items = self.live.best(self.ranker.directions(anchor.flatten()), kind.n, blocked, bonus)
         because_idx, because_type = users.events_at(place)
         return Lists.of(
             (items * (anchor > 0)).numpy(),
@@ -76,7 +78,7 @@ class Sections:
     def _new(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Items that are new in the catalogue, by their similarity to the user's events; the newest event counts most."""
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
-        taste = (self.vectors[users.history] * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]; padding is zero
+        taste = (self.ranker.directions(users.history) * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]; padding is zero
         scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, users.blocked())
         return Lists.of(items.numpy(), score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
 

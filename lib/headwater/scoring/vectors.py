@@ -25,9 +25,7 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
     (``stretched``).
     """
     known = ranker.n_items + 1
-    vectors = _centroids(ranker.item_vectors, torch.from_numpy(catalogue.categories).long(), len(catalogue.names))[
-        known:
-    ]
+    vectors = _centroids(ranker.item_vectors, torch.from_numpy(catalogue.categories), len(catalogue.names))
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
     noise *= TRIFLE * ranker.item_vectors[1:].std(correction=0)
     met = catalogue.newcomers
@@ -66,16 +64,17 @@ def _mean(ranker: Ranker, weights: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
 
 
 def _centroids(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
-    """For each item of the catalogue the mean of the means of its categories ``[items, each]``, 0 is none: ``[items, dim]``.
+    """For each item that has no vector yet the mean of the means of its categories, ``[items - trained, dim]``.
 
-    ``vectors`` ``[trained, dim]``, row 0 is padding. A category without a trained item is none.
+    ``vectors`` ``[trained, dim]``, row 0 is padding; ``categories`` int ``[items, each]``, 0 is none. A category without a
+    trained item is none.
     """
-    trained = categories[: len(vectors)]
+    trained, new = categories[: len(vectors)], categories[len(vectors) :].long()
     sums, counts = torch.zeros(n_names, vectors.shape[1]), torch.zeros(n_names, 1)
     for column in trained.T:
         sums.index_add_(0, column, vectors[: len(trained)])
         counts.index_add_(0, column, torch.ones(len(trained), 1))
     sums[0], counts[0] = 0.0, 0.0
     means, real = sums / counts.clamp(min=1), (counts > 0).float()
-    total, many = means[categories].sum(dim=1), real[categories].sum(dim=1)
+    total, many = means[new].sum(dim=1), real[new].sum(dim=1)
     return torch.where(many > 0, total / many.clamp(min=1), vectors[1:].mean(dim=0))
