@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ class Evidence:
         """For all items, ``[batch, size]``; None without neighbours."""
         if not self.parts:
             return None
-        cells = sum(part.evidence(self.history) * np.float32(weight) for part, weight in self.parts)
+        cells = reduce(add, (part.evidence(self.history) * np.float32(weight) for part, weight in self.parts))
         cells.resize((len(self.history), self.size))  # newcomers followed nothing yet
         return cells
 
@@ -145,4 +146,4 @@ class Evidence:
 
 
 def _log_evidence(scores: np.ndarray) -> np.ndarray:
-    return np.log1p(np.maximum(scores, 0) / np.float32(FAINT))
+    return torch.from_numpy(scores).clamp(min=0).div_(FAINT).log1p_().numpy()

@@ -1,7 +1,8 @@
 """Item-to-item transitions: which items followed an item soon, a sparse matrix that needs no training.
 
 For each pair of events of one sequence at most ``WINDOW`` steps apart the later item gains 1 / gap; rows are scaled to
-sum to one. As a score, the rows of a user's last few items are added, each older one counting half.
+sum to one, then shares below ``LEAST`` are dropped: after an item that everybody has nearly everything follows once. As a
+score, the rows of a user's last few items are added, each older one counting half.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from headwater.models.neighbours import Neighbours
 
 WINDOW = 5
 DECAY = 0.5
+LEAST = 0.001
+"""A tenth of what is weak evidence (``neighbours.FAINT``). No row has more cells than a thousand so, however many users there are."""
 
 
 def count(sequences: np.ndarray, n_items: int) -> Neighbours:
     """Transitions of int sequences ``[rows, seq]``, left-padded with 0."""
-    return Neighbours(shares(gaps(sequences, n_items)), WINDOW, DECAY)
+    found = shares(gaps(sequences, n_items))
+    found.data[found.data < LEAST] = 0
+    found.eliminate_zeros()
+    return Neighbours(found, WINDOW, DECAY)
 
 
 def gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:

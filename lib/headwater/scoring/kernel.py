@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 BLOCK = 16
@@ -65,28 +66,27 @@ class Pairs:
         place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         return torch.where(keys[place] == wanted, self.values[order][place], 0.0)
 
-    def by_tile(self, batch: int, tile: int, n_items: int) -> Tiled:
-        """The pairs in the order of tiles; numpy, which sorts numbers of 16 bits by radix, is five times as fast here as torch."""
+    def by_tile(self, batch: int, tile: int, n_items: int, n_rows: int) -> Tiled:
+        """The pairs in the order of tiles. scipy's conversion of a sparse matrix, whose rows are tiles here, is a counting sort."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
-        across = -(-n_items // tile)
-        number = rows // batch * across + items // tile
-        place = (rows % batch).astype(np.int64) * tile + items % tile
-        values = None if self.values is None else self.values.cpu().numpy()
-        if (number[1:] < number[:-1]).any():
-            small = np.min_scalar_type(number.max())
-            order = np.argsort(number.astype(small), kind="stable")
-            place, values = place[order], None if values is None else values[order]
-        ends = np.bincount(number).cumsum().tolist()
+        across, small = -(-n_items // tile), np.int32 if batch * tile < 2**31 else np.int64
+        row, column = np.arange(n_rows), (items // tile).astype(small)
+        number = (row // batch * across).astype(small)[rows] + column
+        place = (row % batch * tile).astype(small)[rows] + (items - column * small(tile))
+        values = np.zeros(len(rows), np.int8) if self.values is None else self.values.cpu().numpy()
+        tiles = sparse.coo_matrix((values, (number, place)), shape=(-(-n_rows // batch) * across, batch * tile))
+        tiles.has_canonical_format = True  # no cell stands twice
+        found = tiles.tocsr()
         device = self.rows.device
-        added = None if values is None else torch.from_numpy(values).to(device)
-        return Tiled([0, *ends], torch.from_numpy(place).to(device), added)
+        added = None if self.values is None else torch.from_numpy(found.data).to(device)
+        return Tiled(found.indptr.tolist(), torch.from_numpy(found.indices).to(device), added)
 
 
 @dataclass(frozen=True)
 class Tiled:
-    """Pairs by tile, row after row of tiles: those of tile t are ``[ends[t] : ends[t + 1]]``, tiles after the last have none.
+    """Pairs by tile, row after row of tiles: those of tile t are ``[ends[t] : ends[t + 1]]``.
 
-    ``place`` int64 ``[pairs]`` counts the cells of a tile row by row; ``values`` as in ``Pairs``.
+    ``place`` int ``[pairs]`` counts the cells of a tile row by row; ``values`` as in ``Pairs``.
     """
 
     ends: list[int]
@@ -95,11 +95,9 @@ class Tiled:
 
     def put(self, number: int, tile: Tensor) -> None:
         """Add what is added in a tile, or set what is not to be listed to ``-inf``; ``tile`` is a flat view of it."""
-        if number + 1 >= len(self.ends):
-            return
         some = slice(self.ends[number], self.ends[number + 1])
         if self.values is None:
-            tile.index_fill_(0, self.place[some], -torch.inf)
+            tile.index_fill_(0, self.place[some].long(), -torch.inf)
         else:
             tile.index_add_(0, self.place[some], self.values[some].to(tile.dtype))
 
@@ -122,7 +120,7 @@ def top_n(
     usual = TILES[users.device.type]
     batch, tile = batch or usual[0], -(-min(tile or usual[1], len(items)) // BLOCK) * BLOCK
     buffer = torch.empty(min(batch, len(users)), tile, device=users.device, dtype=users.dtype)
-    cells = [pairs.by_tile(batch, tile, len(items)) for pairs in (bonus, blocked) if pairs is not None]
+    cells = [pairs.by_tile(batch, tile, len(items), len(users)) for pairs in (bonus, blocked) if pairs is not None]
     scores = torch.full((len(users), n), -torch.inf, device=users.device, dtype=users.dtype)
     places = torch.full((len(users), n), -1, dtype=torch.int64, device=users.device)
     number = 0
