@@ -20,6 +20,9 @@ from torch import Tensor
 
 BLOCK = 16
 """Items of a block. They stand ``blocks`` apart, so that the highest of all blocks is one elementwise maximum."""
+GROUPS = 4
+"""Groups of blocks for each place of a list, whose maxima tell where the first tile's scores begin to matter: of more, a
+longer row has to be sorted; with fewer, more scores are looked at."""
 TILES = {"cpu": (128, 12_288), "cuda": (16_384, 131_072)}
 """Users and items of a tile of scores, by device. On a CPU smaller ones are multiplied faster and looked through slower;
 a GPU is kept busy by large ones (4 GiB in half precision)."""
@@ -187,14 +190,16 @@ class _Best:
         """Keep what of a tile ``[batch, width]``, whose first item is ``start``, may be among the best.
 
         An item of a later tile must beat the ``n``-th best: the lower item wins a tie. In the first tile there is none
-        yet; the ``n``-th highest of the blocks' maxima stands in, which ``n`` items reach.
+        yet; the ``n``-th highest of the maxima of blocks, or of groups of blocks, stands in, which ``n`` items reach.
         """
         batch, n = self.values.shape
         blocks = scores.shape[1] // BLOCK
         spread = scores.unflatten(1, (BLOCK, blocks))  # block b holds the columns b, b + blocks, b + 2·blocks, …
         highest = spread.amax(dim=1)  # [batch, blocks]
         if start == 0 and blocks > n:
-            self.threshold = highest.topk(n, dim=1).values[:, -1:].nextafter(self.threshold)
+            groups = min(GROUPS * n, blocks)
+            maxima = highest[:, : blocks // groups * groups].unflatten(1, (-1, groups)).amax(dim=1)
+            self.threshold = maxima.topk(n, dim=1).values[:, -1:].nextafter(self.threshold)
         rows, block = (highest > self.threshold).nonzero(as_tuple=True)
         if not len(rows):
             return
@@ -209,19 +214,24 @@ class _Best:
         """Let the waiting ones join: by score, then by item."""
         if not self.count:
             return
-        n = self.values.shape[1]
-        rows, items, values = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
+        batch, n = self.values.shape
+        many = [torch.bincount(rows, minlength=batch) for rows, _, _ in self.waiting]
+        shape = (batch, n + int(sum(many).max()))
+        values = self.values.new_full(shape, -torch.inf)
+        items = self.items.new_full(shape, -1)
+        values[:, :n], items[:, :n] = self.values, self.items
+        filled = torch.full_like(many[0], n)
+        for (rows, found, scores), more in zip(self.waiting, many, strict=True):
+            place = torch.arange(len(rows), device=rows.device) + (filled + more - more.cumsum(0))[rows]
+            values[rows, place], items[rows, place] = scores, found
+            filled += more
         self.waiting, self.count = [], 0
-        rows, order = rows.sort(stable=True)
-        many = torch.bincount(rows, minlength=len(self.values))
-        place = n + torch.arange(len(rows), device=rows.device) - (many.cumsum(0) - many)[rows]
-        shape = (len(self.values), n + int(many.max()))
-        all_values = self.values.new_full(shape, -torch.inf)
-        all_items = self.items.new_full(shape, -1)
-        all_values[:, :n], all_items[:, :n] = self.values, self.items
-        all_values[rows, place], all_items[rows, place] = values[order], items[order]
-        all_items, order = all_items.sort(dim=1)
-        all_values, order = all_values.gather(1, order).sort(dim=1, descending=True, stable=True)
-        self.values.copy_(all_values[:, :n])
-        self.items.copy_(all_items.gather(1, order[:, :n]))
+        best, order = values.topk(min(n + 1, shape[1]), dim=1)
+        self.values.copy_(best[:, :n])
+        self.items.copy_(items.gather(1, order[:, :n]))
+        tied = ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any(dim=1).nonzero().squeeze(1)
+        if len(tied):  # topk leaves open in which order, and at the end of a list which of them
+            theirs, order = items[tied].sort(dim=1)
+            order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True).indices
+            self.items[tied] = theirs.gather(1, order[:, :n])
         self.threshold = self.values[:, -1:].clone()
