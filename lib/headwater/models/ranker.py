@@ -23,7 +23,7 @@ from headwater.models.base import SequenceModel
 from headwater.models.histories import flat, placed
 from headwater.models.neighbours import Evidence, Neighbours
 
-ENCODED_TOGETHER = {"cpu": 64, "cuda": 4_096}
+ENCODED_TOGETHER = {"cpu": 192, "cuda": 4_096}
 """Histories that pass through the encoder at once, by device: more of them differ more in length, fewer cost more calls."""
 
 GATHERED_TOGETHER = 65_536

@@ -31,12 +31,11 @@ def decisive_events(
     mean. The one event of a short history is the reason for all that is listed.
     """
     events = _worth_trying(ranker.directions(history) @ ranker.directions(items).transpose(1, 2), history > 0)
-    falls = []
-    for event in events.T:
-        shorter, codes = (_without(part, event) for part in (history, context))
-        fewer = [_without(part, event - history.shape[1] + part.shape[1]) for part in traces]
-        falls.append(scores - ranker.scores_of(items, ranker.query(shorter, codes), fewer))
-    fall = torch.stack(falls, dim=1)  # [batch, tried, n]
+    left_out = events.T.flatten()  # [tried · batch]
+    shorter, codes = (_without(part.repeat(TRIED, 1), left_out) for part in (history, context))
+    fewer = [_without(part.repeat(TRIED, 1, 1), left_out - history.shape[1] + part.shape[1]) for part in traces]
+    without = ranker.scores_of(items.repeat(TRIED, 1), ranker.query(shorter, codes), fewer)
+    fall = scores.unsqueeze(1) - without.unflatten(0, (TRIED, -1)).transpose(0, 1)  # [batch, tried, n]
     only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
     listed = (items > 0).unsqueeze(1)  # [batch, 1, n]
     counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & listed
