@@ -201,7 +201,7 @@ class Ranker:
         lengths = (items > 0).sum(dim=1)
         users = torch.zeros(len(items), self.item_vectors.shape[1])
         for some in lengths.argsort().split(ENCODED_TOGETHER[self.device.type]):
-            longest = max(1, int(lengths[some].max()))
+            longest = max(lengths[some].tolist(), default=0) or 1
             steps = (part[some, -longest:].to(self.device) for part in (items, context))
             users[some] = self.model.user_vectors(*steps).float().cpu()
         return users

@@ -31,12 +31,13 @@ def decisive_events(
     mean. The one event of a short history is the reason for all that is listed.
     """
     events = _worth_trying(ranker.directions(history) @ ranker.directions(items).transpose(1, 2), history > 0)
-    left_out = events.T.flatten()  # [tried · batch]
-    shorter, codes = (_without(part.repeat(TRIED, 1), left_out) for part in (history, context))
-    fewer = [_without(part.repeat(TRIED, 1, 1), left_out - history.shape[1] + part.shape[1]) for part in traces]
-    without = ranker.scores_of(items.repeat(TRIED, 1), ranker.query(shorter, codes), fewer)
-    fall = scores.unsqueeze(1) - without.unflatten(0, (TRIED, -1)).transpose(0, 1)  # [batch, tried, n]
     only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
+    user, tried = ((events >= 0) & ~only.squeeze(2)).nonzero(as_tuple=True)
+    gone = events[user, tried]
+    shorter, codes = (_without(part[user], gone) for part in (history, context))
+    fewer = [_without(part[user], gone - history.shape[1] + part.shape[1]) for part in traces]
+    fall = scores.new_zeros(*events.shape, items.shape[1])  # [batch, tried, n]
+    fall[user, tried] = scores[user] - ranker.scores_of(items[user], ranker.query(shorter, codes), fewer)
     listed = (items > 0).unsqueeze(1)  # [batch, 1, n]
     counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & listed
     beyond = fall - (fall * listed).sum(dim=2, keepdim=True) / listed.sum(dim=2, keepdim=True).clamp(min=1)
