@@ -24,7 +24,7 @@ from headwater.evaluation.protocol import ALONE, SPLITS, Evaluation
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
-from headwater.scoring import repeats
+from headwater.scoring import faithfulness, repeats
 from headwater.scoring.recent import RecentCounts
 from headwater.scoring.served import SERVED, to_users
 from headwater.tracking import Registry
@@ -77,9 +77,10 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         for name, each in measured.items():
             version_of = chosen if name == ranker.name else BESIDE
             found += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
-        own = measured[ranker.name]
-        values = {key: own.mean(*key) for key in own.per_user} | own.overall
-        logged |= {f"{split}_{metric}_{length}": value for (metric, length), value in values.items()}
+        logged |= {f"{split}_{name}": value for name, value in measured[ranker.name].by_name().items()}
+        reasons = {name: value for (name, _), value in measured[SERVED].overall.items() if name in faithfulness.METRICS}
+        logged |= {f"{split}_{name}": value for name, value in reasons.items()}
+        closing |= {name: round(value, 4) for name, value in reasons.items()}
     frame = constant(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
@@ -93,7 +94,7 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
     again = repeats.wanted(histories, j.config.topn, len(evaluation.decayed) - 1)
     recent = RecentCounts(evaluation.decayed, evaluation.until, again)
     shown = to_users(evaluation.held.users, histories, items, recent, ranker, j.config.topn)
-    return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy())
+    return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy(), shown.reasons)
 
 
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:

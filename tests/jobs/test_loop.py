@@ -6,7 +6,9 @@ import pytest
 import shop
 from sites import Site
 
+from headwater.config import load
 from headwater.scoring import indexed
+from headwater.tracking import Registry
 
 STABLE = {
     "events": ("event_id", "user_id", "item_id", "event_time"),
@@ -48,6 +50,24 @@ def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spar
     assert {heading.split(" Thing")[0] for _, _, heading in beside} >= {"Because you bought", "Because you viewed"}
     bought = {(user, item) for user, item, _ in shop.steps(1, range(0, 20), shop.START)}
     assert not bought & {(user, item) for user, _, item in lists}
+
+
+def test_the_evaluation_says_whether_reasons_hold_and_tells_the_tracker_of_each_segment(night, spark):
+    site, closing = night
+    rows = site.rows(spark, "model_metrics", "model", "split", "segment", "metric", "k", "value")
+    found = {
+        metric: value for model, split, _, metric, k, value in rows if (model, split, k) == ("as_served", "test", 5)
+    }
+    assert found["explained"] > 0.5
+    assert found["reason_holds"] >= 0.9 > found["chance_holds"]
+    assert closing["evaluate"]["reason_holds"] == round(found["reason_holds"], 4)
+    own = {(segment, metric): value for model, split, segment, metric, k, value in rows
+           if model.startswith("sasrec") and (split, k) == ("test", 10)}  # fmt: skip
+    segment = next(segment for segment, _ in own if segment != "all")
+    registry = Registry(load([site.config]))
+    for key, name in ((("all", "ndcg"), "test_ndcg_10"), ((segment, "ndcg"), f"test_ndcg_10_{segment}")):
+        assert registry.history(1)[name][0][1] == pytest.approx(own[key])
+    assert registry.history(1)["test_reason_holds"][0][1] == pytest.approx(found["reason_holds"])
 
 
 def test_lists_by_an_index_are_the_same_where_it_probes_all_and_the_job_says_so(night, spark, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,19 @@ class Measured:
     def overall(self) -> dict[tuple[str, int], float]:
         """The numbers for the lists of all users."""
         return self.of_lists["all"]
+
+    def of(self, segment: str) -> dict[tuple[str, int], float]:
+        """All numbers of a segment: the means over its users, and those for their lists."""
+        mask = self.segments[segment]
+        return {key: float(values[mask].mean()) for key, values in self.per_user.items()} | self.of_lists[segment]
+
+    def by_name(self) -> dict[str, float]:
+        """All numbers by the names that an experiment tracker shows: ``ndcg_10`` of all users, ``ndcg_10_new`` of a segment."""
+        return {
+            f"{metric}_{k}" + ("" if segment == "all" else f"_{segment}"): value
+            for segment in self.segments
+            for (metric, k), value in self.of(segment).items()
+        }
 
     def mean(self, metric: str, k: int) -> float:
         return float(self.per_user[metric, k].mean()) if self.segments["all"].any() else 0.0
@@ -62,17 +76,21 @@ def measure_lists(
     *,
     unit: np.ndarray,
     group: np.ndarray,
+    further: Mapping[str, float] | None = None,
 ) -> Measured:
     """Measure given lists, int64 ``[users, n]``, at those lengths ``ks`` that they have, for all users and for each group.
 
     ``group``: the name of each user's group, empty for none. The segment of a group is called ``group NAME``, so that it is
-    never one of ``SEGMENTS``. A target that is not listed is ranked behind all listed items.
+    never one of ``SEGMENTS``. A target that is not listed is ranked behind all listed items. ``further`` metrics of all
+    lists, by name, have been found elsewhere.
     """
     ks = [k for k in ks if k <= lists.shape[1]]
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
     per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments()) | {f"group {name}": group == name for name in np.unique(group[group != ""])}
-    return Measured(per_user, masks, _of_lists(lists, masks, ks, counts, unit))
+    of_lists = _of_lists(lists, masks, ks, counts, unit)
+    of_lists["all"] |= {(name, lists.shape[1]): value for name, value in (further or {}).items()}
+    return Measured(per_user, masks, of_lists)
 
 
 def _of_lists(
@@ -96,7 +114,6 @@ def rows(
     """Rows in the column order of ``model_metrics``."""
     found: list[tuple[Any, ...]] = []
     for segment, mask in measured.segments.items():
-        means = {key: float(values[mask].mean()) for key, values in measured.per_user.items()}
-        for (metric, k), value in (means | measured.of_lists[segment]).items():
+        for (metric, k), value in measured.of(segment).items():
             found.append((version, model, protocol, split, segment, metric, k, value, int(mask.sum()), beside, now))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -115,9 +115,10 @@ class Evaluation:
         """What was popular up to the split, the same for every version that is ranked."""
         return popularity.decayed(self.before, self.n_items, self.config.topn.popular_half_life_days, self.until)
 
-    def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray) -> Measured:
-        """Lists ``[users, n]`` as the users of a ``group`` each were served them."""
-        return measure_lists(lists, self.held, list(self.config.evaluate.k), self.counts, unit=unit, group=group)
+    def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray, further: Mapping[str, float]) -> Measured:
+        """Lists ``[users, n]`` as the users of a ``group`` each were served them, and what was found out about them before."""
+        ks = list(self.config.evaluate.k)
+        return measure_lists(lists, self.held, ks, self.counts, unit=unit, group=group, further=further)
 
     def _recent_counts(self) -> np.ndarray:
         since = datetime.fromtimestamp(self.until, UTC) - timedelta(days=self.config.evaluate.recent_days)

@@ -15,20 +15,26 @@ from headwater.scoring import items as goods
 from headwater.scoring.recent import RecentCounts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from headwater.models.ranker import Ranker
 
 
 SERVED = "as_served"
 """The ``model`` of the rows of ``model_metrics`` that measure lists as they are served, and not the ranking alone."""
+ASKED = 500
+"""Users whose lists' reasons are put to the test, the first ones: each costs some encodings."""
 
 
 @dataclass(frozen=True)
 class Served:
     """``lists``: items int64 ``[users, n]``, 0 where a list is shorter; ``group``: the name of each user's group of
-    ``topn.strategies``, empty for those in none, ``[users]``."""
+    ``topn.strategies``, empty for those in none, ``[users]``; ``reasons``: whether the model's reasons hold
+    (``faithfulness.shares``)."""
 
     lists: np.ndarray
     group: np.ndarray
+    reasons: dict[str, float]
 
 
 def to_users(
@@ -37,6 +43,9 @@ def to_users(
     """What ``users`` (ids) would have been served from the items that had been seen by then, when ``histories`` were their
     rows of ``sequences`` and ``known`` was counted. A user without a row is served as one without a history.
     """
+    import torch
+
+    from headwater.scoring import faithfulness
     from headwater.scoring.scorer import Scorer
 
     alone = topn.model_copy(update={"sections": ()})
@@ -46,11 +55,15 @@ def to_users(
     frame = _frame(users, histories)
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
+    explained: list[tuple[Tensor, ...]] = []
     for start in range(0, len(users), topn.batch_users):
         some = slice(start, start + topn.batch_users)
-        _, member, top = scorer.top(frame.iloc[some])
+        theirs, member, top = scorer.top(frame.iloc[some])
         found[some], group[some] = top.item_idx, scorer.names[member]
-    return Served(found, group)
+        if start < ASKED:
+            explained.append((theirs.history, theirs.context, *scorer.explained(top)))
+    asked = (torch.cat(parts)[:ASKED] for parts in zip(*explained, strict=True))
+    return Served(found, group, faithfulness.shares(scorer.ranker, *asked) if explained else {})
 
 
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:

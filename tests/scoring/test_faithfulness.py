@@ -1,0 +1,56 @@
+"""What lists say of their own reasons: an item is taken out of the history, and the places that name it are scored again."""
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.models import ModelSpec, build
+from headwater.models.ranker import Ranker
+from headwater.models.transitions import count
+from headwater.scoring.faithfulness import METRICS, shares
+
+FOLLOWED = np.array([[1, 4], [1, 4], [2, 5], [2, 5], [3, 6], [3, 6]])
+"""What follows 1 is 4, what follows 2 is 5, what follows 3 is 6."""
+
+
+@pytest.fixture
+def ranker():
+    """Nothing but transitions tells items apart: the model's own vectors are zero."""
+    model = build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1))
+    torch.nn.init.zeros_(model.item.weight)
+    return Ranker(model, {"blend": {"transitions": 1.0}}, {"transitions": count(FOLLOWED, 6)})
+
+
+def told(ranker, histories, items, because):
+    found = shares(
+        ranker,
+        *ranker.pad(histories, [[1] * len(each) for each in histories]),
+        torch.tensor(items),
+        torch.tensor(because),
+    )
+    return tuple(round(found[name], 4) for name in METRICS) if found else None
+
+
+def test_a_place_that_names_what_raised_it_holds_and_one_that_names_anything_else_does_not(ranker):
+    assert told(ranker, [[1, 2]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
+    assert told(ranker, [[1, 2]], [[4, 5]], [[2, 2]])[:2] == (1.0, 1 / 2)
+    assert told(ranker, [[1, 2]], [[4, 5]], [[2, 1]])[:2] == (1.0, 0.0)
+
+
+def test_without_one_item_of_three_one_place_of_three_scores_lower(ranker):
+    everything = [[1, 2, 3]] * 50
+    assert told(ranker, everything, [[4, 5, 6]] * 50, [[1, 2, 3]] * 50) == (1.0, 1.0, round(1 / 3, 4))
+
+
+def test_all_events_with_the_named_item_go(ranker):
+    assert told(ranker, [[1, 2, 1]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
+
+
+def test_places_without_a_reason_and_behind_the_end_of_a_list_name_nothing(ranker):
+    assert told(ranker, [[1, 2]], [[4, 5, 6, 0]], [[1, 0, 0, 1]])[:2] == (round(1 / 3, 4), 1.0)
+
+
+def test_users_with_one_item_tell_nothing(ranker):
+    assert told(ranker, [[1, 1], [1, 2]], [[4, 5], [4, 5]], [[2, 2], [1, 2]])[:2] == (1.0, 1.0)
+    assert told(ranker, [[1, 1]], [[4, 5]], [[1, 1]]) is None
+    assert told(ranker, [[1, 2]], [[4, 5]], [[0, 0]]) is None
