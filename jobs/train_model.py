@@ -60,6 +60,10 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         raise HeadwaterError(
             "there is no sequence to train on yet; run jobs/ingest_events.py and jobs/build_sequences.py"
         )
+    if n_items < 2:
+        raise HeadwaterError(
+            "the catalogue has one item, and a model ranks at least two; ingest events of another item"
+        )
     registry = Registry(config)
     registry.alias(CHAMPION)  # report an MLflow that does not answer now, not after the training
     steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()

@@ -103,7 +103,7 @@ def test_what_is_counted_at_once_is_each_row_once_however_many_ranks(spark, tmp_
     rows = snapshot.training_rows(sequences(spark, {f"u{k}": [k + 1, k + 2] for k in range(7)}), 9, 4)
     for processes in (1, 3):
         made = snapshot.export(rows, tmp_path / str(processes), {}, processes, seed=1)
-        found = readers.read_items(made.files)
+        found = readers.read_items(made.files, 9)
         assert sorted(found.tolist()) == [[0, 0, 0, k + 1, k + 2] for k in range(7)]
         assert found.dtype == np.int32
     assert asked == [["item", "weight"]] * 4
@@ -140,6 +140,44 @@ def test_a_damaged_file_is_named(written):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(HeadwaterError, match=r"rows-00000\.parquet is missing or not as it was written"):
         snapshot.Snapshot.open(written.directory)
+
+
+@pytest.mark.parametrize("name", sorted(readers.READERS))
+def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
+    """Item 5 is the largest; of a masked model that knows four it would be the mask."""
+    damaged = [path for path in written.files if readers.read_pyarrow(path)["item"].max() == 5]
+    line = rf"{damaged[0]} holds item index 5, the model knows 1 to 4; delete {written.directory}$"
+    read = readers.opened(name, [0.0, *[1.0] * 7], 4)
+    with pytest.raises(HeadwaterError, match=line):
+        for path in written.files:
+            read(path)
+    with pytest.raises(HeadwaterError, match=line):
+        readers.read_items(written.files, 4)
+    assert readers.read_items(written.files, 5).max() == 5
+    assert readers.opened(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
+
+
+def test_an_item_index_below_nothing_is_none_either():
+    with pytest.raises(
+        HeadwaterError, match=r"^training snapshot file s/rows\.parquet holds item index -1, .* delete s$"
+    ):
+        readers.known(np.array([[0, 3, -1]]), "s/rows.parquet", 4)
+
+
+def test_rows_of_a_batch_are_of_like_length_so_that_hardly_a_cell_is_padding():
+    """Most histories are short, a few are long, as in any shop: in batches as chance has it, most cells are padding."""
+    lengths = np.random.default_rng(1).geometric(0.1, size=2_000).clip(2, 50)
+    items = (np.arange(50) >= 50 - lengths[:, None]).astype(np.int64)
+
+    def padding(batches):
+        return 1 - items.sum() / sum(batch.size for batch in batches)
+
+    by_chance = [items[start : start + 32, -lengths[start : start + 32].max() :] for start in range(0, 2_000, 32)]
+    rows = {"item": items, "context": items, "weight": items.astype(np.float32)}
+    ours = [batch["item"] for batch in readers.epoch(["one"], lambda _: rows, 32, seed=1, number=1)]
+    assert sum(map(len, ours)) == 2_000
+    assert padding(by_chance) > 0.7
+    assert padding(ours) < 0.1
 
 
 def test_nothing_to_train_on_is_one_line(spark, tmp_path):

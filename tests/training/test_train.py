@@ -53,8 +53,8 @@ def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_pat
     assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
 
 
-def fitted(tmp_path, **options):
-    """Trained in this process, without ranks: what is kept after each epoch of one step."""
+def fitted(tmp_path, validate=None, **options):
+    """Trained in this process, without ranks, one step an epoch."""
     torch.manual_seed(1)
     model = build(SPEC)
     settings = {
@@ -70,15 +70,50 @@ def fitted(tmp_path, **options):
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
     group = Group.of_one(torch.device("cpu"))
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    return loop.fit(model, loop.Data(lambda _: [batch], torch.zeros(13)), settings, group, folder).weights
+    return loop.fit(model, loop.Data(lambda _: [batch], torch.zeros(13), validate), settings, group, folder)
 
 
 def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):
     """With a share of a half, the average of step n is half of what it was and half of the weights of step n."""
-    one, two, three = (fitted(tmp_path, epochs=epochs)["item.weight"] for epochs in (1, 2, 3))
-    averaged = fitted(tmp_path, average=0.5)["item.weight"]
+    one, two, three = (fitted(tmp_path, epochs=epochs).weights["item.weight"] for epochs in (1, 2, 3))
+    averaged = fitted(tmp_path, average=0.5).weights["item.weight"]
     torch.testing.assert_close(averaged, one / 4 + two / 4 + three / 2)
     assert not torch.allclose(averaged, three)
+
+
+def test_training_stops_once_patience_is_over_and_keeps_the_best_epoch(tmp_path):
+    """Of two epochs that are equally good the first one is the better, and nobody waits for a better fifth."""
+    judged = iter([0.1, 0.3, 0.3, 0.2, 0.9])
+    stopped = fitted(tmp_path, lambda _: next(judged), epochs=5, patience=2)
+    assert [entry["epoch_ndcg_10"] for entry in stopped.history] == [0.1, 0.3, 0.3, 0.2]
+    assert stopped.best_epoch == 2
+    two, four = (fitted(tmp_path, epochs=epochs).weights for epochs in (2, 4))
+    for name, tensor in stopped.weights.items():
+        assert torch.equal(tensor, two[name]), name
+    assert not torch.equal(stopped.weights["item.weight"], four["item.weight"])
+
+
+def test_what_is_validated_is_the_average_that_is_kept(tmp_path):
+    judged = []
+
+    def validate(model):
+        judged.append(model.item.weight.detach().clone())
+        return float(len(judged) == 2)
+
+    found = fitted(tmp_path, validate, average=0.5)
+    assert found.best_epoch == 2
+    assert torch.equal(found.weights["item.weight"], judged[1])
+    assert not torch.equal(judged[1], fitted(tmp_path, epochs=2).weights["item.weight"])
+
+
+def test_an_item_that_the_model_does_not_know_ends_in_one_line_and_is_no_mask(spark, tmp_path):
+    spec = ModelSpec("bert4rec", n_items=11, max_length=6, dim=16, layers=1, heads=1)
+    settings = Train(processes=1, epochs=1, use_gpu=False, timeout_seconds=60)
+    plan = train.plan(write_snapshot(tmp_path / "snapshot", 1), spec, settings, tmp_path / "run")
+    with pytest.raises(
+        ModelError, match=r"^training failed: training snapshot file \S+ holds item index 12, the model"
+    ):
+        train.run(plan, settings)
 
 
 def test_a_loss_that_explodes_ends_in_one_line(spark, tmp_path):

@@ -81,7 +81,7 @@ def learn(
     pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
     data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
-    learned_from = readers.read_items(data.files)
+    learned_from = readers.read_items(data.files, spec.n_items)
     came_from = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
     weights = folder / f"initial-{came_from}.safetensors"
     if not (task.resume and weights.exists()):

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
+from headwater.errors import TableError
 from headwater.models import context
 from headwater.training.snapshot import SCHEMA
 
@@ -80,18 +81,47 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
     return read_weighed
 
 
+def opened(name: str, targets: Sequence[float], n_items: int) -> Reader:
+    """The reader of a training, ``weighed``; raises TableError where a file holds an item that is not ``known``."""
+    read = weighed(READERS[name], targets)
+
+    def read_known(path: str) -> Batch:
+        rows = read(path)
+        known(rows["item"], path, n_items)
+        return rows
+
+    return read_known
+
+
+def known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
+    """The items of a file as they are; raises TableError, naming the file, where one is not in a table of ``n_items``.
+
+    Of most models torch would refuse it without a word of the file; BERT4Rec would read ``n_items + 1`` as its mask.
+    """
+    beyond = item[(item < 0) | (item > n_items)]
+    if len(beyond):
+        raise TableError(
+            f"training snapshot file {path} holds item index {beyond[0]}, the model knows 1 to {n_items}; "
+            f"delete {Path(path).parent}"
+        )
+    return item
+
+
 def kept(read: Reader, files: Sequence[str]) -> Reader:
     """The reader for ``files``; if there is only one, which each epoch would read again, it is read once and kept."""
     return lru_cache(maxsize=1)(read) if len(files) == 1 else read
 
 
-def read_items(files: list[str]) -> np.ndarray:
-    """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up."""
+def read_items(files: list[str], n_items: int) -> np.ndarray:
+    """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up.
+
+    Raises TableError where one is not ``known``.
+    """
 
     def read(path: str) -> np.ndarray:
         table = parquet.read_table(path, columns=["item", "weight"])
         item, weight = (_flat(table, name).reshape(len(table), -1) for name in table.column_names)
-        return item[weight.any(axis=1)]
+        return known(item[weight.any(axis=1)], path, n_items)
 
     return np.concatenate([read(path) for path in files])
 

@@ -81,9 +81,10 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
         model.load_state_dict(load_file(plan.initial_weights))
     model.to(device)
     settings = plan.settings
-    wrapped, group = wrap_ddp(model, settings, rank, world, device)
+    # one rank has nothing to add up, and needs no DDP
+    wrapped, group = wrap_ddp(model, settings, rank, world, device) if world > 1 else (model, Group.of_one(device))
     snapshot = Snapshot.open(Path(plan.snapshot))
-    read = readers.kept(readers.weighed(readers.READERS[plan.reader], plan.targets), snapshot.files)
+    read = readers.kept(readers.opened(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
     rows = max(1, plan.batch_size // world)
 
     counts = torch.zeros(model.spec.n_items + 1)
@@ -120,14 +121,11 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
 def wrap_ddp(
     model: SequenceModel, settings: Settings, rank: int, world: int, device: torch.device
 ) -> tuple[nn.Module, Group]:
-    """The model inside DDP, and this process as one of the ranks of the process group that it has joined; the model itself
-    where there is one rank, which has nothing to add up.
+    """The model inside DDP, and this process as one of the ranks of the process group that it has joined.
 
     DDP ignores an item table with a sparse gradient, because NCCL cannot add those up; the optimiser gathers it through
     ``Group``.
     """
-    if world == 1:
-        return model, Group.of_one(device)
     if settings.sparse_items:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])
     gpus = [device.index] if device.type == "cuda" else None
