@@ -32,6 +32,48 @@ def test_a_state_knows_nothing_of_the_future(kind):
     assert not torch.allclose(a[:, 3:], b[:, 3:])
 
 
+@dataclasses.dataclass
+class Asked:
+    """In the place of a loss: keeps the states that are to tell an item, and those items."""
+
+    generator: torch.Generator
+
+    def __call__(self, states, targets, weights, items):
+        self.states, self.targets = states, targets
+        return states.sum(), weights.sum()
+
+
+def asked(model, items, context, seed):
+    objective = Asked(torch.Generator().manual_seed(seed))
+    model.loss(items, context, objective=objective)
+    return objective
+
+
+def test_a_masked_event_tells_nothing_of_itself(monkeypatch):
+    """Whatever was hidden, its item and its context: the states that have to tell it are the same. What is seen counts."""
+    model = built("bert4rec").eval()
+    items, context = torch.arange(1, 15).reshape(2, 7), torch.ones(2, 7, dtype=torch.int64)
+    read = []
+    monkeypatch.setattr(model, "encode", lambda *what: read.append(what[0]) or type(model).encode(model, *what))
+    first = asked(model, items, context, seed=1)
+    hidden = read[0] == model.mask_token
+    assert 0 < hidden.sum() < items.numel()
+    assert torch.equal(first.targets, items[hidden])
+    other = asked(model, items.masked_fill(hidden, 20), context.masked_fill(hidden, 5), seed=1)
+    assert set(other.targets.tolist()) == {20}
+    assert torch.equal(other.states, first.states)
+    assert not torch.allclose(asked(model, items.masked_fill(~hidden, 20), context, seed=1).states, first.states)
+    assert not torch.allclose(asked(model, items, context.masked_fill(~hidden, 5), seed=1).states, first.states)
+
+
+def test_an_event_that_is_alone_is_never_masked():
+    model = built("bert4rec")
+    alone, among_others = torch.tensor([[0, 0, 0, 7]]), torch.tensor([[0, 0, 0, 7], [1, 2, 3, 4]])
+    for seed in range(20):
+        assert len(asked(model, alone, types_of(alone), seed).targets) == 0
+        assert 7 not in asked(model, among_others, types_of(among_others), seed).targets
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_has_no_influence(kind):
     model = built(kind).eval()
@@ -112,6 +154,25 @@ def test_an_all_padding_batch_costs_nothing(kind):
     total, weight = built(kind).loss(empty, empty)
     assert (total.item(), weight.item()) == (0.0, 0.0)
     total.backward()
+
+
+@pytest.mark.parametrize(("kind", "loss"), LEARNED)
+def test_bfloat16_gives_nearly_the_loss_and_the_gradient_of_float32(kind, loss):
+    """What `train.mixed_precision` is to a GPU. Without oneDNN, whose LSTM needs a CPU that has bfloat16."""
+    model, items = built(kind), torch.randint(1, 21, (16, 9), generator=torch.Generator().manual_seed(1))
+    found = []
+    for reduced in (False, True):
+        model.zero_grad()
+        objective = Objective(loss, torch.ones(21), torch.Generator().manual_seed(5))
+        with torch.backends.mkldnn.flags(enabled=False), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            total, weight = model.loss(items, types_of(items), objective=objective)
+        (total / weight).backward()
+        gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+        found.append(((total / weight).item(), gradient))
+    (exact, gradient), (near, near_gradient) = found
+    assert near != exact
+    assert near == pytest.approx(exact, rel=0.01)
+    assert torch.cosine_similarity(gradient, near_gradient, dim=0) > 0.99
 
 
 def test_a_weight_scales_what_a_target_costs():

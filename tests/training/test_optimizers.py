@@ -1,6 +1,7 @@
 """What a step does to the weights: rows of the item table alone, parts of a batch, the learning rate, the average of rows."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as distributed
 
 from headwater.config import Loss
+from headwater.errors import ModelError
 from headwater.models import ModelSpec, build
 from headwater.training import loop, optimizers, worker
 from headwater.training.averages import ExponentialAverage
@@ -192,6 +194,75 @@ def test_two_ranks_make_the_steps_of_one(tmp_path, monkeypatch, parts):
     for name, tensor in model.state_dict().items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def alone_in_ddp(folder, settings, device=CPU, backend="gloo"):
+    """A rank that is inside DDP though it is the only one, so that its gradients pass through ``backend``."""
+    distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=0, world_size=1)
+    try:
+        torch.manual_seed(1)
+        model = build(SPEC).to(device)
+        wrapped, group = worker.wrap_ddp(model, settings, 0, 1, device)
+        data = loop.Data(lambda _: [batch(32), batch(16)], torch.ones(ITEMS + 1))
+        return loop.fit(model, data, settings, group, folder / "run", wrapped=wrapped)
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_inside_ddp_a_rank_makes_the_steps_that_it_makes_without(tmp_path, monkeypatch, sparse):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    settings = replace(SETTINGS, sparse_items=sparse, accumulate=2)
+    inside, without = alone_in_ddp(tmp_path, settings), fitted(tmp_path / "without", settings)
+    for name, tensor in without.weights.items():
+        torch.testing.assert_close(inside.weights[name], tensor, msg=name)
+
+
+def meet_a_nan(rank, folder, where):
+    """One of two processes; the loss of the second, or its gradient alone, is no number. What each of them says goes to a file."""
+    torch.set_num_threads(1)
+    patience = timedelta(seconds=60)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience
+    )
+    model = build(SPEC)
+    wrapped, group = worker.wrap_ddp(model, SETTINGS, rank, 2, CPU)
+    if rank == 1 and where == "loss":
+        model.norm.weight.data.fill_(torch.nan)
+    if rank == 1 and where == "gradient":
+        model.norm.weight.register_hook(lambda gradient: gradient * torch.nan)
+    data = loop.Data(lambda _: [batch()], torch.ones(ITEMS + 1))
+    try:
+        loop.fit(model, data, SETTINGS, group, folder / "run", wrapped=wrapped)
+    except ModelError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_no_number_on_one_rank_stops_all_of_them_with_one_line(tmp_path, monkeypatch, where):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(meet_a_nan, (tmp_path, where), nprocs=2)
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert said == [f"the {where} is no longer finite in epoch 1; lower train.learning_rate"] * 2
+    assert not (tmp_path / "run").exists()  # no checkpoint, and nothing to resume from
+
+
+def test_an_exploded_training_keeps_the_checkpoint_before_and_goes_on_from_it(tmp_path):
+    whole = fitted(tmp_path / "whole", SETTINGS)
+    torch.manual_seed(1)
+    model, epochs = build(SPEC), []
+
+    def break_in_the_second():
+        model.norm.weight.data.fill_(torch.nan)
+
+    with pytest.raises(ModelError, match="the loss is no longer finite in epoch 2"):
+        fitted(tmp_path / "broken", SETTINGS, model=model, after=break_in_the_second)
+    assert [path.name for path in (tmp_path / "broken").glob("*.safetensors")] == ["epoch-00001.safetensors"]
+    resumed = fitted(tmp_path / "broken", SETTINGS, resume=True, after=lambda: epochs.append(len(epochs)))
+    assert len(epochs) == 2
+    for name, tensor in whole.weights.items():
+        assert torch.equal(resumed.weights[name], tensor), name
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -149,8 +149,7 @@ def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
     line = rf"{damaged[0]} holds item index 5, the model knows 1 to 4; delete {written.directory}$"
     read = readers.opened(name, [0.0, *[1.0] * 7], 4)
     with pytest.raises(HeadwaterError, match=line):
-        for path in written.files:
-            read(path)
+        list(map(read, written.files))
     with pytest.raises(HeadwaterError, match=line):
         readers.read_items(written.files, 4)
     assert readers.read_items(written.files, 5).max() == 5
