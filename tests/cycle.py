@@ -8,9 +8,39 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+import torch
+import torch.distributed as distributed
 
-from headwater.training import snapshot
+from headwater.models import ModelSpec, build
+from headwater.training import loop, snapshot, worker
+from headwater.training.loop import Fitted
+from headwater.training.readers import Batch
+from headwater.training.settings import Settings
 from headwater.training.snapshot import Snapshot
+
+CPU = torch.device("cpu")
+
+
+def batch(rows: int = 48, items: int = 12) -> Batch:
+    """Rows of a cycle of so many items."""
+    item = (np.arange(rows)[:, None] + np.arange(7)) % items + 1
+    return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
+
+
+def alone_in_ddp(
+    folder: Path, spec: ModelSpec, settings: Settings, batches: list[Batch], device: torch.device = CPU
+) -> Fitted:
+    """What a rank learns that is inside DDP though it is the only one: with gloo on a CPU, with NCCL on a GPU."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=0, world_size=1)
+    try:
+        torch.manual_seed(1)
+        model = build(spec).to(device)
+        wrapped, group = worker.wrap_ddp(model, settings, 0, 1, device)
+        data = loop.Data(lambda _: batches, torch.ones(spec.n_items + 1))
+        return loop.fit(model, data, settings, group, folder / "run", wrapped=wrapped)
+    finally:
+        distributed.destroy_process_group()
 
 
 def write_snapshot(folder: Path, files: int) -> Snapshot:

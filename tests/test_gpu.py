@@ -5,12 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cycle import write_snapshot
+from cycle import alone_in_ddp, batch, write_snapshot
 
 from headwater import models
 from headwater.config import Loss, Topn, Train
@@ -22,6 +23,7 @@ from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
 from headwater.scoring.scorer import Scorer
 from headwater.training import artifact, train
+from headwater.training.settings import Settings
 from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
 
@@ -153,6 +155,23 @@ def test_a_rank_with_nccl_learns_what_one_with_gloo_learns(tmp_path, options):
     assert there[0] == pytest.approx(here[0], rel=0.05)
     assert there[-1] == pytest.approx(here[-1], abs=0.15)
     assert there[-1] < there[0] / 2
+
+
+@pytest.mark.parametrize("loss", [Loss(), SAMPLED], ids=["table", "rows"])
+def test_gradients_that_pass_through_ddp_and_nccl_are_those_of_gloo(tmp_path, monkeypatch, loss):
+    """One GPU has one rank, which trains without DDP; two ranks of two machines do not."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    config = Train(
+        epochs=3, learning_rate=0.01, loss=loss, sparse_items=loss is SAMPLED, mixed_precision=False, accumulate=2
+    )
+    settings, spec, losses = Settings.of(config, 12, steps=2), replace(SPEC, dropout=0.0), []
+    for device in (CPU, GPU):
+        folder = tmp_path / device.type
+        folder.mkdir()
+        found = alone_in_ddp(folder, spec, settings, [batch(32), batch(16)], device)
+        losses.append([entry["loss"] for entry in found.history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1][-1] < losses[1][0]
 
 
 def test_a_resumed_rank_goes_on_where_it_was(tmp_path):

@@ -1,15 +1,17 @@
 """What docs/models.md shows works: word vectors become features, and the encoder keeps the contract of all encoders."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from headwater import models
-from headwater.models import ModelSpec
-from headwater.training import describe
+from headwater import config, encoders, models
+from headwater.errors import UsageError
+from headwater.training import describe, facts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/models.md"
 
@@ -33,12 +35,35 @@ def test_word_vectors_of_a_catalogue_are_features(spark, tmp_path):
 
 @pytest.fixture
 def encoder(monkeypatch):
-    code = blocks()[1]
-    names = {"__name__": "convolution"}
-    exec(code, names)
-    monkeypatch.setitem(models.ENCODERS, "convolution", names["Convolution"])
+    """The file and the line that the page tells to add, and a config with its `model.kind`."""
+    [(kind, place)] = re.findall(r'the line `"(\w+)": "([\w.]+)"`', PAGE.read_text())
+    [asked] = re.findall(r"`model\.kind: (\w+)` then trains it", PAGE.read_text())
+    module = ModuleType(f"headwater.models.{place.split('.')[0]}")
+    exec(blocks()[1], vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(encoders.ENCODERS, kind, place)
+    monkeypatch.setitem(models.ENCODERS, kind, models._encoder(place))
+    settings = config.load([], [f"model={{kind: {asked}, dim: 32, dropout: 0}}", "sequence.max_length=8"])
     torch.manual_seed(1)
-    return models.build(ModelSpec("convolution", n_items=12, max_length=8, dim=32, dropout=0.0))
+    return models.build(facts.spec_of(settings, 12))
+
+
+def test_its_line_in_the_registry_names_it(encoder):
+    assert (type(encoder).__name__, encoder.spec.kind) == ("Convolution", "convolution")
+    again = models.restore(encoder.spec, encoder.state_dict())
+    assert torch.equal(again.item_matrix(), encoder.item_matrix())
+
+
+def test_without_that_line_it_is_no_kind():
+    with pytest.raises(UsageError, match="'convolution' is not one of sasrec"):
+        config.load([], ["model.kind=convolution"])
+
+
+def test_order_and_event_type_matter_to_it(encoder):
+    items, types = torch.tensor([[4, 5, 6]]), torch.ones(1, 3, dtype=torch.int64)
+    vector = encoder.user_vectors(items, types)
+    assert not torch.allclose(vector, encoder.user_vectors(items.flip(1), types), atol=1e-3)
+    assert not torch.allclose(vector, encoder.user_vectors(items, 5 * types), atol=1e-3)
 
 
 def test_it_knows_nothing_of_the_future_and_padding_moves_nothing(encoder):

@@ -132,13 +132,14 @@ LEARNED = [
 
 @pytest.mark.parametrize(("kind", "loss"), LEARNED)
 def test_a_planted_cycle_is_learned(kind, loss):
-    """Every item is followed by the next one; after 150 steps at least nine of ten next items are ranked first."""
+    """Every item is followed by the next one; after 150 steps at least nine of ten next items are ranked first. A masked
+    model tells a fifth of the events in a step, and gets three times as many."""
     model = built(kind, n_items=12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     objective = Objective(loss, torch.ones(13), torch.Generator().manual_seed(0))
     start = torch.arange(12).unsqueeze(1)
     items = (start + torch.arange(7)) % 12 + 1
-    for _ in range(150):
+    for _ in range(450 if kind == "bert4rec" else 150):
         total, count = model.train().loss(items, types_of(items), objective=objective)
         optimizer.zero_grad()
         (total / count).backward()
@@ -157,14 +158,15 @@ def test_an_all_padding_batch_costs_nothing(kind):
 
 
 @pytest.mark.parametrize(("kind", "loss"), LEARNED)
-def test_bfloat16_gives_nearly_the_loss_and_the_gradient_of_float32(kind, loss):
-    """What `train.mixed_precision` is to a GPU. Without oneDNN, whose LSTM needs a CPU that has bfloat16."""
+def test_bfloat16_gives_nearly_the_loss_and_the_gradient_of_float32(kind, loss, monkeypatch):
+    """What `train.mixed_precision` is to a GPU."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM needs a CPU that has bfloat16
     model, items = built(kind), torch.randint(1, 21, (16, 9), generator=torch.Generator().manual_seed(1))
     found = []
     for reduced in (False, True):
         model.zero_grad()
         objective = Objective(loss, torch.ones(21), torch.Generator().manual_seed(5))
-        with torch.backends.mkldnn.flags(enabled=False), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
             total, weight = model.loss(items, types_of(items), objective=objective)
         (total / weight).backward()
         gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])

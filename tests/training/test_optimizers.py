@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as distributed
+from cycle import alone_in_ddp, batch
 
 from headwater.config import Loss
 from headwater.errors import ModelError
@@ -35,12 +36,6 @@ SETTINGS = Settings(
     sparse_items=True,
 )
 CPU = torch.device("cpu")
-
-
-def batch(rows=48, items=ITEMS):
-    """Cycles of some items."""
-    item = (np.arange(rows)[:, None] + np.arange(7)) % items + 1
-    return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
 
 
 def fitted(folder, settings, batches=None, model=None, resume=False, after=lambda: None):
@@ -196,24 +191,12 @@ def test_two_ranks_make_the_steps_of_one(tmp_path, monkeypatch, parts):
         torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-3)
 
 
-def alone_in_ddp(folder, settings, device=CPU, backend="gloo"):
-    """A rank that is inside DDP though it is the only one, so that its gradients pass through ``backend``."""
-    distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=0, world_size=1)
-    try:
-        torch.manual_seed(1)
-        model = build(SPEC).to(device)
-        wrapped, group = worker.wrap_ddp(model, settings, 0, 1, device)
-        data = loop.Data(lambda _: [batch(32), batch(16)], torch.ones(ITEMS + 1))
-        return loop.fit(model, data, settings, group, folder / "run", wrapped=wrapped)
-    finally:
-        distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("sparse", [False, True])
 def test_inside_ddp_a_rank_makes_the_steps_that_it_makes_without(tmp_path, monkeypatch, sparse):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     settings = replace(SETTINGS, sparse_items=sparse, accumulate=2)
-    inside, without = alone_in_ddp(tmp_path, settings), fitted(tmp_path / "without", settings)
+    inside = alone_in_ddp(tmp_path, SPEC, settings, [batch(32), batch(16)])
+    without = fitted(tmp_path / "without", settings)
     for name, tensor in without.weights.items():
         torch.testing.assert_close(inside.weights[name], tensor, msg=name)
 
