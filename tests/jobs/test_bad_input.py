@@ -1,7 +1,13 @@
 """One clear line, the right exit code, and tables as they were."""
 
+from datetime import timedelta
+
 import pytest
 import shop
+from sites import Site
+
+from headwater.config import load
+from headwater.tracking import Registry
 
 
 def refused(site, job, *args, code, line, start="start"):
@@ -62,3 +68,60 @@ def test_a_file_that_does_not_fit_its_source_is_exit_code_two_without_a_closing_
 
 def test_a_job_before_its_inputs_names_the_job_to_run(site):
     refused(site(shop.CONFIG), "build_sequences", code=1, line="run jobs/ingest_events.py first")
+
+
+def walked(opened, walks):
+    """A site whose users clicked on some items, one a day."""
+    lines = [
+        shop.api_line(user, item, "click", shop.START + timedelta(days=day, minutes=minute))
+        for minute, (user, items) in enumerate(walks.items())
+        for day, item in enumerate(items)
+    ]
+    (opened.landing / "api").mkdir()
+    (opened.landing / "api/clicks.json").write_text("\n".join(lines) + "\n")
+    opened.run("ingest_events")
+    opened.run("build_sequences")
+    return opened
+
+
+def registered(site):
+    return Registry(load([site.config])).client.search_model_versions()
+
+
+def test_one_item_is_nothing_to_rank(site):
+    shop_site = walked(site(shop.CONFIG), {f"u{k}": ["i1"] * 10 for k in range(5)})
+    refused(shop_site, "train_model", code=1, line="the catalogue has one item", start="run_here")
+    assert registered(shop_site) == []
+
+
+def test_users_with_one_event_each_are_nothing_to_train_on(site):
+    shop_site = walked(site(shop.CONFIG), {f"u{k}": [f"i{k % 4}"] for k in range(20)})
+    refused(shop_site, "train_model", code=1, line="no sequence has two events to train on", start="run_here")
+    assert registered(shop_site) == []
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    """Six items that come from clicks alone; no catalogue says what they are."""
+    walks = {f"u{k}": [f"i{(k + step) % 6}" for step in range(10)] for k in range(12)}
+    return walked(Site(tmp_path_factory.mktemp("rounds"), shop.CONFIG), walks)
+
+
+def test_features_that_no_item_has_are_named(rounds):
+    asked = ("--set", "model.features=[title, category]")
+    line = "model.features: no item of the catalogue has a title or a category"
+    refused(rounds, "train_model", *asked, code=1, line=line, start="run_here")
+    assert registered(rounds) == []
+
+
+def test_a_training_that_explodes_registers_nothing_and_goes_on_from_the_epoch_before(rounds):
+    """An epoch is one step here: that of the first takes the weights out of all bounds, where the second finds them."""
+    exploding = "train={epochs: 3, batch_size: 1000, learning_rate: 1.0e+30, clip_norm: 1.0e+30}"
+    line = "train_model: training failed: the loss is no longer finite in epoch 2; lower train.learning_rate"
+    for resume in ([], ["--resume"]):
+        ended = rounds.run_here("train_model", "--set", exploding, *resume)
+        assert (ended.returncode, ended.stdout, ended.stderr.splitlines()[-1]) == (1, "", line)
+        assert ("epoch 1/3: " in ended.stderr) is (not resume)  # where it goes on, that epoch is over
+        kept = (rounds.warehouse / "_work/training").glob("*/tried/run/checkpoints/*.safetensors")
+        assert [path.name for path in kept] == ["epoch-00001.safetensors"]
+    assert registered(rounds) == []
