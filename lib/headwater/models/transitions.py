@@ -15,7 +15,8 @@ from headwater.models.neighbours import Neighbours
 WINDOW = 5
 DECAY = 0.5
 LEAST = 0.001
-"""A tenth of what is weak evidence (``neighbours.FAINT``). No row has more cells than a thousand so, however many users there are."""
+"""A tenth of what is weak evidence (``neighbours.FAINT``). So no row has more than a thousand cells, however many users there
+are."""
 
 
 def count(sequences: np.ndarray, n_items: int) -> Neighbours:

@@ -146,7 +146,8 @@ class Variety:
         where none is left.
 
         ``directions`` gives the vectors of items, of length 1, ``[batch, width, dim]``. Items index ``categories`` int64
-        ``[items, each]``, 0 is none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the best candidates.
+        ``[items, each]``, 0 is none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the
+        best candidates.
         """
         if not self.picks:
             return scores[:, :n], items[:, :n]

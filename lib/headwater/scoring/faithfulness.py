@@ -34,8 +34,8 @@ def shares(ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, beca
     every = torch.arange(len(history))
     drawn = torch.rand(len(history), generator=torch.Generator().manual_seed(1)) * (history > 0).sum(dim=1)
     by_chance = _falls(ranker, history, context, items, scores, every, history[every, -1 - drawn.long()])
-    found = len(user) / int(listed.sum()), named[which, place].float().mean(), by_chance[listed].float().mean()
-    return dict(zip(METRICS, map(float, found), strict=True))
+    hold = float(named[which, place].float().mean()), float(by_chance[listed].float().mean())
+    return dict(zip(METRICS, (len(user) / int(listed.sum()), *hold), strict=True))
 
 
 def _falls(

@@ -72,10 +72,11 @@ class Pairs:
     def by_tile(self, batch: int, tile: int, n_items: int, n_rows: int) -> Tiled:
         """The pairs in the order of tiles. scipy's conversion of a sparse matrix, whose rows are tiles here, is a counting sort."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
-        across, small = -(-n_items // tile), np.int32 if batch * tile < 2**31 else np.int64
-        row, column = np.arange(n_rows), (items // tile).astype(small)
+        across, small = -(-n_items // tile), np.dtype(np.int32 if batch * tile < 2**31 else np.int64)
+        row = np.arange(n_rows)
+        column: np.ndarray = (items // tile).astype(small)
         number = (row // batch * across).astype(small)[rows] + column
-        place = (row % batch * tile).astype(small)[rows] + (items - column * small(tile))
+        place = (row % batch * tile).astype(small)[rows] + (items - column * tile)
         values = np.zeros(len(rows), np.int8) if self.values is None else self.values.cpu().numpy()
         tiles = sparse.coo_matrix((values, (number, place)), shape=(-(-n_rows // batch) * across, batch * tile))
         tiles.has_canonical_format = True  # no cell stands twice
@@ -215,12 +216,12 @@ class _Best:
         if not self.count:
             return
         batch, n = self.values.shape
-        many = [torch.bincount(rows, minlength=batch) for rows, _, _ in self.waiting]
-        shape = (batch, n + int(sum(many).max()))
+        many = torch.stack([torch.bincount(rows, minlength=batch) for rows, _, _ in self.waiting])  # [tiles, batch]
+        shape = (batch, n + int(many.sum(dim=0).max()))
         values = self.values.new_full(shape, -torch.inf)
         items = self.items.new_full(shape, -1)
         values[:, :n], items[:, :n] = self.values, self.items
-        filled = torch.full_like(many[0], n)
+        filled = many.new_full((batch,), n)
         for (rows, found, scores), more in zip(self.waiting, many, strict=True):
             place = torch.arange(len(rows), device=rows.device) + (filled + more - more.cumsum(0))[rows]
             values[rows, place], items[rows, place] = scores, found
