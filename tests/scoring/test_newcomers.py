@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pyspark.sql import functions as F
 from scipy import sparse
 
 from headwater import schemas
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.newcomers import EACH, alike, count, of_histories
+from headwater.scoring.newcomers import EACH, FIRST, alike, count, of_histories, of_words
 from headwater.scoring.vectors import PRIOR, of_newcomers
+from headwater.training import describe
 
 KNOWN = 4
 TEA, CAKE = 1, 2
@@ -123,6 +123,12 @@ def test_a_ranker_scores_newcomers_like_everything_else():
     close(made.scores_of(torch.tensor([[6, 2]]), made.query(items, types)), after[:, [6, 2]])
 
 
+def described(spark, *goods):
+    """Items from 1 on with a title, category and text each."""
+    rows = [(number, *words) for number, words in enumerate(goods, 1)]
+    return spark.createDataFrame(rows, "item_idx int, title string, category string, text string")
+
+
 def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
     rows = [
         ("a", [1, 5, 2], *[None] * 4, [1, 2, 5], None, None),
@@ -131,10 +137,7 @@ def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
     ]
     sequences = spark.createDataFrame(rows, schemas.ddl("sequences"))
     titles = ["green tea", "black tea", "cake", None, "Tea, red", None]
-    goods = [(f"i{k}", k, title) for k, title in enumerate(titles, 1)]
-    items = spark.createDataFrame(goods, "item_id string, item_idx int, title string").withColumn(
-        "category", F.lit("food")
-    )
+    items = described(spark, *((title, "food", None) for title in titles))
     found = count(sequences, items, KNOWN, 6)
     tea, cake, unnamed = found.alike.toarray()[0, [1, 3, 4]]
     assert tea > cake > 0, "both are food, and tea is a word of it as well"
@@ -144,3 +147,27 @@ def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
     assert found.followed.toarray()[0].tolist() == pytest.approx([0, 0, 1 / 2, 0, 0, 0, 1 / 2])
     assert found.beside.toarray()[1].tolist() == [0, 0, 0, 0, 0, 1, 0]
     assert count(sequences, items, 6, 6) is None
+
+
+def test_a_text_places_an_item_without_a_title_and_a_long_one_does_not_drown_a_title(spark):
+    long = "porcelain " * 15 + "cup"
+    items = described(
+        spark,
+        ("tea", None, None),
+        (None, None, "A cup of porcelain"),
+        ("cake", None, ""),
+        ("soap", None, None),
+        (None, None, "porcelain"),
+        ("tea", None, long),
+        ("cake", None, "x" * FIRST + " porcelain"),
+    )
+    found = of_words(items, KNOWN, 7).toarray()[:, 1:]
+    assert found[0].tolist() == pytest.approx([0, 1, 0, 0])
+    assert found[1].tolist() == pytest.approx([1 / 2, 1 / 2, 0, 0])
+    assert found[2].tolist() == pytest.approx([0, 0, 1, 0]), "only the first words of a text count"
+
+
+def test_where_no_item_has_a_text_only_titles_and_categories_count_and_exactly_as_before(spark):
+    items = described(spark, ("green tea", "food", None), ("cake", "food", ""), ("tea cake", "food", None))
+    words = describe.features(items, ("category", "title"), 3)
+    assert (of_words(items, 2, 3) != alike(words, 2)).nnz == 0

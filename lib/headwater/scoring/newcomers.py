@@ -16,6 +16,9 @@ USERS = 50_000
 TOLD = 200_000
 """Items that tell what words mean; of a larger catalogue every second, third, … one."""
 
+FIRST = 200
+"""Characters of a text that tell what an item is, some thirty words: they take ten seconds of a large catalogue already."""
+
 EACH = 50
 """Items that tell what a word means, those that it is most of: more of them change little."""
 
@@ -38,8 +41,8 @@ class Newcomers:
 def count(
     sequences: DataFrame, items: DataFrame, known: int, n_items: int, words: sparse.csr_matrix | None = None
 ) -> Newcomers | None:
-    """Counted from the users whose ``sequences`` hold items above ``known``, and from the titles and categories of
-    ``items``, where their ``words`` (``alike``) are not given; None where the catalogue has no such item."""
+    """Counted from the users whose ``sequences`` hold items above ``known``, and from what ``items`` say of
+    themselves, where their ``words`` (``alike``) are not given; None where the catalogue has no such item."""
     if n_items <= known:
         return None
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
@@ -49,11 +52,18 @@ def count(
 
 
 def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
-    """``alike`` by the titles and categories of ``items``."""
+    """``alike`` by the titles, categories and texts of ``items``. Where an item has a text, that is half of its words, however
+    long it is."""
+    from headwater.models import transitions
     from headwater.training import describe  # and scikit-learn, which executors never need
 
     some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
-    return alike(describe.features(some, ("category", "title"), n_items), known)
+    words = describe.features(some, ("category", "title"), n_items)
+    texts = some.where("text <> ''").select("item_idx", F.substring("text", 1, FIRST).alias("text"))
+    told = describe.features(texts, ("text",), n_items)
+    assert words is not None, "columns are named"
+    assert told is not None, "columns are named"
+    return alike(transitions.shares(words + told) if told.nnz else words, known)
 
 
 def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:

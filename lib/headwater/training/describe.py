@@ -7,6 +7,7 @@ features of an item that comes tomorrow find their rows in the model of today.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -47,7 +48,9 @@ def described(column: str, value: str | None) -> list[str]:
         return []
     if column == "category":
         return [f"category={part.strip().lower()}" for part in SEPARATOR.split(value) if part.strip()]
-    return WORD.findall(value[:LONGEST].lower())
+    return [
+        sys.intern(word) for word in WORD.findall(value[:LONGEST].lower())
+    ]  # a word is in memory once, not once an item
 
 
 def hashed(described: Iterable[list[str]]) -> sparse.csr_matrix:
