@@ -81,6 +81,14 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
             ["topn={index: faiss, strategies: [{name: a, when: {}, deny: [i1]}]}"],
             "index faiss holds one catalogue for all users",
         ),
+        (
+            ["topn.strategies=[{name: a, when: {min_events: 6, max_events: 5}}]"],
+            "topn.strategies.0.when: no user has min_events 6 or more and max_events 5 or fewer",
+        ),
+        (
+            ["sequence.max_length=20", "topn.strategies=[{name: a, when: {min_events: 21}}]"],
+            "topn.strategies.0.when.min_events is 21, but a sequence holds the last 20 events",
+        ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
         (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
         (["train.sparse_items=true"], "sparse_items needs a sampled loss"),

@@ -249,6 +249,14 @@ class When(Section):
     category: str = ""
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
+    @model_validator(mode="after")
+    def _can_hold(self) -> When:
+        if self.max_events is not None and self.min_events > self.max_events:
+            raise ValueError(
+                f"no user has min_events {self.min_events} or more and max_events {self.max_events} or fewer"
+            )
+        return self
+
 
 class Strategy(Section):
     """A group of users and the keys of ``Topn`` that differ for them; keys that are not set are inherited."""
@@ -403,6 +411,16 @@ class Config(Section):
                 f"maintain.keep_days.topn_history is {days:g} days, but feedback.window_hours lets an action answer a "
                 f"list for {window / 24:g} days; keep lists at least that long"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_by_events_that_a_sequence_holds(self) -> Config:
+        for place, strategy in enumerate(self.topn.strategies):
+            if strategy.when.min_events > self.sequence.max_length:
+                raise ValueError(
+                    f"topn.strategies.{place}.when.min_events is {strategy.when.min_events}, but a sequence holds the last "
+                    f"{self.sequence.max_length} events (sequence.max_length), so group {strategy.name} would be empty"
+                )
         return self
 
     @property
