@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import shop
 import yaml
 
 import warm
@@ -76,3 +78,11 @@ class Site:
         """A table's rows, sorted by their text, for comparison."""
         frame = spark.read.format("delta").load(str(self.warehouse / table))
         return sorted((tuple(row) for row in frame.select(*(columns or frame.columns)).collect()), key=repr)
+
+
+def copy_of(trained: Path, folder: Path, *topics: dict, **settings) -> Site:
+    """The shop after its first night, at a path of its own, with Kafka sources beside its files and sections of the config."""
+    shutil.copytree(trained, folder, symlinks=True)
+    sources = [*shop.CONFIG["ingest"]["sources"], *topics]
+    config = {**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}, **settings}
+    return Site(folder, yaml.safe_load(yaml.safe_dump(config)))

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import shop
+from sites import Site
 
 HERE = Path(__file__).parent
 HANGS = 1_200
@@ -14,3 +16,13 @@ def pytest_collection_modifyitems(items):
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.fault)
             item.add_marker(pytest.mark.timeout(HANGS))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of the shop after its first night, when everybody has a list; tests work on copies of it (``sites.copy_of``)."""
+    site = Site(tmp_path_factory.mktemp("trained") / "site", shop.CONFIG)
+    shop.write_first_day(site.landing)
+    for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
+        site.run(job, *args)
+    return site.root
