@@ -3,8 +3,9 @@
     python benchmarks/score_job.py
 
 Sequences of 1 to 20 events (median 6) over a catalogue with categories; an untrained SASRec of d = 64, blended with
-transitions counted from the sequences. Says seconds, users a second, and the most memory that a Python worker held.
-Sizes: HEADWATER_BENCH_USERS, _ITEMS, _CHANGED.
+transitions counted from the sequences. Those who changed are chosen by hash among all users, so that their rows lie in all files.
+Says seconds, users a second, and the most memory that a Python worker held. Sizes: HEADWATER_BENCH_USERS, _ITEMS, _CHANGED;
+_MARKED=1 sets `tables.deletion_vectors`.
 """
 
 from __future__ import annotations
@@ -40,20 +41,23 @@ USERS, ITEMS, CHANGED = (
     int(os.environ.get(f"HEADWATER_BENCH_{name}", default))
     for name, default in (("USERS", "100000"), ("ITEMS", "100000"), ("CHANGED", "1000"))
 )
+MARKED = os.environ.get("HEADWATER_BENCH_MARKED") == "1"
 DIM, LENGTH, NOW = 64, 50, datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        settings = {"paths": {"landing": folder, "warehouse": str(root / "warehouse")}, "model": {"hybrid": True}}
+        paths = {"landing": folder, "warehouse": str(root / "warehouse")}
+        settings = {"paths": paths, "model": {"hybrid": True}, "tables": {"deletion_vectors": MARKED}}
         (root / "site.yaml").write_text(yaml.safe_dump(settings))
         spark = session(Config(), "bench")
-        tables = Warehouse(spark, str(root / "warehouse"))
+        tables = Warehouse(spark, paths["warehouse"], deletion_vectors=MARKED)
         prepare(tables, load([root / "site.yaml"]), root)
         floor = kernel_rate()
         print(
-            f"{USERS:,} users × {ITEMS:,} items, d = {DIM}; the kernel alone, one thread: {floor:,.0f} users/s",
+            f"{USERS:,} users × {ITEMS:,} items, d = {DIM}, {'rows are marked' if MARKED else 'files are written anew'}; "
+            f"the kernel alone, one thread: {floor:,.0f} users/s",
             flush=True,
         )
         show("full", USERS, *score(root, "full"))
@@ -120,8 +124,8 @@ def histories(spark, users: int, seed: int):
 
 
 def changed(tables: Warehouse):
-    """New histories of the first users."""
-    return histories(tables.spark, CHANGED, 2)
+    """New histories of some of all users."""
+    return histories(tables.spark, USERS, 2).orderBy(F.xxhash64("user_id")).limit(CHANGED)
 
 
 def kernel_rate() -> float:
