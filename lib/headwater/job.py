@@ -154,6 +154,8 @@ def _explain(error: Exception) -> str:
         return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
     if told := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
         return str(told[-1])
+    if raised := re.search(r"\[USER_RAISED_EXCEPTION\] (.+?) SQLSTATE", text):  # by a query of ours (F.raise_error)
+        return raised[1]
     java = getattr(error, "java_exception", None)
     while java is not None and java.getCause() is not None:
         java = java.getCause()

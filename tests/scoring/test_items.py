@@ -123,5 +123,5 @@ def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_non
 @pytest.mark.parametrize("n_items", [5, items.SENT + 1])
 def test_a_place_for_an_item_that_the_catalogue_lacks_ends_the_query(spark, goods, n_items):
     listed = spark.createDataFrame([(4, 1), (6, 0)], "item_idx int, because_idx int")
-    with pytest.raises(Exception, match="the catalogue lacks item 6"):
+    with pytest.raises(Exception, match="table items lacks item_idx 6"):
         items.with_titles(listed, goods, n_items).collect()

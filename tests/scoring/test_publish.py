@@ -74,16 +74,29 @@ def lists_of(spark, *lists):
         [("u", [1, 2], [1, 2], [float("-inf"), 1.0])],
         [("u", [1, 2], [1, 2], [2.0, None])],
         [("u", [1, 2], [1, 1], [2.0, 1.0])],
+        [("u", [1, 2], [1, 3], [2.0, 1.0])],
+        [("u", [1, 2], [1, 0], [2.0, 1.0])],
         [("u", [1, 3], [1, 2], [2.0, 1.0])],
         [("u", [1, 1], [1, 2], [2.0, 1.0])],
         [("u", [], [], [])],
         [("u", [1], [1], [2.0]), ("u", [1], [2], [2.0])],
     ],
-    ids=["not a number", "infinite", "no score", "an item twice", "a gap", "a rank twice", "empty", "two lists"],
+    ids=[
+        "not a number",
+        "infinite",
+        "no score",
+        "an item twice",
+        "an unknown item",
+        "no item",
+        "a gap",
+        "a rank twice",
+        "empty",
+        "two lists",
+    ],
 )
 def test_a_list_that_is_not_fit_is_found(spark, bad):
     good = ("v", [1, 2], [1, 2], [2.0, 1.0])
-    assert [row["user_id"] for row in publish.unfit(lists_of(spark, good, *bad)).collect()] == ["u"]
+    assert [row["user_id"] for row in publish.unfit(lists_of(spark, good, *bad), 2).collect()] == ["u"]
 
 
 def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):

@@ -40,7 +40,7 @@ class ScoringCache:
         self._recent: RecentCounts | None = None
         self._recent_of = (0, 0)  # the versions of the model and of `items` of these counts
         self._counted = (0, 0.0)  # the model version counted for, and the time of the count
-        self._state: tuple[Any, Any] | None = None
+        self._state: tuple[Any, Any, int] | None = None
         self.embedded = set[int]()
         """The model versions whose vectors are known to be in `item_embeddings`."""
         self._aside = ThreadPoolExecutor(max_workers=1)
@@ -87,9 +87,10 @@ class ScoringCache:
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].destroy()  # unpersist would leave the driver's copy in a file
-            state = self.job.spark.sparkContext.broadcast(goods.catalogue(self.items(), known, topn))
-            self._state = (key, state)
-        return executors.Shipped(self._model(version)[1], self._state[1], self.job.config.sequence.max_length)
+            catalogue = goods.catalogue(self.items(), known, topn)
+            self._state = (key, self.job.spark.sparkContext.broadcast(catalogue), len(catalogue.available) - 1)
+        _, state, n_items = self._state
+        return executors.Shipped(self._model(version)[1], state, n_items, self.job.config.sequence.max_length)
 
     def has_counted(self, version: int) -> bool:
         """Whether the counts of recent events that are kept are those of a model version, and still good."""

@@ -43,11 +43,12 @@ Top-N; ``history_time`` is the last event that the list knows of."""
 
 @dataclass(frozen=True)
 class Shipped:
-    """What executors need: the name of a model's archive, the catalogue's state, of how many events a sequence holds the last,
-    and of an index the name of its file."""
+    """What executors need: the name of a model's archive, the catalogue's state and its number of items, of how many events a
+    sequence holds the last, and of an index the name of its file."""
 
     model: str
     catalogue: Broadcast[Catalogue]
+    n_items: int
     max_length: int
     index: str | None = None
 

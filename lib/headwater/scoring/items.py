@@ -102,7 +102,7 @@ def with_titles(places: DataFrame, items: DataFrame, n_items: int) -> DataFrame:
     """Adds item_id and because_title (the title, or the identifier where the catalogue has none) to places of lists; ``n_items``
     tells how long the catalogue is.
 
-    An item that the catalogue lacks ends the query.
+    An item that the catalogue lacks ends the query: beyond its last one ``publish.unfit`` finds it first, so a row was removed.
     """
     long = n_items > SENT
     if long:
@@ -113,6 +113,7 @@ def with_titles(places: DataFrame, items: DataFrame, n_items: int) -> DataFrame:
     because = names.select(F.col("item_idx").alias("because_idx"), F.col("name").alias("because_title"))
     if not long:
         listed, because = F.broadcast(listed), F.broadcast(because)
-    missing = F.raise_error(F.concat(F.lit("the catalogue lacks item "), "item_idx"))
+    line = "table items lacks item_idx %d, which a new list holds; was its row removed by hand?"
+    missing = F.raise_error(F.format_string(line, "item_idx"))
     titled = places.join(listed, "item_idx", how="left").join(because, "because_idx", how="left")
     return titled.withColumn("item_id", F.coalesce("item_id", missing))

@@ -72,13 +72,14 @@ def _orders(rows: DataFrame, name: str) -> DataFrame:
     return rows.groupBy("user_id").agg(F.bit_xor(F.xxhash64("rank", "item_id")).alias(name))
 
 
-def unfit(lists: DataFrame) -> DataFrame:
-    """Of ``executors.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice, ranks that
-    do not run from 1 without a gap; and users of whom one list is there twice."""
+def unfit(lists: DataFrame, n_items: int) -> DataFrame:
+    """Of ``executors.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice or beyond
+    the ``n_items`` of the catalogue, ranks that do not run from 1 without a gap; and users of whom one list is there twice."""
     size = F.size("rank")
+    known = F.forall("item_idx", lambda item: item.between(1, n_items))
     wild = F.exists("score", lambda score: score.isNull() | F.isnan(score) | (F.abs(score) == float("inf")))
     whole = (size > 0) & (F.size(F.array_distinct("item_idx")) == size)
     ranked = F.col("rank") == F.sequence(F.lit(1), F.greatest(size, F.lit(1)))
-    each = lists.select("user_id", "section", (whole & ranked & ~wild).alias("fit"))
+    each = lists.select("user_id", "section", (whole & known & ranked & ~wild).alias("fit"))
     alone = each.groupBy("user_id", "section").agg(F.count("*").alias("lists"), F.min("fit").alias("fit"))
     return alone.where((F.col("lists") > 1) | ~F.col("fit"))

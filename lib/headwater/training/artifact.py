@@ -110,7 +110,7 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
         raise ModelError(f"model {folder} cannot be opened: {first_line(error)}") from None
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"model {folder}: tensor {name} holds values that are not finite")
+            raise ModelError(f"model {folder}: tensor {name} holds values that are not finite; use another version")
     return model, stored["facts"]
 
 

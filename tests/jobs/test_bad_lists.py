@@ -1,0 +1,108 @@
+"""What must never be published: lists that are not fit, and lists by a model that is missing or damaged. One line says so, and
+the lists that stand go on standing."""
+
+from datetime import timedelta
+
+import pytest
+import shop
+import torch
+from pyspark.sql import functions as F
+from sites import copy_of
+
+from headwater.config import load
+from headwater.nearline import lists
+from headwater.nearline.cache import ScoringCache
+from headwater.scoring import executors
+from headwater.tracking import Registry, runs
+from headwater.tracking.registry import CHAMPION
+from headwater.training import artifact
+
+STANDING = ("topn", "sections", "topn_history")
+JOBS = [("score_topn", "--mode", "full"), ("nearline", "--once")]
+
+
+@pytest.fixture
+def site(trained, tmp_path):
+    """Somebody clicked since: even nearline has a list to make."""
+    site = copy_of(trained, tmp_path / "site")
+    click = shop.api_line("u1", "i3", "click", shop.START + timedelta(days=16))
+    (site.landing / "api/day2.json").write_text(click + "\n")
+    return site
+
+
+def refused(site, spark, job, *args, line):
+    """The job fails with a line of its own, and the tables of lists have the commits and the rows that they had."""
+    before = [(site.commits(table), site.rows(spark, table)) for table in STANDING]
+    ended = site.run_here(job, *args)
+    assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"{job}: "), ended.stderr
+    assert line in last
+    assert "HEADWATER_DEBUG" not in last, "the line names an error that nobody foresaw"
+    assert "Traceback" not in ended.stderr
+    assert [(site.commits(table), site.rows(spark, table)) for table in STANDING] == before
+
+
+def spoil(monkeypatch, column, made_of):
+    """From now on all lists are made with another value of a column, an SQL expression."""
+    made = executors.recommend
+    monkeypatch.setattr(executors, "recommend", lambda *args: made(*args).withColumn(column, F.expr(made_of)))
+
+
+@pytest.mark.parametrize(
+    ("column", "made_of"),
+    [
+        ("score", "transform(score, one -> if(user_id = 'u1', double('NaN'), one))"),
+        ("item_idx", "transform(item_idx, (item, place) -> if(user_id = 'u1' AND place = 0, 41, item))"),
+    ],
+    ids=["no number", "beyond the catalogue"],
+)
+def test_lists_of_one_user_that_are_not_fit_keep_all_others_from_being_published(
+    site, spark, monkeypatch, column, made_of
+):
+    monkeypatch.setattr(lists, "FEW", 0)  # as for many users, of whom no list is in hand before it is written
+    spoil(monkeypatch, column, made_of)
+    line = "3 of the new lists by model version 1 are not fit to publish; topn is unchanged"
+    refused(site, spark, "score_topn", "--mode", "full", line=line)
+
+
+def test_an_item_whose_row_was_removed_by_hand_is_named(site, spark, monkeypatch):
+    """Nothing lists such an item; were it listed all the same, a query finds it while it writes."""
+    monkeypatch.setattr(lists, "FEW", 0)
+    path = str(site.warehouse / "items")
+    monkeypatch.setattr(ScoringCache, "items", lambda _: spark.read.format("delta").load(path).where("item_idx <> 7"))
+    spoil(monkeypatch, "item_idx", "transform(array_remove(item_idx, 7), (item, place) -> if(place = 0, 7, item))")
+    spoil(monkeypatch, "rank", "sequence(1, size(item_idx))")
+    line = "table items lacks item_idx 7, which a new list holds; was its row removed by hand?"
+    refused(site, spark, "score_topn", "--mode", "full", line=line)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job[0])
+def test_without_a_champion_the_lists_stand_and_the_line_says_how_to_get_one(site, spark, job):
+    registry = Registry(load([site.config]))
+    registry.client.delete_registered_model_alias(registry.name, CHAMPION)
+    refused(site, spark, *job, line="has no champion yet; run jobs/train_model.py first")
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job[0])
+def test_a_model_file_with_another_checksum_is_named_and_the_lists_stand(site, spark, job):
+    (weights,) = site.warehouse.glob("_work/models/headwater/1-*/weights.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    refused(site, spark, *job, line=f"{weights} is missing or damaged (its SHA-256 is not the recorded one)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_make_no_list(site, spark, tmp_path, value):
+    """Their checksum is right: that is how the training left them."""
+    config = load([site.config])
+    registry = Registry(config)
+    model, facts = artifact.load(registry.download(1))
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    next(tensor for tensor in weights.values() if torch.is_floating_point(tensor)).view(-1)[0] = value
+    artifact.save(tmp_path / "bad", weights, model.spec, facts)
+    version = runs.log_training(registry, config, tmp_path / "bad", facts, [{"epoch": 1, "loss": 1.0}], "train_model")
+    registry.set_alias(CHAMPION, version)
+    for job in JOBS:
+        refused(site, spark, *job, line="holds values that are not finite")
