@@ -88,8 +88,8 @@ def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_p
         killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
     assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
     columns = ("user_id", "rank", "item_id", "score", "reason")
-    assert site.rows(spark, "topn", *columns) == stages[1].rows(spark, "topn", *columns)
-    assert site.rows(spark, "topn_history", *columns) == stages[1].rows(spark, "topn_history", *columns)
+    for table, more in (("topn", ()), ("topn_history", ()), ("sections", ("section", "heading"))):
+        assert site.rows(spark, table, *columns, *more) == stages[1].rows(spark, table, *columns, *more), table
     embeddings = site.rows(spark, "item_embeddings", "model_version", "item_idx")
     assert len(embeddings) == len(set(embeddings)) == 40
 
@@ -112,6 +112,7 @@ def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp
     for table, columns in (
         ("sequences", ("user_id", "item_idx", "event_type", "seen_items")),
         ("topn", ("user_id", "rank", "item_id", "reason")),
+        ("sections", ("user_id", "section", "rank", "item_id", "heading", "reason")),
     ):
         assert sites[1].rows(spark, table, *columns) == sites[0].rows(spark, table, *columns), table
     history = sites[1].rows(spark, "topn_history", "user_id", "rank", "generated_at")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +12,7 @@ from datetime import timedelta
 import broker
 import pytest
 import shop
-import yaml
-from sites import LONGEST, ROOT, Site
+from sites import LONGEST, ROOT, Site, copy_of
 from structlog.testing import capture_logs
 
 from headwater.config import load
@@ -25,22 +23,14 @@ from headwater.job import Job
 from headwater.nearline import lists, sequences, stream
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.events import Intake
+from headwater.scoring import indexed
 from headwater.tables import log, readers
 from headwater.tracking import Registry
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
 SEQUENCES = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
 TOPN = ("user_id", "rank", "item_id", "score", "reason")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The shop after its first night: everybody has a list."""
-    site = Site(tmp_path_factory.mktemp("nearline") / "site", shop.CONFIG)
-    shop.write_first_day(site.landing)
-    for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
-        site.run(job, *args)
-    return site.root
+SECTIONS = ("user_id", "section", "rank", "item_id", "heading", "reason")
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +41,6 @@ def kafka(tmp_path_factory):
         pytest.skip(str(missing))
     yield running
     running.close()
-
-
-def copy_of(trained, folder, *topics, **settings) -> Site:
-    """The shop after its first night, at a path of its own, with Kafka sources beside its files and sections of the config."""
-    shutil.copytree(trained, folder, symlinks=True)
-    sources = [*shop.CONFIG["ingest"]["sources"], *topics]
-    config = {**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}, **settings}
-    return Site(folder, yaml.safe_load(yaml.safe_dump(config)))
 
 
 def marked(site, table):
@@ -98,6 +80,7 @@ def of_tables(site, spark):
         "sequences": site.rows(spark, "sequences", *SEQUENCES),
         # of another batch, a score differs in its last digits
         "topn": [(*row[:3], round(row[3], 4), row[4]) for row in site.rows(spark, "topn", *TOPN)],
+        "sections": site.rows(spark, "sections", *SECTIONS),
     }
 
 
@@ -175,7 +158,7 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))
         cache = warmed(j)
-        counts, _ = stream.take_round(j, Intake(j.beside("ingest_events")), cache)
+        counts, *_ = stream.take_round(j, Intake(j.beside("ingest_events")), cache)
         cache.close()
         assert counts["users_scored"] == len(changed)
         rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
@@ -199,7 +182,7 @@ def test_lists_wait_for_the_commit_of_the_sequences_that_they_are_made_of(traine
         stream.take_round(j, intake, cache)
     assert site.rows(spark, "topn", *TOPN) == before
     monkeypatch.setattr(sequences, "commit", commit)
-    counts, _ = stream.take_round(j, intake, cache)
+    counts, *_ = stream.take_round(j, intake, cache)
     cache.close()
     assert (counts["rows_events"], counts["users_changed"], counts["users_scored"]) == (0, len(changed), len(changed))
     assert {user for user, *_ in set(site.rows(spark, "topn", *TOPN)) - set(before)} <= changed
@@ -404,6 +387,45 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
     closing = json.loads(out.strip().splitlines()[-1])
     assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 6, 2)
     assert marked(site, "topn")
+
+
+def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site")
+    (site.landing / "api/day2.json").write_text("\n".join(clicks("newcomer", 3)) + "\n")
+    command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=site.root
+    )
+    try:
+        assert process.stderr is not None
+        begun = next(
+            (line for line in process.stderr if "batch begins" in line), "the stream ended before its first batch"
+        )
+        assert "batch begins" in begun
+        process.send_signal(signal.SIGTERM)
+        (site.landing / "api/day3.json").write_text("\n".join(clicks("latecomer", 2)) + "\n")
+        out, err = process.communicate(timeout=LONGEST)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, err[-2000:]
+    closing = json.loads(out.strip().splitlines()[-1])
+    assert [closing[name] for name in ("status", "rounds", "rows_events", "users_scored")] == ["ok", 1, 3, 1]
+    listed = {user for (user,) in site.rows(spark, "topn", "user_id")}
+    assert ("newcomer" in listed, "latecomer" in listed) == (True, False)
+    assert {user for (user,) in site.rows(spark, "topn_history", "user_id")} == listed
+    closing = site.run("nearline", "--once")
+    assert [closing[name] for name in ("rows_events", "users_changed", "users_scored")] == [2, 1, 1]
+
+
+def test_rounds_that_search_by_an_index_say_so_and_with_which_recall(trained, tmp_path, spark, monkeypatch):
+    monkeypatch.setattr(indexed, "PAYS", 0.0)  # one user alone would be searched without one
+    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "index": "faiss"})
+    (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)) + "\n")
+    with capture_logs() as said:
+        closing = stream.run(Job("nearline", load([site.config])), once=True)
+    assert (closing["users_scored"], closing["index"], closing["recall"]) == (1, "faiss", 1.0)
+    assert [(line["index"], line["recall"]) for line in said if line["event"] == "round done"] == [("faiss", 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,11 @@ PACKED_AFTER = 50
 """A table is packed after this many batches: each batch adds one or two small files, thousands per day."""
 WRITTEN = (*TABLES, "sequences", "sections", "topn", "topn_history")
 """The tables that rounds write to. They are packed in turn, so that no round packs more than one."""
+SEARCHED = ("index", "recall")
+"""The fields of a closing line that say how lists were searched; only with ``topn.index: faiss``."""
 
 
-def run(j: Job, once: bool) -> dict[str, int]:
+def run(j: Job, once: bool) -> dict[str, int | float | str]:
     """Run rounds until SIGTERM, which ends the stream after the current round, or with ``once`` until everything is ingested.
 
     With ``once``, messages that arrive after the last look are left for the next run, so a busy topic does not keep the job
@@ -60,19 +62,22 @@ def run(j: Job, once: bool) -> dict[str, int]:
         )
 
 
-def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
-    """The rounds of ``run``; no round begins once ``stop`` is set. Returns the counts of all rounds."""
+def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int | float | str]:
+    """The rounds of ``run``; no round begins once ``stop`` is set. Returns the counts of all rounds, and how the last one that
+    made lists searched (``SEARCHED``)."""
+    searched: dict[str, float | str] = {}
     total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
     with closing(ScoringCache(j, j.config.nearline.popular_seconds)) as cache:
         intake = Intake(j.beside("ingest_events"))
         while not stop.is_set():
             try:
-                counts, waiting = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
+                counts, waiting, search = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
             except BrokerError:
                 if stop.is_set():
                     break  # SIGTERM arrived while the stream waited
                 raise
             total.update(counts)
+            searched |= search
             table = turn_to_pack(total["batches"] - counts["batches"], total["batches"])
             if table and j.warehouse.exists(table):
                 cache.settle()
@@ -82,11 +87,12 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int]:
                 break
             if not counts["batches"]:
                 stop.wait(j.config.nearline.interval_seconds)
-    return dict(total)
+    return {**total, **searched}
 
 
-def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str], int]:
-    """One look, and the sequences and lists that follow from it; returns counts, and how many messages wait for the next round.
+def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str], int, dict[str, float | str]]:
+    """One look, and the sequences and lists that follow from it; returns counts, how many messages wait for the next round, and
+    how it searched (``SEARCHED``), with ``topn.index: faiss``.
 
     Sequences and lists are checked even if ingest finds nothing: a killed round, or another process, may have left work,
     and checking the notes costs little.
@@ -104,11 +110,12 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
         built = update.commit()
     cache.publish_history(scoring)
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
+    searched = {name: scored[name] for name in SEARCHED if name in scored}
     if counts["batches"] or counts["users_scored"]:
         seconds = round((clock.now() - begun).total_seconds(), 2)
         j.log.info("round done", seconds=seconds, messages_waiting=waiting, model_version=scored["model_version"],
-                   rows_events=counts["rows_events"], users_scored=counts["users_scored"])  # fmt: skip
-    return counts, waiting
+                   rows_events=counts["rows_events"], users_scored=counts["users_scored"], **searched)  # fmt: skip
+    return counts, waiting, searched
 
 
 def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
