@@ -5,8 +5,10 @@
 The file has a line a user, "user item item …" in order of time, the format of the S3-Rec data sets (Zhou et al., 2020).
 Training sees neither of the last two items; the test history holds the validation item. The whole catalogue is ranked,
 seen items left out, ties against us. ``--attributes`` is a JSON object of item → attributes, for ``model.features``.
-With ``model.hybrid`` the blend and its sequence model alone stand in two columns. No Spark: the same rooms of the
-library that the jobs call, in one process, on a GPU where there is one and else on ``--threads`` threads.
+With ``model.hybrid`` the blend and its sequence model alone stand in two columns. ``--refit``: beside them the same trained
+again with the validation item, for as many epochs and with the same blend, which is what a job with ``train.refit`` keeps.
+No Spark: the same rooms of the library that the jobs call, in one process, on a GPU where there is one and else on
+``--threads`` threads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from fitting import as_batch, attribute_matrix, fit, held_out, last_item, quality, read
 from options import MaybeAttributes, Seeds, Threads, start
 
@@ -39,6 +42,7 @@ def main(
     attributes: MaybeAttributes = None,
     seeds: Seeds = 1,
     threads: Threads = 2,
+    refit: bool = typer.Option(False, "--refit", help="also train again with the validation item"),
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
@@ -49,7 +53,7 @@ def main(
     parts = hybrid.fit_parts(settings.blended, rows, last_item(sequences))
     for name, line in beside(sequences, rows, parts).items():
         print(f"{name:<36}{line}", flush=True)
-    found = [train(sequences, rows, parts, described, settings, seed) for seed in range(1, seeds + 1)]
+    found = [train(sequences, rows, parts, described, settings, seed, refit) for seed in range(1, seeds + 1)]
     for name in found[0]:
         values = np.array([each[name] for each in found])
         print(f"{name:<36}{values.mean():.4f} ± {values.std(ddof=min(1, seeds - 1)):.4f}")
@@ -62,8 +66,9 @@ def train(
     described: Any,
     config: Config,
     seed: int,
+    refit: bool,
 ) -> dict[str, float]:
-    """HR@10 and NDCG@10 of one training on validation and test, by name."""
+    """HR@10 and NDCG@10 of one training on validation and test, by name; those of a second one on the test."""
     begun = time.monotonic()
     length, n_items = config.sequence.max_length, last_item(sequences)
     validation = held_out(sequences, 2)
@@ -78,6 +83,13 @@ def train(
         if each.neighbours or name != "hybrid":
             for split, held in {"validation": validation, "test": held_out(sequences, 1)}.items():
                 found |= {f"{name}, {split} {k}": v for k, v in quality(each, held, n_items).items()}
+    if refit:
+        longer = left_padded([items[:-1] for items in sequences], length + 1)
+        again = config.model_copy(update={"train": config.train.model_copy(update={"epochs": best_epoch})})
+        model, _ = fit(as_batch(longer[(longer > 0).sum(1) >= 2]), None, described, n_items, again, seed)
+        ranker = Ranker(model, known, hybrid.fit_parts(config.blended, longer, n_items))
+        for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
+            found |= {f"{name}, refit, test {k}": v for k, v in quality(each, held_out(sequences, 1), n_items).items()}
     return found
 
 

@@ -59,8 +59,9 @@ def ran(script, *args, cwd, **sizes):
 def test_quality_on_a_published_split(data):
     attributes = ("--attributes", "attributes.json", "--threads", "1")
     settings = [f"--set={each}" for each in (*SMALL, "model.hybrid=true", "model.features=[category]")]
-    said = ran("leave_one_out.py", "sequences.txt", *attributes, *settings, cwd=data)
+    said = ran("leave_one_out.py", "sequences.txt", *attributes, *settings, "--refit", cwd=data)
     assert "hybrid, test NDCG@10" in said
+    assert "hybrid, refit, test NDCG@10" in said
     said = ran("cold_items.py", "sequences.txt", *attributes[:2], *settings, "--share=0.2", cwd=data)
     assert "attributes, as scoring does, 1 " in said
     vectors = np.random.default_rng(1).normal(size=(30, 80))
