@@ -19,7 +19,7 @@ PRIOR = 5.0
 def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> Tensor:
     """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
 
-    A newcomer's vector is the mean of the items that share words of its title and category; without a known word it is the
+    A newcomer's vector is the mean of the items that share words of its title, category and text; without a known word it is the
     centroid of its categories, or of all items where it has none. Each event with it moves the vector towards the items
     around that event, half of the way after ``PRIOR`` events. Vectors from words or events are stretched by ``length``
     (``stretched``).
