@@ -89,7 +89,9 @@ def train(
         model, _ = fit(as_batch(longer[(longer > 0).sum(1) >= 2]), None, described, n_items, again, seed)
         ranker = Ranker(model, known, hybrid.fit_parts(config.blended, longer, n_items))
         for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
-            found |= {f"{name}, refit, test {k}": v for k, v in quality(each, held_out(sequences, 1), n_items).items()}
+            if each.neighbours or name != "hybrid":
+                held = held_out(sequences, 1)
+                found |= {f"{name}, refit, test {k}": v for k, v in quality(each, held, n_items).items()}
     return found
 
 

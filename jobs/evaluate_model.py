@@ -80,7 +80,8 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         logged |= {f"{split}_{name}": value for name, value in measured[ranker.name].by_name().items()}
         reasons = {name: value for (name, _), value in measured[SERVED].overall.items() if name in faithfulness.METRICS}
         logged |= {f"{split}_{name}": value for name, value in reasons.items()}
-        closing |= {name: round(value, 4) for name, value in reasons.items()}
+        if split == "test":
+            closing |= {name: round(value, 4) for name, value in reasons.items()}
     frame = constant(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)

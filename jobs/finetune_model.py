@@ -88,7 +88,7 @@ def tune(j: Job) -> dict[str, Any]:
 
 def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
     """Whether any event in a snapshot has a weight above 0 in ``train.targets``."""
-    read = readers.opened(settings.reader, train.target_weights(settings.targets), n_items)
+    read = readers.checked(settings.reader, train.target_weights(settings.targets), n_items)
     return bool(readers.target_counts(data.files, read, n_items).any())
 
 

@@ -57,10 +57,11 @@ def spoil(monkeypatch, column, made_of):
     ],
     ids=["no number", "beyond the catalogue"],
 )
+@pytest.mark.parametrize("few", [0, lists.FEW], ids=["of many users", "in hand"])
 def test_lists_of_one_user_that_are_not_fit_keep_all_others_from_being_published(
-    site, spark, monkeypatch, column, made_of
+    site, spark, monkeypatch, column, made_of, few
 ):
-    monkeypatch.setattr(lists, "FEW", 0)  # as for many users, of whom no list is in hand before it is written
+    monkeypatch.setattr(lists, "FEW", few)
     spoil(monkeypatch, column, made_of)
     line = "3 of the new lists by model version 1 are not fit to publish; topn is unchanged"
     refused(site, spark, "score_topn", "--mode", "full", line=line)

@@ -37,7 +37,7 @@ def test_the_odds_of_a_place_by_lot_reach_the_feedback_on_it(trained, tmp_path, 
     assert len(published) == before + len(topn)
     assert set(topn) <= set(published)
     drawn = {(user, item): odds for user, item, _, strategy, odds in topn if strategy == "explore"}
-    own = [odds for _, _, rank, strategy, odds in topn if strategy not in ("explore",) and ": " not in strategy]
+    own = [odds for _, _, rank, strategy, odds in topn if strategy != "explore" and ": " not in strategy]
     assert len(drawn) > 20
     assert all(0 < odds < 1 for odds in drawn.values())
     assert {1.0} < set(own) <= {0.5, 1.0}, "the places before, and one that is drawn in every second list"

@@ -38,7 +38,7 @@ def test_a_place_that_names_what_raised_it_holds_and_one_that_names_anything_els
 
 
 def test_without_one_item_of_three_one_place_of_three_scores_lower(ranker):
-    everything = [[1, 2, 3]] * 50
+    everything = [[1, 2, 3]] * 50  # the item that is drawn is one of three
     assert told(ranker, everything, [[4, 5, 6]] * 50, [[1, 2, 3]] * 50) == (1.0, 1.0, round(1 / 3, 4))
 
 

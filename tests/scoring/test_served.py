@@ -35,3 +35,36 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # what is popular
     assert set(served.lists[1].tolist()) <= {3, 4, 5, 6}
     assert served.group.tolist() == ["cold", "", "cold"]
+
+
+def test_reasons_are_put_to_the_test_where_the_model_gave_them(spark):
+    """Of a group's lists too, whose strategies begin with its name; fallbacks explain themselves in another way."""
+    torch.manual_seed(1)
+    ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
+    items = spark.createDataFrame(
+        [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 8)], schemas.ddl("items")
+    )
+    rows = [
+        (
+            user,
+            seen,
+            ["view"] * len(seen),
+            [NOW] * len(seen),
+            [f"{user}{k}" for k in seen],
+            [None] * len(seen),
+            seen,
+            NOW,
+            NOW,
+        )
+        for user, seen in (("a", [1, 2, 3]), ("b", [2, 4]), ("c", [7, 7]))
+    ]
+    histories = spark.createDataFrame(rows, schemas.ddl("sequences"))
+    known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
+    grouped = Topn(n=2, batch_users=2, strategies=[{"name": "all", "when": {}}])
+    served = [
+        to_users(np.array(users, dtype=object), histories, items, known, ranker, grouped).reasons
+        for users in (["a", "b"], ["c"], [])
+    ]
+    assert served[0]["explained"] > 0
+    assert served[0]["reason_holds"] == 1.0
+    assert served[1:] == [{}, {}]  # the model does not know item 7, and nobody was there

@@ -147,20 +147,20 @@ def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
     """Item 5 is the largest; of a masked model that knows four it would be the mask."""
     damaged = [path for path in written.files if readers.read_pyarrow(path)["item"].max() == 5]
     line = rf"{damaged[0]} holds item index 5, the model knows 1 to 4; delete {written.directory}$"
-    read = readers.opened(name, [0.0, *[1.0] * 7], 4)
+    read = readers.checked(name, [0.0, *[1.0] * 7], 4)
     with pytest.raises(HeadwaterError, match=line):
         list(map(read, written.files))
     with pytest.raises(HeadwaterError, match=line):
         readers.read_items(written.files, 4)
     assert readers.read_items(written.files, 5).max() == 5
-    assert readers.opened(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
+    assert readers.checked(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
 
 
 def test_an_item_index_below_nothing_is_none_either():
     with pytest.raises(
         HeadwaterError, match=r"^training snapshot file s/rows\.parquet holds item index -1, .* delete s$"
     ):
-        readers.known(np.array([[0, 3, -1]]), "s/rows.parquet", 4)
+        readers.need_known(np.array([[0, 3, -1]]), "s/rows.parquet", 4)
 
 
 def test_rows_of_a_batch_are_of_like_length_so_that_hardly_a_cell_is_padding():

@@ -1,8 +1,9 @@
 """Item-to-item transitions: which items followed an item soon, a sparse matrix that needs no training.
 
 For each pair of events of one sequence at most ``WINDOW`` steps apart the later item gains 1 / gap; rows are scaled to
-sum to one, then shares below ``LEAST`` are dropped: after an item that everybody has nearly everything follows once. As a
-score, the rows of a user's last few items are added, each older one counting half.
+sum to one, then shares below ``LEAST`` are dropped: after an item that everybody has nearly everything follows once, and
+an item that nothing follows more often than that says nothing. As a score, the rows of a user's last few items are added,
+each older one counting half.
 """
 
 from __future__ import annotations

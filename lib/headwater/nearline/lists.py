@@ -242,12 +242,11 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     unfit = beside.submit(publish.unfit(scored, shipped.n_items).count)
     places = publish.with_reasons(goods.with_titles(executors.places(scored), cache.items(), shipped.n_items))
     rows = publish.topn_rows(places)
-    rows = held(rows)[0] if request.few else rows
     if bad := unfit.result():
         raise HeadwaterError(
-            f"{bad} of the new lists by model version {version} are not fit to publish; topn is unchanged, and "
-            "jobs/promote_model.py --rollback restores the model before"
+            f"{bad} of the new lists by model version {version} are not fit to publish; topn is unchanged"
         )
+    rows = held(rows)[0] if request.few else rows
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, cache, version)
     note = request.note(j, committing.result())

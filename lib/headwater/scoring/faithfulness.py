@@ -17,9 +17,12 @@ def shares(ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, beca
 
     ``items`` and the items that they are listed ``because`` of, int64 ``[users, n]``, 0 is none; ``history`` and ``context``
     int64 ``[users, seq]``, left-padded. ``explained``: the share of places that name an item; ``reason_holds``: of these the
-    share that scores lower when the user never had that item; ``chance_holds``: of all places the share that scores lower
-    when the user never had an item drawn from the history. Users with one item have nothing to compare it with, and are
-    left out.
+    share that scores lower when the user never had that item; ``chance_holds``: of the same places the share that scores lower
+    when the user never had the item of an event drawn from the history. Users with one item have nothing to compare it with,
+    and are left out.
+
+    ``scoring.reasons`` names no event whose loss lowers nothing, so ``reason_holds`` falls short of 1 only where an item came
+    several times.
     """
     several = ((history > 0) & (history != history[:, -1:])).any(dim=1)
     history, context, items, because = (part[several] for part in (history, context, items, because))
@@ -34,7 +37,7 @@ def shares(ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, beca
     every = torch.arange(len(history))
     drawn = torch.rand(len(history), generator=torch.Generator().manual_seed(1)) * (history > 0).sum(dim=1)
     by_chance = _falls(ranker, history, context, items, scores, every, history[every, -1 - drawn.long()])
-    hold = float(named[which, place].float().mean()), float(by_chance[listed].float().mean())
+    hold = float(named[which, place].float().mean()), float(by_chance[user, place].float().mean())
     return dict(zip(METRICS, (len(user) / int(listed.sum()), *hold), strict=True))
 
 

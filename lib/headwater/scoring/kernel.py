@@ -1,6 +1,6 @@
 """Exact Top-N of user vectors against a whole catalogue, in tiles, so that memory does not grow with the catalogue.
 
-Torch and numpy. All tiles of scores are written into one buffer of a few megabytes: fresh and larger ones cost more than the
+All tiles of scores are written into one buffer of a few megabytes: fresh and larger ones cost more than the
 product itself. Each tile is looked through once, for the highest score of each block of its items; only blocks that beat
 a user's ``n``-th best score so far are looked into. Ties are broken by the lower item, so that a list does not depend on
 tile, block or batch size.
@@ -73,10 +73,12 @@ class Pairs:
         """The pairs in the order of tiles. scipy's conversion of a sparse matrix, whose rows are tiles here, is a counting sort."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
         across, small = -(-n_items // tile), np.dtype(np.int32 if batch * tile < 2**31 else np.int64)
-        row = np.arange(n_rows)
+        every = np.arange(
+            n_rows
+        )  # what a row adds to a number is found once a row, and looked up for each of its pairs
         column: np.ndarray = (items // tile).astype(small)
-        number = (row // batch * across).astype(small)[rows] + column
-        place = (row % batch * tile).astype(small)[rows] + (items - column * tile)
+        number = (every // batch * across).astype(small)[rows] + column
+        place = (every % batch * tile).astype(small)[rows] + (items - column * tile)
         values = np.zeros(len(rows), np.int8) if self.values is None else self.values.cpu().numpy()
         tiles = sparse.coo_matrix((values, (number, place)), shape=(-(-n_rows // batch) * across, batch * tile))
         tiles.has_canonical_format = True  # no cell stands twice
@@ -227,7 +229,7 @@ class _Best:
             values[rows, place], items[rows, place] = scores, found
             filled += more
         self.waiting, self.count = [], 0
-        best, order = values.topk(min(n + 1, shape[1]), dim=1)
+        best, order = values.topk(n + 1, dim=1)
         self.values.copy_(best[:, :n])
         self.items.copy_(items.gather(1, order[:, :n]))
         tied = ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any(dim=1).nonzero().squeeze(1)

@@ -17,7 +17,7 @@ TOLD = 200_000
 """Items that tell what words mean; of a larger catalogue every second, third, … one."""
 
 FIRST = 200
-"""Characters of a text that tell what an item is, some thirty words: they take ten seconds of a large catalogue already."""
+"""Characters of a text that tell what an item is, some thirty words."""
 
 EACH = 50
 """Items that tell what a word means, those that it is most of: more of them change little."""
@@ -52,14 +52,15 @@ def count(
 
 
 def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
-    """``alike`` by the titles, categories and texts of ``items``. Where an item has a text, that is half of its words, however
-    long it is."""
+    """``alike`` by the titles, categories and texts of ``items``. Beside a title or a category a text is half of what is said,
+    however long it is."""
     from headwater.models import transitions
     from headwater.training import describe  # and scikit-learn, which executors never need
 
     some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
     words = describe.features(some, ("category", "title"), n_items)
-    texts = some.where("text <> ''").select("item_idx", F.substring("text", 1, FIRST).alias("text"))
+    begin = F.regexp_extract("text", rf"(?sU)^.{{0,{FIRST}}}(?!\w)", 0)  # of whole words
+    texts = some.where("text <> ''").select("item_idx", begin.alias("text"))
     told = describe.features(texts, ("text",), n_items)
     assert words is not None, "columns are named"
     assert told is not None, "columns are named"

@@ -76,7 +76,7 @@ def unfit(lists: DataFrame, n_items: int) -> DataFrame:
     """Of ``executors.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice or beyond
     the ``n_items`` of the catalogue, ranks that do not run from 1 without a gap; and users of whom one list is there twice."""
     size = F.size("rank")
-    known = F.forall("item_idx", lambda item: item.between(1, n_items))
+    known = F.forall("item_idx", lambda item: F.coalesce(item.between(1, n_items), F.lit(False)))
     wild = F.exists("score", lambda score: score.isNull() | F.isnan(score) | (F.abs(score) == float("inf")))
     whole = (size > 0) & (F.size(F.array_distinct("item_idx")) == size)
     ranked = F.col("rank") == F.sequence(F.lit(1), F.greatest(size, F.lit(1)))

@@ -105,7 +105,7 @@ class Scorer:
         prefix = np.array([f"{name}: " if name else "" for name in self.names], dtype=object)
         return users, member, replace(lists, strategy=prefix[member][:, None] + lists.strategy)
 
-    def explained(self, lists: Lists) -> tuple[Tensor, Tensor]:
+    def own_places(self, lists: Lists) -> tuple[Tensor, Tensor]:
         """The model's own places of a Top-N, and the items that they are listed because of: int64 ``[users, n]``, 0 elsewhere."""
         own = np.char.endswith(lists.strategy.astype(str), self.ranker.name)
         items, because = (torch.from_numpy(part * own) for part in (lists.item_idx, lists.because_idx))

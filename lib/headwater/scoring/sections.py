@@ -78,9 +78,8 @@ class Sections:
     def _new(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Items that are new in the catalogue, by their similarity to the user's events; the newest event counts most."""
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
-        taste = (self.ranker.directions(users.history) * 0.8 ** ages.unsqueeze(1)).sum(
-            dim=1
-        )  # [users, dim]; padding is zero
+        events = self.ranker.directions(users.history)  # [users, seq, dim]; padding is zero
+        taste = (events * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]
         scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, users.blocked())
         return Lists.of(items.numpy(), score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
 

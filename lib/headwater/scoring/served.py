@@ -55,15 +55,17 @@ def to_users(
     frame = _frame(users, histories)
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
-    explained: list[tuple[Tensor, ...]] = []
+    tested: list[tuple[Tensor, ...]] = []
     for start in range(0, len(users), topn.batch_users):
         some = slice(start, start + topn.batch_users)
         theirs, member, top = scorer.top(frame.iloc[some])
         found[some], group[some] = top.item_idx, scorer.names[member]
         if start < ASKED:
-            explained.append((theirs.history, theirs.context, *scorer.explained(top)))
-    asked = (torch.cat(parts)[:ASKED] for parts in zip(*explained, strict=True))
-    return Served(found, group, faithfulness.shares(scorer.ranker, *asked) if explained else {})
+            tested.append((theirs.history, theirs.context, *scorer.own_places(top)))
+    if not tested:
+        return Served(found, group, {})
+    asked = (torch.cat(parts)[:ASKED] for parts in zip(*tested, strict=True))
+    return Served(found, group, faithfulness.shares(scorer.ranker, *asked))
 
 
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:

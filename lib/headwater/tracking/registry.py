@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+MOST_METRICS = 1_000
+"""How many metrics MLflow takes at once."""
 
 
 class Registry:
@@ -115,8 +117,10 @@ class Registry:
         from mlflow.entities import Metric
 
         run_id, now = str(self.version(version).run_id), int(time.time() * 1000)
+        made = [Metric(name, value, now, 0) for name, value in metrics.items()]
         with asking(self.uri):
-            self.client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+            for start in range(0, len(made), MOST_METRICS):
+                self.client.log_batch(run_id, metrics=made[start : start + MOST_METRICS])
 
     def _fetch(self, version: ModelVersion, into: Path) -> None:
         source = local.folder(version.source or "")

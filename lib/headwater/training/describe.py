@@ -48,9 +48,8 @@ def described(column: str, value: str | None) -> list[str]:
         return []
     if column == "category":
         return [f"category={part.strip().lower()}" for part in SEPARATOR.split(value) if part.strip()]
-    return [
-        sys.intern(word) for word in WORD.findall(value[:LONGEST].lower())
-    ]  # a word is in memory once, not once an item
+    words = WORD.findall(value[:LONGEST].lower())
+    return list(map(sys.intern, words))  # a word is in memory once, not once an item
 
 
 def hashed(described: Iterable[list[str]]) -> sparse.csr_matrix:

@@ -81,19 +81,19 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
     return read_weighed
 
 
-def opened(name: str, targets: Sequence[float], n_items: int) -> Reader:
-    """The reader of a training, ``weighed``; raises TableError where a file holds an item that is not ``known``."""
+def checked(name: str, targets: Sequence[float], n_items: int) -> Reader:
+    """The reader of a training, ``weighed``; raises TableError where a file holds an item beyond the table (``need_known``)."""
     read = weighed(READERS[name], targets)
 
-    def read_known(path: str) -> Batch:
+    def read_checked(path: str) -> Batch:
         rows = read(path)
-        known(rows["item"], path, n_items)
+        need_known(rows["item"], path, n_items)
         return rows
 
-    return read_known
+    return read_checked
 
 
-def known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
+def need_known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
     """The items of a file as they are; raises TableError, naming the file, where one is not in a table of ``n_items``.
 
     Of most models torch would refuse it without a word of the file; BERT4Rec would read ``n_items + 1`` as its mask.
@@ -115,13 +115,13 @@ def kept(read: Reader, files: Sequence[str]) -> Reader:
 def read_items(files: list[str], n_items: int) -> np.ndarray:
     """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up.
 
-    Raises TableError where one is not ``known``.
+    Raises TableError where one is beyond the table (``need_known``).
     """
 
     def read(path: str) -> np.ndarray:
         table = parquet.read_table(path, columns=["item", "weight"])
         item, weight = (_flat(table, name).reshape(len(table), -1) for name in table.column_names)
-        return known(item[weight.any(axis=1)], path, n_items)
+        return need_known(item[weight.any(axis=1)], path, n_items)
 
     return np.concatenate([read(path) for path in files])
 

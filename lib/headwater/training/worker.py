@@ -84,7 +84,7 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
     # one rank has nothing to add up, and needs no DDP
     wrapped, group = wrap_ddp(model, settings, rank, world, device) if world > 1 else (model, Group.of_one(device))
     snapshot = Snapshot.open(Path(plan.snapshot))
-    read = readers.kept(readers.opened(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
+    read = readers.kept(readers.checked(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
     rows = max(1, plan.batch_size // world)
 
     counts = torch.zeros(model.spec.n_items + 1)
