@@ -55,22 +55,23 @@ def test_where_each_takes_again_what_they_had_repeats_lead(model):
 
 
 def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself():
-    parts = grown(fit_parts(["transitions", "ease", "repeats"], np.array([[0, 2, 1], [0, 2, 3]]), ITEMS), ITEMS + 1)
+    rows = np.array([[0, 2, 1], [0, 2, 3]])
+    parts = grown(fit_parts(["transitions", "ease", "als", "repeats"], rows, ITEMS), ITEMS + 1)
     history = torch.tensor([[0, 2, ITEMS + 1]])
     said = {name: part.evidence(history).toarray().ravel().nonzero()[0].tolist() for name, part in parts.items()}
     assert {1, 3} <= set(said["transitions"])
-    assert ITEMS + 1 not in said["transitions"] + said["ease"]
+    assert ITEMS + 1 not in said["transitions"] + said["ease"] + said["als"]
     assert said["repeats"] == [2, ITEMS + 1]
 
 
 def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
     rows = np.array([[1, 2, 5], [1, 2, 6], [4, 3, 2], [9, 8, 3]])
-    parts = fit_parts(["transitions", "ease"], rows, ITEMS)
+    parts = fit_parts(["transitions", "ease", "als"], rows, ITEMS)
     held = cases(range(4, 12), np.arange(ITEMS + 1.0))
     everybody = np.arange(len(held))
     with torch.inference_mode():
         found = list(shortlists_of(model, parts, held))
-        for weights in ({"transitions": 0.5, "ease": 3.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
+        for weights in ({"transitions": 0.5, "ease": 3.0, "als": 2.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
             items = torch.from_numpy(held.item)
             logits = model.user_vectors(items, torch.from_numpy(held.context)) @ model.item_matrix().T
             evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}

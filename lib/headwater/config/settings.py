@@ -19,7 +19,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 Rule = Literal["mmr", "dpp", "calibrated"]
-Part = Literal["transitions", "ease", "repeats", "recency"]
+Part = Literal["transitions", "ease", "als", "repeats", "recency"]
 SPARSE_FROM = 200_000
 """From this many items on, ``train.sparse_items: auto`` updates only the items that a step read."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from headwater.models.histories import incidence
 from headwater.models.neighbours import Neighbours
 
 LARGEST = 16_384
@@ -22,10 +23,7 @@ RIDGE = 100.0
 
 def fit(sequences: np.ndarray, n_items: int, ridge: float = RIDGE, kept: int = KEPT) -> Neighbours:
     """EASE of int sequences ``[rows, seq]``, left-padded with 0; the order of events does not count."""
-    rows, places = sequences.nonzero()
-    cells = (np.ones(len(rows), np.float32), (rows, sequences[rows, places]))
-    bought = sparse.csr_matrix(cells, shape=(len(sequences), n_items + 1))
-    bought.data[:] = 1.0  # however often
+    bought = incidence(sequences, n_items)
     counts = np.bincount(bought.indices, minlength=n_items + 1)
     chosen = np.sort(np.argsort(-counts, kind="stable")[: min(LARGEST, int((counts > 0).sum()))])
     part = bought[:, chosen]

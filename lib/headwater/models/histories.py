@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import sparse
 
 
 def left_padded(histories: Sequence[Sequence[int] | np.ndarray], length: int | None = None) -> np.ndarray:
@@ -31,3 +32,12 @@ def placed(row: np.ndarray, values: np.ndarray, n_rows: int, width: int) -> np.n
     kept = column >= 0
     rows[row[kept], column[kept]] = values[kept]
     return rows
+
+
+def incidence(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
+    """Which items each row of int sequences ``[rows, seq]`` has, however often: ones, CSR float32 ``[rows, n_items + 1]``."""
+    rows, places = sequences.nonzero()
+    cells = (np.ones(len(rows), np.float32), (rows, sequences[rows, places]))
+    had = sparse.csr_matrix(cells, shape=(len(sequences), n_items + 1))
+    had.data[:] = 1.0
+    return had

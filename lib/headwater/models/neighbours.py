@@ -1,7 +1,7 @@
 """Item-to-item neighbours as a sparse matrix, and the scores that a history has by it: the collaborative part of a hybrid.
 
 It adds a few cells to the product of user and item vectors, so that scoring a user costs one product and one sparse
-look-up, however the matrix was learned (``models.transitions``, ``models.ease``).
+look-up, however the matrix was learned (``models.transitions``, ``models.ease``, ``models.als``).
 """
 
 from __future__ import annotations

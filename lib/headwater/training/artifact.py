@@ -1,7 +1,7 @@
 """A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
 
 weights.safetensors      the model's tensors
-transitions.safetensors  hybrids only: neighbours as a CSR matrix, with their window and decay; ease and repeats alike
+transitions.safetensors  hybrids only: neighbours as a CSR matrix, with their window and decay; ease, als and repeats alike
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
 """
@@ -31,7 +31,7 @@ from headwater.text import first_line
 from headwater.training.snapshot import digest
 
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
-NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "repeats")}
+NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "als", "repeats")}
 READ_BY = ("window", "decay", "most")
 """The parameters of neighbours; a version without ``most`` is older than it, and has its default."""
 

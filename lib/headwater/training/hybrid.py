@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwater.models import SequenceModel, ease, repeats, transitions
+from headwater.models import SequenceModel, als, ease, repeats, transitions
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
 from headwater.training.validation import Cases, Places, marked, ndcg
@@ -22,6 +22,7 @@ from headwater.training.validation import Cases, Places, marked, ndcg
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "transitions": transitions.count,
     "ease": ease.fit,
+    "als": als.fit,
     "repeats": repeats.fit,
 }
 """What is counted or fitted on the training sequences ``[rows, seq]`` of a catalogue of n items."""

@@ -1,0 +1,121 @@
+"""Implicit ALS: factors of who had what (Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets, 2008).
+
+With p = 1 where a row has an item and else 0, and a weight of 1 + α where it has one and else 1, the factors x of rows and y
+of items make the weighted sum of (p - x · y)² and λ(|x|² + |y|²) least. With the one fixed, each of the other is a linear
+system: x = (YᵀY + α Σ y yᵀ + λI)⁻¹ (1 + α) Σ y, summed over what the row has.
+
+A model that adds up what items say needs no factors of users: row i of its weights is Y x of a history of item i alone, which
+is (1 + α) Y z / (1 + α y · z) where z = (YᵀY + λI)⁻¹ y. Each row keeps its ``KEPT`` largest weights, found by tiles. Fitted
+without an items × items matrix, it knows all items of a catalogue for which ``ease`` leaves most out. The price is the
+square of the catalogue all the same, but of time: ``FACTORS`` products for each pair of items, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from headwater.models.histories import incidence
+from headwater.models.neighbours import Neighbours
+
+FACTORS = 128
+ALPHA = 100.0
+RIDGE = 10.0
+ROUNDS = 10
+"""Times that the factors of rows and then of items are found anew; the order of items hardly moves any more."""
+KEPT = 100
+CELLS = 1 << 22
+"""Numbers that are held at once, 16 MiB: of the factors of what some rows have, and of items × items."""
+
+
+def fit(
+    sequences: np.ndarray,
+    n_items: int,
+    factors: int = FACTORS,
+    alpha: float = ALPHA,
+    ridge: float = RIDGE,
+    kept: int = KEPT,
+) -> Neighbours:
+    """ALS of int sequences ``[rows, seq]``, left-padded with 0; neither order nor how often counts."""
+    had = incidence(sequences, n_items)
+    chosen = np.flatnonzero(np.bincount(had.indices, minlength=n_items + 1))
+    items = item_factors(had[:, chosen], factors, alpha, ridge)
+    found = (
+        (chosen[rows], chosen[columns], weights) for rows, columns, weights in strongest(items, alpha, ridge, kept)
+    )
+    rows, columns, weights = (np.concatenate(each) for each in zip(*found, strict=True)) if len(chosen) else 3 * [[]]
+    matrix = sparse.csr_matrix((weights, (rows, columns)), shape=(n_items + 1, n_items + 1), dtype=np.float32)
+    return Neighbours(matrix, window=sequences.shape[1], decay=1.0)
+
+
+def item_factors(had: sparse.csr_matrix, factors: int, alpha: float, ridge: float) -> Tensor:
+    """Factors float32 ``[items, factors]`` of ones, CSR ``[rows, items]``; the same each time."""
+    by_item = had.T.tocsr()
+    items = torch.randn(had.shape[1], factors, generator=torch.Generator().manual_seed(1)) / 10 / factors**0.5
+    for _ in range(ROUNDS):
+        items = solved(by_item, solved(had, items, alpha, ridge), alpha, ridge)
+    return items
+
+
+def solved(had: sparse.csr_matrix, others: Tensor, alpha: float, ridge: float) -> Tensor:
+    """The best factors ``[rows, factors]`` beside those of the columns, ``[columns, factors]``.
+
+    They are turned to where YᵀY is diagonal and back: so a row that has fewer columns than there are factors costs only a
+    system as large as what it has (Woodbury).
+    """
+    values, turn = torch.linalg.eigh(others.T @ others)
+    base = (values.clamp(min=0) + ridge) / alpha
+    turned = torch.cat([others @ turn, torch.zeros(1, others.shape[1])])
+    found = torch.zeros(had.shape[0], others.shape[1])
+    for rows, columns in batches(had, others.shape[1]):
+        theirs = turned[columns]  # [batch, most, factors]
+        if columns.shape[1] < others.shape[1]:
+            away = theirs / base
+            system = away @ theirs.mT
+            system.diagonal(dim1=1, dim2=2).add_(1.0)  # [batch, most, most]
+            real = (columns < had.shape[1]).float().unsqueeze(2)
+            found[rows] = (torch.cholesky_solve(real, torch.linalg.cholesky(system)).mT @ away).squeeze(1)
+        else:
+            system = theirs.mT @ theirs
+            system.diagonal(dim1=1, dim2=2).add_(base)  # [batch, factors, factors]
+            total = theirs.sum(1).unsqueeze(2)
+            found[rows] = torch.cholesky_solve(total, torch.linalg.cholesky(system)).squeeze(2)
+    return found @ turn.T * ((1 + alpha) / alpha)
+
+
+def batches(had: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows that have something, shortest first, and what each has, int64 ``[batch, most]``, padded with the number of columns."""
+    lengths = np.diff(had.indptr)
+    order = np.argsort(lengths, kind="stable")
+    start = int((lengths == 0).sum())
+    while start < len(order):
+        most = lengths[order[start : start + max(1, CELLS // factors)]]
+        cells = np.arange(1, len(most) + 1) * most.astype(np.int64) * factors
+        end = start + max(1, int(np.searchsorted(cells, CELLS, side="right")))
+        rows, longest = order[start:end], lengths[order[end - 1]]
+        columns = np.full((len(rows), longest), had.shape[1], np.int64)
+        columns[np.arange(longest) < lengths[rows, None]] = had[rows].indices
+        yield torch.from_numpy(rows), torch.from_numpy(columns)
+        start = end
+
+
+def strongest(
+    items: Tensor, alpha: float, ridge: float, kept: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The cells of the largest weights of each row, of some rows at a time: rows, columns and weights, an item's own left out."""
+    count, factors = items.shape
+    inverse = torch.linalg.inv(items.T @ items + ridge * torch.eye(factors))
+    away = items @ inverse
+    away = (1 + alpha) * away / (1 + alpha * (away * items).sum(1, keepdim=True))
+    size = max(1, CELLS // max(1, count))
+    for start in range(0, count, size):
+        weights = away[start : start + size] @ items.T  # [size, items]
+        rows = torch.arange(len(weights))
+        weights[rows, start + rows] = -torch.inf
+        values, columns = weights.topk(min(kept, count - 1), dim=1)
+        rows = (start + rows).repeat_interleave(values.shape[1])
+        yield rows.numpy(), columns.numpy().ravel(), values.numpy().ravel()
