@@ -60,7 +60,7 @@ def test_who_likes_one_kind_of_items_is_listed_more_of_that_kind():
     rng = np.random.default_rng(0)
     kinds = rng.integers(2, size=400)
     sequences = np.array([1 + 20 * kind + rng.choice(20, 6, replace=False) for kind in kinds])
-    fitted = als.fit(sequences, 40, factors=8)
+    fitted = als.fit(sequences, 40, factors=2)
     scores = fitted.scores(torch.tensor([[0, 3, 7], [0, 25, 31]])).numpy()
     ten = np.argsort(-scores, axis=1)[:, :10]
     assert (ten[0] <= 20).all()

@@ -71,7 +71,10 @@ def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
     everybody = np.arange(len(held))
     with torch.inference_mode():
         found = list(shortlists_of(model, parts, held))
-        for weights in ({"transitions": 0.5, "ease": 3.0, "als": 2.0, "recency": 0.0}, dict.fromkeys([*parts, "recency"], 1.0)):
+        for weights in (
+            {"transitions": 0.5, "ease": 3.0, "als": 2.0, "recency": 0.0},
+            dict.fromkeys([*parts, "recency"], 1.0),
+        ):
             items = torch.from_numpy(held.item)
             logits = model.user_vectors(items, torch.from_numpy(held.context)) @ model.item_matrix().T
             evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}

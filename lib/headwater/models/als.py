@@ -22,8 +22,8 @@ from torch import Tensor
 from headwater.models.histories import incidence
 from headwater.models.neighbours import Neighbours
 
-FACTORS = 128
-ALPHA = 100.0
+FACTORS = 256
+ALPHA = 40.0
 RIDGE = 10.0
 ROUNDS = 10
 """Times that the factors of rows and then of items are found anew; the order of items hardly moves any more."""
