@@ -27,6 +27,7 @@ from options import MaybeAttributes, Seeds, Threads, start
 from headwater import config as configuration
 from headwater import job
 from headwater.config import Config
+from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import measure
 from headwater.evaluation.ranking import Scores
 from headwater.models.histories import left_padded
@@ -76,23 +77,27 @@ def train(
     model, best_epoch = fit(as_batch(rows[(rows > 0).sum(1) >= 2]), cases, described, n_items, config, seed)
     trained = time.monotonic() - begun
     known: dict[str, Any] = {"blend": hybrid.best_blend(model, parts, cases)} if parts else {}
-    ranker = Ranker(model, known, parts)
     print(f"seed {seed}: {trained:.0f} s, best epoch {best_epoch}, {known.get('blend', '')}", flush=True)
-    found: dict[str, float] = {"seconds": trained}
-    for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
-        if each.neighbours or name != "hybrid":
-            for split, held in {"validation": validation, "test": held_out(sequences, 1)}.items():
-                found |= {f"{name}, {split} {k}": v for k, v in quality(each, held, n_items).items()}
+    test = held_out(sequences, 1)
+    found = {"seconds": trained, **of_splits(Ranker(model, known, parts), {"validation": validation, "test": test})}
     if refit:
         longer = left_padded([items[:-1] for items in sequences], length + 1)
         again = config.model_copy(update={"train": config.train.model_copy(update={"epochs": best_epoch})})
         model, _ = fit(as_batch(longer[(longer > 0).sum(1) >= 2]), None, described, n_items, again, seed)
         ranker = Ranker(model, known, hybrid.fit_parts(config.blended, longer, n_items))
-        for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
-            if each.neighbours or name != "hybrid":
-                held = held_out(sequences, 1)
-                found |= {f"{name}, refit, test {k}": v for k, v in quality(each, held, n_items).items()}
+        found |= of_splits(ranker, {"refit, test": test})
     return found
+
+
+def of_splits(ranker: Ranker, splits: dict[str, HeldOut]) -> dict[str, float]:
+    """HR@10 and NDCG@10 on each split, by name, of the sequence model and, where there is one, of the hybrid."""
+    rankers = {"sequence model": ranker.alone()} | ({"hybrid": ranker} if ranker.neighbours else {})
+    return {
+        f"{name}, {split} {metric}": value
+        for name, each in rankers.items()
+        for split, held in splits.items()
+        for metric, value in quality(each, held, ranker.n_items).items()
+    }
 
 
 def by_part(part: Neighbours, length: int, items: list[np.ndarray], _: list[np.ndarray]) -> torch.Tensor:

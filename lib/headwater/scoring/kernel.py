@@ -73,9 +73,7 @@ class Pairs:
         """The pairs in the order of tiles. scipy's conversion of a sparse matrix, whose rows are tiles here, is a counting sort."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
         across, small = -(-n_items // tile), np.dtype(np.int32 if batch * tile < 2**31 else np.int64)
-        every = np.arange(
-            n_rows
-        )  # what a row adds to a number is found once a row, and looked up for each of its pairs
+        every = np.arange(n_rows)  # what a row adds to a number is found once, and looked up for each of its pairs
         column: np.ndarray = (items // tile).astype(small)
         number = (every // batch * across).astype(small)[rows] + column
         place = (every % batch * tile).astype(small)[rows] + (items - column * tile)
