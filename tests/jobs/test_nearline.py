@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import broker
@@ -357,16 +358,34 @@ def test_a_stream_killed_at_every_stage_loses_and_doubles_no_message(trained, tm
     assert len(history) == len(set(history))
 
 
-def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
-    name = kafka.make("live")
-    live = topic_of(kafka, name, starting="latest")
-    site = copy_of(trained, tmp_path / "site", live, tables={"deletion_vectors": True})
-    kafka.send(name, clicks("u5", 3))
+@contextmanager
+def streaming(site):
+    """A stream that runs on; it is killed where the test fails while it does."""
     command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=site.root
     )
     try:
+        yield process
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def closing_of(process):
+    """What a stream says once it has ended by itself and well."""
+    out, err = process.communicate(timeout=LONGEST)
+    assert process.returncode == 0, err[-2000:]
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
+    name = kafka.make("live")
+    live = topic_of(kafka, name, starting="latest")
+    site = copy_of(trained, tmp_path / "site", live, tables={"deletion_vectors": True})
+    kafka.send(name, clicks("u5", 3))
+    with streaming(site) as process:
         until = time.monotonic() + LONGEST
         begun = "kafka://live"
         while not any(path.startswith(begun) for (path,) in site.rows(spark, "ingest_files", "path")):
@@ -379,12 +398,7 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
             assert time.monotonic() < until
             time.sleep(1)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=LONGEST)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, err[-2000:]
-    closing = json.loads(out.strip().splitlines()[-1])
+        closing = closing_of(process)
     assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 6, 2)
     assert marked(site, "topn")
 
@@ -392,11 +406,7 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
 def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site")
     (site.landing / "api/day2.json").write_text("\n".join(clicks("newcomer", 3)) + "\n")
-    command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=site.root
-    )
-    try:
+    with streaming(site) as process:
         assert process.stderr is not None
         begun = next(
             (line for line in process.stderr if "batch begins" in line), "the stream ended before its first batch"
@@ -404,12 +414,7 @@ def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on
         assert "batch begins" in begun
         process.send_signal(signal.SIGTERM)
         (site.landing / "api/day3.json").write_text("\n".join(clicks("latecomer", 2)) + "\n")
-        out, err = process.communicate(timeout=LONGEST)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, err[-2000:]
-    closing = json.loads(out.strip().splitlines()[-1])
+        closing = closing_of(process)
     assert [closing[name] for name in ("status", "rounds", "rows_events", "users_scored")] == ["ok", 1, 3, 1]
     listed = {user for (user,) in site.rows(spark, "topn", "user_id")}
     assert ("newcomer" in listed, "latecomer" in listed) == (True, False)
