@@ -29,9 +29,10 @@ lint: env  ## ruff and mypy
 
 bench: bench-scoring  ## ours beside peers', one run, as ratios
 
-bench-scoring: env .venv-peers/.ready  ## the Top-N kernel and job beside the bare product, faiss, implicit and Spark ML
+bench-scoring: env .venv-peers/.ready  ## the Top-N kernel and score_topn beside the bare product, faiss, implicit and Spark ML
 	@$(BIN)/python benchmarks/topn_kernel.py .venv-peers/bin/python
 	@$(BIN)/python benchmarks/topn_job.py
+	@$(BIN)/python benchmarks/score_job.py
 
 bench-training: env .venv-peers-training/.ready  ## DATA=Beauty.txt.gz: training beside RecTools' and RePlay's, to the same quality
 	@test -n "$(DATA)" || { echo "make bench-training: DATA=Beauty.txt.gz is missing (benchmarks/training.py)" >&2; exit 1; }

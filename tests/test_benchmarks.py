@@ -129,6 +129,8 @@ def test_a_worker_holds_about_three_times_the_matrix_of_a_large_catalogue(tmp_pa
     assert all(int(most) - int(before) < 3.2 * matrix for most, before in own), said
 
 
-def test_the_scoring_job_from_end_to_end(tmp_path):
-    said = ran("score_job.py", cwd=tmp_path, USERS=60, ITEMS=200, CHANGED=5)
-    assert "nearline" in said
+def test_the_scoring_job_from_end_to_end_and_its_peer(tmp_path):
+    said = ran("score_job.py", cwd=tmp_path, SITES="60x200", CHANGED="5,10")
+    names, cells = (re.split(r"  +", line) for line in said.splitlines()[1:])
+    assert names[-2:] == ["5 users", "10 users"]
+    assert (cells[0], len(cells)) == ("60 × 200", len(names))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import broker
 import pytest
 import shop
 from sites import Site
@@ -26,3 +27,14 @@ def trained(tmp_path_factory):
     for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
         site.run(job, *args)
     return site.root
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """A running broker. Each test makes topics of its own."""
+    try:
+        running = broker.Broker(tmp_path_factory.mktemp("broker"))
+    except broker.NoJars as missing:
+        pytest.skip(str(missing))
+    yield running
+    running.close()

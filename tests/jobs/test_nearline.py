@@ -1,19 +1,15 @@
 """The warm stream, from the landing folder and from a real Kafka broker: killed, drained, stopped, and refused."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-import broker
 import pytest
 import shop
-from sites import LONGEST, ROOT, Site, copy_of
+from sites import LONGEST, Site, copy_of
+from streams import TOPN, clicks, closing_of, of_tables, streaming, topic_of
 from structlog.testing import capture_logs
 
 from headwater.config import load
@@ -28,30 +24,11 @@ from headwater.scoring import indexed
 from headwater.tables import log, readers
 from headwater.tracking import Registry
 
-EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
-SEQUENCES = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
-TOPN = ("user_id", "rank", "item_id", "score", "reason")
-SECTIONS = ("user_id", "section", "rank", "item_id", "heading", "reason")
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory):
-    try:
-        running = broker.Broker(tmp_path_factory.mktemp("broker"))
-    except broker.NoJars as missing:
-        pytest.skip(str(missing))
-    yield running
-    running.close()
-
 
 def marked(site, table):
     """How often a commit marked rows of a table as gone instead of writing their files anew."""
     commits = log.local(site.warehouse / table)
     return sum(int(commit.metrics.get("numTargetDeletionVectorsAdded", 0)) > 0 for commit in commits)
-
-
-def topic_of(kafka, name, **more):
-    return {"format": "kafka", "brokers": kafka.address, "topic": name, **more}
 
 
 def killed(site, failpoint):
@@ -64,25 +41,6 @@ def warmed(j):
     cache = ScoringCache(j, popular_seconds=LONGEST)
     cache.recent_counts(cache.champion())
     return cache
-
-
-def clicks(user, count, first=0):
-    """A user's clicks on twenty of the goods, about a minute apart."""
-    at = shop.START + timedelta(days=16)
-    moments = [at + timedelta(minutes=n, seconds=n * 7 % 13) for n in range(first, first + count)]
-    return [shop.api_line(user, f"i{n % 20}", "click", moment) for n, moment in enumerate(moments, first)]
-
-
-def of_tables(site, spark):
-    return {
-        "events": site.rows(spark, "events", *EVENTS),
-        "quarantine": site.rows(spark, "quarantine", "raw", "reason"),
-        "items": site.rows(spark, "items", "item_id"),
-        "sequences": site.rows(spark, "sequences", *SEQUENCES),
-        # of another batch, a score differs in its last digits
-        "topn": [(*row[:3], round(row[3], 4), row[4]) for row in site.rows(spark, "topn", *TOPN)],
-        "sections": site.rows(spark, "sections", *SECTIONS),
-    }
 
 
 def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, tmp_path, spark):
@@ -356,28 +314,6 @@ def test_a_stream_killed_at_every_stage_loses_and_doubles_no_message(trained, tm
     assert all(marked(killed_site, table) and not marked(clean, table) for table in ("sequences", "topn"))
     history = killed_site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
     assert len(history) == len(set(history))
-
-
-@contextmanager
-def streaming(site):
-    """A stream that runs on; it is killed where the test fails while it does."""
-    command = [sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(site.config)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=site.root
-    )
-    try:
-        yield process
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-
-
-def closing_of(process):
-    """What a stream says once it has ended by itself and well."""
-    out, err = process.communicate(timeout=LONGEST)
-    assert process.returncode == 0, err[-2000:]
-    return json.loads(out.strip().splitlines()[-1])
 
 
 def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
