@@ -1,4 +1,4 @@
-"""One history, typed by hand or looked up, and the list that the model makes of it."""
+"""Recommendations for one history, typed by hand or looked up."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Answer:
 
 
 def parse(history: str) -> list[tuple[str, str]]:
-    """``"view:A click:B"`` as (event type, item id) pairs, an id with a blank in double quotes (``view:"A B"``). Raises
-    UsageError naming the word that is none."""
+    """``"view:A click:B"`` as (event type, item id) pairs; an id with a blank is in double quotes (``view:"A B"``). Raises
+    UsageError that names the word which is no such pair, or the text if a quote is not closed."""
     events = []
     for word in _words(history):
         kind, colon, item = word.partition(":")
@@ -47,14 +47,15 @@ def _words(text: str) -> list[str]:
 
 
 def events(user: pd.DataFrame, catalog: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (event type, item id) pairs of a user for the scorer, oldest first."""
+    """The (event type, item id) pairs of a user's row (``Scorer.lists``), oldest first."""
     names = dict(zip(catalog["item_idx"], catalog["item_id"], strict=True))
     items, types = user["item_idx"].iloc[0], user["event_type"].iloc[0]
     return [(kind, names[item]) for kind, item in zip(types, items, strict=True)]
 
 
 def row(events: list[tuple[str, str]], catalog: pd.DataFrame, at: float) -> pd.DataFrame:
-    """Events that happened ``at``, epoch seconds, as a user for the scorer; items that the catalogue lacks are left out."""
+    """Events, all ``at`` the same time (epoch seconds), as a user's row for the scorer, without items missing from the
+    catalogue."""
     index = dict(zip(catalog["item_id"], catalog["item_idx"], strict=True))
     known = [(kind, index[item]) for kind, item in events if item in index]
     return pd.DataFrame(
@@ -100,7 +101,7 @@ def _reason(place: dict[Any, Any], titles: pd.Series) -> str:
 
 
 def unknown(events: list[tuple[str, str]], catalog: pd.DataFrame, n_items: int) -> list[str]:
-    """The items of a history, ascending, that the catalogue lacks, or that came after a model of ``n_items`` items."""
+    """The items of a history that are missing from the catalogue or newer than a model of ``n_items`` items, ascending."""
     trained = set(catalog.loc[catalog["item_idx"] <= n_items, "item_id"])
     return sorted({item for _, item in events} - trained)
 

@@ -1,4 +1,4 @@
-"""What a site adds to the score of an item, whoever looks: against what is popular, for the new, for the dear or the cheap."""
+"""Score boosts that do not depend on the user: for popularity, newness and price."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from headwater.scoring.catalogue import Catalogue
 
 
 def of_items(catalogue: Catalogue, boosts: Boosts) -> np.ndarray:
-    """What is added, float32 ``[items + 1]``, in spreads of a user's scores.
+    """The boost of each item, float32 ``[items + 1]``, in standard deviations of a user's scores.
 
-    Popularity and price count as logarithms, in spreads of the catalogue's; an item without a price has the mean one.
-    Newness is 1 for the newest event's day and half of it after each ``newness_days``.
+    Popularity and price count as logarithms, standardised over the catalogue; an item without a price counts as having the
+    mean. Newness is 1 for an item first seen at the time of the newest event, and halves with every ``newness_days`` of age.
     """
     added = np.zeros(len(catalogue.available))
     if boosts.popularity:
@@ -27,7 +27,7 @@ def of_items(catalogue: Catalogue, boosts: Boosts) -> np.ndarray:
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """With mean 0 and spread 1 over the items that have a value; 0 for the others and for no item."""
+    """Scaled to mean 0 and standard deviation 1 over the items that have a value; 0 for the others and for padding."""
     real = np.isfinite(values)
     real[0] = False
     if not real.any():

@@ -1,4 +1,4 @@
-"""The items that may be shown, and the best of them for some users."""
+"""Search for the best items of each user among those that may be shown."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from headwater.scoring.kernel import FORBIDDEN, Pairs, top_n, top_n_rescored
 
 
 class ExactIndex:
-    """Exact search among some rows of a matrix of ``n`` items, ascending, so that ties go to the lower index.
+    """Exact search among some rows of a matrix of ``n`` items. The rows ascend, so that ties go to the lower index.
 
-    Items that are left out cost nothing and cannot be found.
+    Items outside these rows cost nothing and are never found.
     """
 
     def __init__(self, n: int, rows: Tensor, matrix: Tensor) -> None:
-        """``matrix`` ``[rows, dim]`` holds these rows alone. The search runs on its device; all else is on the CPU."""
+        """``matrix`` ``[rows, dim]`` holds only these rows. The search runs on its device; everything else is on the CPU."""
         self.rows, self.matrix = rows, matrix
-        self.place = np.full(n + 1, -1, dtype=np.int32)  # the last one is for all items beyond the matrix
+        self.place = np.full(n + 1, -1, dtype=np.int32)  # the last entry is for all items beyond the matrix
         self.place[rows.numpy()] = np.arange(len(rows))
 
     def best(
@@ -34,11 +34,11 @@ class ExactIndex:
         blocked: tuple[Tensor, Tensor],
         bonus: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The ``n`` rows with the highest product with each user: scores and indices in the whole matrix ``[users, n]``,
-        ``-inf`` and 0 where none is left.
+        """The ``n`` rows with the highest dot product with each user: scores and indices in the whole matrix ``[users, n]``,
+        padded with ``-inf`` and 0.
 
         ``blocked`` (users, items) and ``bonus`` (users, items, number to add to the product): ints and float32 ``[pairs]``
-        each, every pair once. They may hold items that are not among the rows, or beyond the matrix.
+        each, every pair once. They may contain items that are not among the rows, or beyond the matrix.
         """
         if not len(self.rows):
             return torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
@@ -58,8 +58,8 @@ class ExactIndex:
 
 @dataclass(frozen=True)
 class CandidateQuery:
-    """How the candidates score for some users: ``users`` ``[batch, columns of the matrix]`` @ matrix.T, plus ``cells``, sparse
-    ``[batch, items]``. ``spread`` ``[batch]``: the standard deviation of a user's scores."""
+    """The scores of the candidates for some users: ``users`` ``[batch, columns of the matrix]`` @ matrix.T, plus ``cells``,
+    sparse ``[batch, items]``. ``spread`` ``[batch]``: the standard deviation of a user's scores."""
 
     users: Tensor
     spread: Tensor
@@ -72,12 +72,13 @@ class CandidateQuery:
 
 
 class Candidates:
-    """The items of a ranker's catalogue that may be shown, with one more column for each group of users."""
+    """The items of a ranker's catalogue that may be shown, with an extra matrix column per group of users if ``added`` is
+    given."""
 
     def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None, index: Path | None = None) -> None:
-        """``allowed``: bool ``[items]``, padding is never allowed; ``added`` ``[items, groups]``: what a group adds to scores,
-        in spreads of a user's scores, ``FORBIDDEN`` for items that the group must not see; ``index``: a file that
-        ``index.write`` made of ``among.matrix`` of the same candidates, searched instead of the matrix."""
+        """``allowed``: bool ``[items]``, padding is never allowed; ``added`` ``[items, groups]``: score offsets of each
+        group, in standard deviations of a user's scores, ``FORBIDDEN`` for items that the group must not see; ``index``: a
+        file that ``index.write`` made of ``among.matrix`` of the same candidates, searched instead of the matrix."""
         self.ranker, self.added = ranker, added
         self.groups = 0 if added is None else added.shape[1]
         rows = torch.nonzero(allowed[1:]).squeeze(1) + 1
@@ -86,22 +87,22 @@ class Candidates:
         )
 
     def matrix(self, rows: Tensor) -> Tensor:
-        """The rows of some items that the ``users`` of a ``CandidateQuery`` are multiplied with."""
+        """The matrix rows of some items, to be multiplied with ``CandidateQuery.users``."""
         found = self.ranker.rows(rows)
         return found if self.added is None else torch.cat([found, self.added[rows]], dim=1)
 
     def some(self, rows: Tensor) -> ExactIndex:
-        """Some items alone, ascending."""
+        """An exact index of some items only, in ascending order."""
         return ExactIndex(self.ranker.size, rows, self.matrix(rows).to(self.ranker.device))
 
     @torch.inference_mode()
     def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> CandidateQuery:
-        """The query for some users. ``member``: each user's group, int64 ``[batch]``; ``extra`` ``[batch, items]``: what to
-        add to single scores, in spreads of a user's scores."""
+        """The query for some users. ``member``: each user's group, int64 ``[batch]``; ``extra`` ``[batch, items]``: offsets
+        of single scores, in standard deviations of a user's scores."""
         spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
         if self.groups or extra is not None:
             spread = self.ranker.spreads(query)
-            spread = torch.where(spread > 0, spread, 1.0)  # one item alone has none
+            spread = torch.where(spread > 0, spread, 1.0)  # a single item has no spread
         if self.groups:
             assert member is not None, "users of groups say which"
             own = torch.nn.functional.one_hot(member, self.groups) * spread.unsqueeze(1)
@@ -116,10 +117,10 @@ class Candidates:
     def best(
         self, asked: CandidateQuery, blocked: tuple[Tensor, Tensor], n: int, among: ExactIndex | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The ``n`` best items of each user, of all that may be shown or only ``among`` some of them: scores and item indices
-        ``[batch, n]``, ``-inf`` and 0 where none is left.
+        """The ``n`` best items of each user, from ``among`` if given, else from all that may be shown: scores and item
+        indices ``[batch, n]``, padded with ``-inf`` and 0.
 
-        ``blocked``: user and item indices of items that one user must not see (``ExactIndex.best``).
+        ``blocked``: pairs of users and items that must not be listed (``ExactIndex.best``).
         """
         bonus = None if asked.cells is None else cells(asked.cells)
         scores, items = (among or self.among).best(asked.users, n, blocked, bonus)

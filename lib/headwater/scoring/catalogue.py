@@ -1,4 +1,4 @@
-"""What the scorer knows of items beside the model, as arrays."""
+"""The scorer's data about items, apart from the model, as arrays."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from headwater.scoring.newcomers import Newcomers
 from headwater.scoring.repeats import Intervals
 
 MOST_CATEGORIES = 12
-"""An item counts for this many of its categories, the first ones; real catalogues give it one to ten."""
+"""Only this many categories of an item count, the first ones; items of real catalogues have one to ten."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Arrays ``[max item_idx + 1]``; row 0 is no item.
+    """Arrays ``[max item_idx + 1]``; row 0 is padding.
 
-    ``available``: bool, may be shown. ``popular``: float, decayed counts as of ``until``, the newest event in epoch
-    seconds. ``categories``: int ``[max item_idx + 1, most]``, places in ``names``, 0 where an item has no more.
-    ``first_seen``: float, epoch seconds. ``again``: of items that may be listed again, when they are bought again.
-    ``newcomers``: what stood beside items that came after the model. ``price``: float, NaN where an item has none.
-    ``denied``: for a group of users (``topn.strategies``) the items that it may not see, int.
+    ``available``: bool, may be shown. ``popular``: float, decayed event counts as of ``until``, the time of the newest event
+    in epoch seconds. ``categories``: int ``[max item_idx + 1, most]``, indices of ``names``, padded with 0. ``first_seen``:
+    float, epoch seconds. ``again``: repurchase intervals, if lists may hold items that the user bought before. ``newcomers``:
+    evidence about items newer than the model. ``price``: float, NaN if an item has none. ``denied``: for a group of users
+    (``topn.strategies``) the items that it may not see, int.
     """
 
     available: np.ndarray
@@ -40,8 +40,7 @@ class Catalogue:
     denied: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def narrowed(self, categories: Sequence[str], denied: np.ndarray | None) -> Catalogue:
-        """The same catalogue, of which only items of some categories may be shown, where any are named, and none that is
-        denied."""
+        """The same catalogue, in which only items of ``categories``, if any are named, and no ``denied`` items may be shown."""
         if not categories and denied is None:
             return self
         available = self.available.copy()
@@ -51,13 +50,13 @@ class Catalogue:
         return replace(self, available=available)
 
     def by_popularity(self) -> np.ndarray:
-        """The items that may be shown, the most popular first, equals by index."""
+        """The items that may be shown, the most popular first, ties by index."""
         order = np.argsort(-self.popular, kind="stable")
         return order[self.available[order]]
 
     @cached_property
     def popular_in(self) -> list[np.ndarray]:
-        """For each category what has been popular lately and may be shown, the most popular first."""
+        """For each category the recently popular items that may be shown, the most popular first."""
         order = self.by_popularity()
         order = order[self.popular[order] > 0]
         codes = self.categories[order]
@@ -67,12 +66,12 @@ class Catalogue:
         return np.split(order[place[by_code]], np.searchsorted(code[by_code], np.arange(1, len(self.names))))
 
     def categories_of(self, items: np.ndarray) -> list[int]:
-        """The categories of a history (oldest first), the most frequent first, of equals the newest."""
+        """The categories of a history (oldest first), the most frequent first, of equally frequent ones the newest."""
         known = self.categories[np.asarray(items, dtype=np.int64)[::-1]].ravel()
         return [code for code, _ in Counter(known[known > 0].tolist()).most_common()]
 
     def fresh(self, days: float) -> np.ndarray:
-        """Bool: first seen in the last ``days`` before the newest item, and after the catalogue's own first day."""
+        """Bool: items first seen at most ``days`` before the newest item, and at least one day after the oldest."""
         seen = self.first_seen[1:]
         if not len(seen):
             return np.zeros(1, dtype=bool)
@@ -81,9 +80,9 @@ class Catalogue:
 
 
 def split_categories(texts: Sequence[str], separator: str) -> tuple[np.ndarray, np.ndarray]:
-    """Codes ``[texts, most]`` and the names that they stand for, ascending; name 0 is that of no category.
+    """Category codes ``[texts, most]`` and the names that they stand for, ascending; code 0, the empty name, is no category.
 
-    "Action|Comedy" is of two where "|" is the separator; without a separator a text is one name.
+    "Action|Comedy" names two categories if "|" is the separator; without a separator a text is one name.
     """
     whole, code = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
     split = [text.split(separator) if separator else [text] for text in whole]

@@ -1,8 +1,8 @@
-"""What must not be listed again, by what a user did with it and how long ago.
+"""Items that must not be listed again, by what the user did with them and how long ago.
 
-A sequence knows the type and time of its last events only, beside all items ever seen. Where it was cut off inside the
-span of a rule, nobody can tell which of the seen items the rule means, and all of them are left out: an item too few is a
-smaller fault than one that was forbidden.
+A sequence has the type and time of its last events only, besides all items ever seen. If it was cut off within the time span
+of a rule, it is unknown which of the seen items the rule covers, and all of them are excluded: a missing item is a smaller
+fault than a forbidden one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from headwater.scoring.users import Steps
 
 
 def left_out(steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, max_length: int) -> list[np.ndarray]:
-    """For each user the items, ascending, that ``topn.exclude_seen`` or a rule of ``topn.exclude`` keeps out.
+    """For each user the items, ascending, that ``topn.exclude_seen`` or a rule of ``topn.exclude`` excludes.
 
-    ``seen``: all items ever seen, int64, one array a user; ``now``: epoch seconds ``[users]``, what ages are counted
-    from; ``max_length``: of how many events a sequence holds the last.
+    ``seen``: all items ever seen, int64, one array per user; ``now``: the time from which ages are counted, epoch seconds
+    ``[users]``; ``max_length``: the maximum number of events in a sequence.
     """
     if topn.exclude_seen:
         return seen
@@ -36,7 +36,7 @@ def left_out(steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, 
 
 
 def _cut_off(steps: Steps, seen: list[np.ndarray], max_length: int) -> np.ndarray:
-    """Bool ``[users]``: the user may have done more than the steps say."""
+    """Bool ``[users]``: whether the user may have more events than ``steps`` holds."""
     known = np.array([len(items) for items in steps.items_of_users()])
     ever = np.array([len(items) for items in seen])
     return (steps.count() >= max_length) | (known < ever)

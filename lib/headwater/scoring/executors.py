@@ -1,7 +1,7 @@
-"""Lists on Spark executors.
+"""Scoring on Spark executors.
 
-The model travels as a file, an archive that Spark unpacks once on each executor, and is opened there from tensors with
-checked digests. The catalogue's state, which changes more often than the model, travels beside it as a broadcast.
+The model is sent as an archive, which Spark unpacks once on each executor, and is opened there from tensors with checked
+digests. The catalogue's state, which changes more often than the model, is broadcast separately.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from headwater.scoring.scorer import Scorer
 
 ARROW = {"int": pa.int32(), "double": pa.float64(), "string": pa.string()}
-"""The types of places in Arrow."""
+"""The Arrow types of the columns in ``PLACES``."""
 LISTS = "user_id string, history_time timestamp, section int, " + ", ".join(
     f"{name} array<{kind}>" for name, kind in PLACES.items()
 )
-"""A list is a row, its places are arrays: a tenth of the rows, and what is asked of a list needs no shuffle. Section 0 is the
-Top-N; ``history_time`` is the last event that the list knows of."""
+"""The schema of lists: a row per list, with its places in arrays. That is a tenth of the rows, and checking a list needs no
+shuffle. Section 0 is the Top-N; ``history_time`` is the time of the last event that the list reflects."""
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What executors need: the name of a model's archive, the catalogue's state and its number of items, of how many events a
-    sequence holds the last, and of an index the name of its file."""
+    """What executors need: the name of the model's archive, the catalogue's state and its number of items, the maximum number
+    of events in a sequence, and the name of the index file, if there is one."""
 
     model: str
     catalogue: Broadcast[Catalogue]
@@ -54,25 +54,25 @@ class Shipped:
 
 
 def ship(spark: SparkSession, model: Path, scratch: Path) -> str:
-    """Send a model directory to the executors; returns the name to open it by there.
+    """Send a model directory to the executors; returns the name by which they open it.
 
-    ``scratch`` must live as long as the session: an executor that starts later asks for every archive.
+    ``scratch`` must live as long as the session: an executor that starts later fetches every archive.
     """
     name = f"headwater-{uuid4().hex}"
     archive = scratch / f"{name}.tar"
-    with tarfile.open(archive, "w") as bundle:  # not compressed: tensors would hardly shrink, and take seconds
+    with tarfile.open(archive, "w") as bundle:  # uncompressed: compression takes seconds and hardly shrinks tensors
         bundle.add(model, "model")
     spark.sparkContext.addArchive(f"{archive}#{name}")
     return name
 
 
 def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
-    """The lists of every row of ``sequences``, best places first: the columns of ``LISTS``.
+    """The lists of every user in ``sequences``, best places first: the columns of ``LISTS``.
 
-    A Top-N is shorter than ``n`` only where nothing else may be shown.
+    A Top-N is shorter than ``n`` only if no other item may be shown.
     """
 
-    rules = topn.model_dump_json(exclude_unset=True)  # what a group does not give it inherits
+    rules = topn.model_dump_json(exclude_unset=True)  # groups inherit the keys that they do not set
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer = _scorer(shipped, rules)
@@ -88,18 +88,18 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
 
 
 def histories(sequences: DataFrame, *further: Column) -> DataFrame:
-    """Rows of ``sequences`` as the scorer takes them, and ``further`` columns: ``at`` is ``event_time`` in epoch seconds."""
+    """The columns of ``sequences`` that the scorer reads, and ``further`` ones; ``at`` is ``event_time`` in epoch seconds."""
     seconds = F.col("event_time").cast("array<double>").alias("at")
     return sequences.select("user_id", "item_idx", "event_type", seconds, "value", "seen_items", *further)
 
 
 def history_of(sequences: DataFrame, user: str) -> pd.DataFrame:
-    """One user's row, as the scorer takes it; empty where there is none."""
+    """One user's row in the form that the scorer reads; empty if there is none."""
     return histories(sequences.where(F.col("user_id") == user)).toPandas()
 
 
 def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> pa.RecordBatch:
-    """Places (``Scorer.lists``) as rows of ``LISTS``, with the ``history_time`` of each of the ``users``."""
+    """Places (``Scorer.lists``) grouped into rows of ``LISTS``, with the ``history_time`` of each of the ``users``."""
     who, section = places["user_id"].to_numpy(), places["section"].to_numpy()
     first = np.ones(len(places), dtype=bool)
     first[1:] = (who[1:] != who[:-1]) | (section[1:] != section[:-1])
@@ -118,18 +118,19 @@ def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> p
 
 
 def places(lists: DataFrame) -> DataFrame:
-    """A row for each place of lists: their own columns, then those of ``PLACES``."""
+    """A row for each place of ``lists``: the lists' own columns, then those of ``PLACES``."""
     own = [column for column in lists.columns if column not in PLACES]
     each = lists.select(*own, *PLACES, F.posexplode("rank").alias("place", "_"))
     return each.select(*own, *(F.get(name, F.col("place")).alias(name) for name in PLACES))
 
 
 def _forget_archives() -> None:
-    """Let a worker's next task begin without reading the names of all of Spark's classes, a twentieth of a second.
+    """Drop a worker's import finders for archives, so that its next task does not read the names of all of Spark's classes
+    again, which takes a twentieth of a second.
 
-    Spark puts a jar and two archives on a worker's path, and before each task has Python forget what it knows of its path;
-    Python 3.11 then reads anew the directory of every archive that was ever searched. What is not searched again costs
-    nothing, and what is imported later is found again.
+    Spark puts a jar and two archives on a worker's path and invalidates Python's import caches before each task; Python 3.11
+    then rereads the directory of every archive that was ever searched. An archive without a finder is not reread, and later
+    imports create the finder again.
     """
     for path, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimporter):
@@ -138,7 +139,7 @@ def _forget_archives() -> None:
 
 @lru_cache(maxsize=1)
 def _scorer(shipped: Shipped, rules: str) -> Scorer:
-    """The scorer of a model and a state of the catalogue, kept by a worker from task to task and from round to round.
+    """The scorer for a model and a state of the catalogue, kept by a worker from task to task and from round to round.
 
     ``rules``: the ``topn`` of the config as JSON.
     """

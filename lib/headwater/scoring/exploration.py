@@ -1,7 +1,7 @@
-"""A small share of places for items that little is known of, drawn by lot, with the odds of each place.
+"""Exploration: a small share of places for randomly drawn items with few events, with the propensity of each place.
 
-The lot of an item is a hash of user, history, model and item: the same inputs draw the same list, whoever is scored beside
-and whenever, and the next event or the next model draws anew.
+The random numbers are hashes of user, history, model and item: the same inputs give the same list, whatever the batch and the
+time, and the next event or the next model causes a new draw.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from headwater.config import Explore
 from headwater.scoring.catalogue import Catalogue
 
 TO_DRAW_FROM = 20
-"""How many of the items that little is known of a user's lot is drawn from: those that fit them best, half of them items
-without any event lately, which lose to all others by what a hybrid knows of these."""
+"""The number of candidates for each user's draw, those with the best scores. Where there are both kinds, half of them are
+items without any recent event, which the others would outrank, because a hybrid knows more about those."""
 
 
 def little_known(catalogue: Catalogue, rule: Explore) -> list[Tensor]:
-    """The items, ascending, that may be shown and had fewer than ``rule.events`` events lately: of these the
-    ``rule.items`` that came last, equals by index. Those without any event are apart from the others, where there are both.
+    """The items that may be shown and have a recent count below ``rule.events``; of these the ``rule.items`` that were first
+    seen last, ties by index.
+
+    If there are items with and without recent events, those without are a separate tensor, the first; each tensor is
+    ascending.
     """
     found = np.flatnonzero(catalogue.available & (catalogue.popular < rule.events))
     newest = np.argsort(-catalogue.first_seen[found], kind="stable")[: rule.items]
@@ -34,8 +37,9 @@ def little_known(catalogue: Catalogue, rule: Explore) -> list[Tensor]:
 
 
 def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, most: int, given: int) -> np.ndarray:
-    """Of the items ``found`` ``[users, candidates]`` those of whose categories no more than ``most`` stand in a list even with
-    ``given`` items beside ``listed`` ``[users, n]``; 0 in the place of the others. ``categories``: see ``Catalogue``."""
+    """The items ``found`` ``[users, candidates]``, with 0 in place of those that could break a category limit: an item stays
+    if none of its categories would have more than ``most`` items after adding ``given`` to those ``listed`` ``[users, n]``.
+    ``categories``: see ``Catalogue``."""
     span = int(categories.max(initial=0)) + 1
     first = np.arange(len(listed))[:, None, None] * span
     standing, asked = categories[listed], categories[found]
@@ -45,7 +49,7 @@ def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, mos
 
 
 def seeds(users: np.ndarray, history_time: np.ndarray, model: int) -> np.ndarray:
-    """A seed for the list of each user, uint64 ``[users]``: of its name, the time of its last event, and the model."""
+    """A seed for each user's list, uint64 ``[users]``, from the user id, the time of the last event and the model."""
     names = pd.util.hash_array(np.asarray(users, dtype=object), categorize=False)
     times = np.nan_to_num(history_time, neginf=0.0).astype(np.float64).view(np.uint64)
     return _mixed(names ^ _mixed(times ^ _mixed(np.full(len(times), model))))
@@ -53,35 +57,36 @@ def seeds(users: np.ndarray, history_time: np.ndarray, model: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Drawn:
-    """Lists ``[users, n]``: ``items`` that were drawn, 0 where the place stays as it is, and the ``propensity`` of what now
-    stands there: the chance that it would, had the lot been drawn again."""
+    """``items`` ``[users, n]``: the drawn items, 0 where a place keeps its item; ``propensity`` ``[users, n]``: the
+    probability that another draw would put the same item in the place."""
 
     items: np.ndarray
     propensity: np.ndarray
 
 
 def draw(seed: np.ndarray, items: np.ndarray, share: float, n: int) -> Drawn:
-    """Give ``share`` of the places of lists of ``n``, the last ones, to some of ``items`` ``[users, candidates]``, 0 is none.
+    """Give ``share`` of the places of lists of length ``n``, the last ones, to some of ``items`` ``[users, candidates]``, 0
+    is none.
 
-    The share is that of all users together: what of it is not a whole place in a list goes to so many of them by lot. Each
-    candidate has the same chance at each of the places.
+    The share holds over all users: if ``share * n`` is not a whole number, a random part of the users gets one more place.
+    Each candidate has the same probability for each of the places.
     """
     whole, part = divmod(share * n, 1)
     many = np.count_nonzero(items, axis=1)
     given = np.minimum(int(whole) + (_uniform(seed) < part), many)
     lots = np.where(items > 0, _uniform(seed[:, None] ^ _mixed(items)), -1.0)
     order = np.argsort(-lots, axis=1, kind="stable")
-    column = np.arange(n) - (n - given[:, None])  # which of the drawn stands at a place, below 0: none
+    column = np.arange(n) - (n - given[:, None])  # index of the drawn item in a place, negative: none
     drawn = np.take_along_axis(np.take_along_axis(items, order, axis=1), np.maximum(column, 0), axis=1)
     from_end = n - 1 - np.arange(n)
-    chance = np.where(from_end < int(whole), 1.0, np.where(from_end == int(whole), part, 0.0))  # that a place is given
+    chance = np.where(from_end < int(whole), 1.0, np.where(from_end == int(whole), part, 0.0))  # that a place is drawn
     chance = np.where(from_end < many[:, None], chance, 0.0)
     propensity = np.where(column >= 0, chance / np.maximum(many, 1)[:, None], 1.0 - chance)
     return Drawn(np.where(column >= 0, drawn, 0), propensity)
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every bit of the input moves every bit of the output."""
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every bit of the input affects every bit of the output."""
     with np.errstate(over="ignore"):
         x = np.asarray(numbers, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -90,5 +95,5 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def _uniform(numbers: np.ndarray) -> np.ndarray:
-    """From 0 to below 1, by the upper 53 bits."""
+    """Numbers in [0, 1), from the upper 53 bits."""
     return (_mixed(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53

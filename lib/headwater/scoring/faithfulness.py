@@ -1,4 +1,4 @@
-"""Do the reasons of lists hold? A named item is taken out of the history, and the place that names it is scored again."""
+"""Tests the reasons of lists: the named item is removed from the history, and the place that names it is scored again."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from headwater.models.ranker import Ranker
 
 METRICS = ("explained", "reason_holds", "chance_holds")
-"""The names in ``model_metrics`` of what ``shares`` finds."""
+"""The names of the results of ``shares`` in ``model_metrics``."""
 
 
 @torch.inference_mode()
 def shares(ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, because: Tensor) -> dict[str, float]:
-    """What lists say of themselves, by the names of ``METRICS``; empty where no list can tell.
+    """How well the reasons of lists hold, by the names of ``METRICS``; empty if no place can be tested.
 
-    ``items`` and the items that they are listed ``because`` of, int64 ``[users, n]``, 0 is none; ``history`` and ``context``
-    int64 ``[users, seq]``, left-padded. ``explained``: the share of places that name an item; ``reason_holds``: of these the
-    share that scores lower when the user never had that item; ``chance_holds``: of the same places the share that scores lower
-    when the user never had the item of an event drawn from the history. Users with one item have nothing to compare it with,
-    and are left out.
+    ``items`` and the items that their reasons name (``because``), int64 ``[users, n]``, 0 is none; ``history`` and
+    ``context`` int64 ``[users, seq]``, left-padded. ``explained``: the share of places that name an item; ``reason_holds``:
+    the share of these that score lower if the user never had that item; ``chance_holds``: the share of the same places that
+    score lower if the user never had the item of a randomly drawn event. Users whose history has only one item are left out:
+    there is nothing to compare it with.
 
-    ``scoring.reasons`` names no event whose loss lowers nothing, so ``reason_holds`` falls short of 1 only where an item came
-    several times.
+    ``scoring.reasons`` names only events whose removal lowers the score, so ``reason_holds`` is below 1 only if an item
+    occurs several times in a history.
     """
     several = ((history > 0) & (history != history[:, -1:])).any(dim=1)
     history, context, items, because = (part[several] for part in (history, context, items, because))
@@ -44,8 +44,8 @@ def shares(ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, beca
 def _falls(
     ranker: Ranker, history: Tensor, context: Tensor, items: Tensor, scores: Tensor, user: Tensor, gone: Tensor
 ) -> Tensor:
-    """Which of a user's listed items score lower without an item each, bool ``[pairs, n]`` for int64 ``[pairs]``."""
+    """Bool ``[pairs, n]``: which listed items of each ``user`` score lower without the item ``gone``; both int64 ``[pairs]``."""
     rest = (history[user] > 0) & (history[user] != gone.unsqueeze(1))
-    order = rest.int().argsort(dim=1, stable=True)  # padding first, then what is left, oldest first
+    order = rest.int().argsort(dim=1, stable=True)  # padding first, then the remaining events, oldest first
     shorter, codes = ((part[user] * rest).gather(1, order) for part in (history, context))
     return ranker.scores_of(items[user], ranker.query(shorter, codes)) < scores[user]

@@ -1,4 +1,4 @@
-"""Users in groups, each with lists made by its own rules (``topn.strategies``); who is in none has the rules of all."""
+"""Groups of users whose lists follow rules of their own (``topn.strategies``); all other users follow the general rules."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from headwater.scoring.users import Steps
 
 @dataclass(frozen=True)
 class Group:
-    """A group's ``name``, empty for those in none, who is in it, its rules with what it inherits, and the catalogue as it
-    may see it."""
+    """A group's ``name``, empty for users in no group, the conditions for membership (``when``), its rules, inherited ones
+    included, and the catalogue that it may see."""
 
     name: str
     when: When | None
@@ -30,22 +30,22 @@ class Group:
     ladder: Ladder
 
     def added(self, everything: Catalogue) -> np.ndarray:
-        """What the group's rules add to scores, float32 ``[items + 1]``: ``FORBIDDEN`` for what of ``everything`` that may be
-        shown it must not see."""
+        """The score offsets of the group's rules, float32 ``[items + 1]``: its boosts, ``FORBIDDEN`` for items that
+        ``everything`` may show but the group must not see."""
         forbidden = everything.available & ~self.catalogue.available
         return np.where(forbidden, np.float32(FORBIDDEN), boosts.of_items(self.catalogue, self.topn.boosts))
 
 
 def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:
-    """The groups in the order of the config; the last one is everybody else."""
+    """The groups in the order of the config; the last one is for all other users."""
     rules = [(kind.name, kind.when, topn.of_group(kind)) for kind in topn.strategies]
     return [_group(name, when, own, catalogue) for name, when, own in [*rules, ("", None, topn)]]
 
 
 def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> np.ndarray:
-    """The place of each user's group, int64 ``[users]``: the first one whose conditions all hold. ``now`` in epoch seconds.
+    """The index of each user's group, int64 ``[users]``: the first one whose conditions all hold. ``now`` in epoch seconds.
 
-    A history is its last events only, as many as a sequence holds.
+    The conditions see only the last events of a history, as many as a sequence holds.
     """
     member = np.full(len(now), len(groups) - 1)
     for place in range(len(groups) - 2, -1, -1):

@@ -1,12 +1,12 @@
-"""Candidates from an approximate index (faiss), for catalogues too large to be gone through for every user.
+"""Candidates from an approximate index (faiss), for catalogues too large for an exhaustive search per user.
 
-An index holds what may be shown and nothing else, and says only where to look: what it finds, and what a hybrid's
-neighbours point to, is scored exactly. It is a file that every worker maps, so that they share one copy.
-faiss is an extra of the package and is imported here alone.
+An index holds only items that may be shown, and only selects candidates: these, and items with a bonus, such as those from a
+hybrid's neighbours, are scored exactly. It is a file that all workers memory-map, so that they share one copy. faiss is an
+optional dependency of the package and is imported only here.
 
-Items stand in lists by the nearest of ``4 √items`` middles (k-means); a user looks into the ``PROBED`` lists whose middles
-have the highest product with it. Graphs (HNSW) find less by inner product and cost three times as much to make; see
-docs/experiments.md.
+The index is an inverted file (IVF) with ``4 √items`` k-means centroids; a search visits the ``PROBED`` lists whose centroids
+have the highest product with the user. Graphs (HNSW) have lower recall by inner product and take three times as long to
+build; see docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from headwater.errors import UsageError
 from headwater.models.ranker import GATHERED_TOGETHER
 
 PROBED = 128
-"""Up to 1,024 items that is all lists, and the search is exact."""
+"""Lists visited per user. Up to 1,024 items these are all lists, and the search is exact."""
 
 
 def library() -> Any:
-    """The package faiss. Raises UsageError where it is not installed."""
+    """The package faiss. Raises UsageError if it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -38,7 +38,7 @@ def library() -> Any:
 
 
 def write(vectors: Tensor, path: Path) -> None:
-    """An index of the rows of ``vectors`` ``[rows, dim]``, by inner product; equal vectors give equal lists."""
+    """Write an inner-product index of the rows of ``vectors`` ``[rows, dim]`` to ``path``; equal input gives equal lists."""
     faiss = library()
     faiss.omp_set_num_threads(local.cores())
     rows, dim = vectors.shape
@@ -55,10 +55,10 @@ def write(vectors: Tensor, path: Path) -> None:
 
 
 class FaissIndex:
-    """Some rows of a matrix of ``n`` items, of which an index finds those with a high product; asked like ``ExactIndex``."""
+    """Approximate search among some rows of a matrix of ``n`` items; it is used like ``ExactIndex``."""
 
     def __init__(self, path: Path, n: int, rows: Tensor, vectors: Callable[[Tensor], Tensor]) -> None:
-        """``path``: what ``write`` made of ``vectors(rows)``; ``vectors`` gives those of some items."""
+        """``path``: the file that ``write`` made of ``vectors(rows)``; ``vectors`` returns the vectors of some items."""
         faiss = library()
         faiss.omp_set_num_threads(1)  # Spark runs a worker per core
         self.index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -74,8 +74,8 @@ class FaissIndex:
         blocked: tuple[Tensor, Tensor],
         bonus: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As ``ExactIndex.best``, of what the index finds and what has a bonus. A cell of the matrix of users and items is one
-        number here, ``user · n items + item``."""
+        """Like ``ExactIndex.best``, but only among the items that the index finds and those with a bonus. A cell of the
+        matrix of users and items is one number here, ``user * size + item``, where ``size`` is the number of items."""
         left_out, size = self._cells(*blocked)[0], len(self.shown)
         cells = self._found(users, n + torch.bincount(left_out // size, minlength=len(users)))
         added, values = (left_out[:0], None) if bonus is None else self._cells(*bonus)
@@ -90,14 +90,14 @@ class FaissIndex:
         return _by_user(cells // size, cells % size, scores, (len(users), n))
 
     def _cells(self, users: Tensor, items: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Those that may be shown."""
+        """The cells of items that may be shown, and their values."""
         known = items < len(self.shown)
         known &= self.shown[torch.where(known, items, 0)]
         return users[known] * len(self.shown) + items[known], None if values is None else values[known]
 
     def _found(self, users: Tensor, many: Tensor) -> Tensor:
-        """The cells of about ``many`` items for each user, rounded up to powers of two: one that has seen much must not
-        make the search wide for all."""
+        """The cells of at least ``many`` items for each user. Users are searched by their ``many``, rounded up to powers of
+        two, so that a user with a long exclusion list does not widen the search for all."""
         found = []
         exponent = many.double().log2().ceil().long()
         for one in exponent.unique().tolist():
@@ -110,8 +110,8 @@ class FaissIndex:
 
 
 def _by_user(users: Tensor, items: Tensor, scores: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The best of each user, ``shape`` ``[users, n]``, by score, then by item, of cells in the order of users and items:
-    scores and items, ``-inf`` and 0 where none is left."""
+    """The best cells of each user by score, ties by lower item: scores and items of ``shape`` ``[users, n]``, padded with
+    ``-inf`` and 0. The cells must be in the order of users and items."""
     many = torch.bincount(users, minlength=shape[0])
     place = torch.arange(len(users)) - (many.cumsum(0) - many)[users]
     width = max(int(many.max()), shape[1])

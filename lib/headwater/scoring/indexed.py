@@ -1,4 +1,4 @@
-"""The index of one scoring run: whether it pays, made on the driver, and measured beside exact lists."""
+"""The index of one scoring run: whether it pays off, its construction on the driver, and its recall against exact lists."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.scorer import Scorer
 
 SAMPLE = 256
-"""Users whose lists are made both ways."""
+"""The number of users whose lists are made with and without the index."""
 PAYS = 20.0
-"""An index pays for this many users times √items: making one of a million items costs as much as 12,000 exact lists, and a
-list found by it a quarter of one (``benchmarks/index.py``)."""
+"""An index pays off above this many users times √items: building one of a million items costs as much as 12,000 exact lists,
+and a list made with it a quarter of an exact one (``benchmarks/index.py``)."""
 
 
 METRIC = "index_recall"
-"""Its name in ``model_metrics``."""
+"""The name of the recall in ``model_metrics``."""
 
 
 def pays(users: int, items: int) -> bool:
-    """Whether finding lists of so many users among so many items by an index saves more than making it costs."""
+    """Whether an index for so many users and items saves more than it costs to build."""
     return items > 0 and users > PAYS * items**0.5
 
 
 def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd.DataFrame) -> float:
-    """Write the index that a ``Scorer`` of these takes to ``path``; returns its recall on some users (``Scorer.lists``)."""
+    """Write the index for a ``Scorer`` with the same ranker, catalogue and rules to ``path``; returns its recall on some
+    ``users`` (rows as ``Scorer.lists`` reads them)."""
     alone = topn.model_copy(update={"sections": ()})
     exact = Scorer(ranker, catalogue, alone)
     among = exact.candidates.among
@@ -40,6 +41,6 @@ def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd
 
 
 def recall(exact: pd.DataFrame, found: pd.DataFrame) -> float:
-    """Which share of the places of exact lists go to an item that the same user's other list holds too; 1 without any."""
+    """The share of places in exact lists whose item is also in the same user's list with the index; 1 if there are no places."""
     shared = exact.merge(found, on=["user_id", "item_idx"], how="inner")
     return len(shared) / len(exact) if len(exact) else 1.0

@@ -1,4 +1,4 @@
-"""Between ``items`` and the scorer: the catalogue as arrays, a model's vectors as rows, titles for lists."""
+"""Conversions between ``items`` and the scorer: the catalogue as arrays, a model's vectors as rows, titles for lists."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from headwater.scoring.recent import RecentCounts
 from headwater.training import artifact
 
 SENT = 500_000
-"""Items of a catalogue whose names are sent to all executors as a whole. Twice as many take longer than to find the few that a
-round needs, and ten million would not fit into a driver of 2 GB."""
+"""The largest catalogue whose names are broadcast to all executors. Sending twice as many takes longer than finding the few
+that a round needs, and ten million would not fit into a driver of 2 GB."""
 
 
 def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
-    """The present state of ``items``, beside recent counts, when there may have been fewer of them.
+    """The current state of ``items``, with ``recent`` counts, which may cover fewer items.
 
-    What ``topn`` denies or finds too old may not be shown; its separator parts the categories of an item. Raises UsageError
-    where it names only categories that no item is of: nothing could be listed.
+    Items that ``topn`` denies or that are too old for it may not be shown; its separator splits the categories of an item.
+    Raises UsageError if ``topn`` or a group names only categories without an item, since nothing could be listed.
     """
     known = items.select(
         "item_idx",
@@ -60,8 +60,8 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
 
 
 def may_be_shown(topn: Topn, until: float) -> Column:
-    """Whether a row of ``items`` may stand in a list: available, not denied, and by ``topn.max_age_days`` not too old at ``until``,
-    epoch seconds."""
+    """Whether a row of ``items`` may be listed: available, not denied, younger than ``topn.max_age_days`` at ``until`` (epoch
+    seconds)."""
     shown = F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)
     if topn.max_age_days is None:
         return shown
@@ -77,7 +77,7 @@ def _need_categories(names: np.ndarray, topn: Topn) -> None:
 
 
 def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
-    """What each group of users may not see, as indices."""
+    """The items that each group of users may not see, as indices."""
     ids = {strategy.name: strategy.deny for strategy in topn.strategies if strategy.deny}
     if not ids:
         return {}
@@ -89,7 +89,7 @@ def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
 
 
 def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:
-    """The item vectors of a model version, for the items that it knows, in the order of the table's columns."""
+    """The item vectors of a model version, for the items that it knows, as rows of ``item_embeddings``."""
 
     vectors = artifact.ranker(model).item_vectors.numpy()
     frame = pd.DataFrame({"item_idx": np.arange(1, len(vectors), dtype=np.int32), "embedding": list(vectors[1:])})
@@ -99,10 +99,11 @@ def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int)
 
 
 def with_titles(places: DataFrame, items: DataFrame, n_items: int) -> DataFrame:
-    """Adds item_id and because_title (the title, or the identifier where the catalogue has none) to places of lists; ``n_items``
-    tells how long the catalogue is.
+    """Adds item_id and because_title (the title, or the id of an item without one) to places of lists; ``n_items`` is the
+    number of items in the catalogue.
 
-    An item that the catalogue lacks ends the query: beyond its last one ``publish.unfit`` finds it first, so a row was removed.
+    A listed item that is missing from ``items`` fails the query. Its row must have been removed, because ``publish.unfit``
+    finds items beyond the last one first.
     """
     long = n_items > SENT
     if long:

@@ -1,12 +1,11 @@
-"""Exact Top-N of user vectors against a whole catalogue, in tiles, so that memory does not grow with the catalogue.
+"""Exact top-k search of user vectors against a whole catalogue, in tiles, so that memory does not grow with the catalogue.
 
-All tiles of scores are written into one buffer of a few megabytes: fresh and larger ones cost more than the
-product itself. Each tile is looked through once, for the highest score of each block of its items; only blocks that beat
-a user's ``n``-th best score so far are looked into. Ties are broken by the lower item, so that a list does not depend on
-tile, block or batch size.
+All tiles of scores share one buffer, on a CPU a few megabytes: new or larger buffers cost more than the product itself. Each
+tile is scanned once for the maximum of each block of its items; only blocks whose maximum beats a user's ``n``-th best score
+so far are examined further. Ties go to the lower item, so that a list does not depend on tile, block or batch size.
 
-Where half precision is many times as fast, on GPUs, a wider set is found by rough products and scored again exactly
-(``top_n_rescored``); the result is proved to be the same, or found anew.
+On GPUs, where half precision is many times as fast, bfloat16 products select a wider candidate set, which is rescored exactly
+(``top_n_rescored``). The result is proved equal to that of an exact search; where the proof fails, users are searched again.
 """
 
 from __future__ import annotations
@@ -19,27 +18,26 @@ from scipy import sparse
 from torch import Tensor
 
 BLOCK = 16
-"""Items of a block. They stand ``blocks`` apart, so that the highest of all blocks is one elementwise maximum."""
+"""Items per block. The items of a block are ``blocks`` columns apart: one elementwise maximum gives the maxima of all blocks."""
 GROUPS = 4
-"""Groups of blocks for each place of a list, whose maxima tell where the first tile's scores begin to matter: of more, a
-longer row has to be sorted; with fewer, more scores are looked at."""
+"""Groups of blocks per place of a list; their maxima give the threshold of the first tile. More groups mean a longer row for
+top-k, fewer let more scores pass."""
 TILES = {"cpu": (128, 12_288), "cuda": (16_384, 131_072)}
-"""Users and items of a tile of scores, by device. On a CPU smaller ones are multiplied faster and looked through slower;
-a GPU is kept busy by large ones (4 GiB in half precision)."""
+"""Users and items per tile of scores, by device. On a CPU, smaller tiles are faster to multiply and slower to scan; a GPU
+needs large ones to stay busy (4 GiB in half precision)."""
 FORBIDDEN = -1e9
-"""An entry of an item's vector that keeps the item out of a list: so far below any score that it can be told apart, however
-much rounding moves it."""
+"""An entry of an item's vector that keeps it out of a list: far enough below any score to be recognised despite rounding."""
 WIDER = 4
-"""How many candidates rough products leave for each place of a list."""
+"""Candidates kept from bfloat16 products per place of a list."""
 ROUNDING, SUMMING = 2.0**-8, 1e-4
-"""By how much a number may change, as a share of itself, when bfloat16 rounds it; and what adding up float32 may add."""
+"""The largest relative change of a number by rounding to bfloat16, and an allowance for float32 summation."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Some cells of the matrix of users and items: ints ``rows`` and ``items`` ``[pairs]``, each cell once.
+    """Cells of the matrix of users and items: ints ``rows`` and ``items`` ``[pairs]``, each cell once.
 
-    ``values`` (float32) are what is added to the score of a cell; without them the cell is not to be listed.
+    ``values`` (float32) are added to the scores of the cells; without them the cells are excluded.
     """
 
     rows: Tensor
@@ -47,12 +45,12 @@ class Pairs:
     values: Tensor | None = None
 
     def to(self, device: torch.device) -> Pairs:
-        """The same on a device."""
+        """The pairs on a device."""
         values = None if self.values is None else self.values.to(device)
         return Pairs(self.rows.to(device), self.items.to(device), values)
 
     def of(self, rows: Tensor, n_rows: int) -> Pairs:
-        """Those of some rows, which are counted from 0 then, in their order."""
+        """The pairs of some rows, renumbered from 0 in the order of ``rows``."""
         place = torch.full((n_rows,), -1, dtype=torch.int64, device=rows.device)
         place[rows] = torch.arange(len(rows), device=rows.device)
         keep = place[self.rows] >= 0
@@ -60,7 +58,7 @@ class Pairs:
         return Pairs(place[self.rows[keep]], self.items[keep], values)
 
     def at(self, items: Tensor, n_items: int) -> Tensor:
-        """The values of the cells of each row that ``items`` ``[rows, n]`` names, 0 where there is none."""
+        """The values of the cells that ``items`` ``[rows, n]`` names in each row, 0 for cells that are not among the pairs."""
         assert self.values is not None, "cells that are added have values"
         if not len(self.rows):
             return torch.zeros(items.shape, device=items.device)
@@ -70,16 +68,16 @@ class Pairs:
         return torch.where(keys[place] == wanted, self.values[order][place], 0.0)
 
     def by_tile(self, batch: int, tile: int, n_items: int, n_rows: int) -> Tiled:
-        """The pairs in the order of tiles. scipy's conversion of a sparse matrix, whose rows are tiles here, is a counting sort."""
+        """The pairs in the order of tiles, the rows of a sparse matrix here, which scipy converts to CSR by counting sort."""
         rows, items = self.rows.cpu().numpy(), self.items.cpu().numpy()
         across, small = -(-n_items // tile), np.dtype(np.int32 if batch * tile < 2**31 else np.int64)
-        every = np.arange(n_rows)  # what a row adds to a number is found once, and looked up for each of its pairs
+        every = np.arange(n_rows)  # a row's part of each number is computed once and looked up for its pairs
         column: np.ndarray = (items // tile).astype(small)
         number = (every // batch * across).astype(small)[rows] + column
         place = (every % batch * tile).astype(small)[rows] + (items - column * tile)
         values = np.zeros(len(rows), np.int8) if self.values is None else self.values.cpu().numpy()
         tiles = sparse.coo_matrix((values, (number, place)), shape=(-(-n_rows // batch) * across, batch * tile))
-        tiles.has_canonical_format = True  # no cell stands twice
+        tiles.has_canonical_format = True  # no cell occurs twice
         found = tiles.tocsr()
         device = self.rows.device
         added = None if self.values is None else torch.from_numpy(found.data).to(device)
@@ -88,9 +86,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Tiled:
-    """Pairs by tile, row after row of tiles: those of tile t are ``[ends[t] : ends[t + 1]]``.
+    """Pairs by tile, one row of tiles after another: those of tile t are ``[ends[t] : ends[t + 1]]``.
 
-    ``place`` int ``[pairs]`` counts the cells of a tile row by row; ``values`` as in ``Pairs``.
+    ``place`` int ``[pairs]``: the position of a cell in its tile, counted row by row; ``values`` as in ``Pairs``.
     """
 
     ends: list[int]
@@ -98,7 +96,7 @@ class Tiled:
     values: Tensor | None
 
     def put(self, number: int, tile: Tensor) -> None:
-        """Add what is added in a tile, or set what is not to be listed to ``-inf``; ``tile`` is a flat view of it."""
+        """Add a tile's values to its scores, or set its excluded cells to ``-inf``; ``tile`` is a flat view of the scores."""
         some = slice(self.ends[number], self.ends[number + 1])
         if self.values is None:
             tile.index_fill_(0, self.place[some].long(), -torch.inf)
@@ -115,11 +113,11 @@ def top_n(
     batch: int | None = None,
     tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The ``n`` items with the highest product with each user, best first.
+    """The ``n`` items with the highest dot product with each user, best first.
 
-    ``users`` ``[users, dim]``, ``items`` ``[items, dim]``, a memory-mapped matrix if it likes, both float32 or both of
-    fewer bits. ``bonus`` is added to the product in single cells, ``blocked`` cells are left out. Returns scores
-    ``[users, n]`` and the rows of ``items`` ``[users, n]``; where fewer than ``n`` are left, the rest is ``-inf`` and -1.
+    ``users`` ``[users, dim]`` and ``items`` ``[items, dim]`` are both float32 or both of a lower precision; ``items`` may be
+    memory-mapped. ``bonus`` is added to the product in single cells; ``blocked`` cells are excluded. Returns scores
+    ``[users, n]`` and the rows of ``items`` ``[users, n]``, padded with ``-inf`` and -1 if fewer than ``n`` items are left.
     """
     usual = TILES[users.device.type]
     batch, tile = batch or usual[0], -(-min(tile or usual[1], len(items)) // BLOCK) * BLOCK
@@ -148,12 +146,12 @@ def top_n(
 def top_n_rescored(
     users: Tensor, items: Tensor, n: int, blocked: Pairs | None = None, bonus: Pairs | None = None
 ) -> tuple[Tensor, Tensor]:
-    """As ``top_n`` of float32 vectors, by products in bfloat16 and exact scores of the ``WIDER`` set that these leave.
+    """Like ``top_n`` for float32 vectors, by products in bfloat16 and exact scores of the best ``WIDER * n`` of them.
 
-    Rounding both factors, their product and its sum with a bonus moves a score by at most ((1 + δ)⁴ - 1) · |user| ·
-    |longest item| + ((1 + δ)² - 1) · |largest bonus|, with δ for ``ROUNDING`` (Cauchy and Schwarz). So where the worst
-    rough score that was kept lies more than that below the ``n``-th exact one, nothing that was left out can stand in
-    the list; users of whom this cannot be said are searched in full.
+    Rounding both factors, their product and its sum with a bonus moves a score by at most ((1 + δ)⁴ - 1) · |user| · |longest
+    item| + ((1 + δ)² - 1) · |largest bonus|, with ``ROUNDING`` as δ (Cauchy-Schwarz). If the lowest rough score that was kept
+    is more than that below the ``n``-th exact one, no item that was left out belongs in the list; users for whom this does
+    not hold are searched in full.
     """
     wide = WIDER * n
     if wide >= len(items):
@@ -179,7 +177,8 @@ def top_n_rescored(
 
 
 class _Best:
-    """The best so far of one batch: ``values`` and ``items`` ``[batch, n]``, written in place, and what may join them."""
+    """The best of one batch so far, ``values`` and ``items`` ``[batch, n]``, written in place, and scores waiting to be
+    merged."""
 
     def __init__(self, values: Tensor, items: Tensor) -> None:
         self.values, self.items = values, items
@@ -188,10 +187,11 @@ class _Best:
         self.count = 0
 
     def look_through(self, scores: Tensor, start: int) -> None:
-        """Keep what of a tile ``[batch, width]``, whose first item is ``start``, may be among the best.
+        """Keep the scores of a tile ``[batch, width]`` that may be among the best; ``start`` is its first item.
 
-        An item of a later tile must beat the ``n``-th best: the lower item wins a tie. In the first tile there is none
-        yet; the ``n``-th highest of the maxima of blocks, or of groups of blocks, stands in, which ``n`` items reach.
+        An item of a later tile must beat the ``n``-th best score, since the lower item wins a tie. In the first tile there is
+        no such score yet; the threshold is the ``n``-th highest of the maxima of blocks, or of groups of blocks, which ``n``
+        items reach.
         """
         batch, n = self.values.shape
         blocks = scores.shape[1] // BLOCK
@@ -212,7 +212,7 @@ class _Best:
             self.settle()
 
     def settle(self) -> None:
-        """Let the waiting ones join: by score, then by item."""
+        """Merge the waiting scores, ties by lower item."""
         if not self.count:
             return
         batch, n = self.values.shape
@@ -231,7 +231,7 @@ class _Best:
         self.values.copy_(best[:, :n])
         self.items.copy_(items.gather(1, order[:, :n]))
         tied = ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any(dim=1).nonzero().squeeze(1)
-        if len(tied):  # topk leaves open in which order, and at the end of a list which of them
+        if len(tied):  # topk defines neither the order of ties nor which of them end a list
             theirs, order = items[tied].sort(dim=1)
             order = values[tied].gather(1, order).sort(dim=1, descending=True, stable=True).indices
             self.items[tied] = theirs.gather(1, order[:, :n])

@@ -1,8 +1,8 @@
-"""The rungs below the model: what fills a list that the model cannot, item by item and for one user at a time.
+"""Fallbacks that fill the places which the model leaves empty, one user at a time.
 
-What followed the last events of a history, where these are of items that came after the model; what is popular in the
-categories of a history, the most frequent first; what is popular at all. Each row says by its ``strategy`` on which rung it
-stands.
+In this order: items that followed the last events of a history, if those are with items newer than the model; popular items
+in the categories of the history, the most frequent category first; popular items overall. A row's ``strategy`` names its
+fallback.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from headwater.scoring.catalogue import Catalogue
 
 LATELY = "popular lately"
 LOOKED_AT = 512
-"""Items that are looked through at once."""
+"""The number of items checked at once."""
 
 
 class Row(NamedTuple):
-    """A place of a list: the event behind it, 0 where there is none, and what is said ``otherwise``."""
+    """A place of a list: ``because_idx`` and ``because_type`` are the event behind it, 0 if there is none; ``otherwise`` is
+    the reason shown in that case."""
 
     item_idx: int
     score: float
@@ -38,7 +39,7 @@ NOTHING = Row(0, 0.0, "")
 
 
 class Ladder:
-    """Fills lists from a catalogue, with at most ``most`` items of one category in a list, 0: any number."""
+    """Fills lists from a catalogue, with at most ``most`` items of one category in a list; 0 means no limit."""
 
     def __init__(self, catalogue: Catalogue, most: int = 0) -> None:
         self.catalogue, self.most = catalogue, most
@@ -47,16 +48,16 @@ class Ladder:
         self.place[self.popular] = np.arange(len(self.popular))
 
     def stands_anyway(self, listed: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
-        """Bool ``[users, n]``: which items of lists this long would stand in them for being popular alone, whatever their
-        users did.
+        """Bool ``[users, n]``: which listed items would be in a list of length n for popularity alone, whatever the user did.
 
-        ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``taken``: for each user what may not be listed, int64.
+        ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``taken``: for each user the items that must not be
+        listed, int64.
         """
         users, n = listed.shape
         user, item = flat(taken)
         known = item < len(self.place)
         span = len(self.place) + 1
-        gone = np.unique(user[known] * span + self.place[item[known]])  # places, user after user
+        gone = np.unique(user[known] * span + self.place[item[known]])  # user and place as one number
         place, first = self.place[listed], np.arange(users)[:, None] * span
         ahead = np.searchsorted(gone, first + place) - np.searchsorted(gone, first)
         return (listed > 0) & (place - ahead < n)
@@ -70,10 +71,11 @@ class Ladder:
         types: np.ndarray,
         count: int,
     ) -> list[Row]:
-        """``count`` rows to stand below the items ``listed``: none of these, and none of the first of ``taken``; where nothing
-        else is left none of the next; ``NOTHING`` where no more is. A row scores one less than the row above, the first one
-        less than ``lowest``, so that the scores of a list never rise. ``history`` and ``types``: items and types of events,
-        oldest first.
+        """``count`` rows to append to the items ``listed``, which are not repeated. The items in the first array of ``taken``
+        are excluded; if too few others are left, only those of the next array are. ``NOTHING`` fills the rest.
+
+        A row scores one less than the row above, the first one less than ``lowest``, so that the scores of a list never rise.
+        ``history`` and ``types``: items and types of events, oldest first.
         """
         rows: list[Row] = []
         for out in taken:
@@ -99,8 +101,9 @@ class Ladder:
             yield Row(item, 0.0, "recent_popular", otherwise=LATELY)
 
     def _followers(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What followed the newcomers among the last events and may be shown, the most followed first, equals by item; and
-        for each the place in ``history`` of the event that it followed most. An event counts half of the one after it."""
+        """The items that followed the newcomers among the last events and may be shown, by descending share, ties by item;
+        and for each the position in ``history`` of the event that it followed most. An event has half the weight of the one
+        after it."""
         met = self.catalogue.newcomers
         place = np.arange(max(len(history) - WINDOW, 0), len(history))
         if met is not None:
@@ -122,7 +125,7 @@ class Ladder:
 
 
 class _Fit:
-    """Which items may still join one list."""
+    """The items that may still be added to one list."""
 
     def __init__(self, categories: np.ndarray, taken: np.ndarray, most: int) -> None:
         self.categories, self.most = categories, most
@@ -136,11 +139,11 @@ class _Fit:
                 self.had[code] = self.had.get(code, 0) + bool(code)
 
     def of(self, items: np.ndarray) -> Iterator[int]:
-        """Those of ``items`` that fit, in their order; each is taken."""
+        """The ``items`` that fit, in their order; each is taken as it is yielded."""
         for start in range(0, len(items), LOOKED_AT):
             some = items[start : start + LOOKED_AT]
             full = self._full()
-            if full:  # a catalogue of few categories would else be gone through item by item
+            if full:  # otherwise a catalogue of few categories would be searched item by item
                 some = some[~np.isin(self.categories[some], full).any(axis=1)]
             for item in some.tolist():
                 if item not in self.taken and not self._crowded(item):

@@ -1,5 +1,4 @@
-"""Items that came after a model's training, and what is known of them: their words, and what stood beside them in recent
-sequences."""
+"""Newcomers, items newer than a model, and the evidence about them: their words and their neighbours in recent sequences."""
 
 from __future__ import annotations
 
@@ -11,24 +10,26 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 USERS = 50_000
-"""Users who tell what stood beside a newcomer, those who acted last: a hundred of them would do for most items."""
+"""Users whose sequences are read for the neighbours of newcomers, the most recently active ones; for most items a hundred
+would be enough."""
 
 TOLD = 200_000
-"""Items that tell what words mean; of a larger catalogue every second, third, … one."""
+"""The meaning of words is learned from about this many items; from a larger catalogue every second, third, … one."""
 
 FIRST = 200
-"""Characters of a text that tell what an item is, some thirty words."""
+"""Characters of a text that are read, about thirty words."""
 
 EACH = 50
-"""Items that tell what a word means, those that it is most of: more of them change little."""
+"""Items that define the meaning of a word, those with the largest share of it; more of them change little."""
 
 
 @dataclass(frozen=True)
 class Newcomers:
-    """Of the items from ``first`` on, CSR float32 ``[newcomers, items + 1]`` each: what ``followed`` one soon, rows summing
-    to one or zero, and what stood ``beside`` it, before or after, each neighbour 1 / gap.
+    """For the items from ``first`` on, CSR float32 ``[newcomers, items + 1]`` each: the items that ``followed`` one soon,
+    rows summing to one or zero, and those ``beside`` it, before or after, each neighbour 1 / gap.
 
-    ``events``: in how many places of sequences each was met, ``[newcomers]``. ``alike``: see there; None where nobody looked.
+    ``events`` ``[newcomers]``: the occurrences of each in sequences. ``alike``: the result of the function ``alike``, None if
+    it was not computed.
     """
 
     first: int
@@ -41,8 +42,8 @@ class Newcomers:
 def count(
     sequences: DataFrame, items: DataFrame, known: int, n_items: int, words: sparse.csr_matrix | None = None
 ) -> Newcomers | None:
-    """Counted from the users whose ``sequences`` hold items above ``known``, and from what ``items`` say of
-    themselves, where their ``words`` (``alike``) are not given; None where the catalogue has no such item."""
+    """Evidence about the items above ``known``, from the ``sequences`` of users who have any of them and from the words of
+    ``items``, unless these are given as ``words`` (the result of ``alike``). None if the catalogue has no such item."""
     if n_items <= known:
         return None
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
@@ -52,14 +53,14 @@ def count(
 
 
 def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
-    """``alike`` by the titles, categories and texts of ``items``. Beside a title or a category a text is half of what is said,
-    however long it is."""
+    """``alike`` for the titles, categories and texts of ``items``. If an item has both a text and a title or category, the
+    text has half of the weight, whatever its length."""
     from headwater.models import transitions
-    from headwater.training import describe  # and scikit-learn, which executors never need
+    from headwater.training import describe  # imports scikit-learn, which executors never need
 
     some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
     words = describe.features(some, ("category", "title"), n_items)
-    begin = F.regexp_extract("text", rf"(?sU)^.{{0,{FIRST}}}(?!\w)", 0)  # of whole words
+    begin = F.regexp_extract("text", rf"(?sU)^.{{0,{FIRST}}}(?!\w)", 0)  # whole words only
     texts = some.where("text <> ''").select("item_idx", begin.alias("text"))
     told = describe.features(texts, ("text",), n_items)
     assert words is not None, "columns are named"
@@ -68,11 +69,11 @@ def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
 
 
 def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
-    """Of each item above ``known`` the items up to it that share its words: CSR float32 ``[newcomers, known + 1]``, rows
-    summing to one, or zero where no word of it is known.
+    """For each item above ``known``, the known items that share its words: CSR float32 ``[newcomers, known + 1]``, rows
+    summing to one, or to zero if no known item has any of its words.
 
-    ``described`` ``[items + 1, words]``: what share of an item a word is (``training.describe``). The share of a word goes to
-    the ``EACH`` items that it is most of, alike.
+    ``described`` ``[items + 1, words]``: the share of each word in an item (``training.describe``). A word's share is divided
+    equally among the ``EACH`` known items that have most of it.
     """
     from headwater.models import transitions
 
@@ -88,7 +89,7 @@ def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
 
 
 def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcomers:
-    """The same from lists of items, oldest first."""
+    """Newcomers counted from lists of items, oldest first; ``alike`` is not set."""
     from headwater.models import transitions
     from headwater.models.histories import left_padded
 

@@ -1,4 +1,4 @@
-"""The lists of some users as arrays, until the end, when they become rows."""
+"""The lists of some users as arrays, which become rows at the end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PLACES = {
     "because_type": "int",
     "otherwise": "string",
 }
-"""The columns of a place of a list and their types in Spark. ``rank`` counts from 1; ``propensity`` is the chance of a place that
-was drawn by lot, or might have been, null where nothing was drawn; ``because`` is the event behind it, 0 where there is none;
-``otherwise`` is what is said where there is none."""
+"""The columns of a place in a list and their Spark types. ``rank`` counts from 1; ``propensity`` is the probability of this
+item in this place under exploration, null in lists without it; ``because_idx`` and ``because_type`` are the event behind the
+place, 0 if there is none; ``otherwise`` is the reason shown in that case."""
 NUMPY = {"int": np.int64, "double": np.float64, "string": object}
 FIELDS = {name: NUMPY[kind] for name, kind in PLACES.items() if name != "rank"}
 """The arrays of ``Lists`` and their types; the rank of a place is its position."""
@@ -28,7 +28,7 @@ FIELDS = {name: NUMPY[kind] for name, kind in PLACES.items() if name != "rank"}
 
 @dataclass(frozen=True)
 class Lists:
-    """Arrays ``[users, n]``, the fields of ``FIELDS``; ``item_idx`` is 0 behind the end of a list."""
+    """Arrays ``[users, n]``, one for each of ``FIELDS``; ``item_idx`` is 0 after the end of a list."""
 
     item_idx: np.ndarray
     score: np.ndarray
@@ -40,7 +40,7 @@ class Lists:
 
     @classmethod
     def of(cls, item_idx: np.ndarray, **values: Any) -> Lists:
-        """Lists of these items; ``values``: of each other field an array ``[users, n]`` or ``[users, 1]``, or one value for
+        """Lists of these items; ``values``: for each other field an array ``[users, n]`` or ``[users, 1]``, or one value for
         all places."""
         given = {"propensity": np.nan, "because_idx": 0, "because_type": 0, **values, "item_idx": item_idx}
         return cls(**{name: np.full(item_idx.shape, given[name], kind) for name, kind in FIELDS.items()})

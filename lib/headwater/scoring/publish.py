@@ -1,4 +1,4 @@
-"""Rows of ``topn`` and the changes between what stands and what is new."""
+"""Rows of ``topn`` and ``sections``, and the differences between current and new lists."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pyspark.sql import functions as F
 from headwater import schemas
 
 PUBLISHED = ("insert", "update_postimage")
-"""Change types of the feed that show a row to somebody."""
+"""The change types in a change feed that publish a row."""
 STAMPS = ("model_version", "generated_at")
 
 
 def with_reasons(places: DataFrame) -> DataFrame:
-    """Adds ``reason``, one short sentence: the event behind a place with titles, or what is said where there is none."""
+    """Adds ``reason`` to places with titles: a sentence that names the event behind the place, or else ``otherwise``."""
     types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
     done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
     verbs = F.create_map(*(F.lit(part) for pair in schemas.VERBS.items() for part in pair))
@@ -33,8 +33,8 @@ def topn_rows(places: DataFrame) -> DataFrame:
 
 
 def section_rows(places: DataFrame) -> DataFrame:
-    """Places with titles and reasons as rows of ``sections``, not ``stamped`` yet, numbered from 1 for each user, with a
-    heading each."""
+    """Places with titles and reasons as rows of ``sections``, not ``stamped`` yet. Sections are numbered from 1 for each
+    user, and each has a heading."""
     several = places.where(F.col("section") > 0)
     first = F.concat(F.upper(F.substring("reason", 1, 1)), F.expr("substring(reason, 2)"))
     heading = F.when(F.col("strategy") == "new", F.lit("New for you")).otherwise(first)
@@ -43,23 +43,24 @@ def section_rows(places: DataFrame) -> DataFrame:
 
 
 def stamped(rows: DataFrame, table: str, model_version: int, now: datetime) -> DataFrame:
-    """Rows of ``topn`` or ``sections`` with model and moment, columns in order.
+    """Rows of ``topn`` or ``sections`` with model version and time, columns in order.
 
-    Apart from what makes the rows, for a moment becomes part of the code that Spark makes of a query, and each round of a
-    stream would have code of its own; for rows in hand none is made.
+    The stamps are added after the rows have been computed: a time becomes part of the code that Spark generates for a query,
+    and each round of a stream would have to compile its own. For rows that have been collected no code is generated.
     """
     stamps = dict(zip(STAMPS, (F.lit(model_version), F.lit(now)), strict=True))
     return rows.withColumns(stamps).select(schemas.columns(table))
 
 
 def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -> DataFrame:
-    """Adds what to delete, keys without an item: what of the ``standing`` rows of these users has no successor by ``key``."""
+    """Adds the rows to delete, keys without an item: the ``standing`` rows whose ``key`` is missing from ``rows``."""
     gone = standing.select(*key).join(rows.select(*key), list(key), how="left_anti")
     return rows.unionByName(gone, allowMissingColumns=True)
 
 
 def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
-    """The users whose items in ``rows`` or their order differ from the standing list, and who have a list on one side alone."""
+    """The users whose items, or their order, differ between ``rows`` and the ``standing`` lists, and those with a list on one
+    side only."""
     return (
         _orders(rows, "new")
         .join(_orders(standing, "old"), "user_id", how="full_outer")
@@ -68,13 +69,13 @@ def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
 
 
 def _orders(rows: DataFrame, name: str) -> DataFrame:
-    """A number for each list: two lists that are not alike share one once in 2⁶⁴."""
+    """A hash of each list; two different lists share one with a probability of 2⁻⁶⁴."""
     return rows.groupBy("user_id").agg(F.bit_xor(F.xxhash64("rank", "item_id")).alias(name))
 
 
 def unfit(lists: DataFrame, n_items: int) -> DataFrame:
-    """Of ``executors.LISTS`` those that must never be published: empty ones, a score that is not finite, an item twice or beyond
-    the ``n_items`` of the catalogue, ranks that do not run from 1 without a gap; and users of whom one list is there twice."""
+    """The lists (``executors.LISTS``) that must never be published: an empty list, a score that is not finite, an item twice
+    or outside the ``n_items`` of the catalogue, ranks that do not run from 1 without a gap, and a list that a user has twice."""
     size = F.size("rank")
     known = F.forall("item_idx", lambda item: F.coalesce(item.between(1, n_items), F.lit(False)))
     wild = F.exists("score", lambda score: score.isNull() | F.isnan(score) | (F.abs(score) == float("inf")))

@@ -1,9 +1,10 @@
-"""Why an item stands in a list: the past event without which it would fall, and fall further than the rest of the list.
+"""The reason for a listed item: the past event whose removal lowers its score, and lowers it more than the rest of the list.
 
-Taken literally: an event is left out of the history and the items are scored again. Doing that for each of fifty events would
-cost fifty encodings a user. So ``TRIED`` events are left out, each by itself: the newest, which weighs most, then those that
-are like what the ones before are unlike. Without the newest nearly everything falls; what makes it the reason for one item
-and not for another is how far that item falls beyond its neighbours, which is also what moves it from its place.
+The removal is literal: the event is left out of the history, and the items are scored again. Doing that for each of fifty
+events would cost fifty encodings per user, so only ``TRIED`` events are removed, one at a time: the newest, which weighs
+most, then events similar to the listed items that the events chosen before are not similar to. Without the newest event
+nearly all scores fall; it is the reason for an item whose score falls further than those of its neighbours, which is also
+what changes its rank.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from torch import Tensor
 from headwater.models.ranker import Ranker
 
 TRIED = 3
-"""Events of a user that are left out, each by itself."""
+"""The number of events per user that are removed, one at a time."""
 
 
 @torch.inference_mode()
 def decisive_events(
     ranker: Ranker, items: Tensor, scores: Tensor, traces: Sequence[Tensor], history: Tensor, context: Tensor
 ) -> Tensor:
-    """For each listed item the position in ``history`` of its reason, int64 ``[batch, n]``; -1 where there is none.
+    """The position in ``history`` of each listed item's reason, int64 ``[batch, n]``; -1 if there is none.
 
     ``items`` int64 ``[batch, n]``, 0 where a list is shorter, their ``scores`` (``Ranker.scores_of``) and their ``traces``
-    (``Evidence.traces``) with ``history`` and ``context``, int64 ``[batch, seq]`` (0 is padding, left). Of the events that
-    were tried and without which the item scores lower, it is the one without which it falls furthest beyond the list's
-    mean. The one event of a short history is the reason for all that is listed.
+    (``Evidence.traces``) for ``history`` and ``context``, int64 ``[batch, seq]``, left-padded with 0. Among the tried events
+    whose removal lowers an item's score, its reason is the one that lowers it most, compared with the mean of the list. The
+    only event of a history is the reason for all its items.
     """
     events = _worth_trying(ranker.directions(history) @ ranker.directions(items).transpose(1, 2), history > 0)
     only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
@@ -46,10 +47,11 @@ def decisive_events(
 
 
 def _worth_trying(likeness: Tensor, left: Tensor) -> Tensor:
-    """Places of the events to leave out, int64 ``[batch, TRIED]``, -1 where a history has no more: the newest, then as often
-    the one that adds most to how alike the listed items are to any that was taken.
+    """Positions of the events to remove, int64 ``[batch, TRIED]``, -1 if a history has no more: the newest, then greedily the
+    one that adds most to the coverage of the list, the sum over items of the highest similarity to a chosen event.
 
-    ``likeness`` ``[batch, seq, n]`` of events and listed items; ``left``, bool ``[batch, seq]``, what of a history is real.
+    ``likeness`` ``[batch, seq, n]``: similarity of events and listed items; ``left``, bool ``[batch, seq]``: events that are
+    not padding.
     """
     user, seq = torch.arange(len(left)), left.shape[1]
     left = left.clone()
@@ -65,8 +67,8 @@ def _worth_trying(likeness: Tensor, left: Tensor) -> Tensor:
 
 
 def _without(rows: Tensor, place: Tensor) -> Tensor:
-    """``rows`` ``[batch, seq, …]`` without the step at a place each, ``[batch]``; what was before moves up by one. A place
-    before the first is none of them."""
+    """``rows`` ``[batch, seq, …]`` without the step at ``place`` ``[batch]``; earlier steps move up by one. A negative place
+    removes nothing."""
     moved = rows.roll(1, dims=1)
     moved[:, 0] = 0
     gone = torch.arange(rows.shape[1]) <= place.unsqueeze(1)

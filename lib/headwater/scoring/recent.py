@@ -1,4 +1,4 @@
-"""What the scorer needs to know of the last weeks, counted from tables: as old as a site allows, and no part of a model."""
+"""Counts of recent events for the scorer; they come from tables, not from a model, and are as old as the config allows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from headwater.scoring.repeats import Intervals
 
 @dataclass(frozen=True)
 class RecentCounts:
-    """``popular``: decayed counts ``[items + 1]`` as of ``until``, the newest event in epoch seconds; ``again``: where
-    items may be listed again, after how long they are bought again; ``newcomers``: what a model does not know yet."""
+    """``popular``: decayed event counts ``[items + 1]`` as of ``until``, the time of the newest event in epoch seconds;
+    ``again``: repurchase intervals, if the config has a bonus for repeat purchases; ``newcomers``: evidence about items newer
+    than the model."""
 
     popular: np.ndarray
     until: float = 0.0
@@ -33,8 +34,9 @@ def count(
     known: int,
     before: RecentCounts | None = None,
 ) -> RecentCounts:
-    """Counted from the tables of these names for a model that knows the items up to ``known``; buying again only where
-    the config asks for it. ``before``: earlier counts for this model and the same ``items``, whose words are not read again."""
+    """Counts from the tables of these names, for a model that knows the items up to ``known``; repeat purchases are counted
+    only if the config asks for it. ``before``: earlier counts for the same model and ``items``, whose words are not read
+    again."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
     last = len(popular) - 1
     again = repeats.wanted(sequences, topn, last)

@@ -1,8 +1,9 @@
-"""Buying again: how much the score of an item that a user bought before rises, and with the days since falls and rises.
+"""Repeat purchases: the score bonus of items that a user bought before, by the days since the last purchase.
 
-The modified Poisson-Gamma model of "Buy It Again" (Bhagat, Muralidharan, Lobzhanidze and Vishwanath, KDD 2018): a user
-buys an item again at a rate that is highest when their usual interval has gone by. The prior of a rate is one purchase in
-the item's own interval, which is that of all users together; days count, so that two lines of one order are one purchase.
+The modified Poisson-Gamma model of "Buy It Again" (Bhagat, Muralidharan, Lobzhanidze and Vishwanath, KDD 2018): the rate at
+which a user buys an item again is highest once the user's usual interval has passed. The prior of a rate is one purchase per
+interval of the item, measured over all users. Purchases on the same day count once, so that two lines of one order are one
+purchase.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from headwater.config import Repeat, Topn
 from headwater.scoring.users import Steps
 
 USERS = 200_000
-"""About how many users tell the items' intervals, chosen by hash, so that they are the same ones every time."""
+"""The approximate maximum of users from whom intervals are estimated; a hash chooses them, so that they are always the same."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Of each item, ``[items + 1]``: the mean ``days`` between two purchases of one user, 0 where nobody came back, and
+    """For each item, ``[items + 1]``: the mean ``days`` between two purchases of one user, 0 if nobody bought it again, and
     the ``share`` of its buyers who did."""
 
     days: np.ndarray
@@ -32,14 +33,14 @@ class Intervals:
 
 
 def wanted(sequences: DataFrame, topn: Topn, n_items: int) -> Intervals | None:
-    """The intervals where lists may hold what a user bought and the config lets it rise; None elsewhere."""
+    """The intervals if lists may hold items that the user bought and the config has a bonus for them, else None."""
     if topn.exclude_seen or not topn.repeat.weight:
         return None
     return intervals(sequences, topn.repeat, n_items)
 
 
 def intervals(sequences: DataFrame, rule: Repeat, n_items: int) -> Intervals:
-    """Counted from ``sequences``, which hold the last events of each user."""
+    """Intervals estimated from ``sequences``, which hold the last events of each user."""
     one_in = sequences.count() // USERS + 1
     some = sequences.where(F.pmod(F.xxhash64("user_id"), F.lit(one_in)) == 0)
     steps = some.select("user_id", F.explode(F.arrays_zip("item_idx", "event_type", "event_time")).alias("step"))
@@ -63,10 +64,10 @@ def intervals(sequences: DataFrame, rule: Repeat, n_items: int) -> Intervals:
 
 
 def bonus(steps: Steps, known: Intervals, rule: Repeat, now: np.ndarray) -> sparse.csr_matrix:
-    """What buying again adds to scores, float32 ``[users, items + 1]``: ``rule.weight`` times the chance that the user buys
+    """The repeat bonus of each user, float32 ``[users, items + 1]``: ``rule.weight`` times the probability that the user buys
     the item again in the next ``rule.days``. ``now`` in epoch seconds ``[users]``.
 
-    Nothing where neither the user nor anybody else ever came back for the item.
+    It is 0 if neither the user nor anybody else ever bought the item again.
     """
     shape = (len(now), len(known.days))
     meant = steps.of_types(rule.event_types) & (steps.item < shape[1])
@@ -89,13 +90,14 @@ def chances(
     share: np.ndarray,
     ahead: float,
 ) -> np.ndarray:
-    """The chance of another purchase in the ``ahead`` days after ``today``, for purchases on so many days (``times``), the
-    ``first`` and the ``last`` of them; ``days`` and ``share`` are the item's, of all users. All days count from one day.
+    """The probability of another purchase in the ``ahead`` days after ``today``. ``times``: the number of days with a
+    purchase; ``first`` and ``last``: the first and the last of them, day numbers like ``today``; ``days`` and ``share``:
+    those of the item (``Intervals``).
 
-    With k purchases, t days since the last and m days from one to the next, of this user where there were two, the rate
-    is (k + 1) / (last - first + 2 |m - t| + days) until 2 m are gone, then (k + 1) / (today - first + days): highest when m
-    days are gone. It holds for those who come back at all: of those who bought once a ``share``, which every purchase
-    after that brings nearer to one.
+    With k purchases, t days since the last and a mean interval of m days, the user's own if there were two purchases, else
+    the item's, the rate is (k + 1) / (last - first + 2 |m - t| + days) while t < 2 m, then (k + 1) / (today - first + days):
+    highest at t = m. It applies to users who buy again at all: a ``share`` of those with one purchase, and closer to all with
+    every further purchase.
     """
     again = times - 1
     own = np.where(again > 0, (last - first) / np.maximum(again, 1), days)

@@ -1,8 +1,8 @@
-"""A model opened for scoring, together with the state of the catalogue: frames of users in, frames of lists out.
+"""Scoring with a model and the current state of the catalogue: a frame of users in, frames of lists out.
 
-A Top-N has the model's own items, where the model knows something of the history (among them ``buy_again``, items that the
-user bought before), and is filled up by the fallbacks of ``scoring.ladder``. Its last places may go to items that little is
-known of (``explore``). The ``strategy`` of a row says where its item comes from; for a user in a group, whose rules then
+A Top-N holds the model's own recommendations if the model knows an item of the history; among them are items that the user
+bought before (``buy_again``). The fallbacks of ``scoring.ladder`` fill the remaining places. The last places may go to items
+with few events (``explore``). The ``strategy`` of a row names the source of its item; for a user in a group, whose rules then
 apply, it begins with the name of the group.
 """
 
@@ -39,9 +39,11 @@ from headwater.scoring.vectors import of_newcomers
 
 
 class Scorer:
-    """See above. Made once by each worker, with a ranker of its own. ``index``: a file to find candidates by (``scoring.index``)
-    instead of going through the whole catalogue. ``max_length``: of how many events a user's row holds the last, by default as
-    many as the model sees."""
+    """Makes the lists of users. Each worker has a scorer and a ranker of its own.
+
+    ``index``: the file of an index (``scoring.index``) that finds candidates, instead of a search of the whole catalogue.
+    ``max_length``: the maximum number of events in a user's row, which holds the last ones; by default the model's.
+    """
 
     def __init__(
         self,
@@ -76,8 +78,11 @@ class Scorer:
         ]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """All lists of some users (user_id, item_idx, event_type, at in epoch seconds, value, seen_items): user_id, section
-        (0 is the Top-N) and the columns of ``places.PLACES``, the places of a list one after the other."""
+        """All lists of some users, one row per place: user_id, section (0 is the Top-N) and the columns of ``places.PLACES``;
+        the places of a list are consecutive.
+
+        ``frame`` has one row per user: user_id, item_idx, event_type, at in epoch seconds, value, seen_items.
+        """
         users, member, top = self.top(frame)
         rows = top.to_frame(users.ids, 0)
         if not self.topn.sections:
@@ -85,7 +90,7 @@ class Scorer:
         return pd.concat([rows, *self._further(users.having_seen(top.item_idx), member)], ignore_index=True)
 
     def top(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray, Lists]:
-        """The users of a frame as ``lists`` takes it, each user's group (an index of ``groups``, int64 ``[users]``) and their
+        """The users of ``frame`` (see ``lists``), each user's group (an index of ``groups``, int64 ``[users]``) and their
         Top-N."""
         users, now = self._users(frame)
         own = taste.mix(users.steps, self.catalogue)
@@ -97,7 +102,7 @@ class Scorer:
         shared = self._with_share(query, member)
         asked = self.candidates.ask(shared, torch.from_numpy(member), again)
         scores, items = self._picked(asked, users, member, own)
-        items = items.masked_fill(users.history[:, -1:] == 0, 0)  # nothing in the history that the model knows
+        items = items.masked_fill(users.history[:, -1:] == 0, 0)  # the model knows no item of the history
         lists = self._explained(users, query, shared, member, scores, items)
         if again is not None:
             lists = self._with_repeats(lists, again, users.steps)
@@ -106,20 +111,20 @@ class Scorer:
         return users, member, replace(lists, strategy=prefix[member][:, None] + lists.strategy)
 
     def own_places(self, lists: Lists) -> tuple[Tensor, Tensor]:
-        """The model's own places of a Top-N, and the items that they are listed because of: int64 ``[users, n]``, 0 elsewhere."""
+        """The model's own items in a Top-N, and the items of their reasons: int64 ``[users, n]``, 0 elsewhere."""
         own = np.char.endswith(lists.strategy.astype(str), self.ranker.name)
         items, because = (torch.from_numpy(part * own) for part in (lists.item_idx, lists.because_idx))
         return items, because
 
     def _added(self) -> Tensor | None:
-        """What the rules of each group add to scores, ``[items, groups]``; None where no group adds anything."""
+        """The score offsets of each group's rules, ``[items, groups]``; None if no group has any."""
         columns = torch.zeros(self.ranker.size, len(self.groups))
         for column, group in zip(columns.T, self.groups, strict=True):
             column[: len(self.catalogue.available)] += torch.from_numpy(group.added(self.catalogue))
         return columns if columns.any() else None
 
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
-        """The users, and for each the moment that ages are counted up to, epoch seconds ``[users]``."""
+        """The users, and for each the time up to which ages are counted, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
         history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
         had = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
@@ -128,12 +133,12 @@ class Scorer:
         return Users(frame["user_id"].to_numpy(), steps, history, context, had, seen), now
 
     def _with_share(self, query: Query, member: np.ndarray) -> Query:
-        """The query with the weight of popularity that the rules of each user's group leave."""
+        """The query with the weight of popularity scaled by the ``popular_share`` of each user's group."""
         share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
         return replace(query, users=torch.cat([query.users[:, :-1], query.users[:, -1:] * share.unsqueeze(1)], dim=1))
 
     def _picked(self, asked: CandidateQuery, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
-        """The model's lists by the rules of each user's group: scores and items ``[users, n]``."""
+        """The model's lists, re-ranked by the rules of each user's group: scores and items ``[users, n]``."""
         n = self.topn.n
         scores, items = self._best(asked, users)
         picked = torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
@@ -149,8 +154,8 @@ class Scorer:
         return picked
 
     def _best(self, asked: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
-        """The candidates of each user: scores and items ``[users, width]``, of which at most ``topn.max_repeats``, where it is
-        set, are items that the user had before."""
+        """The candidates of each user: scores and items ``[users, width]``. If ``topn.max_repeats`` is set, at most that many
+        are items that the user had before."""
         scores, items = self.candidates.best(asked, users.blocked(), self.width)
         if not self.topn.max_repeats:
             return scores, items
@@ -165,8 +170,8 @@ class Scorer:
     def _explained(
         self, users: Users, query: Query, shared: Query, member: np.ndarray, scores: Tensor, items: Tensor
     ) -> Lists:
-        """Lists of ``items`` with the event behind each; without one where popularity alone would list the item and is most
-        of its score, which nobody would take for a consequence of what they did."""
+        """Lists of ``items``, each with the event behind it, if there is one. None is named if popularity alone would list
+        the item and is most of its score: users would not take such an item for a consequence of their actions."""
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
         place = decisive_events(self.ranker, items, own, traces, users.history, users.context)
@@ -184,8 +189,9 @@ class Scorer:
     def _popular(
         self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor, scores: Tensor
     ) -> Tensor:
-        """Which of the items ``[users, n]`` have most of their score in ``query`` from popularity, and would be listed for
-        their popularity alone, whatever the user did: bool of the same shape."""
+        """Bool ``[users, n]``: which of the items get more of their score from popularity, with its weight in ``shared``,
+        than from the history, and would be listed for popularity alone, whatever the user did. ``scores``: those of the items
+        by ``query``."""
         if not self.ranker.blend.get("recency"):
             return torch.zeros(items.shape, dtype=torch.bool)
         anyway = np.zeros(items.shape, dtype=bool)
@@ -197,7 +203,8 @@ class Scorer:
         return most & torch.from_numpy(anyway)
 
     def _with_repeats(self, lists: Lists, again: sparse.csr_matrix, steps: Steps) -> Lists:
-        """The lists with another reason for items that were bought before: what the user did with them last."""
+        """The lists with strategy ``buy_again`` and another reason for items with a repeat bonus: the user's last event with
+        the item among ``topn.repeat.event_types``."""
         items = lists.item_idx
         known = np.where(items < again.shape[1], items, 0)
         rows = np.repeat(np.arange(len(items)), items.shape[1])
@@ -210,7 +217,7 @@ class Scorer:
         return lists.having((user, column), strategy="buy_again", because_idx=bought, because_type=types)
 
     def _filled(self, lists: Lists, users: Users, member: np.ndarray) -> Lists:
-        """The lists with the gaps at their ends filled from the ladder; item 0 stays where nothing is left."""
+        """The lists with empty places at their ends filled from the ladder; item 0 stays if no item is left."""
         gaps = lists.item_idx == 0
         if not gaps.any():
             return lists
@@ -225,7 +232,7 @@ class Scorer:
         return lists.having(gaps, **dict(zip(Row._fields, zip(*rows, strict=True), strict=True)))
 
     def _explored(self, lists: Lists, asked: CandidateQuery, users: Users, member: np.ndarray) -> Lists:
-        """The lists with the last places of full ones given to items that little is known of, by the rules of each group."""
+        """The lists with the last places of full lists given to items with few events, by the rules of each group."""
         n = self.topn.n
         for place, halves in self.little_known.items():
             some = np.flatnonzero((member == place) & (lists.item_idx > 0).all(axis=1))
@@ -255,7 +262,7 @@ class Scorer:
         return lists
 
     def _further(self, users: Users, member: np.ndarray) -> Iterator[pd.DataFrame]:
-        """The sections of users whose Top-N is made."""
+        """The sections of users whose Top-N is complete and part of ``users.seen``."""
         for sections in {id(made): made for made in self.sections}.values():
             theirs = np.array([made is sections for made in self.sections])
             some = np.flatnonzero(theirs[member])

@@ -1,4 +1,4 @@
-"""The lists that held-out users would have been served: by the scorer, with its rules, groups and fallbacks."""
+"""The lists that held-out users would have been served, made by the scorer with its rules, groups and fallbacks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 SERVED = "as_served"
-"""The ``model`` of the rows of ``model_metrics`` that measure lists as they are served, and not the ranking alone."""
+"""The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking alone."""
 ASKED = 500
-"""Users whose lists' reasons are put to the test, the first ones: each costs some encodings."""
+"""The number of users whose reasons are tested, the first ones: each user costs several encodings."""
 
 
 @dataclass(frozen=True)
 class Served:
     """``lists``: items int64 ``[users, n]``, 0 where a list is shorter; ``group``: the name of each user's group of
-    ``topn.strategies``, empty for those in none, ``[users]``; ``reasons``: whether the model's reasons hold
+    ``topn.strategies``, empty for users in none, ``[users]``; ``reasons``: how well the model's reasons hold
     (``faithfulness.shares``)."""
 
     lists: np.ndarray
@@ -40,9 +40,8 @@ class Served:
 def to_users(
     users: np.ndarray, histories: DataFrame, items: DataFrame, known: RecentCounts, ranker: Ranker, topn: Topn
 ) -> Served:
-    """What ``users`` (ids) would have been served from the items that had been seen by then, when ``histories`` were their
-    rows of ``sequences`` and ``known`` was counted. A user without a row is served as one without a history.
-    """
+    """The lists that ``users`` (ids) would have been served when ``known`` was counted and ``histories`` were their rows of
+    ``sequences``, from items first seen by then. A user without a row is served as one without a history."""
     import torch
 
     from headwater.scoring import faithfulness
@@ -69,7 +68,7 @@ def to_users(
 
 
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:
-    """The users in their order, as the scorer takes them."""
+    """The rows of the users, in their order, in the form that the scorer reads."""
     wanted = histories.sparkSession.createDataFrame(pd.DataFrame({"user_id": users}), "user_id string")
     theirs = executors.histories(histories.join(wanted, "user_id", how="left_semi")).toPandas()
     frame = theirs.set_index("user_id").reindex(users)

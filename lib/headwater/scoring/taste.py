@@ -10,24 +10,25 @@ from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.users import Steps
 
 MOST = 20
-"""Categories of a user that count, the most frequent ones."""
+"""The number of categories kept per user, the most frequent ones."""
 
 
 @dataclass(frozen=True)
 class Taste:
-    """``categories`` int64 ``[users, most]``, the most frequent first, 0 is none, and their ``shares``, float32, which sum
-    to one, or to zero where a history has no category."""
+    """``categories`` int64 ``[users, most]``, the most frequent first, 0 is none, and their ``shares``, float32, which sum to
+    one, or to zero if a history has no category."""
 
     categories: np.ndarray
     shares: np.ndarray
 
     def of(self, users: np.ndarray) -> Taste:
-        """That of some of the users, a mask or places."""
+        """The mix of some users, given by a mask or by positions."""
         return Taste(self.categories[users], self.shares[users])
 
 
 def mix(steps: Steps, catalogue: Catalogue) -> Taste:
-    """Every event counts one, in equal parts for each category of its item; of equals the lower name is first."""
+    """The mix of each history: every event has weight one, in equal parts for each category of its item. Ties go to the
+    category whose name sorts first."""
     n_users, n_names = len(steps.count()), len(catalogue.names)
     codes = catalogue.categories[np.where(steps.item < len(catalogue.categories), steps.item, 0)]  # [steps, each]
     each = 1.0 / np.maximum((codes > 0).sum(axis=1), 1)

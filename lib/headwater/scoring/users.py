@@ -1,4 +1,4 @@
-"""Users while they are scored: what they did, and what must not be shown to them."""
+"""The users of a scoring batch: their events, and the items that must not be shown to them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from headwater.schemas import EVENT_TYPES
 
 @dataclass(frozen=True)
 class Steps:
-    """The events of all users in one row, user after user, oldest first: the place of the ``user``, int64; ``item`` and
-    ``type`` (1 + its place in ``EVENT_TYPES``), int64; ``at``, epoch seconds; ``value``, NaN where there is none; those of a
-    user begin at ``start`` ``[users + 1]``."""
+    """The events of all users in flat arrays, user after user, oldest first: ``user``, the position of the user, int64;
+    ``item`` and ``type`` (1 + its position in ``EVENT_TYPES``), int64; ``at``, epoch seconds; ``value``, NaN if there is
+    none. Those of a user begin at ``start`` ``[users + 1]``."""
 
     start: np.ndarray
     user: np.ndarray
@@ -30,7 +30,8 @@ class Steps:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Steps:
-        """The steps of rows with item_idx, event_type (names), at (epoch seconds) and value, arrays of one length each."""
+        """The steps of rows with item_idx, event_type (names), at (epoch seconds) and value, arrays of equal length in each
+        row."""
         count = np.array([len(items) for items in frame["item_idx"]], dtype=np.int64)
         start = np.concatenate([[0], np.cumsum(count)])
         types = {name: code for code, name in enumerate(EVENT_TYPES, 1)}
@@ -45,11 +46,11 @@ class Steps:
         )
 
     def of_types(self, names: Sequence[str]) -> np.ndarray:
-        """Which steps are of one of these event types, bool."""
+        """Bool: the steps of one of these event types."""
         return np.isin(self.type, [EVENT_TYPES.index(name) + 1 for name in names])
 
     def count(self) -> np.ndarray:
-        """How many each user has, int64 ``[users]``."""
+        """The number of steps per user, int64 ``[users]``."""
         return np.diff(self.start)
 
     def items(self) -> list[np.ndarray]:
@@ -57,30 +58,30 @@ class Steps:
         return np.split(self.item, self.start[1:-1])
 
     def types(self) -> list[np.ndarray]:
-        """Beside ``items``."""
+        """The event types of each user, oldest first."""
         return np.split(self.type, self.start[1:-1])
 
     def context(self) -> np.ndarray:
-        """Beside ``item``: what surrounds each (``models.context``)."""
+        """The context code of each step (``models.context``)."""
         return context.pack(self.type, self.at, self.value, np.diff(self.user, prepend=-1) > 0)
 
     def oldest(self) -> np.ndarray:
-        """When each user's first step was, ``[users]``; ``inf`` where there is none."""
+        """The time of each user's first step, ``[users]``; ``inf`` if there is none."""
         return self._at(self.start[:-1], np.inf)
 
     def of_users(self, users: np.ndarray) -> Steps:
-        """The steps of some users, their places ascending."""
+        """The steps of some users, given by ascending positions."""
         kept = np.isin(self.user, users)
         start = np.concatenate([[0], np.cumsum(self.count()[users])])
         user = np.searchsorted(users, self.user[kept])
         return Steps(start, user, self.item[kept], self.type[kept], self.at[kept], self.value[kept])
 
     def newest(self) -> np.ndarray:
-        """When each user's last step was, ``[users]``; ``-inf`` where there is none."""
+        """The time of each user's last step, ``[users]``; ``-inf`` if there is none."""
         return self._at(self.start[1:] - 1, -np.inf)
 
     def items_of_users(self, which: np.ndarray | None = None) -> list[np.ndarray]:
-        """For each user the different items of all steps, or of those in the mask ``which``, ascending."""
+        """For each user the distinct items of all steps, or of those in the mask ``which``, ascending."""
         user, item = (self.user, self.item) if which is None else (self.user[which], self.item[which])
         size = int(item.max(initial=0)) + 1
         key = np.unique(user * size + item)
@@ -102,9 +103,9 @@ def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Users:
-    """``steps``: their events, also those with items that the model does not know; ``history`` and ``context``: those that it
-    knows, int64 ``[users, seq]``, left-padded; ``had``: for each user the items that they ever had, int64; ``seen``: for each
-    user the items that must not be listed."""
+    """``steps``: the events of the users, including those with items that the model does not know; ``history`` and
+    ``context``: the items and codes of the known ones, int64 ``[users, seq]``, left-padded; ``had``: for each user all items
+    of earlier events, int64; ``seen``: for each user the items that must not be listed."""
 
     ids: np.ndarray
     steps: Steps
@@ -117,31 +118,31 @@ class Users:
         return len(self.ids)
 
     def of(self, places: np.ndarray) -> Users:
-        """Some of the users, their places ascending."""
+        """Some of the users, given by ascending positions."""
         had, seen = ([part[place] for place in places] for part in (self.had, self.seen))
         steps = self.steps.of_users(places)
         return Users(self.ids[places], steps, self.history[places], self.context[places], had, seen)
 
     def having_seen(self, items: np.ndarray) -> Users:
-        """The same users, who must not be shown ``items`` ``[users, n]`` either; 0 is none."""
+        """The same users, with ``items`` ``[users, n]`` excluded too; 0 is none."""
         return replace(self, seen=[np.union1d(old, new[new > 0]) for old, new in zip(self.seen, items, strict=True)])
 
     def having_enough(self) -> Users:
-        """The same users, who must not be shown again what they ever had."""
+        """The same users, with all items that they ever had excluded too."""
         return replace(self, seen=list(map(np.union1d, self.seen, self.had)))
 
     def blocked(self) -> tuple[Tensor, Tensor]:
-        """What must not be listed as pairs: rows and items, int64 ``[pairs]`` each."""
+        """The excluded items as pairs: rows and items, int64 ``[pairs]`` each."""
         return _pairs(self.seen)
 
     def have_had(self, items: Tensor) -> Tensor:
-        """Which of the items int64 ``[users, n]`` each user had before, bool of the same shape."""
+        """Bool, of the shape of ``items`` (int64 ``[users, n]``): whether each user had the item before."""
         rows, had = _pairs(self.had)
         size = int(max(items.max(), had.max())) + 1 if len(had) else 1
         return torch.isin(torch.arange(len(self)).unsqueeze(1) * size + items, rows * size + had)
 
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Items and event types at places of the history ``[users, n]``, of the same shape; 0 where the place is -1."""
+        """Items and event types at positions of the history ``[users, n]``, of the same shape; 0 where the position is -1."""
         kinds = context.part(self.context, "event_type")
         items, types = ((part.gather(1, place.clamp(min=0)) * (place >= 0)).numpy() for part in (self.history, kinds))
         return items, types
