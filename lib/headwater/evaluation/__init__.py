@@ -1,1 +1,1 @@
-"""How good is a model: held-out cases, full-catalogue ranking, metrics, baselines, and the gate."""
+"""Model quality: held-out cases, full-catalogue ranking, metrics, baselines, and the gate."""

@@ -1,5 +1,5 @@
-"""What every model must beat: popularity, recent popularity, item-to-item transitions, and where lists may hold what a user
-had before, just that; no training, no knobs."""
+"""Baselines that every model must beat, without training or hyperparameters: popularity, recent popularity, item-to-item
+transitions and, where lists may hold items that a user had before, the user's own most frequent items."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from headwater.models.neighbours import Neighbours
 from headwater.models.transitions import DECAY, WINDOW, shares
 
 PAIRS = 20_000_000
-"""Pairs of items that transitions bring to the driver, at most: this bounds their memory, however many users there are."""
+"""The maximum number of item pairs that transitions bring to the driver: it bounds memory for any number of users."""
 
 
 def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) -> np.ndarray:
-    """Events of each item, float64 ``[n_items + 1]``, from ``since`` on."""
+    """Events per item, float64 ``[n_items + 1]``; only those from ``since`` on, if given."""
     wanted = steps if since is None else steps.where(F.col("event_time") >= F.lit(since))
     counts = np.zeros(n_items + 1)
     for row in wanted.groupBy("item_idx").count().collect():
@@ -32,7 +32,7 @@ def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) 
 
 
 def by_count(counts: np.ndarray) -> Scores:
-    """The same scores for everybody; equal counts are told apart by the item index, lower first."""
+    """The same scores for all users; ties go to the lower item index."""
     broken = counts - np.arange(len(counts)) / (2.0 * len(counts))
     row = torch.from_numpy(broken)
 
@@ -43,10 +43,10 @@ def by_count(counts: np.ndarray) -> Scores:
 
 
 def transitions(steps: DataFrame, n_items: int, pairs: int = PAIRS) -> Neighbours:
-    """``models.transitions`` of everybody's steps, counted in Spark; of each item only what followed it most, as many as
-    make ``pairs`` for the whole catalogue."""
+    """``models.transitions`` of all users' steps, counted in Spark. For each item only its most frequent followers are kept,
+    so that the whole catalogue has about ``pairs`` at most."""
     oldest_first = Window.partitionBy("user_id").orderBy("event_time", "event_id")
-    unit = math.lcm(*range(1, WINDOW + 1))  # whole numbers add up to the same in any order
+    unit = math.lcm(*range(1, WINDOW + 1))  # the sum of integers does not depend on their order
     earlier = [
         F.struct(F.lag("item_idx", gap).over(oldest_first).alias("item"), F.lit(unit // gap).alias("weight"))
         for gap in range(1, WINDOW + 1)
@@ -65,7 +65,7 @@ def transitions(steps: DataFrame, n_items: int, pairs: int = PAIRS) -> Neighbour
 
 
 def by_transitions(follows: Neighbours, counts: np.ndarray) -> Scores:
-    """Transitions from the last few events; popularity decides where they say nothing."""
+    """Transitions from the last few events; popularity breaks ties and ranks items without any."""
     fallback = torch.from_numpy(counts / (counts.sum() + 1) * 1e-6)
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
@@ -75,7 +75,7 @@ def by_transitions(follows: Neighbours, counts: np.ndarray) -> Scores:
 
 
 def by_own(counts: np.ndarray) -> Scores:
-    """What a user did most often before; popularity decides among the rest, and where it is as often."""
+    """The items that a user had most often before; popularity breaks ties and ranks the other items."""
     fallback = torch.from_numpy(counts / (counts.sum() + 1))
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Held-out cases: what a user had done before a cut, and what the same user did after it.
+"""Held-out cases: a user's history before a cut, and the same user's targets after it.
 
-``temporal``: one cut in time for all users; targets are all distinct items after it. ``leave_one_out``: the last event
-of each user tests, the one before validates. Histories never hold an event of the held-out side.
+``temporal``: one cut in time for all users; targets are all distinct items after it. ``leave_one_out``: the last event of
+each user is for the test, the one before for validation. Histories never contain a held-out event.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from headwater.schemas import EVENT_TYPES
 from headwater.training.validation import Cases
 
 SEGMENTS = {"new": (0, 2), "light": (3, 19), "heavy": (20, None)}
-"""Groups of users by how many events they had before the cut, both ends included."""
+"""Groups of users by the number of events before the cut, bounds included."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Users with something held out; each list has one int64 array a user. ``context``: beside ``items``
+    """Users with held-out targets; each list has one int64 array per user. ``context``: the codes of ``items``
     (``models.context``)."""
 
     users: np.ndarray
@@ -50,7 +50,7 @@ class HeldOut:
                 yield name, mask
 
     def arrays(self, max_length: int) -> Cases:
-        """The users with a history, as the arrays that training validates on; to others a model has nothing to say."""
+        """The users with a history, as the arrays that training validates on; for others a sequence model predicts nothing."""
         users = [user for user in range(len(self)) if len(self.items[user])]
         every = (self.items, self.context, self.seen, self.targets)
         items, context, seen, targets = ([part[user] for user in users] for part in every)
@@ -60,11 +60,10 @@ class HeldOut:
 
 
 def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
-    """(train_until, validation_until): training sees events before the first, validation those between, test the rest.
+    """(train_until, validation_until): training uses events before the first, validation those between, test the rest.
 
-    Exact quantiles of event time, the later of two events where one falls between them; an instant that many events share goes
-    to the later side whole.
-    Raises HeadwaterError when nothing would be left to train on.
+    Cuts are exact quantiles of event time; where one falls between two events, it is at the later. Events at the time of a
+    cut are all on its later side. Raises HeadwaterError if nothing would be left to train on.
     """
     at = F.unix_micros("event_time")
     day = F.floor(at / F.lit(DAY * 1e6))
@@ -72,7 +71,7 @@ def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> 
     rows = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first")).orderBy("day").collect()
     if not rows:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
-    # no more than the two days with a cut are put in order
+    # only the days with a cut, two at most, are sorted
     upto = np.cumsum([row["events"] for row in rows])
     ranks = [
         math.ceil(share * (upto[-1] - 1) - 1e-9)
@@ -104,10 +103,10 @@ def temporal(
     exclude_seen: bool,
     targets: Sequence[str] = EVENT_TYPES,
 ) -> DataFrame:
-    """One row for each user with a target in ``[start, end)``, an event of a type in ``targets``: user_id; items, types,
-    at (epoch seconds) and values of the history, oldest first; seen, targets, events_before.
+    """One row per user with a target in ``[start, end)``, the item of an event of a type in ``targets``: user_id; items,
+    types, at (epoch seconds) and values of the history, oldest first; seen, targets, events_before.
 
-    With ``exclude_seen`` an item that the user had before ``start`` is no target.
+    With ``exclude_seen``, items that the user had before ``start`` are not targets.
     """
     after = steps.where(F.col("event_time") >= F.lit(start))
     if end is not None:
@@ -116,7 +115,7 @@ def temporal(
 
 
 def before(steps: DataFrame, cut: datetime) -> DataFrame:
-    """Steps of a time before the cut."""
+    """Steps before the cut."""
     return steps.where(F.col("event_time") < F.lit(cut))
 
 
@@ -128,8 +127,8 @@ def leave_one_out(
     targets: Sequence[str] = EVENT_TYPES,
     since: datetime | None = None,
 ) -> DataFrame:
-    """One row for each user whose event ``place_from_end`` (1 the last, 2 the one before) is the target, if its type is
-    one of ``targets`` and its time not before ``since``."""
+    """One row per user whose event ``place_from_end`` (1 is the last, 2 the one before) is the target, if its type is one of
+    ``targets`` and its time not before ``since``. Users without an earlier event are left out."""
     earlier = without_last(steps, place_from_end)
     after = without_last(steps, place_from_end - 1).join(
         earlier.select("user_id", "event_id"), ["user_id", "event_id"], how="left_anti"
@@ -147,7 +146,7 @@ def without_last(steps: DataFrame, count: int) -> DataFrame:
 
 
 def collect(cases: DataFrame, max_users: int) -> HeldOut:
-    """Bring cases to the driver, at most ``max_users`` of them: those of the smallest hash, the same ones every time."""
+    """Bring cases to the driver, at most ``max_users``, always the same: those with the smallest hash of the user id."""
     frame = cases.orderBy(F.xxhash64("user_id"), "user_id").limit(max_users).toPandas()
 
     def arrays(column: str, kind: type = np.int64) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The gate: may a challenger replace the champion? A paired bootstrap over the same users decides, with a sentence."""
+"""The gate: whether a challenger may replace the champion, by a paired bootstrap over the same users, and why."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def interval(differences: np.ndarray, samples: int, confidence: float, seed: int
 def decide(challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarray, gate: Gate, seed: int) -> Decision:
     """Compare metric values ``[users]`` of the same users, in the same order.
 
-    Refuses with too few users; when recent popularity is better than the challenger; when the challenger is worse than
-    the champion on average, or could be worse by more than ``gate.margin`` of the champion's value.
+    Refuses the challenger if there are too few users; if it is not better than recent popularity
+    (``gate.beat_recent_popularity``); if it is worse than the champion on average, or could be worse by more than
+    ``gate.margin`` of the champion's value.
     """
     name, users = f"{gate.metric}@{gate.k}", len(challenger)
     details: dict[str, Any] = {"metric": name, "users": users}

@@ -16,13 +16,13 @@ from headwater.evaluation.ranking import AS_RANKED, SCORES, USERS, Scores, place
 from headwater.models.variety import Variety
 
 BESIDE = 0
-"""The ``model_version`` of rows of baselines."""
+"""The ``model_version`` in rows of baselines."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``per_user``: (metric, k) → float64 ``[users]``; ``segments``: name → which users, bool ``[users]``, first of them
-    ``all``; ``of_lists``: segment → (metric, k) → one number for the lists of all its users."""
+    """``per_user``: (metric, k) → float64 ``[users]``; ``segments``: name → bool mask ``[users]``, the first one ``all``;
+    ``of_lists``: segment → (metric, k) → one number for the lists of all its users."""
 
     per_user: dict[tuple[str, int], np.ndarray]
     segments: dict[str, np.ndarray]
@@ -30,16 +30,16 @@ class Measured:
 
     @property
     def overall(self) -> dict[tuple[str, int], float]:
-        """The numbers for the lists of all users."""
+        """The list metrics of all users."""
         return self.of_lists["all"]
 
     def of(self, segment: str) -> dict[tuple[str, int], float]:
-        """All numbers of a segment: the means over its users, and those for their lists."""
+        """All metrics of a segment: the means over its users, and the list metrics."""
         mask = self.segments[segment]
         return {key: float(values[mask].mean()) for key, values in self.per_user.items()} | self.of_lists[segment]
 
     def by_name(self) -> dict[str, float]:
-        """All numbers by the names that an experiment tracker shows: ``ndcg_10`` of all users, ``ndcg_10_new`` of a segment."""
+        """All metrics by the names that an experiment tracker shows: ``ndcg_10`` of all users, ``ndcg_10_new`` of a segment."""
         return {
             f"{metric}_{k}" + ("" if segment == "all" else f"_{segment}"): value
             for segment in self.segments
@@ -60,7 +60,7 @@ def measure(
     variety: Variety = AS_RANKED,
 ) -> Measured:
     """Rank and measure. ``counts`` ``[items + 1]``: events before the cut; ``unit`` ``[items + 1, dim]``: item vectors of
-    length 1, for the diversity of lists and for ``variety``, which re-ranks by them."""
+    length 1, for the diversity of lists and for re-ranking by ``variety``."""
     ranking = rank(scores, held, max(ks), variety=variety, unit=unit, batch=max(1, min(USERS, SCORES // len(counts))))
     per_user = {(name, k): metric(ranking.ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments())
@@ -78,11 +78,11 @@ def measure_lists(
     group: np.ndarray,
     further: Mapping[str, float] | None = None,
 ) -> Measured:
-    """Measure given lists, int64 ``[users, n]``, at those lengths ``ks`` that they have, for all users and for each group.
+    """Measure given lists, int64 ``[users, n]``, at each of ``ks`` up to ``n``, for all users, for segments and for groups.
 
     ``group``: the name of each user's group, empty for none. The segment of a group is called ``group NAME``, so that it is
-    never one of ``SEGMENTS``. A target that is not listed is ranked behind all listed items. ``further`` metrics of all
-    lists, by name, have been found elsewhere.
+    never one of ``SEGMENTS``. A target that is not listed is ranked below all listed items. ``further``: metrics of all lists
+    that were computed elsewhere, by name.
     """
     ks = [k for k in ks if k <= lists.shape[1]]
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]

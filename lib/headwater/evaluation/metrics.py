@@ -1,20 +1,20 @@
-"""Ranking metrics, one value a user, and list metrics, one value a model. Ranks count from 1."""
+"""Ranking metrics, one value per user, and list metrics, one value per set of lists. Ranks count from 1."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CHUNK = 1_024
-"""Lists whose item vectors are in memory at once."""
+"""The number of lists whose item vectors are in memory at once."""
 
 
 def hit_rate(ranks: list[np.ndarray], k: int) -> np.ndarray:
-    """1 where any target is among the first ``k``, ``[users]``."""
+    """1 if any target is among the first ``k``, else 0, ``[users]``."""
     return np.array([float((r <= k).any()) for r in ranks])
 
 
 def ndcg(ranks: list[np.ndarray], k: int) -> np.ndarray:
-    """Binary NDCG@k (Järvelin & Kekäläinen, 2002), ``[users]``: gains 1 / log2(rank + 1) over those of the best list."""
+    """Binary NDCG@k (Järvelin & Kekäläinen, 2002), ``[users]``: gains 1 / log2(rank + 1), relative to those of the ideal list."""
     return np.array(
         [(1 / np.log2(r[r <= k] + 1.0)).sum() / (1 / np.log2(np.arange(2, min(len(r), k) + 2))).sum() for r in ranks]
     )
@@ -34,9 +34,9 @@ def coverage(lists: np.ndarray, catalogue: int) -> float:
 
 
 def novelty(lists: np.ndarray, counts: np.ndarray) -> float:
-    """Mean self-information of what is listed, in bits: -log2 of an item's share of all events (Zhou et al., 2010).
+    """Mean self-information of the listed items, in bits: -log2 of an item's share of all events (Zhou et al., 2010).
 
-    ``counts`` ``[items + 1]`` are events before the cut; an item without any counts as having one.
+    ``counts`` ``[items + 1]`` are events before the cut; an item without events counts as having one.
     """
     share = np.maximum(counts, 1) / max(counts.sum(), 1)
     listed = lists[lists > 0]

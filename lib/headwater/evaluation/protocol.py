@@ -1,4 +1,4 @@
-"""One evaluation from tables to metrics: which users are held out, and how a model and the baselines do on them."""
+"""One evaluation from tables to metrics: the held-out users, and the results of a model and the baselines on them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from headwater.training.facts import moment
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
 ALONE = "sequence_model"
-"""The sequence model of a hybrid, measured beside the whole."""
+"""The name of a hybrid's sequence model, measured separately from the whole."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a training learns from and is judged on: steps before what validates, steps before what tests, and the
-    validation's cases (``evaluation.cases``). Both cuts are None with ``leave_one_out``."""
+    """The data of a training run: the steps before the validation part (``learned``), those before the test part
+    (``until_test``), and the validation cases (``evaluation.cases``). Both cuts are None with ``leave_one_out``."""
 
     learned: DataFrame
     until_test: DataFrame
@@ -41,7 +41,8 @@ class Split:
 
 
 def split(steps: DataFrame, config: Config) -> Split:
-    """Cut steps (``sequences.filter_steps``) by ``evaluate.protocol``; raises HeadwaterError where they span too little."""
+    """Split steps (``sequences.filter_steps``) by ``evaluate.protocol``. Raises HeadwaterError if a temporal split has no
+    steps or too short a time span."""
     asked = config.evaluate
     how = (config.sequence.max_length, config.topn.exclude_seen, asked.targets)
     if asked.protocol == "leave_one_out":
@@ -53,10 +54,10 @@ def split(steps: DataFrame, config: Config) -> Split:
 
 
 class Evaluation:
-    """One split of one protocol over pinned steps (``sequences.filter_steps``); ranks any model on the same users.
+    """One split of one protocol over pinned steps (``sequences.filter_steps``); measures any model on the same users.
 
-    ``facts`` are those of the model whose cuts count: ``protocol``, ``train_until``, ``validation_until``; with
-    ``leave_one_out`` what was before ``validation_until``, where there is one, tests nothing (``untouched``).
+    ``facts``: ``protocol``, ``train_until`` and ``validation_until`` of the model whose cuts are used. With
+    ``leave_one_out``, events before ``validation_until``, if it is set, are not targets (``untouched``).
     """
 
     def __init__(self, steps: DataFrame, n_items: int, facts: dict[str, Any], split: str, config: Config) -> None:
@@ -80,7 +81,7 @@ class Evaluation:
         self.counts = baselines.event_counts(self.before, n_items)
 
     def model(self, ranker: Ranker) -> Measured:
-        """A version as it is served: with what was popular up to the split, and lists picked for variety."""
+        """A model version with the popularity at the time of the split, and lists re-ranked for variety as when served."""
         ranker = ranker.with_recency(self.decayed)
 
         def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
@@ -90,7 +91,7 @@ class Evaluation:
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
-        """Those of ``BASELINES`` that say something: no list holds a user's own items where seen ones are left out."""
+        """Those of ``BASELINES`` that apply: without ``own_items`` if lists leave out items that the user has seen."""
         return tuple(name for name in BASELINES if name != "own_items" or not self.config.topn.exclude_seen)
 
     def baseline(self, name: str) -> Measured:
@@ -107,16 +108,16 @@ class Evaluation:
 
     @cached_property
     def until(self) -> float:
-        """When the newest event up to the split was, in epoch seconds."""
+        """The time of the newest event before the split, in epoch seconds."""
         return popularity.newest_second(self.before)
 
     @cached_property
     def decayed(self) -> np.ndarray:
-        """What was popular up to the split, the same for every version that is ranked."""
+        """Decayed event counts before the split, the same for every version that is measured."""
         return popularity.decayed(self.before, self.n_items, self.config.topn.popular_half_life_days, self.until)
 
     def lists(self, lists: np.ndarray, group: np.ndarray, unit: np.ndarray, further: Mapping[str, float]) -> Measured:
-        """Lists ``[users, n]`` as the users of a ``group`` each were served them, and what was found out about them before."""
+        """Measures lists ``[users, n]`` as served, given each user's ``group`` and ``further`` metrics (``measure_lists``)."""
         ks = list(self.config.evaluate.k)
         return measure_lists(lists, self.held, ks, self.counts, unit=unit, group=group, further=further)
 
@@ -129,8 +130,9 @@ class Evaluation:
 
 
 def untouched(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By which facts to test versions of these, so that none was trained on what tests: the latest cut; and where one of them
-    has seen all but each user's last event, those last ones that lie behind it."""
+    """The facts by which to test several versions, given the ``facts`` of each, so that none was trained on a test event: the
+    latest cut; and if any of them used ``leave_one_out``, which leaves only each user's last event unseen, only last events
+    after that cut."""
     latest = max(facts, key=lambda each: each["validation_until"] or "")
     left_out = any(each["protocol"] == "leave_one_out" for each in facts)
     return {**latest, "protocol": "leave_one_out"} if left_out else latest

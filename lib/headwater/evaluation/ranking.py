@@ -1,4 +1,4 @@
-"""Rank the whole catalogue for held-out users, never a sample of it."""
+"""Full-catalogue ranking for held-out users, without sampled negatives."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from headwater.evaluation.cases import HeldOut
 from headwater.models.variety import Variety
 
 Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
-"""Histories (items and their ``models.context``; one array a user) → scores ``[users, items + 1]``; column 0 is padding."""
+"""Histories (items and their ``models.context``; one array per user) → scores ``[users, items + 1]``; column 0 is padding."""
 
 AS_RANKED = Variety()
 """Lists are the best items, without re-ranking for variety."""
 
 UNRANKED = np.iinfo(np.int64).max
 USERS, SCORES = 256, 1 << 24
-"""Users that are ranked at once, and their scores of the whole catalogue, at most: 128 MiB in float64."""
+"""The maximum numbers of users ranked at once and of scores in memory for them: 128 MiB in float64."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """``ranks``: for each user the ranks, from 1, of its targets, UNRANKED where the model does not know the item
-    or has no score for it; ``lists``: the first ``width`` items, int64 ``[users, width]``, 0 where there are fewer."""
+    """``ranks``: for each user the ranks of the targets, from 1, ascending, UNRANKED if the model does not know the item or
+    has no score for it; ``lists``: the first ``width`` items, int64 ``[users, width]``, padded with 0."""
 
     ranks: list[np.ndarray]
     lists: np.ndarray
@@ -41,10 +41,11 @@ def rank(
     unit: Tensor | None = None,
     batch: int = USERS,
 ) -> Ranking:
-    """Rank all items that the user has not seen. Ties count against us: a target is ranked behind all other items of its score.
+    """Rank all items that the user has not seen. Ties count against the model: a target is ranked below all other items of
+    its score.
 
-    With a weight of ``variety`` lists are re-ranked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
-    not in the list is ranked behind it. Its cap has no effect: categories are not known here.
+    If ``variety`` has a weight, lists are re-ranked by the item vectors ``unit`` ``[items + 1, dim]``, and a target that is
+    not in the list is ranked below it. The cap of ``variety`` has no effect: categories are not known here.
     """
     wide = variety.width(width) if variety.weight else width
     ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
@@ -63,7 +64,7 @@ def rank(
             wanted = rows[row, place]
             found[known] = _places(rows[row], wanted).masked_fill(wanted == -torch.inf, UNRANKED).numpy()
             ranks.append(np.sort(found))
-            if variety.weight:  # among equals the target is picked last
+            if variety.weight:  # of tied items the target is picked last
                 rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
         values, items = rows.topk(min(wide, rows.shape[1]), dim=1)
         if variety.weight:
@@ -77,22 +78,22 @@ def rank(
 
 
 def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Ranks of targets in one list of items, from 1, ascending; UNRANKED for those that it lacks."""
+    """Ranks of targets in one list of items, from 1, ascending; UNRANKED for targets that are not in it."""
     places = {int(item): place for place, item in enumerate(listed, 1) if item}
     return np.sort(np.array([places.get(int(item), UNRANKED) for item in targets], dtype=np.int64))
 
 
 def _places(row: Tensor, wanted: Tensor) -> Tensor:
-    """How many of the scores in ``row`` reach each of the scores ``wanted``, ``[targets]``; never targets × items of memory."""
+    """The number of scores in ``row`` that reach each of ``wanted``, ``[targets]``, without a targets × items matrix."""
     ascending, order = wanted.sort()
-    row = row[row >= min(wanted.tolist(), default=torch.inf)]  # nothing else reaches any
+    row = row[row >= min(wanted.tolist(), default=torch.inf)]  # all others reach none of them
     reached = torch.searchsorted(ascending, row, right=True)
     places = len(row) - reached.bincount(minlength=len(wanted) + 1).cumsum(0)[:-1]
     return places[order.argsort()]
 
 
 def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Ranks of targets, given the ``ranks`` that they had before the list was picked."""
+    """Ranks of targets after re-ranking, given their ``ranks`` before it."""
     found = places_in(listed, targets)
     inside = found[found < UNRANKED]
     beyond = np.maximum(ranks, len(listed) + 1)
