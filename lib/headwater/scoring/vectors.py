@@ -13,7 +13,7 @@ TRIFLE = 1e-3
 """Standard deviation of the noise in a newcomer's vector, relative to that of trained vectors. Without noise the newcomers
 of a category would be equal, and their order would depend on how a product is rounded."""
 PRIOR = 5.0
-"""How many events weigh as much for a newcomer as its category."""
+"""The number of events with a newcomer that weigh as much as its words or categories."""
 
 
 def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> Tensor:
@@ -67,7 +67,7 @@ def _centroids(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
     """For each item that has no vector yet the mean of the means of its categories, ``[items - trained, dim]``.
 
     ``vectors`` ``[trained, dim]``, row 0 is padding; ``categories`` int ``[items, each]``, 0 is none. A category without a
-    trained item is none.
+    trained item does not count.
     """
     trained, new = categories[: len(vectors)], categories[len(vectors) :].long()
     sums, counts = torch.zeros(n_names, vectors.shape[1]), torch.zeros(n_names, 1)
