@@ -52,7 +52,7 @@ def decayed_counts(steps: DataFrame, n_items: int, half_life_days: float) -> np.
 
 
 def decayed(steps: DataFrame, n_items: int, half_life_days: float, until: float) -> np.ndarray:
-    """The same at a given time in epoch seconds; no step may be later."""
+    """Like ``decayed_counts``, at the time ``until`` in epoch seconds; no step may be later."""
     counts = np.zeros(n_items + 1)
     age = (F.lit(until) - seconds("event_time")) / F.lit(DAY * half_life_days)
     fresh = steps.where((age < HALF_LIVES) & (F.col("item_idx") <= n_items))
