@@ -1,5 +1,5 @@
-"""Sequence models in pure torch: no rank, device, file or logger. A new encoder is one module here and one line in
-``headwater.encoders``."""
+"""Sequence models in pure torch, which know nothing of ranks, files or loggers. A new encoder needs one module here and one line
+in ``headwater.encoders``."""
 
 from importlib import import_module
 
@@ -28,11 +28,11 @@ def build(spec: ModelSpec) -> SequenceModel:
 
 
 def restore(spec: ModelSpec, weights: dict[str, Tensor]) -> SequenceModel:
-    """A model around given weights, which it takes without a copy, in evaluation mode.
+    """A model with the given weights, used without a copy, in evaluation mode.
 
-    Raises RuntimeError where their names or shapes are not those of ``spec``, ValueError where their number types are not.
+    Raises RuntimeError if their names or shapes do not match ``spec``, ValueError if a dtype does not.
     """
-    with torch.device("meta"):  # no weights are drawn, which the given ones would replace at once
+    with torch.device("meta"):  # draw no random weights, which would be replaced at once
         model = build(spec)
     kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     if wrong := [name for name, tensor in weights.items() if tensor.dtype != kinds.get(name, tensor.dtype)]:

@@ -1,14 +1,15 @@
-"""Implicit ALS: factors of who had what (Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets, 2008).
+"""Implicit ALS: factorisation of which row has which item (Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback
+Datasets, 2008).
 
-With p = 1 where a row has an item and else 0, and a weight of 1 + α where it has one and else 1, the factors x of rows and y
-of items make the weighted sum of (p - x · y)² and λ(|x|² + |y|²) least. With the one fixed, each of the other is a linear
-system: x = (YᵀY + α Σ y yᵀ + λI)⁻¹ (1 + α) Σ y, summed over what the row has.
+Let p be 1 if a row has an item and else 0, with weight 1 + α if it has it and else 1. The factors x of rows and y of items
+minimise the weighted sum of (p - x · y)² plus λ(|x|² + |y|²). With one side fixed, each factor of the other solves a linear
+system: x = (YᵀY + α Σ y yᵀ + λI)⁻¹ (1 + α) Σ y, summed over the items of the row.
 
-A model that adds up what items say needs no factors of users: row i of its weights is Y x of a history of item i alone, which
-is (1 + α) Y z / (1 + α y · z) where z = (YᵀY + λI)⁻¹ y. Each row keeps its ``KEPT`` largest weights, found by tiles. Fitted
-without an items × items matrix, it knows all items of a catalogue for which ``ease`` leaves most out. The price is the
-square of the catalogue all the same, but of time: ``FACTORS`` products for each pair of items, 200 CPU seconds for 100,000
-items, so some five hours for a million.
+A model that sums the contributions of items needs no user factors: row i of its weights is Y x for a history of item i alone,
+which is (1 + α) Y z / (1 + α y · z) with z = (YᵀY + λI)⁻¹ y. Each row keeps its ``KEPT`` largest weights, found tile by tile.
+Because it needs no items × items matrix, it covers all items of a catalogue of which ``ease`` leaves most out. Its time still
+grows with the square of the catalogue: ``FACTORS`` multiplications for each pair of items, 200 CPU seconds for 100,000 items, so
+some five hours for a million.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ FACTORS = 256
 ALPHA = 40.0
 RIDGE = 10.0
 ROUNDS = 10
-"""Times that the factors of rows and then of items are found anew."""
+"""How often the factors of rows and then those of items are solved."""
 KEPT = 100
 CELLS = 1 << 22
-"""Numbers that are held at once, 16 MiB: of the factors of what some rows have, and of items × items."""
+"""Numbers held at once, 16 MiB: factors gathered for a batch of rows, and a tile of items × items."""
 
 
 def fit(
@@ -41,7 +42,7 @@ def fit(
     ridge: float = RIDGE,
     kept: int = KEPT,
 ) -> Neighbours:
-    """ALS of int sequences ``[rows, seq]``, left-padded with 0; neither order nor how often counts."""
+    """ALS of int sequences ``[rows, seq]``, left-padded with 0; neither the order nor the number of an item's events counts."""
     had = incidence(sequences, n_items)
     chosen = np.flatnonzero(np.bincount(had.indices, minlength=n_items + 1))
     items = item_factors(had[:, chosen], factors, alpha, ridge)
@@ -54,7 +55,7 @@ def fit(
 
 
 def item_factors(had: sparse.csr_matrix, factors: int, alpha: float, ridge: float) -> Tensor:
-    """Factors float32 ``[items, factors]`` of ones, CSR ``[rows, items]``; the same each time."""
+    """Item factors float32 ``[items, factors]`` of a CSR matrix of ones ``[rows, items]``, from a fixed seed."""
     by_item = had.T.tocsr()
     items = torch.randn(had.shape[1], factors, generator=torch.Generator().manual_seed(1)) / 10 / factors**0.5
     for _ in range(ROUNDS):
@@ -63,10 +64,10 @@ def item_factors(had: sparse.csr_matrix, factors: int, alpha: float, ridge: floa
 
 
 def solved(had: sparse.csr_matrix, others: Tensor, alpha: float, ridge: float) -> Tensor:
-    """The best factors ``[rows, factors]`` beside those of the columns, ``[columns, factors]``.
+    """The best factors ``[rows, factors]`` given those of the columns, ``[columns, factors]``.
 
-    They are turned to where YᵀY is diagonal and back: so a row that has fewer columns than there are factors costs only a
-    system as large as what it has (Woodbury).
+    They are rotated to where YᵀY is diagonal and back: a row with fewer columns than there are factors then needs only a system
+    as large as its number of columns (Woodbury).
     """
     values, turn = torch.linalg.eigh(others.T @ others)
     base = (values.clamp(min=0) + ridge) / alpha
@@ -89,7 +90,7 @@ def solved(had: sparse.csr_matrix, others: Tensor, alpha: float, ridge: float) -
 
 
 def batches(had: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows that have something, shortest first, and what each has, int64 ``[batch, most]``, padded with the number of columns."""
+    """Non-empty rows, shortest first, and the columns of each, int64 ``[batch, most]``, padded with the number of columns."""
     lengths = np.diff(had.indptr)
     order = np.argsort(lengths, kind="stable")
     start = int((lengths == 0).sum())
@@ -107,7 +108,7 @@ def batches(had: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tens
 def strongest(
     items: Tensor, alpha: float, ridge: float, kept: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The cells of the largest weights of each row, of some rows at a time: rows, columns and weights, an item's own left out."""
+    """The ``kept`` largest weights of each row without the item's own, some rows at a time: rows, columns and weights."""
     count, factors = items.shape
     inverse = torch.linalg.inv(items.T @ items + ridge * torch.eye(factors))
     away = items @ inverse

@@ -1,4 +1,4 @@
-"""A pre-norm transformer stack over left-padded steps, causal or not."""
+"""Blocks of a pre-norm transformer over left-padded steps, causal or not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from headwater.models.dropout import Dropout
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward, each behind a norm and around a shortcut.
+    """Attention and a feed-forward network, each with a layer norm before it and a residual connection around it.
 
-    ``feed_forward`` is the inner width in multiples of ``dim``. With ``reach`` each head learns a bias for each distance between
-    steps (Raffel et al., T5, 2020, without their buckets); distances from ``reach`` on share the last one.
+    ``feed_forward`` is the inner width as a multiple of ``dim``. If ``reach`` is not 0, each head learns a bias for each
+    distance between steps (Raffel et al., T5, 2020, without their buckets); distances from ``reach`` on share the last bias.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float, feed_forward: int = 4, reach: int = 0) -> None:
@@ -32,7 +32,7 @@ class Block(nn.Module):
         return self._with_seen(steps, query, key, value, self._mask(allowed))
 
     def newest(self, steps: Tensor, allowed: Tensor) -> Tensor:
-        """The newest state alone, ``[batch, 1, dim]``, for a sixth of the work: the other steps are only keys and values."""
+        """The newest state alone, ``[batch, 1, dim]``, for a sixth of the work: the other steps serve only as keys and values."""
         dim = steps.shape[2]
         weight, bias = self.project.weight, self.project.bias
         normed = self.before_attention(steps)
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 def allowed_pairs(real: Tensor, causal: bool) -> Tensor:
-    """Bool ``[batch, 1, seq, seq]``: a step attends to real steps (no later ones if causal), padding to itself."""
+    """Bool ``[batch, 1, seq, seq]``: a step attends to real steps (if causal, to no later ones) and to itself."""
     seq = real.shape[1]
     same = torch.eye(seq, dtype=torch.bool, device=real.device)
     allowed = real.unsqueeze(1).expand(-1, seq, -1)

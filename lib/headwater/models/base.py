@@ -1,9 +1,9 @@
-"""What every sequence model shares: the embeddings of an event, the item matrix, the next-item loss.
+"""The base of all sequence models: embeddings of events, the item matrix, the next-item loss.
 
-Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; beside them, of the same shape, is what surrounds each
-event (``models.context``). The input of a step is the sum of its item's vector times ``input_scale``, a vector for each part
-of its context and, where the encoder has absolute positions, a vector for its position. Positions are counted back from the
-newest event, so that they do not depend on padding.
+Histories are int64 ``[batch, seq]``, left-padded with 0, newest last; a second tensor of the same shape holds the context of
+each event (``models.context``). The input of a step is the sum of its item's vector times ``input_scale``, an embedding of each
+part of its context and, if the encoder has absolute positions, a position embedding. Positions are counted back from the newest
+event, so they do not depend on padding.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ WHOLE_SOFTMAX = Objective()
 
 
 class SequenceModel(nn.Module):
-    """Base of the encoders: a subclass gives ``transform`` and, if its objective differs, ``loss``."""
+    """Base class of the encoders. A subclass defines ``transform`` and, if its objective differs, ``loss``."""
 
     extra_tokens = 0
-    """Item indices above ``n_items`` that only the encoder uses (a mask)."""
+    """The number of item indices above ``n_items`` for the encoder's own tokens (a mask)."""
     absolute = True
-    """Whether the input of a step has a vector for its position, counted back from the newest event."""
+    """Whether the input of a step includes a position embedding."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -50,19 +50,19 @@ class SequenceModel(nn.Module):
                 padded.weight[0].zero_()
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
-        """Steps ``[batch, seq, dim]`` and what of them is no padding, bool ``[batch, seq]`` → states, the same shape."""
+        """Steps ``[batch, seq, dim]`` and a bool mask ``[batch, seq]``, False for padding → states ``[batch, seq, dim]``."""
         raise AssertionError("an encoder defines transform")
 
     def newest(self, steps: Tensor, real: Tensor) -> Tensor:
-        """The last of ``transform``'s states, ``[batch, dim]``; an encoder that can spare the others does so."""
+        """The last state of ``transform``, ``[batch, dim]``; an encoder that can skip the other states overrides this."""
         return self.transform(steps, real)[:, -1]
 
     def encode(self, items: Tensor, context: Tensor) -> Tensor:
-        """States ``[batch, seq, dim]``; the state at a step knows that step and, if causal, nothing after it."""
+        """States ``[batch, seq, dim]``; the state at a step depends on that step and, in a causal encoder, on no later one."""
         return self.norm(self.transform(*self._steps(items, context)))
 
     def _steps(self, items: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes into ``transform``."""
+        """The arguments of ``transform``."""
         real = items > 0
         steps = self.item_rows(items) * self.spec.input_scale  # [batch, seq, dim]
         for name in self.spec.context:
@@ -72,7 +72,7 @@ class SequenceModel(nn.Module):
         return self.drop(steps) * real.unsqueeze(-1), real
 
     def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
-        """The state after the newest event, ``[batch, dim]``; its product with the item matrix ranks what comes next."""
+        """The state after the newest event, ``[batch, dim]``; its product with the item matrix scores the next item."""
         return self.norm(self.newest(*self._steps(items, context)))
 
     def item_matrix(self) -> Tensor:
@@ -81,7 +81,7 @@ class SequenceModel(nn.Module):
         return own if self.features is None else own + self.features(torch.arange(len(own), device=own.device))
 
     def item_rows(self, items: Tensor) -> Tensor:
-        """The vectors of some items, int64 of any shape → the same shape and ``dim``; features are looked up once an item."""
+        """The vectors of items, int64 of any shape → the same shape plus ``dim``; features are looked up once per item."""
         if self.features is None:
             return self.item(items)
         different, place = items.unique(return_inverse=True)
@@ -92,13 +92,13 @@ class SequenceModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Next-item loss of sequences ``[batch, seq + 1]``: each step predicts the item of the next one.
 
-        ``weights`` (same shape) weigh a step as a target. Returns the weighted sum and the sum of weights, so that
-        ranks and batches add up exactly.
+        ``weights`` (same shape) are the weights of the steps as targets. Returns the weighted sum and the sum of weights, so
+        that the results of ranks and batches can be added exactly.
         """
         states = self.encode(items[:, :-1], context[:, :-1])  # [batch, seq, dim]
         wanted = (items[:, 1:] > 0) & (items[:, :-1] > 0)
         weight = (torch.ones_like(items, dtype=states.dtype) if weights is None else weights)[:, 1:]
         return objective(states[wanted], items[:, 1:][wanted], weight[wanted], self)
 
-    # DDP calls forward; training asks for the loss.
+    # DDP calls forward, and training needs the loss.
     forward = loss

@@ -1,7 +1,7 @@
 """BERT4Rec: a bidirectional transformer that fills in masked events (Sun et al., 2019).
 
-Training masks a share of the events, and in half of the sequences also the newest one, as inference puts a mask behind the
-newest event.
+Training masks a random share of the events and, in half of the sequences, also the newest one, because inference appends a mask
+after the newest event.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Bert4Rec(Transformer):
         self.mask_token = spec.n_items + 1
 
     def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
-        """The state of a mask put after the newest event, ``[batch, dim]``; for an empty history that of a mask alone."""
+        """The state of a mask appended after the newest event, ``[batch, dim]``; for an empty history, that of a mask alone."""
         mask = torch.full_like(items[:, :1], self.mask_token)
         asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
         return super().user_vectors(asked, torch.cat([context, torch.zeros_like(mask)], dim=1))
@@ -32,7 +32,7 @@ class Bert4Rec(Transformer):
     def loss(
         self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
-        """Masked-item loss of sequences ``[batch, seq + 1]``, in the shape of the next-item loss."""
+        """Masked-item loss of sequences ``[batch, seq + 1]``, with the arguments and results of the next-item loss."""
         real = items > 0
         draws = torch.rand(items.shape, generator=objective.generator).to(items.device)
         masked = real & (draws < self.spec.mask_probability)
@@ -40,7 +40,7 @@ class Bert4Rec(Transformer):
         masked[:, -1] |= newest & real[:, -1]
         several = real.sum(1, keepdim=True) > 1
         masked &= several
-        if not masked.any():  # of few events chance may take none
+        if not masked.any():  # with few events the draw may mask none
             masked[:, -1] = several.squeeze(1) & real[:, -1]
         states = self.encode(
             items.masked_fill(masked, self.mask_token), context.masked_fill(masked, 0)

@@ -1,8 +1,7 @@
-"""What surrounds an event, as one number: its type, how long after the event before it, what it was worth.
+"""The context of an event as one integer: its type, the gap since the previous event, and its value.
 
-Histories carry this code beside their items, so that what a model is told of a step can grow without another array on
-every path. It is packed here and nowhere else, for training as for scoring; a model looks up the parts that its
-``spec.context`` names.
+Histories carry this code beside their items, so that more context needs no further array on any path. Codes are packed only
+here, for training and scoring alike; a model looks up the parts that its ``spec.context`` names.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from headwater.schemas import EVENT_TYPES
 Codes = TypeVar("Codes", np.ndarray, Tensor)
 
 SIZES = {"event_type": len(EVENT_TYPES) + 1, "gap": 32, "value": 64}
-"""How many codes each part has. Code 0 is padding, and of a gap or a value that it is not known."""
+"""The number of codes of each part. Code 0 is padding; for a gap or a value it also means that it is unknown."""
 _PLACE = {"event_type": 1, "gap": SIZES["event_type"], "value": SIZES["event_type"] * SIZES["gap"]}
 
 
 def pack(types: np.ndarray, at: np.ndarray, value: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Codes, int64 of the shape of ``types``, 0 where that is 0.
+    """Codes, int64 of the shape of ``types``, 0 where ``types`` is 0.
 
-    ``types``: 1 + place in ``EVENT_TYPES``; ``at``: epoch seconds, in the order of events along the last axis; ``value``:
-    float, NaN where an event has none; ``first``: bool, events before which nothing is known.
+    ``types``: 1 + index in ``EVENT_TYPES``; ``at``: epoch seconds, in the order of events along the last axis; ``value``: float,
+    NaN for an event without one; ``first``: bool, events with no known predecessor.
 
-    A gap's code is 1 + the number of binary digits of its seconds: within a second, within 2, 4, … up to 34 years. That of a
-    value above zero counts half powers of two, from 1/32 on, so that stars lie apart as well as prices do.
+    The code of a gap is 1 + the number of binary digits of its whole seconds: less than 1, 2, 4, … seconds, up to 34 years. The
+    code of a value above zero counts half powers of two, from 1/32 on, which separates both star ratings and prices.
     """
     seconds = np.floor(np.asarray(at, dtype=np.float64))
     between = np.diff(seconds.ravel(), prepend=0.0).reshape(seconds.shape)

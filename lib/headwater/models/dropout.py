@@ -1,4 +1,4 @@
-"""Dropout at a quarter of what torch's costs a CPU: four values share a random number of 64 bits."""
+"""Dropout at a quarter of the CPU cost of torch's: one 64-bit random number serves four values."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 LEVELS = 1 << 16
 SMALLEST_WORD, SMALLEST_DRAW = -(1 << 63), -(1 << 15)
-"""Integers of 64 and of 16 bits begin here."""
+"""The smallest integers of 64 and of 16 bits."""
 
 
 class Dropout(nn.Dropout):
-    """As ``torch.nn.Dropout`` with a ``p`` below 1; on a CPU ``p`` is rounded to a multiple of 1 / 65,536."""
+    """Like ``torch.nn.Dropout`` with a ``p`` below 1; on a CPU ``p`` is rounded to a multiple of 1 / 65,536."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """``values`` of any shape and the same again: while training each is 0 with probability ``p``, or else divided by
-        ``1 - p``."""
+        """``values`` of any shape → the same shape. In training each value is dropped (set to 0) with probability ``p`` and
+        otherwise divided by ``1 - p``."""
         dropped = min(round(self.p * LEVELS), LEVELS - 1)
         if not (self.training and dropped and values.device.type == "cpu"):
             return super().forward(values)

@@ -1,9 +1,10 @@
-"""EASE: the linear item-to-item model that best fills in each item from the others (Steck, 2019), in closed form.
+"""EASE: the linear item-to-item model that best reconstructs each item from the others (Steck, 2019), in closed form.
 
-With X the binary rows × items and P = (XᵀX + λI)⁻¹, its weights are B = I - P · diag(P)⁻¹. Rows are whole histories in the
-paper; in a training they are pieces, one event overlapping (``snapshot.windows``), as XᵀX costs the square of their lengths.
-The price is the inverse of a dense items × items matrix, so a catalogue beyond ``LARGEST`` is fitted on its most frequent
-items only; and a dense B is no look-up, so each row keeps its ``KEPT`` largest weights.
+With X the binary rows × items and P = (XᵀX + λI)⁻¹, its weights are B = I - P · diag(P)⁻¹. In the paper a row is a whole
+history; in training it is a piece of one, overlapping the next by one event (``snapshot.windows``), because the cost of XᵀX
+grows with the square of the row length. The model inverts a dense items × items matrix, so of a catalogue beyond ``LARGEST``
+only the most frequent items are fitted. A dense B is too large for a look-up, so each row keeps its ``KEPT`` largest weights by
+absolute value.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from headwater.models.histories import incidence
 from headwater.models.neighbours import Neighbours
 
 LARGEST = 16_384
-"""Items that are fitted: a matrix of 1 GiB, and about three of them while it is inverted."""
+"""The most items that are fitted: a matrix of 1 GiB, and about three of them during the inversion."""
 KEPT = 100
 RIDGE = 100.0
 

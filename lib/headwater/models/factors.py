@@ -1,7 +1,7 @@
-"""Initial item vectors from co-occurrence, for a training to start from instead of random ones.
+"""Initial item vectors from co-occurrence, as a better start of training than random ones.
 
 They are the factors of a shifted, positive pointwise mutual information matrix (Levy and Goldberg, Neural Word Embedding as
-Implicit Matrix Factorization, 2014) and take seconds, where a model would need its first dozens of epochs.
+Implicit Matrix Factorization, 2014). They take seconds to compute; a model would need its first dozens of epochs to get there.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 from headwater.models.transitions import gaps
 
 SMOOTHING = 0.75
-"""Power of an item's frequency as context, so that rare items do not look surprising everywhere."""
+"""Exponent of an item's frequency as context, so that rare items do not look surprising everywhere."""
 OVERSAMPLED, ITERATIONS = 16, 4
-"""Extra columns and power iterations of the randomised decomposition (Halko, Martinsson and Tropp, 2011)."""
+"""Extra columns and power iterations of the randomised SVD (Halko, Martinsson and Tropp, 2011)."""
 
 
 def item_vectors(sequences: np.ndarray, n_items: int, dim: int, seed: int) -> Tensor:
     """Vectors float32 ``[n_items + 1, dim]`` from int sequences ``[rows, seq]``, left-padded with 0.
 
-    Their entries have a spread of 1 over the items that occur; an item that never occurs near another is zero. They are
-    turned by a random rotation, so that no dimension, and so no attention head, starts with all of the weight.
+    Their entries have a standard deviation of 1 over the items that occur; an item that never occurs near another has a zero
+    vector. A random rotation spreads the weight, so that no dimension, and so no attention head, starts with all of it.
     """
     vectors = torch.zeros(n_items + 1, dim)
     counted = gaps(sequences, n_items)
@@ -42,7 +42,7 @@ def item_vectors(sequences: np.ndarray, n_items: int, dim: int, seed: int) -> Te
         n_iter=ITERATIONS,
         random_state=seed,
     )
-    alike = (left * right.T).sum(axis=0) > 0  # where it is not, the eigenvalue is negative: neighbours are set apart
+    alike = (left * right.T).sum(axis=0) > 0  # if False, the eigenvalue is negative and would push neighbours apart
     kept = np.flatnonzero(alike)[:dim]
     vectors[:, : len(kept)] = torch.from_numpy(left[:, kept] * np.sqrt(values[kept]))
     turn, _ = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed)))

@@ -1,4 +1,4 @@
-"""Features of items from the catalogue: the vector of an item is the sum of its own vector and those of its features.
+"""Item features from the catalogue: an item's vector is the sum of its own vector and the vectors of its features.
 
 Rare items gain from features that they share with others, and even an item without any event has a vector.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class ItemFeatures(nn.Module):
-    """The features' vectors ``weight`` ``[buckets, dim]``, and which of them an item has, as the arrays of a CSR matrix."""
+    """The feature vectors ``weight`` ``[buckets, dim]``, and the features of each item as the arrays of a CSR matrix."""
 
     start: Tensor
     bucket: Tensor
@@ -25,7 +25,7 @@ class ItemFeatures(nn.Module):
         self.register_buffer("share", torch.zeros(cells))
 
     def forward(self, items: Tensor) -> Tensor:
-        """The features' part of the vectors of ``items`` int64 ``[n]``: ``[n, dim]``; zero where an item has none."""
+        """The feature part of the vectors of ``items`` int64 ``[n]``: ``[n, dim]``; zero for an item without features."""
         first = self.start[items]
         many = self.start[items + 1] - first
         begins = many.cumsum(0) - many

@@ -1,8 +1,8 @@
-"""Losses over real positions only, of a state's prediction of the next item.
+"""Losses for predicting an item from a state, over real positions only.
 
-``softmax``: cross-entropy over the whole catalogue. It never holds more than ``TILE_LOGITS`` logits: the gradient of a tile
-is computed while its logits are in memory (the same three products as without tiles). Rejected: letting autograd keep the
-logits of each tile, which bounds nothing, and recomputing them, which costs a fourth product.
+``softmax``: cross-entropy over the whole catalogue. At most ``TILE_LOGITS`` logits are in memory: the gradient of a tile is
+computed while its logits are there (the same three products as without tiles). Rejected: letting autograd keep the logits of
+each tile, which does not bound memory, and recomputing them, which costs a fourth product.
 
 ``sampled_softmax``, ``gbce`` and ``bpr`` compare the target with a few negatives that the whole batch shares
 (``models.negatives``), at ``negatives / items`` of that cost.
@@ -23,8 +23,8 @@ from headwater.config import Loss
 from headwater.models import negatives
 
 TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Logits that stand in memory at once, by device (8 and 512 MiB): what its caches hold, or what keeps it busy. Above
-131,072 items on a CPU a tile still has 16 positions."""
+"""Logits in memory at once, by device (8 and 512 MiB): as many as fit a CPU's caches, or keep a GPU busy. A tile has at least 16
+positions, so on a CPU it exceeds this above 131,072 items."""
 
 
 class Items(Protocol):
@@ -39,10 +39,10 @@ class Items(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what it draws its negatives from.
+    """A loss, and what it needs to draw negatives.
 
-    ``counts`` float32 ``[items + 1]``: how often each item is a target in training; ``generator``: draws the negatives, the
-    same ones on all ranks, and the masks of BERT4Rec, after which ranks draw different negatives. One objective serves a
+    ``counts`` float32 ``[items + 1]``: how often each item is a target in training. ``generator``: draws the negatives, seeded
+    alike on all ranks; BERT4Rec also draws its masks from it, after which ranks draw different negatives. One objective serves a
     whole epoch.
     """
 
@@ -55,10 +55,10 @@ class Objective:
         return negatives.SamplingDistribution(self.counts)
 
     def __call__(self, states: Tensor, targets: Tensor, weights: Tensor, items: Items) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the losses and the sum of weights, so that ranks and batches add up exactly.
+        """The weighted sum of the losses and the sum of weights, so that the results of ranks and batches can be added exactly.
 
-        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``. A position
-        of weight 0 is no target: it costs nothing, and no negative is drawn from it.
+        ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``. A position of
+        weight 0 is not a target: it costs nothing, and no negative is drawn from it.
         """
         counting = weights > 0
         if not counting.all():
@@ -70,7 +70,7 @@ class Objective:
         wanted, others = items.item_rows(torch.cat([targets, drawn.items])).split([len(targets), len(drawn.items)])
         positive = (states * wanted).sum(-1).float()  # [positions]
         negative = (states @ others.T).float()  # [positions, negatives]
-        hit = drawn.items == targets.unsqueeze(1)  # the target itself is no negative
+        hit = drawn.items == targets.unsqueeze(1)  # the target itself is not a negative
         each = SAMPLED[self.loss.kind](positive, negative, hit, drawn.log_expected, self.loss, len(self.counts) - 1)
         return (each * weights).sum(), weights.sum()
 
@@ -80,8 +80,8 @@ def sampled_softmax(
 ) -> Tensor:
     """Softmax over the target and its negatives, ``[positions]``.
 
-    With ``loss.correction`` each negative is weighted by the inverse of how often it is drawn (logQ, Bengio and Senécal, 2003),
-    which estimates the softmax over the whole catalogue; without it the softmax is over the drawn items.
+    With ``loss.correction`` each negative is weighted by the inverse of its expected number of draws (logQ, Bengio and Senécal,
+    2003), which estimates the softmax over the whole catalogue; without it the softmax is over the drawn items.
     """
     if loss.correction:
         negative = negative - log_expected
@@ -92,8 +92,8 @@ def sampled_softmax(
 def gbce(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, loss: Loss, n_items: int) -> Tensor:
     """Generalised binary cross-entropy (Petrov and Macdonald, gSASRec, 2023), ``[positions]``.
 
-    The positive's probability is raised to β = α (t (1 - 1 / α) + 1 / α), with α the share of the catalogue that is
-    drawn and t ``loss.calibration``: 0 is the plain loss, 1 takes back all of the overconfidence that drawing brings.
+    The probability of the positive is raised to the power β = α (t (1 - 1 / α) + 1 / α), with α the sampled share of the
+    catalogue and t ``loss.calibration``: 0 is the plain loss, 1 removes all of the overconfidence that negative sampling causes.
     """
     drawn = negative.shape[1]
     alpha = min(1.0, max(drawn, 1) / max(n_items - 1, 1))
@@ -103,18 +103,18 @@ def gbce(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, 
 
 
 def bpr(positive: Tensor, negative: Tensor, hit: Tensor, log_expected: Tensor, loss: Loss, n_items: int) -> Tensor:
-    """Bayesian personalised ranking (Rendle et al., 2009): -log σ(positive - negative), a mean over the negatives."""
+    """Bayesian personalised ranking (Rendle et al., 2009): -log σ(positive - negative), averaged over the negatives."""
     worse = F.softplus(negative - positive.unsqueeze(1)).masked_fill(hit, 0.0)
     return worse.sum(1) / (~hit).sum(1).clamp(min=1)
 
 
 SampledLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Loss, int], Tensor]
 SAMPLED: dict[str, SampledLoss] = {"sampled_softmax": sampled_softmax, "gbce": gbce, "bpr": bpr}
-"""``(positive [positions], negative [positions, n], hit bool alike, log_expected [n], loss, n_items)`` → ``[positions]``."""
+"""``(positive [positions], negative and bool hit [positions, n], log_expected [n], loss, n_items)`` → ``[positions]``."""
 
 
 class _TiledCrossEntropy(torch.autograd.Function):
-    """Weighted sum of softmax cross-entropy; without positions a zero whose gradients are zero."""
+    """Weighted sum of softmax cross-entropy; without positions, a zero whose gradients are zero."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
             norm = logits.exp_().sum(dim=1, keepdim=True)
             total += (weight * (norm.log() - chosen)).sum()
             if learning:
-                # the gradient of a row is its probabilities less 1 at the target, here times their common denominator
+                # the gradient of a row is its probabilities minus 1 at the target, here both times the softmax denominator
                 gradient, scale = logits.scatter_add_(1, target, -norm).to(part.dtype), weight / norm
                 to_states[start : start + tile] = (gradient @ items) * scale
                 to_items += gradient.T @ (part * scale).to(part.dtype)

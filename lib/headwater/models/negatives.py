@@ -1,7 +1,8 @@
 """Negatives: the items that a sampled loss compares with the target, drawn once per batch and shared by all its positions.
 
-Three sources. ``uniform``: every item is equally likely. ``popular``: an item is as likely as it is a target in training.
-``batch``: the targets of the same batch, which needs no other part of the catalogue; nearly the distribution of ``popular``.
+Three sources. ``uniform``: every item is equally likely. ``popular``: the probability of an item is proportional to how often it
+is a target in training. ``batch``: the targets of the same batch, which needs no other rows of the item table; nearly the
+distribution of ``popular``.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from headwater.config import Loss
 
 
 class SamplingDistribution:
-    """How likely each item is as a negative; computed at the first draw, as later draws must not pass over the catalogue.
+    """The probability of each item as a negative; computed once, at the first draw, so that later draws do not pass over the
+    catalogue.
 
-    ``counts`` float32 ``[items + 1]``: how often each item is a target in training. An item that is never a target counts
-    as half of one, so that it can be drawn at all.
+    ``counts`` float32 ``[items + 1]``: how often each item is a target in training. An item that is never a target counts as
+    half an occurrence, so that it can be drawn at all.
     """
 
     def __init__(self, counts: Tensor) -> None:
@@ -29,7 +31,7 @@ class SamplingDistribution:
 
     @cached_property
     def ends(self) -> Tensor:
-        """Running sums of the counts, float64 ``[items + 1]``: in float32 rare items of a large catalogue would vanish."""
+        """Cumulative counts, float64 ``[items + 1]``: in float32 rare items of a large catalogue would vanish."""
         often = self.counts.double().clamp(min=0.5)
         often[0] = 0.0
         return often.cumsum(0)
@@ -42,7 +44,7 @@ class SamplingDistribution:
 
 @dataclass(frozen=True)
 class Negatives:
-    """``items`` int64 ``[n]``, from 1; ``log_expected`` float32 ``[n]``: log of how often each is drawn on average."""
+    """``items`` int64 ``[n]``, from 1; ``log_expected`` float32 ``[n]``: the log of how often each is drawn on average."""
 
     items: Tensor
     log_expected: Tensor
@@ -51,10 +53,10 @@ class Negatives:
 def draw(
     loss: Loss, targets: Tensor, distribution: SamplingDistribution, generator: torch.Generator | None
 ) -> Negatives:
-    """``loss.negatives`` items, with replacement.
+    """Draw ``loss.negatives`` items with replacement; none if the source is ``batch`` and the batch has no targets.
 
-    ``targets`` int64 ``[positions]`` are those of the batch, on the device of ``distribution``. Draws come from ``generator`` on
-    the CPU, the same ones whatever the device.
+    ``targets`` int64 ``[positions]`` are those of the batch, on the device of ``distribution``. Random numbers come from
+    ``generator`` on the CPU, so they are the same on any device.
     """
     n = loss.negatives
     if loss.source == "uniform":

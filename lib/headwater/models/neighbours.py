@@ -1,7 +1,7 @@
-"""Item-to-item neighbours as a sparse matrix, and the scores that a history has by it: the collaborative part of a hybrid.
+"""Item-to-item neighbours as a sparse matrix, and the scores that it gives a history: the collaborative part of a hybrid.
 
-It adds a few cells to the product of user and item vectors, so that scoring a user costs one product and one sparse
-look-up, however the matrix was learned (``models.transitions``, ``models.ease``, ``models.als``).
+The scores add a few cells to the product of user and item vectors, so scoring a user costs one product and one sparse look-up,
+however the matrix was learned (``models.transitions``, ``models.ease``, ``models.als``).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from scipy import sparse
 from torch import Tensor
 
 FAINT = 0.01
-"""A score that is weak evidence: one transition of a hundred."""
+"""A score that is weak evidence: one transition in a hundred."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """``matrix``: CSR float32 ``[n_items + 1, n_items + 1]``, row and column 0 empty; row i says what goes with item i, in
-    the order of items.
+    """``matrix``: CSR float32 ``[n_items + 1, n_items + 1]``, row and column 0 empty, column indices sorted; row i scores the
+    items that go with item i.
 
-    The rows of a user's last ``window`` events are added up, the newest with weight 1, each older one times ``decay``.
-    The weights of an item that occurs several times add up to ``most`` at most.
+    The score of a history is the weighted sum of the rows of its last ``window`` events: the newest has weight 1, each older one
+    the weight of the next newer times ``decay``. The weights of an item that occurs several times sum to ``most`` at most.
     """
 
     matrix: sparse.csr_matrix
@@ -43,11 +43,11 @@ class Neighbours:
         return torch.from_numpy(self.sparse_scores(items).toarray())
 
     def sparse_scores(self, items: Tensor) -> sparse.csr_matrix:
-        """The same, only what is not zero: a row has as many as go with the last few items."""
+        """The same as a sparse matrix: a row has cells only for items that go with its last few events."""
         return self._picked(items) @ self.matrix
 
     def _picked(self, items: Tensor) -> sparse.csr_matrix:
-        """How much each item of a history counts, ``[batch, n_items + 1]``."""
+        """The weight of each item of a history, ``[batch, n_items + 1]``."""
         recent, weights = self._weights(items)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
         picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
@@ -55,20 +55,20 @@ class Neighbours:
         return picked
 
     def _weights(self, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The events that count, and how much each would by its age alone: ``[batch, events]``."""
+        """The last ``window`` items, and the weight of each by its age alone: ``[batch, events]``."""
         recent = items[:, -self.window :].numpy()
         age = np.arange(recent.shape[1] - 1, -1, -1)
         return recent, np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
 
     def evidence(self, items: Tensor) -> sparse.csr_matrix:
-        """log(1 + score / ``FAINT``), what a hybrid adds to logits: 0 where the score is 0 or below."""
+        """log(1 + score / ``FAINT``), which a hybrid adds to the logits: 0 where the score is 0 or below."""
         found = self.sparse_scores(items)
         found.data = _log_evidence(found.data)
         return found
 
     def traces(self, items: Tensor, wanted: Tensor) -> Tensor:
         """The cells of a few ``wanted`` items, int64 ``[batch, n]``, in the rows of a history's last ``window`` + 1 events:
-        ``[batch, events, n]``. One event more than counts, so that one may be left out; an item beyond the matrix has 0."""
+        ``[batch, events, n]``. The additional event allows one of them to be left out; an item beyond the matrix has 0."""
         recent = items[:, -self.window - 1 :].numpy()
         user, event = recent.nonzero()
         columns = wanted.numpy()[user]  # [real events, n]
@@ -80,7 +80,7 @@ class Neighbours:
         return torch.from_numpy(found)
 
     def evidence_of(self, items: Tensor, traces: Tensor) -> Tensor:
-        """The evidence for the items whose ``traces`` in these histories are known, ``[batch, n]``."""
+        """The evidence for items with these ``traces`` in the histories, ``[batch, n]``."""
         recent, weights = (torch.from_numpy(part) for part in self._weights(items))
         same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
         weights = weights / ((same @ weights.unsqueeze(2)).squeeze(2) / self.most).clamp(min=1)
@@ -88,10 +88,10 @@ class Neighbours:
         return torch.from_numpy(_log_evidence(found.numpy()))
 
     def _cells(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Single cells of the matrix, by bisection of rows: scipy's own look-up goes through the whole matrix first.
+        """Single cells of the matrix, by binary search within rows: SciPy's own look-up passes over the whole matrix first.
 
-        In the row of each cell, all columns before ``low`` are smaller than the wanted one, and none from ``high`` on is. A
-        row of n cells is halved n.bit_length() times, then ``low`` is where the column is, or would be.
+        In the row of each cell, all columns before ``low`` are smaller than the wanted one, and none from ``high`` on is. A row
+        of n cells is halved n.bit_length() times; then ``low`` is the position of the column, or where it would be inserted.
         """
         start, indices, data = self.matrix.indptr, self.matrix.indices, self.matrix.data
         if not len(data):
@@ -107,7 +107,7 @@ class Neighbours:
         return np.where((low < end) & (indices[place] == columns), data[place], np.float32(0))
 
     def grown(self, n_items: int) -> Neighbours:
-        """The same for a catalogue that has grown to ``n_items``; nothing goes with new items yet."""
+        """The same for a catalogue that has grown to ``n_items``; new items have no neighbours yet."""
         matrix = self.matrix.copy()
         matrix.resize(n_items + 1, n_items + 1)
         return replace(self, matrix=matrix)
@@ -115,9 +115,9 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a hybrid's neighbours, each with its weight, say of histories int64 ``[batch, seq]``, for ``size`` items.
+    """The weighted evidence of a hybrid's neighbours for histories int64 ``[batch, seq]``, over ``size`` items.
 
-    The whole catalogue is gone through once, and only when somebody asks for it.
+    The whole catalogue is passed over only once, and only on demand.
     """
 
     parts: tuple[tuple[Neighbours, float], ...]
@@ -126,19 +126,19 @@ class Evidence:
 
     @cached_property
     def cells(self) -> sparse.csr_matrix | None:
-        """For all items, ``[batch, size]``; None without neighbours."""
+        """The evidence for all items, ``[batch, size]``; None without neighbours."""
         if not self.parts:
             return None
         cells = reduce(add, (part.evidence(self.history) * np.float32(weight) for part, weight in self.parts))
-        cells.resize((len(self.history), self.size))  # newcomers followed nothing yet
+        cells.resize((len(self.history), self.size))  # newcomers have no neighbours yet
         return cells
 
     def traces(self, wanted: Tensor) -> list[Tensor]:
-        """For each part what single events say of a few items, int64 ``[batch, n]`` (``Neighbours.traces``)."""
+        """For each part the traces of a few ``wanted`` items, int64 ``[batch, n]`` (``Neighbours.traces``)."""
         return [part.traces(self.history, wanted) for part, _ in self.parts]
 
     def of(self, traces: Sequence[Tensor]) -> Tensor | float:
-        """For the items whose traces these are, ``[batch, n]``; 0 without neighbours."""
+        """The evidence for the items with these ``traces``, ``[batch, n]``; 0 without neighbours."""
         return sum(
             part.evidence_of(self.history, trace) * weight
             for (part, weight), trace in zip(self.parts, traces, strict=True)

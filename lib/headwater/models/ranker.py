@@ -1,8 +1,8 @@
-"""A trained model opened for ranking: histories in, what scores the whole catalogue out.
+"""A trained model opened for ranking: turns histories into scores of the whole catalogue.
 
-Scoring, evaluation and ad-hoc recommendation all rank through this one class, so that what is measured is what is
-served. Pure torch; ``training.artifact`` opens a folder as one. All tensors are on the CPU, except for the encoder of a
-ranker for a GPU (``on``).
+Scoring, evaluation and ad-hoc recommendation all rank through this one class, so evaluation measures exactly what is served.
+``training.artifact`` opens a model folder as a ranker. All tensors are on the CPU, except for the encoder of a ranker for a GPU
+(``on``).
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from headwater.models.histories import flat, placed
 from headwater.models.neighbours import Evidence, Neighbours
 
 ENCODED_TOGETHER = {"cpu": 192, "cuda": 4_096}
-"""Histories that pass through the encoder at once, by device: more of them differ more in length, fewer cost more calls."""
+"""Histories per call of the encoder, by device: larger batches mix more different lengths, smaller ones need more calls."""
 
 GATHERED_TOGETHER = 65_536
-"""Items whose vectors are copied or converted at once, so that there is never a second copy of all of them."""
+"""Items whose vectors are copied or converted at once, so that there is never a second copy of the whole matrix."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """How the catalogue scores for some users: ``users @ rows.T + evidence``; ``users`` ``[batch, dim + 1]``."""
+    """The query that scores the catalogue for some users: ``users @ rows.T + evidence``; ``users`` ``[batch, dim + 1]``."""
 
     users: Tensor
     evidence: Evidence
 
     @property
     def cells(self) -> sparse.csr_matrix | None:
-        """What is added to the product, ``[batch, items + 1]``, newcomers included; None where nothing is blended in."""
+        """The sparse matrix added to the product, ``[batch, items + 1]``, newcomers included; None if nothing is blended in."""
         return self.evidence.cells
 
 
 class Ranker:
-    """A sequence model, blended with item-to-item neighbours and recent popularity where the version is a hybrid.
+    """A sequence model, blended in a hybrid with item-to-item neighbours and recent popularity.
 
-    What is popular lately changes from day to day and is no part of a version: whoever ranks adds it (``with_recency``).
-    Users without a history are ranked by it alone. ``with_recency``, ``with_newcomers`` and ``on`` return a copy, which shares
-    the tensors, and leave the ranker as it is.
+    Recent popularity changes from day to day and is not part of a model version: the caller adds it (``with_recency``). Users
+    without a history are ranked by it alone. ``with_recency``, ``with_newcomers`` and ``on`` return a copy that shares the
+    tensors, and leave the original unchanged.
     """
 
     def __init__(
         self, model: SequenceModel, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None
     ) -> None:
-        """``neighbours``: those of a hybrid, by their names in its ``blend``; None for a model that ranks alone."""
+        """``neighbours``: those of a hybrid, by their names in its ``blend``; None for a model that is not a hybrid."""
         self.model = model.eval()
         self.facts = facts
         self.neighbours = dict(neighbours or {})
@@ -63,46 +63,47 @@ class Ranker:
         self.name: str = "+".join([model.spec.kind, *self.neighbours])
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()
-            """``[n_items + 1, dim]``; where the model's weights are a mapped file so is this, and processes share it."""
+            """``[n_items + 1, dim]``; without item features these are the model's weights, not a copy: if they are a mapped
+            file, processes share it."""
         self.newcomers = torch.empty(0, self.item_vectors.shape[1])
         self.recency = torch.zeros(self.size)
 
     def on(self, device: torch.device) -> Ranker:
-        """A ranker with its encoder on a device; the encoder of this one stays where it is."""
+        """A ranker with its encoder on ``device``; the encoder of this ranker stays where it is."""
         made = copy.copy(self)
         made.model = on_device(self.model, device)
         return made
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder is."""
+        """The device of the encoder."""
         return next(self.model.parameters()).device
 
     @property
     def blend(self) -> dict[str, float]:
-        """Weights of a hybrid's neighbours and of recency, by name; empty for a model that ranks alone."""
+        """Weights of a hybrid's neighbours and of recency, by name; empty for a model that is not a hybrid."""
         return self.facts.get("blend", {})
 
     @property
     def transitions(self) -> Neighbours | None:
-        """What follows an item, where the version has learned it."""
+        """The item-to-item transitions of the version; None if it has none."""
         return self.neighbours.get("transitions")
 
     def alone(self) -> Ranker:
-        """The sequence model of a hybrid, to be measured without what is blended in."""
+        """The sequence model of a hybrid without the other parts of the blend, to be measured separately."""
         return Ranker(self.model, {name: fact for name, fact in self.facts.items() if name != "blend"})
 
     def with_newcomers(self, vectors: Tensor) -> Ranker:
-        """A ranker that also scores the items that came after its training, ``[newcomers, dim]``, those from
-        ``n_items + 1`` on; in histories it goes on to leave them out. It has to be told anew what is popular."""
+        """A ranker that also scores newcomers, the items added after its training: those from ``n_items + 1`` on, with vectors
+        ``[newcomers, dim]``. Histories still leave them out. Recency is reset and has to be set again."""
         made = copy.copy(self)
-        vars(made).pop("unit", None)  # a vector for each item, newcomers included
+        vars(made).pop("unit", None)  # the cached matrix has a row for each newcomer too
         made.newcomers = vectors
         made.recency = torch.zeros(made.size)
         return made
 
     def with_recency(self, counts: np.ndarray) -> Ranker:
-        """A ranker that knows how popular items are lately (``popularity.decayed_counts``, of any length)."""
+        """A ranker with the recent popularity of items (``popularity.decayed_counts``, of any length)."""
         known = np.zeros(self.size)
         known[: len(counts)] = counts[: len(known)]
         made = copy.copy(self)
@@ -111,23 +112,23 @@ class Ranker:
 
     @property
     def size(self) -> int:
-        """How many items are scored, newcomers and padding included."""
+        """The number of scored items, newcomers and padding included."""
         return self.n_items + 1 + len(self.newcomers)
 
     def vectors(self, items: Tensor) -> Tensor:
-        """The vectors of some items, newcomers or not, int64 of any shape → the same shape and ``dim``."""
+        """The vectors of items, newcomers included, int64 of any shape → the same shape plus ``dim``."""
         found = self.item_vectors[items.clamp(max=self.n_items)]
         new = items > self.n_items
         found[new] = self.newcomers[items[new] - self.n_items - 1]
         return found
 
     def directions(self, items: Tensor) -> Tensor:
-        """The same, each vector of length 1: made when they are asked for, as those of all items would be a second matrix."""
+        """The same, each vector scaled to length 1; computed on demand, because those of all items would be a second matrix."""
         return normalize(self.vectors(items), dim=-1)
 
     def rows(self, items: Tensor) -> Tensor:
-        """What a query's users are multiplied with, for some items ``[n]``: their vectors, and in the last column how
-        popular each is lately, ``[n, dim + 1]``."""
+        """What the users of a query are multiplied with, for some items ``[n]``: ``[n, dim + 1]``, their vectors and, in the
+        last column, their recent popularity."""
         found = torch.empty(len(items), self.item_vectors.shape[1] + 1)
         for part, wanted in zip(found.split(GATHERED_TOGETHER), items.split(GATHERED_TOGETHER), strict=True):
             part[:, :-1] = self.vectors(wanted)
@@ -136,7 +137,7 @@ class Ranker:
 
     @cached_property
     def unit(self) -> Tensor:
-        """Vectors of length 1 of all items, ``[items + 1, dim]``, for measuring; scoring asks for ``directions``."""
+        """Vectors of all items, scaled to length 1, ``[items + 1, dim]``, for evaluation metrics; scoring uses ``directions``."""
         return normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
     def pad(self, items: Sequence[Any], context: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -149,7 +150,7 @@ class Ranker:
         return self.pad_steps(user, item, codes, len(items))
 
     def pad_steps(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, users: int) -> tuple[Tensor, Tensor]:
-        """The same of the events of all users in one row, user after user, oldest first."""
+        """The same for the events of all users in flat arrays: user after user, oldest first."""
         known = (item > 0) & (item <= self.n_items)
         rows = (placed(user[known], part[known], users, self.max_length) for part in (item, context))
         items, codes = map(torch.from_numpy, rows)
@@ -157,7 +158,7 @@ class Ranker:
 
     @torch.inference_mode()
     def query(self, items: Tensor, context: Tensor) -> Query:
-        """What ranks the catalogue for some histories (``pad``): one product with ``rows`` and a few cells more."""
+        """The query that ranks the catalogue for some histories (``pad``): one product with ``rows`` plus sparse evidence."""
         users = torch.empty(len(items), self.item_vectors.shape[1] + 1)
         users[:, :-1] = self._encode(items, context)
         users[:, -1] = self.blend.get("recency", 0.0)
@@ -167,9 +168,9 @@ class Ranker:
         return Query(users, Evidence(parts, items, self.size))
 
     def spreads(self, query: Query) -> Tensor:
-        """The standard deviation of the model's scores over the catalogue for each user, ``[batch]``; 1 where it says nothing.
+        """The standard deviation of the model's scores over the catalogue for each user, ``[batch]``; 1 for a zero user vector.
 
-        It follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the scores themselves are never needed.
+        It follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the scores themselves are never computed.
         """
         users = query.users[:, :-1].double()
         first, second = self._moments
@@ -177,8 +178,8 @@ class Ranker:
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
     def own_part(self, wanted: Tensor, scores: Tensor, query: Query) -> Tensor:
-        """What the history alone gives a few items, above what it gives the mean item: ``[batch, n]`` for int64 ``wanted``
-        ``[batch, n]`` and their ``scores`` (``scores_of``). The rest of a score is what is popular."""
+        """The part of a few items' scores that comes from the history: ``scores`` (``scores_of``) without recency, minus the
+        mean of that over the catalogue. ``wanted`` int64, ``scores`` and the result are ``[batch, n]``."""
         alone = scores - query.users[:, -1:] * self.recency[wanted]
         mean = (query.users[:, :-1].double() @ self._moments[0]).float()
         if query.cells is not None:
@@ -197,7 +198,7 @@ class Ranker:
         return first / self.n_items, second / self.n_items
 
     def _encode(self, items: Tensor, context: Tensor) -> Tensor:
-        """User vectors ``[batch, dim]``; histories of like length go together, so that little time goes to padding."""
+        """User vectors ``[batch, dim]``; histories of similar length are encoded together, which saves padding."""
         lengths = (items > 0).sum(dim=1)
         users = torch.zeros(len(items), self.item_vectors.shape[1])
         for some in lengths.argsort().split(ENCODED_TOGETHER[self.device.type]):
@@ -209,14 +210,14 @@ class Ranker:
     @torch.inference_mode()
     def scores_of(self, wanted: Tensor, query: Query, traces: Sequence[Tensor] | None = None) -> Tensor:
         """Scores ``[batch, n]`` of a few ``wanted`` items of each user, int64 ``[batch, n]``; ``traces`` of these items in the
-        histories that the query was made of, where somebody has them already."""
+        histories of the query are computed unless given."""
         rows = self.rows(wanted.flatten()).unflatten(0, wanted.shape)  # [batch, n, dim + 1]
         product = (rows @ query.users.unsqueeze(2)).squeeze(2)
         return product + query.evidence.of(query.evidence.traces(wanted) if traces is None else traces)
 
     @torch.inference_mode()
     def scores(self, items: Tensor, context: Tensor) -> Tensor:
-        """Scores of the whole catalogue, ``[batch, n_items + 1]``; column 0 is padding."""
+        """Scores of the whole catalogue, ``[batch, size]``; column 0 is padding."""
         query = self.query(items, context)
         every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
         scores = query.users[:, :-1] @ every.T + query.users[:, -1:] * self.recency
@@ -224,26 +225,26 @@ class Ranker:
 
 
 def on_device(model: SequenceModel, device: torch.device) -> SequenceModel:
-    """A copy of a model on a device; tensors that are there already are shared, not copied."""
+    """A copy of a model on ``device``; tensors already there are shared, not copied."""
     moved: dict[int, Tensor] = {id(tensor): tensor.to(device) for tensor in model.buffers()}
     for tensor in model.parameters():
         moved[id(tensor)] = nn.Parameter(tensor.detach().to(device), tensor.requires_grad)
-    return copy.deepcopy(model, moved).to(device)  # a recurrent model also lays out its weights for the GPU
+    return copy.deepcopy(model, moved).to(device)  # also lets a recurrent model lay out its weights for the GPU
 
 
 def recency_scores(counts: np.ndarray) -> Tensor:
-    """Decayed counts ``[items + 1]`` as standardised logarithms; of equal counts the lower index is a trifle ahead, or,
-    where it is near and the catalogue large, level: float32 tells no more apart."""
+    """Decayed counts ``[items + 1]`` as standardised logarithms. Of equal counts the lower index scores slightly higher, or the
+    same if the indices are close and the catalogue is large: float32 cannot tell them apart."""
     logs = np.log(counts + 0.1) - np.arange(len(counts)) / len(counts) * 1e-4
     scores = torch.from_numpy(logs).float()
-    real = scores[1:]  # padding is no item
+    real = scores[1:]  # without padding
     return (scores - real.mean()) / (real.std(correction=0) + 1e-6)
 
 
 def blended(logits: Tensor, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Logits and the parts by their weights: one sum ``[batch, n_items + 1]``.
+    """The logits plus the weighted sum of ``parts``, all of one shape.
 
-    A softmax's logits are logarithms of probabilities, up to what all items share; ``parts``, the evidence of neighbours
-    and standardised recency, are logarithms too, so the sum is a product of experts (Hinton, 2002).
+    A softmax's logits are log-probabilities up to a constant per user. ``parts``, the evidence of neighbours and standardised
+    recency, are logarithms too, so the sum is a product of experts (Hinton, 2002).
     """
     return logits + sum(weights[name] * scores for name, scores in parts.items() if weights[name])

@@ -1,6 +1,7 @@
 """Recurrent encoders: GRU (Hidasi et al., Session-based Recommendations with RNNs, 2016) and LSTM.
 
-Histories are packed right-aligned to left-aligned for the recurrence and moved back, so padding never enters a state.
+Right-aligned histories are shifted to the left for the recurrence, and their states shifted back, so padding never enters the
+state of a real step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Recurrent(SequenceModel):
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         seq = steps.shape[1]
         place = torch.arange(seq, device=steps.device).unsqueeze(0)
-        shift = seq - real.sum(1, keepdim=True)  # how far the first real step stands from the left
+        shift = seq - real.sum(1, keepdim=True)  # the column of the first real step
         leftmost = (place + shift).clamp(max=seq - 1)  # [batch, seq]
         back = (place - shift).clamp(min=0)
         aligned = steps.gather(1, leftmost.unsqueeze(-1).expand_as(steps))

@@ -1,7 +1,7 @@
-"""Repeats: each item is its own neighbour, so that items which a user had before may be listed again.
+"""Repeats: each item is its own neighbour, so that items which a user had before may be recommended again.
 
-Where people buy the same goods again this is the strongest evidence; with ``topn.exclude_seen`` it has no effect. When an
-item is due again is another question (``scoring.repeats``).
+Where people buy the same goods again, this is the strongest evidence; with ``topn.exclude_seen`` it has no effect. When an item
+is due again is estimated elsewhere (``scoring.repeats``).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from headwater.models.neighbours import Neighbours
 
 
 def fit(sequences: np.ndarray, n_items: int) -> Neighbours:
-    """From int sequences ``[rows, seq]``, of which only the length is used: an event counts the same however old it is."""
+    """From int sequences ``[rows, seq]``, of which only the length is used: an event has the same weight at any age."""
     return of(n_items, window=sequences.shape[1])
 
 
 def of(n_items: int, window: int) -> Neighbours:
-    """For a catalogue of ``n_items`` and histories of which the last ``window`` events count."""
+    """For a catalogue of ``n_items``; the last ``window`` events of a history count."""
     items = np.arange(1, n_items + 1)
     matrix = sparse.csr_matrix((np.ones(n_items, np.float32), (items, items)), shape=(n_items + 1, n_items + 1))
     return Neighbours(matrix, window, decay=1.0, most=np.inf)

@@ -1,4 +1,4 @@
-"""The shape of a model: enough to build it again around stored weights."""
+"""The shape of a model: enough to rebuild it around stored weights."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Shape of one model. ``n_items`` is the largest item index that it knows; index 0 is padding.
+    """The shape of a model. ``n_items`` is the largest item index that it knows; index 0 is padding.
 
-    ``input_scale``: the factor of item vectors in the encoder's input; ``input_dropout``: dropout on that input, None for
-    the same as ``dropout``. ``feature_cells``: how many cells of items × ``feature_buckets`` are not zero; without buckets
-    there are no item features. ``context``: the parts of an event that the model reads besides its item (``models.context``).
+    ``input_scale``: the factor of item vectors in the encoder's input; ``input_dropout``: dropout on that input, None for the
+    value of ``dropout``. ``feature_cells``: the number of non-zero cells of items × ``feature_buckets``; without buckets there
+    are no item features. ``context``: the parts of an event that the model reads besides its item (``models.context``).
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What the transformers share: a stack of blocks over the steps, causal or not."""
+"""Base of the transformers: a stack of blocks over the steps, causal or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwater.models.spec import ModelSpec
 
 class Transformer(SequenceModel):
     causal = True
-    """Whether a step attends to no later steps."""
+    """If True, no step attends to later steps."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)

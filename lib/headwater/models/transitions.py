@@ -1,9 +1,9 @@
-"""Item-to-item transitions: which items followed an item soon, a sparse matrix that needs no training.
+"""Item-to-item transitions: which items soon follow an item, as a sparse matrix that needs no training.
 
-For each pair of events of one sequence at most ``WINDOW`` steps apart the later item gains 1 / gap; rows are scaled to
-sum to one, then shares below ``LEAST`` are dropped: after an item that everybody has nearly everything follows once, and
-an item that nothing follows more often than that says nothing. As a score, the rows of a user's last few items are added,
-each older one counting half.
+For each pair of events of a sequence at most ``WINDOW`` steps apart, the later item gains 1 / gap. Rows are scaled to sum to
+one, then shares below ``LEAST`` are dropped: after an item that everybody has, nearly everything follows once, and a row without
+larger shares carries no information. The score of a history is the sum of the rows of its last few items, each older one with
+half the weight.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from headwater.models.neighbours import Neighbours
 WINDOW = 5
 DECAY = 0.5
 LEAST = 0.001
-"""A tenth of what is weak evidence (``neighbours.FAINT``). So no row has more than a thousand cells, however many users there
-are."""
+"""A tenth of what is weak evidence (``neighbours.FAINT``). It limits a row to a thousand cells, whatever the number of users."""
 
 
 def count(sequences: np.ndarray, n_items: int) -> Neighbours:
@@ -29,7 +28,7 @@ def count(sequences: np.ndarray, n_items: int) -> Neighbours:
 
 
 def gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
-    """What followed each item, 1 / gap for each time, never itself: CSR float32 ``[n_items + 1, n_items + 1]``."""
+    """The sum of 1 / gap over the transitions between each two different items: CSR float32 ``[n_items + 1, n_items + 1]``."""
     shape = (n_items + 1, n_items + 1)
     total = sparse.csr_matrix(shape, dtype=np.float32)
     for gap in range(1, min(WINDOW, sequences.shape[1] - 1) + 1):
@@ -41,7 +40,7 @@ def gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
 
 
 def shares(total: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The same, rows summing to one or zero."""
+    """The same with rows scaled to sum to one; empty rows stay empty."""
     sums = np.asarray(total.sum(axis=1)).ravel()
     scale = sparse.diags(np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0).astype(np.float32))
     return (scale @ total).tocsr().astype(np.float32)

@@ -1,10 +1,10 @@
 """Variety within a list: greedy re-ranking of a wider set of candidates. Pure torch.
 
-Every rule lowers the score of a candidate that is similar to items picked before it, and picks one item after the other, so
-that the first k items of a longer list are the list of length k. ``mmr``: maximal marginal relevance (Carbonell and
-Goldstein, 1998), by the most similar pick. ``dpp``: greedy maximum of a determinantal point process (Chen, Zhang and Zhou,
-2018, algorithm 1), by all picks together. ``calibrated``: the categories of a list in the proportions of the user's history
-(Steck, 2018). With a cap, under each rule, a category has no more than so many items in a list.
+Every rule picks one item after another and lowers the scores of candidates that are similar to earlier picks, so the first k
+items of a longer list are the list of length k. ``mmr``: maximal marginal relevance (Carbonell and Goldstein, 1998), by the most
+similar pick. ``dpp``: greedy maximisation of a determinantal point process (Chen, Zhang and Zhou, 2018, algorithm 1), by all
+picks together. ``calibrated``: the categories of a list in the proportions of the user's history (Steck, 2018). A cap limits,
+under any rule, how many items of a list may share a category.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from headwater.config import Topn
 
 @dataclass(frozen=True)
 class Cap:
-    """No more than ``most`` items of a list share a category: ``categories`` int64 ``[batch, candidates, each]``, 0 is none."""
+    """At most ``most`` items of a list share a category: ``categories`` int64 ``[batch, candidates, each]``, 0 is none."""
 
     categories: Tensor
     most: int
 
 
 SMOOTHING = 0.1
-"""Items in the proportions of the mix that a list counts as having at the start: Steck's 0.01 for lists of ten."""
+"""A list starts as if it held this many items in the proportions of the mix: for lists of ten, Steck's 0.01."""
 
 Rule = Callable[[Tensor, Tensor, int, float, Cap | None], tuple[Tensor, Tensor]]
 
 
 def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None = None) -> tuple[Tensor, Tensor]:
-    """The ``n`` picked candidates in their new order: what their scores have become, and their places, ``[batch, n]``;
-    ``-inf`` where none is left.
+    """The ``n`` picked candidates in pick order: adjusted scores and positions, ``[batch, n]``; ``-inf`` where none is left.
 
-    ``scores`` ``[batch, candidates]`` best first, ``-inf`` where there is none; ``vectors`` ``[batch, candidates, dim]``
-    of length 1. A score falls by strength · span · its highest cosine with a pick before it, 0 at least: span is the
-    distance from the best to the worst candidate of the row, strength is weight / (1 - weight). New scores never rise
+    ``scores`` ``[batch, candidates]`` best first, ``-inf`` where there is no candidate; ``vectors`` ``[batch, candidates, dim]``
+    of length 1. A score is lowered by strength · span · its highest cosine with an earlier pick, 0 at least: span is the
+    difference between the best and the worst score of the row, strength is weight / (1 - weight). Adjusted scores never rise
     from one pick to the next; the better candidate wins a tie; weight 0 keeps the order.
     """
     strength = _span(scores) * weight / (1 - weight)
@@ -51,10 +50,10 @@ def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
 
 
 def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None = None) -> tuple[Tensor, Tensor]:
-    """The same, by the greedy maximum of log det L with L = diag(q) · S · diag(q), S = (1 + cosine) / 2.
+    """The same, by greedy maximisation of log det L with L = diag(q) · S · diag(q), S = (1 + cosine) / 2.
 
-    q² = exp(score / (strength · span)), so that what a pick adds to the logarithm is, in the units of scores, its score
-    and strength · span times the logarithm of what the picks before it do not span.
+    q² = exp(score / (strength · span)). In units of scores, the gain of a pick is therefore its score plus strength · span
+    · log d², where d² is the squared length of its part outside the space that the earlier picks span.
     """
     strength = _span(scores) * weight / (1 - weight)
     rest = torch.ones_like(scores)  # d² of the paper, without q
@@ -73,15 +72,15 @@ def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
 
 @dataclass(frozen=True)
 class Mix:
-    """The mix of each user's history: ``categories`` int64 ``[batch, most]``, 0 is none, and their ``shares``, which sum to one
-    or zero."""
+    """The category mix of each user's history: ``categories`` int64 ``[batch, most]``, 0 is none, and their ``shares``, which
+    sum to one or zero."""
 
     categories: Tensor
     shares: Tensor
 
     def belongs(self, categories: Tensor) -> Tensor:
-        """How much of each candidate lies in each category of the mix, ``[batch, candidates, most]``: 1 / k where it has k
-        categories, which are int64 ``[batch, candidates, each]``."""
+        """The membership of each candidate in each category of the mix, ``[batch, candidates, most]``: 1 / k for each of a
+        candidate's k ``categories``, int64 ``[batch, candidates, each]``."""
         own = self.categories[:, None, None, :]
         within = ((categories.unsqueeze(3) == own) & (own > 0)).any(dim=2)
         return within / (categories > 0).sum(dim=2, keepdim=True).clamp(min=1)
@@ -90,11 +89,12 @@ class Mix:
 def calibrated(
     scores: Tensor, belongs: Tensor, shares: Tensor, n: int, weight: float, cap: Cap | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same, for lists that have the categories of the user's mix in its ``shares`` ``[batch, most]``, as far as
-    candidates belong to them (``Mix.belongs``).
+    """The same for lists whose categories follow the ``shares`` ``[batch, most]`` of the user's mix; ``belongs`` is the
+    membership of the candidates (``Mix.belongs``).
 
-    Steck's greedy maximum, in the form whose gains never rise: a pick adds its score and strength · span · what it adds to
-    Σ share · log(share · SMOOTHING + what the picks have of the category), whose maximum has picks in the shares' proportion.
+    Steck's greedy maximisation in a form whose gains never rise: the gain of a pick is its score plus strength · span · the
+    increase of Σ share · log(share · SMOOTHING + membership of the picks), which is largest for picks in the proportions of the
+    shares.
     """
     strength = _span(scores) * weight / (1 - weight)
     shares = shares.to(scores.dtype).unsqueeze(1)  # [batch, 1, most]
@@ -112,8 +112,8 @@ RULES: dict[str, Rule] = {"mmr": mmr, "dpp": dpp}
 
 @dataclass(frozen=True)
 class Variety:
-    """A rule, its weight from 0 (none) to below 1, from how many candidates a list is picked, and how many of its items
-    may share a category (0: any)."""
+    """A rule, its weight from 0 (none) to below 1, the number of candidates that a list is picked from, and the most items of a
+    list that may share a category (0: any number)."""
 
     rule: str = "mmr"
     weight: float = 0.0
@@ -126,11 +126,11 @@ class Variety:
 
     @property
     def picks(self) -> bool:
-        """Whether lists are other than the best candidates."""
+        """Whether lists may differ from the best candidates."""
         return bool(self.weight or self.most)
 
     def width(self, n: int) -> int:
-        """How many candidates a list of ``n`` needs."""
+        """The number of candidates that a list of ``n`` needs."""
         return max(n, self.candidates) if self.picks else n
 
     def pick(
@@ -142,12 +142,12 @@ class Variety:
         categories: Tensor | None = None,
         mix: Mix | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Scores and items ``[batch, n]`` out of those of the candidates ``[batch, width]``, best first; ``-inf`` and 0
+        """Scores and items ``[batch, n]`` picked from those of the candidates ``[batch, width]``, best first; ``-inf`` and 0
         where none is left.
 
-        ``directions`` gives the vectors of items, of length 1, ``[batch, width, dim]``. Items index ``categories`` int64
-        ``[items, each]``, 0 is none; without them there is no cap. Lists are calibrated to ``mix``; without one they are the
-        best candidates.
+        ``directions`` returns the vectors of items, scaled to length 1, ``[batch, width, dim]``. ``categories`` int64
+        ``[items, each]`` are indexed by item, 0 is none; without them there is no cap. Calibrated lists follow ``mix``; without
+        a mix or categories they are the best candidates.
         """
         if not self.picks:
             return scores[:, :n], items[:, :n]
@@ -162,23 +162,23 @@ class Variety:
 
 
 class _Picks:
-    """What has been picked so far, ``values`` and ``places`` ``[batch, n]``."""
+    """The picks so far, ``values`` and ``places`` ``[batch, n]``."""
 
     def __init__(self, scores: Tensor, n: int, cap: Cap | None) -> None:
         self.real = scores > -torch.inf
         self.cap = cap
         if cap is not None:
-            self.shared = torch.zeros_like(cap.categories)  # how many picks share each category of a candidate
+            self.shared = torch.zeros_like(cap.categories)  # the number of picks in each category of a candidate
         self.taken = torch.zeros_like(self.real)
         self.values = scores.new_full((len(scores), n), -torch.inf)
         self.places = torch.zeros(len(scores), n, dtype=torch.int64, device=scores.device)
         self.step = 0
 
     def take(self, values: Tensor) -> Tensor:
-        """Pick the best of each row, its place ``[batch, 1]``; places without an item last, in their order."""
+        """Pick the best candidate of each row and return its position ``[batch, 1]``; unfit positions come last."""
         fit = self.real if self.cap is None else self.real & (self.shared < self.cap.most).all(dim=2)
         values = torch.where(fit, values, -torch.inf)
-        # a number below every other, yet above what is taken, so that a row runs through all its places
+        # below every other score but above the positions already taken, so that no position is taken twice
         order = torch.where(fit, values, torch.finfo(values.dtype).min).masked_fill(self.taken, -torch.inf)
         here = order.argmax(dim=1, keepdim=True)
         self.values[:, self.step : self.step + 1] = values.gather(1, here)
@@ -196,7 +196,7 @@ class _Picks:
 
 
 def _span(scores: Tensor) -> Tensor:
-    """From the best to the worst candidate of each row, ``[batch, 1]``; 0 where there is none."""
+    """The difference between the best and the worst score of each row, ``[batch, 1]``; 0 if it has no candidate."""
     lowest = torch.where(scores > -torch.inf, scores, torch.inf).amin(dim=1, keepdim=True)
     return torch.where(lowest < torch.inf, scores[:, :1] - lowest, 0.0)
 
