@@ -1,7 +1,7 @@
-"""A model as a folder of plain tensors and JSON, opened without executing anything that it holds.
+"""A model as a folder of plain tensors and JSON; opening it executes nothing from the folder.
 
 weights.safetensors      the model's tensors
-transitions.safetensors  hybrids only: neighbours as a CSR matrix, with their window and decay; ease, als and repeats alike
+transitions.safetensors  hybrids only: neighbours as a CSR matrix with their parameters; ease, als and repeats likewise
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
 """
@@ -33,7 +33,7 @@ from headwater.training.snapshot import digest
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
 NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "als", "repeats")}
 READ_BY = ("window", "decay", "most")
-"""The parameters of neighbours; a version without ``most`` is older than it, and has its default."""
+"""The parameters of neighbours; a version saved before ``most`` existed gets its default."""
 
 
 def save(
@@ -58,9 +58,9 @@ def save(
 
 @torch.inference_mode()
 def prove(folder: Path) -> None:
-    """Open a model as scoring will, and let it score all items for one history.
+    """Open a model as scoring does, and score all items for one history.
 
-    Raises ModelError where it cannot: the last step of a training may leave weights that nobody looked at.
+    Raises ModelError if that fails or a score is not finite: nothing else has checked the weights after a training's last step.
     """
     model, _ = load(folder)
     spec = model.spec
@@ -71,7 +71,7 @@ def prove(folder: Path) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write tensors alone, for the ranks of a training to start from."""
+    """Write tensors only, as the initial weights for the ranks of a training."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
 
@@ -81,7 +81,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def verify(folder: Path) -> None:
-    """Raises ModelError naming the file that is missing or differs from its digest."""
+    """Check a folder against its manifest; raises ModelError naming the file that is missing or differs from its digest."""
     if not (folder / MANIFEST).is_file():
         raise ModelError(f"model {folder} has no {MANIFEST}")
     lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())
@@ -96,10 +96,10 @@ def verify(folder: Path) -> None:
 def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
     """The model, in evaluation mode on the CPU, and the facts of its training.
 
-    Its tensors are the mapped file, so that processes that open the same file share one copy in memory.
+    Its tensors are memory-mapped, so processes that open the same file share one copy in memory.
 
-    Raises ModelError on a wrong digest, a spec that does not fit, tensors of another name or shape, or values that are
-    not finite.
+    Raises ModelError for a wrong digest, a spec that does not fit, tensors of another name or shape, or values that are not
+    finite.
     """
     verify(folder)
     try:
@@ -115,18 +115,18 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
 
 
 def ranker(folder: Path) -> Ranker:
-    """A model folder opened for ranking; raises ModelError where it is damaged."""
+    """A model folder opened for ranking; raises ModelError if it is damaged."""
     model, known = load(folder)
     return Ranker(model, known, load_neighbours(folder))
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """The facts of a model's training, from a folder that was verified."""
+    """The facts of a model's training, from a verified folder."""
     return dict(json.loads((folder / SPEC).read_text())["facts"])
 
 
 def load_neighbours(folder: Path) -> dict[str, Neighbours]:
-    """The neighbours of a verified hybrid, by name; none of a model that ranks alone."""
+    """The neighbours of a verified hybrid, by name; empty for a model that is not a hybrid."""
     found = {}
     for name, file in NEIGHBOURS.items():
         if (folder / file).exists():

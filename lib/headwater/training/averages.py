@@ -1,6 +1,6 @@
 """The exponential moving average (EMA) of a model's weights over the steps, which smooths the noise of the last few.
 
-``torch.optim.swa_utils.AveragedModel`` does the same for whole tensors; it has no way to move only some rows of a table.
+``torch.optim.swa_utils.AveragedModel`` does the same for whole tensors; it cannot update only some rows of a table.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from headwater.models import SequenceModel
 
 
 class ExponentialAverage:
-    """``model`` holds the average: the weights after the first step, then ``decay`` × average + (1 - ``decay``) × weights
-    at each further one.
+    """``model`` holds the average: the weights after the first step, then ``decay`` × average + (1 - ``decay``) × weights after
+    each further one.
 
-    Where a step moves only some rows of the item table, the averages of the other rows are updated later, before somebody
-    needs them: over k steps in which the weights w do not change, an average a becomes decay^k a + (1 - decay^k) w.
+    If a step updates only some rows of the item table, the averages of the other rows are updated lazily, before they are
+    needed: over k steps in which the weights w do not change, an average a becomes decay^k a + (1 - decay^k) w.
     """
 
     def __init__(self, model: SequenceModel, decay: float, sparse_items: bool) -> None:
@@ -35,7 +35,7 @@ class ExponentialAverage:
 
     @torch.no_grad()
     def before_step(self, rows: Tensor) -> None:
-        """Bring the averages of the item table's rows int64 ``[n]``, which the step will move, up to date."""
+        """Bring the averages of the item table's ``rows`` int64 ``[n]``, which the step will change, up to date."""
         if self._rows is not None and self.steps:
             self._rows.catch_up(rows, int(self.steps))
 
@@ -50,13 +50,13 @@ class ExponentialAverage:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Bring all rows up to date, before somebody reads the average."""
+        """Bring all rows up to date, before the average is read."""
         if self._rows is not None:
             self._rows.catch_up(slice(None), int(self.steps))
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor], steps: Tensor) -> None:
-        """Go on from a stored average, which was settled."""
+        """Continue from a stored average, which was settled."""
         for name, kept in self.model.named_parameters():
             kept.copy_(weights[name])
         self.steps = steps.clone()
@@ -65,7 +65,7 @@ class ExponentialAverage:
 
 
 class _Rows:
-    """The average ``kept`` of a table; its row r is up to date with the first ``upto[r]`` steps."""
+    """The average ``kept`` of a table; row r includes the first ``upto[r]`` steps."""
 
     def __init__(self, table: Tensor, kept: Tensor, decay: float) -> None:
         self.table, self.kept, self.decay = table, kept, decay

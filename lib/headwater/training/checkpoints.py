@@ -1,7 +1,7 @@
-"""Checkpoints: plain tensors and one line of JSON in a safetensors file, written whole or not at all.
+"""Checkpoints: plain tensors and one line of JSON in a safetensors file, written atomically.
 
-The random generators are seeded with (seed, epoch, rank) at the start of each epoch, so that with weights, optimiser and
-epoch a resumed run gives the same result as an uninterrupted one.
+The random generators are seeded with (seed, epoch, rank) at the start of each epoch, so a run resumed with its weights,
+optimiser state and epoch gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEEP = 2
 
 
 def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write the checkpoint of an epoch, keep the newest ``KEEP``. Power may fail at any instant."""
+    """Write the checkpoint of an epoch and keep the newest ``KEEP``; safe against a power failure at any moment."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epoch:05d}.safetensors"
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -36,10 +36,10 @@ def write(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str,
 
 
 def read_newest(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint whose digest holds, or None where none was finished: its digest is written last.
+    """The newest checkpoint with a valid digest, or None if none was finished: the digest is written last.
 
-    Raises ModelError when the checkpoints belong to another configuration, or when all of them are damaged: training
-    never starts over in silence.
+    Raises ModelError if the checkpoints belong to another configuration, or if all of them are damaged: training never silently
+    starts over.
     """
     finished = sorted(folder.glob("epoch-*.sha256"), reverse=True)
     for recorded in finished:

@@ -1,7 +1,7 @@
-"""What the catalogue says of items, as numbers that a model can learn from.
+"""Item features from the catalogue, as numbers that a model can learn from.
 
-Words and categories are hashed into a table of fixed size (Weinberger et al., Feature Hashing, 2009), so that the
-features of an item that comes tomorrow find their rows in the model of today.
+Words and categories are hashed into a table of fixed size (Weinberger et al., Feature Hashing, 2009), so that the features of
+tomorrow's items find their rows in today's model.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WORD = re.compile(r"\w+")
 BUCKETS = 1 << 14
 VECTOR = "vector"
 LONGEST = 2_000
-"""Characters of a text that count; what an item is, its first lines say."""
+"""Only so many characters of a text are used: the first lines describe the item."""
 
 
 def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str = "") -> sparse.csr_matrix | None:
-    """The described items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``; None without ``names``.
+    """Features of the items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``; None without ``names``.
 
-    ``names``: columns of ``items``, of which a ``category`` is what stands between separators and anything else a text of
-    words; and ``vector``, what the file ``brought`` says of items (``training.vectors``).
+    ``names``: columns of ``items``, of which ``category`` is split at separators and any other into words; and ``vector``, the
+    item vectors in the file ``brought`` (``training.vectors``).
     """
     if not names:
         return None
@@ -43,16 +43,16 @@ def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str 
 
 
 def described(column: str, value: str | None) -> list[str]:
-    """The tokens of one value; those of different columns are different, words of title and text the same."""
+    """The tokens of one value. Those of categories have a prefix; words of all other columns share their tokens."""
     if not value:
         return []
     if column == "category":
         return [f"category={part.strip().lower()}" for part in SEPARATOR.split(value) if part.strip()]
     words = WORD.findall(value[:LONGEST].lower())
-    return list(map(sys.intern, words))  # a word is in memory once, not once an item
+    return list(map(sys.intern, words))  # one copy of a word in memory, not one per item
 
 
 def hashed(described: Iterable[list[str]]) -> sparse.csr_matrix:
-    """TF-IDF of each item's tokens, hashed: CSR float32 ``[items, BUCKETS]``; rows sum to 1, or 0 where there is no token."""
+    """TF-IDF of each item's tokens, hashed: CSR float32 ``[items, BUCKETS]``; rows sum to 1, or to 0 without tokens."""
     counted = HashingVectorizer(analyzer=list, n_features=BUCKETS, alternate_sign=False, norm=None).transform(described)
     return sparse.csr_matrix(TfidfTransformer(norm="l1").fit_transform(counted), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a version records of its training, and the fingerprint by which a killed training finds its work again."""
+"""The facts that a version records of its training, and the fingerprint by which a killed training finds its work again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from headwater.models.spec import ModelSpec
 
 
 def spec_of(config: Config, n_items: int) -> ModelSpec:
-    """The model that a config asks for, for a catalogue of ``n_items``.
+    """The model spec for a config and a catalogue of ``n_items``.
 
-    Item vectors that start by chance go in √dim times as long (Vaswani et al., 2017): a step of Adam moves all numbers
-    alike, and would move what the encoder reads too slowly. Factors stand where they should from the start.
+    Random initial item vectors enter the encoder multiplied by √dim (Vaswani et al., 2017): a step of Adam changes all weights
+    by similar amounts, so unscaled vectors would change the encoder's input too slowly. Vectors that start as factors are in
+    place from the start.
     """
     model = config.model
     by_chance = model.dim**0.5 if model.initial == "random" else 1.0
@@ -61,10 +62,10 @@ def gather(
 
 
 def moment(told: str | None) -> datetime | None:
-    """A cut or another moment as a version's facts tell it; None where they tell none."""
+    """A cut or another time as recorded in a version's facts; None if there is none."""
     return datetime.fromisoformat(told) if told else None
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """A short name for everything that a snapshot depends on."""
+    """A short identifier of everything that a snapshot depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

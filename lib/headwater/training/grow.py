@@ -1,4 +1,4 @@
-"""Make room in a trained model for items that came after it."""
+"""Extend a trained model to items added after its training."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def grow(
     seed: int,
     described: sparse.csr_matrix | None = None,
 ) -> tuple[dict[str, Tensor], ModelSpec]:
-    """Weights and spec for ``n_items`` items: old rows as they were, new ones at the mean of all items with some noise.
+    """Weights and spec for ``n_items`` items: old rows unchanged, new ones at the mean of all items plus some noise.
 
-    A model that knows items by features is given those of today, ``described`` CSR ``[n_items + 1, buckets]``; there a
-    new item's own vector is zero. Rows after the items (a mask token) stay the last ones. A smaller or equal
-    ``n_items`` adds none.
+    A model with item features is given today's, ``described`` CSR ``[n_items + 1, buckets]``; a new item's own vector is then
+    zero. Rows after the items (a mask token) stay last. A smaller or equal ``n_items`` adds no rows.
     """
     if described is not None:
         weights, spec = with_features(weights, spec, described)

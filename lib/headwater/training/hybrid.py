@@ -1,8 +1,8 @@
-"""The parts of a hybrid beside the sequence model, and the weights by which its scores and theirs are blended.
+"""The parts of a hybrid besides the sequence model, and the weights that blend their scores.
 
-The search for weights ranks the whole catalogue without holding it: evidence is never negative, so an item without any
-stands in a list only if it is among the ten of highest score where there is none. Those ten and the few hundred items
-with evidence are a user's candidates, and each try of a weight looks at them alone.
+The search for weights ranks the whole catalogue without holding all of its scores. Evidence is never negative, so an item
+without evidence can be in a list only if it is among the ten best of the scores without evidence. Those ten and the few hundred
+items with evidence are a user's candidates, and each trial of a weight scores them alone.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "als": als.fit,
     "repeats": repeats.fit,
 }
-"""What is counted or fitted on the training sequences ``[rows, seq]`` of a catalogue of n items."""
+"""How each part is counted or fitted, from the training sequences ``[rows, seq]`` of a catalogue of ``n_items``."""
 
 USERS = 25_000
-"""Held-out users that the weights are chosen on: few make a choice that the next user does not share."""
+"""Held-out users that the weights are chosen on: a choice made on few users does not generalise to others."""
 
 WEIGHTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 ROUNDS = 2
 TOLERANCE = 0.02
 LEAST = 0.25
-"""What is popular is the same for everybody: its weight becomes the smallest that costs at most the share ``TOLERANCE``
-of NDCG, but no less than the share ``LEAST`` of itself."""
+"""Popularity is the same for everybody, so its weight is lowered to the smallest one that costs at most the share ``TOLERANCE``
+of NDCG, but not below the share ``LEAST`` of itself."""
 CELLS = 1 << 26
-"""Scores that are held at once, 256 MiB, of users × items and then of users × candidates."""
+"""Scores held at once, 256 MiB: of users × items, and then of users × candidates."""
 ASKED = 256
-"""Users that say how many candidates one has."""
+"""Users sampled to estimate the number of candidates per user."""
 LONGEST = 10
-"""Places of a list that count."""
+"""The length of the lists that are measured."""
 
 
 @dataclass(frozen=True)
 class Shortlists:
-    """What may stand in the lists of some users, padded on the right where a user has fewer.
+    """The candidates for the lists of some users, right-padded for users with fewer.
 
-    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted``: where the targets
-    are; ``ideal`` ``[users]``, the DCG of the best list.
+    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted``: the positions of the
+    targets; ``ideal`` ``[users]``, the DCG of the best list.
     """
 
     logits: Tensor
@@ -62,20 +62,20 @@ class Shortlists:
         return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
 
     def tried(self, name: str, weights: dict[str, float]) -> Tensor:
-        """The sum of all users' NDCG@10 with each of ``WEIGHTS`` for one part, float64 ``[WEIGHTS]``; the others weigh what
-        they do in ``weights``."""
+        """The sum of all users' NDCG@10 for each of ``WEIGHTS`` as the weight of one part, float64 ``[WEIGHTS]``; ``weights``
+        holds those of the other parts."""
         others, part = blended(self.logits, self.parts, {**weights, name: 0.0}), self.parts[name]
         each = (torch.add(others, part, alpha=weight) for weight in WEIGHTS)
         return torch.stack([ndcg(scores, self.wanted, self.ideal, LONGEST).sum() for scores in each])
 
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
-    """The neighbours among ``names``, learned from int sequences ``[rows, seq]``, left-padded with 0."""
+    """The neighbours among ``names``, fitted on int sequences ``[rows, seq]``, left-padded with 0."""
     return {name: PARTS[name](sequences, n_items) for name in names if name in PARTS}
 
 
 def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours]:
-    """The parts for a catalogue that has grown to ``n_items``: nothing goes with a new item yet, unless it comes back."""
+    """The parts for a catalogue that has grown to ``n_items``: a new item has no neighbours yet, except itself in ``repeats``."""
     return {
         name: repeats.of(n_items, part.window) if name == "repeats" else part.grown(n_items)
         for name, part in parts.items()
@@ -84,10 +84,10 @@ def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours
 
 @torch.inference_mode()
 def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> dict[str, float]:
-    """The ``blend`` with the highest validation NDCG@10, smaller weights where it is the same; found one weight after
-    the other, ``ROUNDS`` times.
+    """The ``blend`` with the highest validation NDCG@10 and, of equal ones, the smallest weights; found one weight after the
+    other, ``ROUNDS`` times. Then the weight of recency is lowered (``TOLERANCE``, ``LEAST``).
 
-    Recency is the prior of the cases; where they have none it weighs nothing. Without cases the other weights are 1.
+    Recency is the prior of the cases; its weight is 0 if they have none. Without cases the other weights are 1.
     """
     names = [*neighbours, *(["recency"] if len(cases.prior) else [])]
     best = {**dict.fromkeys(neighbours, 0.0), "recency": 0.0}
@@ -109,8 +109,7 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
 
 
 def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Shortlists]:
-    """The candidates of all cases, or of as many, evenly spread, as ``CELLS`` allows; users with histories of like length
-    stand together."""
+    """The shortlists of all cases, or of as many, evenly spread, as ``CELLS`` allows; batched by history length."""
     matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
     lengths = (cases.item > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
@@ -141,5 +140,5 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
 
 
 def _spread(users: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly spread."""
+    """At most ``most`` of the users, evenly spread."""
     return users[np.linspace(0, len(users) - 1, min(len(users), most)).astype(int)]

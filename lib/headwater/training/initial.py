@@ -1,4 +1,4 @@
-"""The weights that a training starts from: drawn by seed, with what is known before the first step put in."""
+"""The initial weights of a training: drawn from a seed, then partly replaced by what is known before the first step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from headwater.models.spec import ModelSpec
 from headwater.training import transfer
 
 SPREAD = 0.05
-"""Of the entries of an item vector that starts from what occurs together; the training soon lengthens what it is sure of."""
+"""Standard deviation of the entries of an item vector initialised from co-occurrence; training soon lengthens the vectors that
+it is sure of."""
 
 
 def weights(
@@ -29,8 +30,8 @@ def weights(
 ) -> tuple[dict[str, Tensor], ModelSpec]:
     """Weights by name, and their spec (``spec_of``).
 
-    ``sequences`` int ``[rows, seq]``: item vectors start as the factors of what occurs near what; ``described`` CSR
-    ``[n_items + 1, buckets]``: what the catalogue says of items (``training.describe``); ``source``, beside ``described``: a
+    ``sequences`` int ``[rows, seq]``: item vectors are initialised as co-occurrence factors; ``described`` CSR
+    ``[n_items + 1, buckets]``: item features from the catalogue (``training.describe``); ``source``, only with ``described``: a
     model of another site to start from (``training.transfer``).
     """
     torch.manual_seed(seed)
@@ -48,7 +49,7 @@ def weights(
 
 
 def spec_of(spec: ModelSpec, described: sparse.csr_matrix | None, source: SequenceModel | None = None) -> ModelSpec:
-    """The spec with the features in it, and with the scale that the encoder of a ``source`` is used to."""
+    """The spec with item features and, with a ``source``, the input scale of its encoder."""
     if described is None:
         return spec
     scale = spec.input_scale if source is None else source.spec.input_scale
@@ -63,8 +64,8 @@ def fingerprint(
     described: sparse.csr_matrix | None = None,
     source: SequenceModel | None = None,
 ) -> str:
-    """A short name for what the ``weights`` of a snapshot come from, the same on any machine: their own last bits, as those
-    of shares, depend on how many cores worked them out. ``kind``: ``model.initial``."""
+    """A short identifier of the inputs of ``weights`` besides the snapshot, the same on any machine. Weights and shares
+    themselves are not hashed, because their last bits depend on the number of cores. ``kind``: ``model.initial``."""
     told = hashlib.sha256(json.dumps([spec.to_dict(), seed, kind], sort_keys=True).encode())
     if described is not None:
         told.update(described.indptr)
@@ -77,7 +78,7 @@ def fingerprint(
 def with_features(
     weights: dict[str, Tensor], spec: ModelSpec, described: sparse.csr_matrix
 ) -> tuple[dict[str, Tensor], ModelSpec]:
-    """Weights and spec with the features of items put in; what the features mean stays, or is nothing at first."""
+    """Weights and spec with item features added; existing feature vectors are kept, otherwise they start at zero."""
     buckets = described.shape[1]
     rows = described.shape[0] + models.ENCODERS[spec.kind].extra_tokens
     arrays = {

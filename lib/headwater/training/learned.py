@@ -1,8 +1,8 @@
-"""One training from steps to weights: windows of histories, their snapshot, weights to start from, ranks.
+"""One training from steps to weights: windows of histories, their snapshot, initial weights, ranks.
 
-It has one or two stages on the same snapshot. With ``train.pretrain_epochs`` the first stage weighs all events alike. The
-second starts from its weights, with ``train.targets`` and the learning rate of a fine-tuning: at that of a training it would
-forget what the few targets do not repeat.
+It has one or two stages on the same snapshot. With ``train.pretrain_epochs`` the first stage gives all events the same weight as
+targets. The second starts from its weights, with ``train.targets`` and the learning rate of a fine-tuning: at that of a training
+it would forget what the few targets do not repeat.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from headwater.training.validation import Cases
 class Task:
     """What the trainings of one version have in common.
 
-    ``inputs``: facts that name the tables learned from; ``described``: what the catalogue says of items
-    (``training.describe``), None where the model is not to know; ``source``: a model of another site to start from.
+    ``inputs``: facts that identify the tables learned from; ``described``: item features from the catalogue
+    (``training.describe``), None for a model without; ``source``: a model of another site to start from.
     """
 
     spec: ModelSpec
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epochs:
-    """How many of a stage each, the best ones by validation."""
+    """The number of epochs of each stage: those to train, or the best ones by validation."""
 
     pretrained: int
     trained: int
@@ -50,7 +50,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Learned:
-    """``items``: what was learned from, int ``[sequences, seq]``, left-padded with 0; ``answers``: rank 0's, one a stage."""
+    """``items``: the training data, int ``[sequences, seq]``, left-padded with 0; ``answers``: rank 0's answer in each stage."""
 
     spec: ModelSpec
     items: np.ndarray
@@ -67,7 +67,7 @@ class Learned:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One dict an epoch; the epochs of a second stage are counted on from those of the first."""
+        """One dict per epoch; the second stage continues the count of the first."""
         entries = [entry for answer in self.answers for entry in answer["history"]]
         return [{**entry, "epoch": number} for number, entry in enumerate(entries, start=1)]
 
@@ -75,8 +75,8 @@ class Learned:
 def learn(
     task: Task, steps: DataFrame, folder: Path, validation: Cases | None = None, epochs: Epochs | None = None
 ) -> Learned:
-    """Train on some steps, until validation no longer improves or for so many ``epochs``. ``folder`` keeps all that a resumed
-    training needs, the weights that it started from included."""
+    """Train on ``steps`` until validation no longer improves, or for at most the given ``epochs``. ``folder`` keeps everything
+    that a resumed training needs, including the initial weights."""
     spec, config, options = task.spec, task.config, task.config.train
     pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)

@@ -1,4 +1,4 @@
-"""The epoch loop: steps, validation, checkpoints. Knows of ranks only what ``Group`` tells it."""
+"""The epoch loop: steps, validation, checkpoints. It deals with ranks only through ``Group``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from headwater.training.settings import Group, Settings
 
 @dataclass(frozen=True)
 class Fitted:
-    """``weights``: of the best epoch (the last one without validation); ``history``: one dict an epoch."""
+    """``weights``: of the best epoch, or of the last one without validation; ``history``: one dict per epoch."""
 
     weights: dict[str, Tensor]
     best_epoch: int
@@ -33,10 +33,10 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Data:
-    """What a training learns from and is validated on.
+    """The data of a training and of its validation.
 
     ``batches``: this rank's batches of an epoch, counted from 1; ``target_counts`` ``[items + 1]``: how often each item is a
-    target, for losses that draw negatives by it; ``validate``: the NDCG@10 of a model, computed on rank 0 alone.
+    target, for losses that sample negatives by it; ``validate``: the NDCG@10 of a model, computed on rank 0 alone.
     """
 
     batches: Callable[[int], Iterable[Batch]]
@@ -55,12 +55,12 @@ def fit(
     resume: bool = False,
     after_checkpoint: Callable[[], None] = lambda: None,
 ) -> Fitted:
-    """Train until the last epoch, or until ``patience`` epochs brought no better validation NDCG@10.
+    """Train until the last epoch, or until ``patience`` epochs bring no better validation NDCG@10.
 
-    ``wrapped`` is the model inside DDP, where there are several ranks. With ``settings.average`` it is the moving average of
-    the weights that is validated and kept (Polyak and Juditsky, 1992). Rank 0 writes a checkpoint to ``folder`` after each
-    epoch; ``resume`` continues from the newest one. Raises ModelError, on all ranks together, when the loss is no longer
-    finite.
+    ``wrapped``: the model inside DDP, if there are several ranks. With ``settings.average`` the moving average of the weights is
+    validated and kept (Polyak and Juditsky, 1992). Rank 0 writes a checkpoint to ``folder`` after each epoch; ``resume``
+    continues from the newest one. Raises ModelError, on all ranks together, if the loss or the gradient is no longer finite, or
+    if no target has a weight.
     """
     wrapped = model if wrapped is None else wrapped
     optimizer = Optimizer(model, settings, group)
@@ -77,7 +77,7 @@ def fit(
         model.load_state_dict(checkpoints.part(tensors, "model"))
         optimizer.load(tensors)
         best = checkpoints.part(tensors, "best")
-        del found, tensors  # a table of a million items is not held twice
+        del found, tensors  # so that a table of a million items is not held twice
     while state["epoch"] < settings.epochs and state["epoch"] - state["best_epoch"] < settings.patience:
         epoch, started = state["epoch"] + 1, time.monotonic()
         loss, rows = run_epoch(wrapped, optimizer, data, epoch)
@@ -103,13 +103,13 @@ def fit(
 
 
 def keep(kept: dict[str, Tensor], model: nn.Module) -> None:
-    """Copy a model's weights, by name, over those that were kept before."""
+    """Copy a model's weights, by name, over those kept before."""
     for name, tensor in model.state_dict().items():
         kept[name] = kept[name].copy_(tensor) if name in kept else tensor.detach().clone()
 
 
 def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) -> tuple[float, int]:
-    """One pass; returns the mean loss of a target over all ranks, and the number of sequences."""
+    """One pass over the data; returns the mean loss per target and the number of sequences, both over all ranks."""
     settings, group = optimizer.settings, optimizer.group
     torch.manual_seed(settings.seed * 1_000_003 + epoch * 1_009 + group.rank)
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
@@ -150,7 +150,7 @@ def part_loss(
     settings: Settings,
     group: Group,
 ) -> tuple[Tensor, Tensor]:
-    """This rank's weighted sum of losses, and float64 ``[2]``: that and the sum of weights, over all ranks."""
+    """This rank's weighted sum of losses, and, float64 ``[2]``, that sum and the sum of weights over all ranks."""
     items, context, weights = (part[name].to(group.device, non_blocking=True) for name in ("item", "context", "weight"))
     reduced = settings.mixed_precision and group.device.type == "cuda"
     with torch.autocast(group.device.type, torch.bfloat16, enabled=reduced):

@@ -1,11 +1,10 @@
-"""What a step does to the weights: a clipped gradient, AdamW, a learning rate that may change over the steps.
+"""The effect of a step on the weights: gradient clipping, AdamW, a learning rate schedule.
 
-With ``sparse_items`` the item table is updated by rows: its gradient is sparse and has only the rows that the step read,
-those of its sequences and negatives. Only these and their moments are clipped and updated, so that the cost of a step
-depends on its batch and not on the number of items. Other rows stay as they are, where AdamW would move them on by their
-momentum and decay both moments and, with weight decay, the row itself (lazy Adam). A step that reads all rows is AdamW's.
-Rejected: ``torch.optim.SparseAdam``, which has no weight decay and whose count of steps does not come back from a
-checkpoint as it was.
+With ``sparse_items`` the item table is updated by rows: its gradient is sparse and has only the rows that the step read, those
+of its sequences and negatives. Only these rows and their moments are updated, so the cost of a step depends on its batch and not
+on the number of items. Other rows stay unchanged, whereas AdamW would move them by their momentum and decay both moments and,
+with weight decay, the row itself (lazy Adam). A step that reads all rows is the same as AdamW's. Rejected:
+``torch.optim.SparseAdam``, which has no weight decay and whose step count does not survive a checkpoint unchanged.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from headwater.training.averages import ExponentialAverage
 from headwater.training.settings import Group, Settings
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Of Adam, and torch's own."""
+"""Adam's parameters, at torch's defaults."""
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """The learning rate of a step, counted from 0 over all ``epochs`` × ``steps``: it rises linearly to ``learning_rate`` over
-    the fraction ``warmup`` of them, then is constant or follows half a cosine down to 0 (Loshchilov and Hutter, SGDR, 2017)."""
+    """The learning rate of a step, counted from 0 over all ``epochs`` × ``steps``: linear warm-up to ``learning_rate`` over the
+    fraction ``warmup`` of them, then constant or half a cosine down to 0 (Loshchilov and Hutter, SGDR, 2017)."""
     steps = settings.epochs * settings.steps
     warm = round(settings.warmup * steps)
     if step < warm:
@@ -38,8 +37,8 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 
 class Optimizer:
-    """All that changes a model's weights. ``ema_model`` is what to validate and keep: the moving average of the model, or with
-    ``settings.average`` 0 the model itself."""
+    """Everything that changes a model's weights. ``ema_model`` is the model to validate and keep: the moving average, or the
+    model itself if ``settings.average`` is 0."""
 
     def __init__(self, model: SequenceModel, settings: Settings, group: Group) -> None:
         self.settings, self.group = settings, group
@@ -59,19 +58,19 @@ class Optimizer:
         self.ema_model = model if self.average is None else self.average.model
 
     def zero_grad(self) -> None:
-        """Start a new gradient."""
+        """Reset the gradient."""
         self.adam.zero_grad(set_to_none=True)
         self.table.grad = None
 
     def scale(self, factor: float) -> None:
-        """Multiply the gradient that has been accumulated so far."""
+        """Multiply the gradient accumulated so far."""
         for each in self.whole if self.rows is None else (*self.whole, self.table):
             if each.grad is not None:
                 each.grad.mul_(factor)
 
     def step(self, epoch: int, number: int) -> None:
-        """Move the weights along the gradient, in an epoch's step ``number`` (from 0). Raises ModelError, on all ranks
-        together, where the gradient is not finite."""
+        """Update the weights by the gradient, in step ``number`` (from 0) of an epoch. Raises ModelError, on all ranks together,
+        if the gradient is not finite."""
         touched = self._touched() if self.rows is not None else None
         gradients = [each.grad for each in self.whole if each.grad is not None]
         norm = nn.utils.get_total_norm(gradients if touched is None else [*gradients, touched[1]])
@@ -109,7 +108,7 @@ class Optimizer:
             self.average.settle()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a resumed training needs besides the model, by name."""
+        """Everything that a resumed training needs besides the model, by name."""
         found = checkpoints.optimizer_tensors(self.adam)
         if self.rows is not None:
             found |= {"rows.mean": self.rows.mean, "rows.square": self.rows.square, "rows.steps": self.rows.steps}
@@ -119,7 +118,7 @@ class Optimizer:
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what ``tensors`` returned."""
+        """Restore the state that ``tensors`` returned."""
         checkpoints.load_optimizer(self.adam, tensors)
         if self.rows is not None:
             for name, tensor in checkpoints.part(tensors, "rows").items():
@@ -129,7 +128,7 @@ class Optimizer:
 
 
 class RowAdam:
-    """AdamW for some rows of a table at a time; the bias of the moments is corrected by the number of steps of the whole table."""
+    """AdamW for some rows of a table at a time; the moments' bias correction uses the number of steps of the whole table."""
 
     def __init__(self, table: Tensor, weight_decay: float) -> None:
         self.table, self.weight_decay = table, weight_decay
@@ -138,7 +137,7 @@ class RowAdam:
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
-        """Move ``rows`` int64 ``[n]``, no two the same, by ``gradients`` ``[n, dim]``."""
+        """Update the distinct ``rows`` int64 ``[n]`` by ``gradients`` ``[n, dim]``."""
         self.steps += 1
         fade, fade_square = (1 - beta ** int(self.steps) for beta in BETAS)
         mean = self.mean[rows].lerp_(gradients, 1 - BETAS[0])

@@ -1,4 +1,4 @@
-"""Batches made ready by a thread while the model is busy with others, so that it waits for little but an epoch's first file."""
+"""Batches prepared by a background thread during computation, so that a model waits for little but an epoch's first file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from headwater.training.readers import Batch
 
 AHEAD = 4
-"""Batches that wait at most."""
+"""The most batches that wait in the queue."""
 
 
 @contextmanager
 def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """The batches in their order, as tensors on the CPU, in ``pinned`` memory for a GPU to copy from.
+    """The batches in their order, as CPU tensors, in ``pinned`` memory for copies to a GPU.
 
-    What the reader raises is raised where its batch would have come. At the end of the block the thread ends too, however
-    far it was.
+    An error of the reader is raised where its batch would have come. The end of the block ends the thread too, however far it
+    was.
     """
     ready: queue.Queue[Any] = queue.Queue(AHEAD)
     stopped = threading.Event()
@@ -61,8 +61,8 @@ def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict
 
 
 def parts(batch: dict[str, Tensor], count: int) -> Iterator[dict[str, Tensor]]:
-    """A batch in ``count`` parts of about as many rows. Ranks go through equally many, so where rows are too few a part is
-    one of them without weight."""
+    """A batch in ``count`` parts of about equally many rows. All ranks need the same number of parts, so if there are too few
+    rows, a part is the first row with weight 0."""
     for place in range(count):
         rows = slice(place, None, count) if place < len(batch["item"]) else slice(0, 1)
         part = {name: tensor[rows] for name, tensor in batch.items()}

@@ -1,9 +1,9 @@
-"""Two readers of a snapshot that give the same batches: Petastorm, and plain pyarrow.
+"""Two readers of a snapshot that return the same batches: Petastorm, and plain pyarrow.
 
-A batch is a dict of numpy arrays ``item``, ``context`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order
-is a function of (seed, epoch, rank, world) alone: files are permuted alike on every rank, rank r takes ``files[r::world]``,
-rows are permuted within a file and grouped by length, so that no time goes to padding; then the batches are shuffled.
-Batches of one file have about as many events each: many short sequences, or few long ones.
+A batch is a dict of numpy arrays ``item``, ``context`` (int64) and ``weight`` (float32), each ``[rows, length]``. The order is a
+function of (seed, epoch, rank, world) alone: files are permuted identically on every rank, rank r takes ``files[r::world]``,
+rows are permuted within a file and grouped by length, to save padding; then the batches of the file are shuffled. Batches of one
+file have similar numbers of events: many short sequences, or few long ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STORED = {"item": np.int64, "type": np.int64, "at": np.int64, "value": np.float6
 
 
 class Reader(Protocol):
-    """Reads one file of a snapshot whole: a batch of all its rows, in the order they were written."""
+    """Reads one whole file of a snapshot: a batch of all its rows, in the order they were written."""
 
     def __call__(self, path: str) -> Batch: ...
 
@@ -41,9 +41,10 @@ def read_pyarrow(path: str) -> Batch:
 
 
 def read_petastorm(path: str) -> Batch:
-    """One worker and no shuffling keep the rows in file order; the manifest's own files are read, never a folder.
+    """Read with Petastorm. One worker and no shuffling keep the rows in file order; only files of the manifest are read, never a
+    folder.
 
-    Petastorm takes a url's path as it stands, so a blank in it must not be percent-encoded.
+    Petastorm takes the path of a URL literally, so a space in it must not be percent-encoded.
     """
     from petastorm import make_batch_reader
 
@@ -60,7 +61,7 @@ def read_petastorm(path: str) -> Batch:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Petastorm warns a dozen times a file of what pyarrow will drop after the release that is pinned, and prints a line."""
+    """Suppress Petastorm's output: a dozen warnings per file of what pyarrow drops after the pinned release, and a line."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -70,7 +71,7 @@ READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarr
 
 
 def weighed(read: Reader, targets: Sequence[float]) -> Reader:
-    """A reader whose weights are also those of ``targets``, one a number in ``type``, from padding on."""
+    """A reader that multiplies weights by those of ``targets``, one per event type code, that of padding first."""
     table = np.asarray(targets, dtype=np.float32)
 
     def read_weighed(path: str) -> Batch:
@@ -82,7 +83,7 @@ def weighed(read: Reader, targets: Sequence[float]) -> Reader:
 
 
 def checked(name: str, targets: Sequence[float], n_items: int) -> Reader:
-    """The reader of a training, ``weighed``; raises TableError where a file holds an item beyond the table (``need_known``)."""
+    """The reader of a training, ``weighed``; raises TableError if a file holds an unknown item (``need_known``)."""
     read = weighed(READERS[name], targets)
 
     def read_checked(path: str) -> Batch:
@@ -94,9 +95,9 @@ def checked(name: str, targets: Sequence[float], n_items: int) -> Reader:
 
 
 def need_known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
-    """The items of a file as they are; raises TableError, naming the file, where one is not in a table of ``n_items``.
+    """The items of a file, unchanged; raises TableError, naming the file, if one is outside a table of ``n_items``.
 
-    Of most models torch would refuse it without a word of the file; BERT4Rec would read ``n_items + 1`` as its mask.
+    With most models torch would raise an error that does not name the file; BERT4Rec would read ``n_items + 1`` as its mask.
     """
     beyond = item[(item < 0) | (item > n_items)]
     if len(beyond):
@@ -108,14 +109,14 @@ def need_known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
 
 
 def kept(read: Reader, files: Sequence[str]) -> Reader:
-    """The reader for ``files``; if there is only one, which each epoch would read again, it is read once and kept."""
+    """The reader for ``files``. A single file, which would be read again in each epoch, is read once and kept in memory."""
     return lru_cache(maxsize=1)(read) if len(files) == 1 else read
 
 
 def read_items(files: list[str], n_items: int) -> np.ndarray:
-    """The items of a snapshot, int32 ``[rows, length]``, for what needs them at once; without the rows that fill up.
+    """All items of a snapshot at once, int32 ``[rows, length]``, without the repeated rows of weight 0 (``snapshot.export``).
 
-    Raises TableError where one is beyond the table (``need_known``).
+    Raises TableError if an item is unknown (``need_known``).
     """
 
     def read(path: str) -> np.ndarray:
@@ -127,7 +128,7 @@ def read_items(files: list[str], n_items: int) -> np.ndarray:
 
 
 def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
-    """How often each item follows another one in some files, float32 ``[n_items + 1]``; rows that fill up count nothing."""
+    """How often each item is a target in some files, float32 ``[n_items + 1]``; positions of weight 0 do not count."""
     counts = np.zeros(n_items + 1, dtype=np.float32)
     for path in files:
         rows = read(path)
@@ -137,7 +138,7 @@ def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
 
 
 def steps(files: Sequence[Mapping[str, Any]], batch_size: int, world: int) -> int:
-    """Batches of one rank in one epoch, for ``files`` as a manifest lists them and ``batch_size`` rows over all ranks."""
+    """Batches of one rank per epoch, for ``files`` as listed in a manifest and ``batch_size`` rows over all ranks."""
     rows = max(1, batch_size // world)
     return sum(-(-file["rows"] // rows) for file in files) // world
 
@@ -147,7 +148,7 @@ def epoch(
 ) -> Iterator[Batch]:
     """The batches of one rank in one epoch, ``batch_rows`` rows each on average; every rank gets equally many.
 
-    While the batches of a file are taken, the next file is read, so a rank holds two at a time.
+    The next file is read while the batches of the current one are consumed, so a rank holds two files at a time.
     """
     assert len(files) % world == 0, "the snapshot was written for another number of processes"
     order = np.random.default_rng((seed, number)).permutation(len(files))[rank::world]
@@ -166,7 +167,7 @@ def epoch(
 
 
 def _cuts(lengths: np.ndarray, batch_rows: int) -> np.ndarray:
-    """Where to cut rows of ascending ``lengths`` into batches of like many events, none of them empty."""
+    """Where to cut rows of ascending ``lengths`` into non-empty batches with similar numbers of events."""
     count = -(-len(lengths) // batch_rows)
     place = np.arange(1, count)
     cuts = np.searchsorted(lengths.cumsum(), lengths.sum() * place / count) + 1
@@ -174,13 +175,13 @@ def _cuts(lengths: np.ndarray, batch_rows: int) -> np.ndarray:
 
 
 def _trim(batch: Batch) -> Batch:
-    """Cut the padding that all rows share."""
+    """Cut the padding that all rows share, but keep at least two steps."""
     longest = max(2, int((batch["item"] > 0).sum(axis=1).max()))
     return {name: values[:, -longest:] for name, values in batch.items()}
 
 
 def _batch(stored: Batch) -> Batch:
-    """What a model reads of rows as they are stored."""
+    """A batch as models read it, from rows as they are stored."""
     item = stored["item"]
     first = np.concatenate([np.ones((len(item), 1), dtype=bool), item[:, :-1] == 0], axis=1)
     codes = context.pack(stored["type"], stored["at"], stored["value"], first)

@@ -1,4 +1,4 @@
-"""The settings of a training, the place of a process among its ranks, and the plan that all ranks read."""
+"""The settings of a training, a process's place among the ranks, and the plan that all ranks read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headwater.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Group:
-    """This process among the ranks, and the device that it computes on.
+    """This process as one of the ranks, and the device that it computes on.
 
-    ``total`` sums a tensor over all ranks, ``gather`` concatenates their rows, and within ``alone`` a backward pass does not
-    add up gradients over the ranks yet.
+    ``total`` sums a tensor over all ranks, ``gather`` concatenates the rows of all ranks, and within ``alone`` a backward pass
+    does not yet reduce gradients over the ranks.
     """
 
     rank: int
@@ -32,15 +32,15 @@ class Group:
 
     @classmethod
     def of_one(cls, device: torch.device) -> Group:
-        """A process that trains by itself."""
+        """A process that trains alone."""
         return cls(0, 1, torch.clone, device=device)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Length and steps of a training; ``fingerprint`` names everything that its result depends on.
+    """The settings of a training; ``fingerprint`` identifies everything that its result depends on.
 
-    ``steps``: of an epoch, for a learning rate that changes over them; ``sparse_items``: see ``training.optimizers``.
+    ``steps``: per epoch, for a learning rate schedule; ``sparse_items``: see ``training.optimizers``.
     """
 
     epochs: int
@@ -61,7 +61,7 @@ class Settings:
 
     @classmethod
     def of(cls, train: Train, n_items: int, steps: int, fingerprint: str = "") -> Settings:
-        """The settings in a config, for a catalogue of ``n_items`` and ``steps`` an epoch."""
+        """The settings from a config, for a catalogue of ``n_items`` and ``steps`` per epoch."""
         asked = {each.name: getattr(train, each.name) for each in fields(cls) if each.name in Train.model_fields}
         asked |= {"sparse_items": train.moves_rows(n_items), "steps": steps, "fingerprint": fingerprint}
         return cls(**asked)
@@ -77,12 +77,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a rank needs; it travels as one line of JSON.
+    """Everything that a rank needs, passed as one line of JSON.
 
-    ``snapshot``, ``folder`` (of checkpoints and weights), ``validation`` and ``initial_weights`` are paths, the last two
-    empty where there is none. ``targets``: what an event weighs as a target, by a snapshot's numbers of event types, that of
-    padding first; ``batch_size``: rows over all ranks; ``threads``: of a rank on a CPU; after ``timeout_seconds`` a rank that
-    hangs ends the run.
+    ``snapshot``, ``folder`` (of checkpoints and weights), ``validation`` and ``initial_weights`` are paths; the last two are
+    empty if there is none. ``targets``: the weight of an event as a target, by a snapshot's event type codes, that of padding
+    first; ``batch_size``: rows over all ranks; ``threads``: per rank on a CPU; ``timeout_seconds``: a rank that hangs for longer
+    ends the run.
     """
 
     snapshot: str

@@ -1,10 +1,10 @@
 """The training snapshot: immutable Parquet of fixed-length rows and a manifest, from one version of the tables.
 
-``sequences`` holds what a model reads to rank: each user's last events. To learn from there is more, whole histories,
+``sequences`` holds what a model reads to rank: the last events of each user. Training has more to learn from, whole histories,
 which ``windows`` cuts into pieces of that length.
 
-A live Delta table is no input for training (its folder holds other versions' files), so a snapshot is written once:
-left-padded integer arrays, no nulls, no user identifiers, the same number of rows in every file, so that ranks which
+A live Delta table is not a suitable training input (its folder also holds files of other versions), so a snapshot is written
+once: left-padded arrays of numbers, no nulls, no user identifiers, the same number of rows in every file, so that ranks which
 take ``files[rank::world]`` always have equally many steps.
 """
 
@@ -39,14 +39,14 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A finished snapshot: where it is and what its manifest says."""
+    """A finished snapshot: its folder and its manifest."""
 
     directory: Path
     manifest: dict[str, Any]
 
     @classmethod
     def open(cls, directory: Path) -> Snapshot:
-        """Open a snapshot and check every file's digest; raises TableError naming the file that is not as written."""
+        """Open a snapshot and check every file's digest; raises TableError naming the file that is missing or changed."""
         try:
             manifest = json.loads((directory / "manifest.json").read_text())
         except (OSError, ValueError):
@@ -67,11 +67,11 @@ class Snapshot:
 
 
 def windows(steps: DataFrame, max_length: int, count: int) -> DataFrame:
-    """Each user's ``steps`` (``sequences.filter_steps``) cut from the newest on into at most ``count`` pieces, in the
-    columns of ``sequences`` that ``training_rows`` reads and ``piece``, 0 the newest.
+    """Each user's ``steps`` (``sequences.filter_steps``), cut from the newest backwards into at most ``count`` pieces: the
+    columns of ``sequences`` that ``training_rows`` reads, and ``piece``, 0 for the newest.
 
-    A piece has ``max_length`` steps and the one before them, so that each step but a user's first is told from what came
-    before it in exactly one piece. No more than a piece is ever collected, however long a history is.
+    A piece has ``max_length`` steps and the one before them, so each step except a user's first follows its predecessor in
+    exactly one piece. No array longer than a piece is ever collected, however long a history is.
     """
     newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_time"), F.desc("event_id"))
     place = F.row_number().over(newest_first) - 1
@@ -85,12 +85,11 @@ def windows(steps: DataFrame, max_length: int, count: int) -> DataFrame:
 
 
 def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: datetime | None = None) -> DataFrame:
-    """``windows`` or ``sequences`` as fixed-length rows: user_id, piece, item, type, at (epoch seconds), value (NaN where
-    there is none) and weight, each array ``max_length + 1`` long, left-padded; a whole sequence is piece 0.
+    """``windows`` or ``sequences`` as fixed-length rows: user_id, piece, and item, type, at (epoch seconds), value (NaN if there
+    is none) and weight, each an array of ``max_length + 1``, left-padded; a whole sequence is piece 0.
 
-    Only events with an item index up to ``n_items`` and, if given, a time earlier than ``before``. Pieces with fewer than
-    two events left are no rows. A column ``rewards`` (map of event id to number), where there is one, adds to the weight 1
-    of an event.
+    Keeps events with an item index up to ``n_items`` and, if given, a time before ``before``; drops pieces with fewer than two
+    events left. An event has weight 1, plus its entry in an optional column ``rewards`` (map of event id to number).
     """
 
     def fits(step: Column) -> Column:
@@ -117,12 +116,12 @@ def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: date
 
 
 def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: int, seed: int) -> Snapshot:
-    """Write a snapshot of ``training_rows`` and its manifest; a finished one of the same facts is used as it is, one of
-    other facts is never overwritten.
+    """Write a snapshot of ``training_rows`` and its manifest. A finished snapshot of the same facts is reused; one of other
+    facts is never overwritten.
 
-    Rows are ordered by a hash of user and piece and dealt out to the files in turn; where they do not divide, rows from the
-    front fill up with weight 0, as often as needed, so that none is lost and none counts twice.
-    Raises TableError when there is no row at all, or when the folder holds another snapshot.
+    Rows are ordered by a hash of user and piece and dealt out to the files in turn. If they do not divide evenly, the first rows
+    are repeated with weight 0, as often as needed, so no row is lost and none counts twice. Raises TableError if there is no
+    row, or if the folder holds another snapshot.
     """
     facts = json.loads(json.dumps({**facts, "processes": processes}, default=str))
     if (directory / "manifest.json").exists():

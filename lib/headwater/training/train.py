@@ -1,4 +1,4 @@
-"""Run a training on Spark's resources: TorchDistributor starts the ranks, here or on executors, and returns rank 0's answer."""
+"""Run a training with Spark: TorchDistributor starts the ranks, on this machine or on executors, and returns rank 0's answer."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def plan(
     initial_weights: Path | None = None,
     resume: bool = False,
 ) -> Plan:
-    """Everything that a rank needs; ``folder`` holds checkpoints and weights.
+    """The plan that every rank reads; ``folder`` holds checkpoints and weights.
 
     The snapshot holds all events, the plan their weights as targets (``train.targets``). Without ``resume`` the folder is
-    emptied first.
+    emptied first. Raises ModelError if the snapshot's files cannot be shared out equally among ``train.processes``.
     """
     steps = readers.steps(snapshot.manifest["files"], train.batch_size, train.processes)
     settings = Settings.of(train, spec.n_items, steps)
@@ -57,7 +57,7 @@ def plan(
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
         array = getattr(validation, name)
-        cases.update(array.tobytes() if name != "prior" else str(array.shape).encode())  # its last bits are a machine's
+        cases.update(array.tobytes() if name != "prior" else str(array.shape).encode())  # its last bits vary by machine
     told = settings.to_dict()
     del told["fingerprint"]
     identity = [told, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
@@ -87,9 +87,9 @@ def plan(
 
 
 def a_gpu_each(train: Train) -> bool:
-    """Whether the ranks compute on GPUs; those of one machine need one each, and ``auto`` does without where there are fewer.
+    """Whether the ranks compute on GPUs. Ranks on one machine need one each; with fewer, ``auto`` falls back to the CPU.
 
-    Raises HeadwaterError where GPUs are asked for and there are too few.
+    Raises HeadwaterError if GPUs are required and there are too few.
     """
     wanted, there = train.use_gpu is True or on_gpu(train.use_gpu), torch.cuda.device_count()
     if not (wanted and train.local_mode) or there >= train.processes:
@@ -100,15 +100,15 @@ def a_gpu_each(train: Train) -> bool:
 
 
 def target_weights(targets: Targets) -> list[float]:
-    """Weights by a snapshot's numbers of event types, that of padding first; an impression weighs 0."""
+    """Target weights by a snapshot's event type codes, that of padding first; an impression has weight 0."""
     named = targets.model_dump()
     return [0.0, *(named.get(event_type, 0.0) for event_type in EVENT_TYPES)]
 
 
 def run(planned: Plan, train: Train) -> dict[str, Any]:
-    """Start the ranks and wait; returns rank 0's answer: weights (a file), best_epoch, history.
+    """Start the ranks and wait for them; returns rank 0's answer: weights (a file), best_epoch, history.
 
-    What ranks print goes to standard error. Raises ModelError, in one line, when any of them fails.
+    Output of the ranks goes to standard error. Raises ModelError, with a message of one line, if any rank fails.
     """
     worker.share_environment()
     if not train.local_mode:
@@ -116,7 +116,7 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
     os.environ.setdefault("OMP_NUM_THREADS", str(planned.threads))
     if train.local_mode and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # Local ranks find their GPUs themselves; only on executors does Spark hand GPUs out by task.
+    # Local ranks choose their GPUs themselves; only on executors does Spark assign GPUs to tasks.
     spark_gpus = planned.use_gpu and not train.local_mode
     distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)
     said = _Said()
@@ -131,9 +131,10 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
 
 
 def _need_slots(processes: int, patience: float = 30.0) -> None:
-    """Ranks on executors start together or not at all, and Spark itself waits ten minutes before it says so.
+    """Check that the cluster has enough task slots: ranks on executors start all together or not at all, and Spark itself waits
+    ten minutes before it reports that.
 
-    Raises HeadwaterError where the cluster has too few task slots, executors that are still coming up included.
+    Raises HeadwaterError if there are still too few after ``patience`` seconds, in which executors may start up.
     """
     context = SparkSession.builder.getOrCreate().sparkContext._jsc.sc()  # type: ignore[union-attr]
     profile = context.resourceProfileManager().defaultResourceProfile()
@@ -147,7 +148,7 @@ def _need_slots(processes: int, patience: float = 30.0) -> None:
 
 
 class _Said(io.TextIOBase):
-    """Passes what ranks print on to standard error and keeps the end of it: their errors are told nowhere else."""
+    """Passes the ranks' output to standard error and keeps the end of it: their errors are reported nowhere else."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=400)
@@ -158,7 +159,7 @@ class _Said(io.TextIOBase):
 
 
 def _cause(text: str) -> str:
-    """The last line of a rank's trace that names an error."""
+    """The last line of a rank's traceback that names an error."""
     said = [re.sub(r"^\[rank\d+\]: ", "", line.strip()) for line in text.splitlines()]
     errors = [line for line in said if re.match(r"[\w.]+(Error|Exception): ", line) and "ChildFailedError" not in line]
     chosen = (errors or [line for line in said if line] or ["a rank ended without a word"])[-1]

@@ -1,8 +1,8 @@
-"""Start from another site's model: its encoder and what features of items mean there are taken over.
+"""Start from another site's model: its encoder and its feature vectors are taken over.
 
 Features are hashed (``training.describe``), so a category or a word has the same row in both models. Items are not the same:
-their own vectors start from nothing, or from what occurs near what, turned towards what their features say
-(orthogonal Procrustes, Schönemann, 1966), because factors have no direction of their own and the encoder has one.
+their own vectors start from zero, or from co-occurrence factors rotated towards their feature vectors (orthogonal Procrustes,
+Schönemann, 1966), because factors are defined only up to a rotation and the encoder expects one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from headwater.models.spec import ModelSpec
 from headwater.training.describe import BUCKETS
 
 SHAPE = ("kind", "dim", "layers", "heads", "feed_forward", "max_length")
-"""What two models must have in common; items, dropout and the objective's settings may differ."""
+"""The fields that must be equal in both models; items, dropout and the objective's settings may differ."""
 OWN = ("item.weight", "features.start", "features.bucket", "features.share")
-"""What is a site's own: its items, and which features they have."""
+"""The tensors that belong to a site: those of its items, and which features they have."""
 
 
 def check(source: ModelSpec, spec: ModelSpec, name: str) -> None:
-    """Raises ModelError, naming what differs, when a model cannot be what another one of ``spec`` starts from."""
+    """Raises ModelError, naming the difference, if a model of ``spec`` cannot start from a model of ``source``."""
     if not source.feature_buckets:
         raise ModelError(
             f"train.start_from: model {name} knows no features of items; train it with model.features first"
@@ -39,10 +39,11 @@ def check(source: ModelSpec, spec: ModelSpec, name: str) -> None:
 
 
 def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, factors: bool) -> dict[str, Tensor]:
-    """``weights`` of a model of ``spec``, with features, as they start from a ``source`` that ``check`` lets pass.
+    """The ``weights`` of a model of ``spec``, with features, after taking over those of a ``source`` that passes ``check``.
 
-    ``factors``: rows of items hold factors, which are turned; otherwise they become zero. Rows after the items (a mask
-    token) are the source's. Parts of a context that only one of the two is told of stay as they were, or behind.
+    ``factors``: item rows hold factors, which are rotated; otherwise item rows become zero. Rows after the items (a mask token)
+    are the source's. Context parts that only the new model reads keep their weights; those that only the source reads are left
+    out.
     """
     theirs = source.state_dict()
     shared = (theirs.keys() & weights.keys()).difference(OWN)
@@ -56,7 +57,7 @@ def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, fa
 
 
 def said(weights: dict[str, Tensor], spec: ModelSpec) -> Tensor:
-    """What features say of each item, ``[n_items + 1, dim]``."""
+    """The feature part of each item's vector, ``[n_items + 1, dim]``."""
     model = models.restore(spec, weights)
     assert model.features is not None
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Validation cases as arrays, and the NDCG that stops training early."""
+"""Held-out cases as arrays, and the NDCG for early stopping."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from headwater.models import SequenceModel
 
 PRIOR_WEIGHTS = (4.0, 2.0, 1.0, 0.0)
-"""Weights of the prior that are tried, for the best of them to count; 0 last, for a model that ranks alone."""
+"""Weights of the prior that are tried, of which the best counts; 0 must be last, for a model that will not be blended."""
 TILE_SCORES = 1 << 25
-"""Scores of users × items that stand in memory at once (128 MiB, and as much again as they are blended)."""
+"""Scores of users × items in memory at once (128 MiB, and as much again while they are blended)."""
 
 
 Places = tuple[Tensor, Tensor]
@@ -23,11 +23,11 @@ Places = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Cases:
-    """Users to rank for: ``item`` and ``context`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
+    """Held-out users: ``item`` and ``context`` int64 ``[users, seq]`` (left-padded); seen items and targets as CSR.
 
     ``seen_start``/``target_start`` are int64 ``[users + 1]``; user u's targets are
-    ``target[target_start[u] : target_start[u + 1]]``. ``prior``: for a model that will be blended, what it is blended
-    with, a standardised ``[items + 1]``; empty where it will rank alone.
+    ``target[target_start[u] : target_start[u + 1]]``. ``prior``: for a model that will be part of a hybrid, the standardised
+    recency ``[items + 1]`` that it will be blended with; otherwise empty.
     """
 
     item: np.ndarray
@@ -42,7 +42,7 @@ class Cases:
         return len(self.item)
 
     def first(self, users: int) -> Cases:
-        """At most so many of them."""
+        """The first cases, at most ``users`` of them."""
         seen, target = self.seen_start[: users + 1], self.target_start[: users + 1]
         return Cases(
             self.item[:users],
@@ -55,16 +55,16 @@ class Cases:
         )
 
     def hide_seen(self, scores: Tensor, users: np.ndarray) -> None:
-        """Set the scores ``[users, items + 1]`` of what some users have seen, and of padding, to -inf."""
+        """Set the scores ``[users, items + 1]`` of these users' seen items, and of padding, to -inf."""
         scores[:, 0] = -torch.inf
         scores[_cells(self.seen_start, self.seen, users, scores.shape[1])] = -torch.inf
 
     def wanted(self, users: np.ndarray, width: int) -> Places:
-        """Where the targets of some users are among ``width`` items; those that a model does not know are nowhere."""
+        """The positions of these users' targets among ``width`` items; targets that the model does not know are left out."""
         return _cells(self.target_start, self.target, users, width)
 
     def ideal(self, users: np.ndarray, k: int = 10) -> Tensor:
-        """DCG@k of the best list for some users, ``[users]``: targets that a model does not know count."""
+        """DCG@k of the best list for each of these users, ``[users]``; targets that the model does not know count too."""
         targets = self.target_start[users + 1] - self.target_start[users]
         return _discounts(k).cumsum(0)[torch.from_numpy(np.clip(targets, 1, k)) - 1]
 
@@ -78,9 +78,9 @@ class Cases:
 
 
 def ndcg(scores: Tensor, wanted: Places, ideal: Tensor, k: int = 10) -> Tensor:
-    """NDCG@k of some users, float64 ``[users]``: binary gains, ties against us; what scores -inf is in no list.
+    """NDCG@k of some users, float64 ``[users]``: binary gains, ties count against the model; items scored -inf are in no list.
 
-    ``scores`` ``[users, candidates]`` is changed in place; ``wanted``: where the targets are; ``ideal`` ``[users]``.
+    ``scores`` ``[users, candidates]`` is changed in place; ``wanted``: the positions of the targets; ``ideal`` ``[users]``.
     """
     scores[wanted] = scores[wanted].nextafter(scores.new_tensor(-torch.inf))
     best = scores.topk(min(k, scores.shape[1]), dim=1)
@@ -89,18 +89,17 @@ def ndcg(scores: Tensor, wanted: Places, ideal: Tensor, k: int = 10) -> Tensor:
 
 
 def marked(places: Places, like: Tensor) -> Tensor:
-    """Bool of the shape of ``like``: True at some places."""
+    """Bool of the shape of ``like``, True at ``places``."""
     found = torch.zeros_like(like, dtype=torch.bool)
     found[places] = True
     return found
 
 
 def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float:
-    """Mean NDCG@10 of a model over the cases, the whole catalogue ranked, seen items left out; leaves the model in
-    evaluation mode.
+    """Mean NDCG@10 of a model over the cases: the whole catalogue is ranked, without seen items.
 
-    With a prior, of the model and the prior together: what a model learns beside popularity counts, and not that it
-    learns popularity first.
+    If the cases have a prior, it is the NDCG of model and prior blended, with the best of ``PRIOR_WEIGHTS``: it rewards what a
+    model learns beyond popularity, not that it learns popularity first. Leaves the model in evaluation mode.
     """
     model.eval()
     weights = PRIOR_WEIGHTS if len(cases.prior) else PRIOR_WEIGHTS[-1:]
@@ -109,7 +108,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
         matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior).to(device)
         batch = max(1, min(512, TILE_SCORES // len(matrix)))
         lengths = (cases.item > 0).sum(axis=1)
-        order = np.argsort(lengths, kind="stable")  # histories of like length go together, without their padding
+        order = np.argsort(lengths, kind="stable")  # batches of histories of similar length need little padding
         for start in range(0, len(cases), batch):
             users = order[start : start + batch]
             longest = max(1, lengths[users[-1]])
@@ -120,7 +119,7 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
             rows, columns = cases.wanted(users, scores.shape[1])
             wanted, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)
             for place, weight in enumerate(weights):
-                blended = scores + weight * prior if weight else scores  # 0 is the last weight, so these may be changed
+                blended = scores + weight * prior if weight else scores  # 0 comes last, so ndcg may change these
                 totals[place] += float(ndcg(blended, wanted, ideal).sum())
     return float(totals.max()) / len(cases)
 
@@ -130,7 +129,7 @@ def _discounts(k: int) -> Tensor:
 
 
 def _cells(start: np.ndarray, values: np.ndarray, users: np.ndarray, width: int) -> Places:
-    """Rows and columns of what a CSR array holds for some users, columns from ``width`` on left out."""
+    """Rows and columns of the entries of a CSR array for some users; columns from ``width`` on are left out."""
     counts = start[users + 1] - start[users]
     ends = counts.cumsum()
     places = np.arange(counts.sum()) - np.repeat(ends - counts - start[users], counts)

@@ -1,8 +1,8 @@
-"""Vectors that a shop has for its items, of images, sounds or texts, as features of a model.
+"""A shop's own item vectors, of images, sounds or texts, as features of a model.
 
 They come in a Parquet file with the columns ``item_id`` and ``vector``, all vectors of one length. Those longer than ``LENGTH``
-go through a fixed random projection, which keeps distances (Johnson and Lindenstrauss, 1984) and needs no training: tomorrow's
-items, and those of another shop with the same encoder, are in the same space.
+go through a fixed random projection, which approximately keeps distances (Johnson and Lindenstrauss, 1984) and needs no
+training: tomorrow's items, and those of another shop with the same encoder, are in the same space.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headwater.errors import UsageError
 from headwater.text import first_line
 
 LENGTH = 64
-"""Length of the projected vectors: each number costs a model as much as a word of a title."""
+"""Length of the projected vectors; a model spends as much on each number as on a word of a title."""
 
 
 def read(items: DataFrame, path: str) -> DataFrame:
-    """``item_idx`` and ``vector``, array of float, of the catalogue's items that the file knows. Raises UsageError where it
-    is no such file, or none is named: a fine-tune has the features of its champion, whatever the config of today."""
+    """``item_idx`` and ``vector``, array of float, of the catalogue's items in the file. Raises UsageError if it is not such a
+    file, or if none is named: a fine-tune has the features of its champion, whatever today's config says."""
     if not path:
         raise UsageError(
             "model.vectors is empty, but the model has the feature 'vector'; name the Parquet file of item_id and vector, "
@@ -44,8 +44,10 @@ def read(items: DataFrame, path: str) -> DataFrame:
 
 
 def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.csr_matrix:
-    """The vectors of items up to ``n_items``, each of length 1, in the first columns of a CSR float32 ``[n_items + 1,
-    buckets]``; an item without one has a row of zeros. Raises UsageError for vectors of unlike length or numbers that are none.
+    """The vectors of items up to ``n_items``, scaled to length 1, in the first columns of a CSR float32
+    ``[n_items + 1, buckets]``; an item without one has a row of zeros.
+
+    Raises UsageError if no item has a vector, or if vectors differ in length, are empty or are not finite.
     """
     rows = read(items, path).where(F.col("item_idx") <= n_items).dropDuplicates(["item_idx"]).toPandas()
     if not len(rows):
@@ -65,8 +67,8 @@ def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.
 
 
 def placed(vectors: np.ndarray, items: np.ndarray, n_items: int, buckets: int) -> sparse.csr_matrix:
-    """Vectors float ``[n, any]`` of the items int ``[n]``, projected and each of length 1, in the first columns of a CSR
-    float32 ``[n_items + 1, buckets]``."""
+    """``vectors`` float ``[n, any]`` of ``items`` int ``[n]``, projected if longer than ``LENGTH`` and scaled to length 1, in
+    the first columns of a CSR float32 ``[n_items + 1, buckets]``."""
     vectors = vectors.astype(np.float64)
     if vectors.shape[1] > LENGTH:
         vectors = GaussianRandomProjection(LENGTH, random_state=0).fit_transform(vectors)

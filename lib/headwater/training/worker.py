@@ -1,4 +1,4 @@
-"""What one rank does: put the distribution around a model that knows nothing of it, train, write the weights to a file."""
+"""The work of one rank: wrap a model, which knows nothing of distribution, in DDP, train it, write its weights to a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from headwater.training.validation import Cases, mean_ndcg
 
 
 class Shipped:
-    """``work``, to be sent to executors: unpickled there, it lets the ranks that are started there import this package.
+    """``work`` in a form that executors can unpickle: unpickling lets the ranks started there import this package.
 
     Spark puts ``--py-files`` on the path of its own Python workers only; a rank is a child process of one of these.
     """
@@ -42,13 +42,13 @@ class Shipped:
 
 
 def unpickled() -> Shipped:
-    """``Shipped`` where it has arrived."""
+    """Prepare the environment of the process that unpickles ``Shipped``, and return one."""
     share_environment()
     return Shipped()
 
 
 def share_environment() -> None:
-    """Let processes started from here import this package and print any character."""
+    """Let child processes import this package and print any character."""
     package = str(Path(headwater.__file__).resolve().parent.parent)
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
@@ -56,7 +56,7 @@ def share_environment() -> None:
 
 
 def work(plan_json: str) -> dict[str, Any]:
-    """Train by a plan (see ``train.plan``); rank 0's answer goes to the driver: file of the weights, history, best epoch."""
+    """Train by a plan (see ``train.plan``); the driver gets rank 0's answer: file of the weights, history, best epoch."""
     _die_with_parent()
     plan = Plan.from_json(plan_json)
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -81,7 +81,7 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
         model.load_state_dict(load_file(plan.initial_weights))
     model.to(device)
     settings = plan.settings
-    # one rank has nothing to add up, and needs no DDP
+    # a single rank needs no all-reduce and no DDP
     wrapped, group = wrap_ddp(model, settings, rank, world, device) if world > 1 else (model, Group.of_one(device))
     snapshot = Snapshot.open(Path(plan.snapshot))
     read = readers.kept(readers.checked(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
@@ -121,10 +121,10 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
 def wrap_ddp(
     model: SequenceModel, settings: Settings, rank: int, world: int, device: torch.device
 ) -> tuple[nn.Module, Group]:
-    """The model inside DDP, and this process as one of the ranks of the process group that it has joined.
+    """The model inside DDP, and this process as a rank of the process group that it has joined.
 
-    DDP ignores an item table with a sparse gradient, because NCCL cannot add those up; the optimiser gathers it through
-    ``Group``.
+    DDP ignores an item table with a sparse gradient, because NCCL cannot all-reduce sparse tensors; the optimiser gathers that
+    gradient through ``Group``.
     """
     if settings.sparse_items:
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["item.weight"])
@@ -150,6 +150,6 @@ def wrap_ddp(
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to end this rank when its launcher dies, so that a killed job leaves no rank behind (Linux only)."""
+    """Ask the kernel to kill this rank when its launcher dies, so that a killed job leaves no rank behind (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,4 +1,4 @@
-"""The folder of one training, named by its inputs, so that a training that was killed finds its work again."""
+"""The folder of one training, named by its inputs, so that a killed training finds its work again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headwater.work import lock_of, work_folder
 def held(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
     """The folder of a training with these ``inputs``, locked; models of different names have different folders.
 
-    Raises HeadwaterError, at once, where another training holds it. The kernel frees the lock when its holder dies.
+    Raises HeadwaterError at once if another training holds the lock. The kernel releases the lock when its holder dies.
     """
     named = {**inputs, "processes": config.train.processes, "model_name": config.mlflow.model_name}
     folder = work_folder(config) / "training" / facts.fingerprint(named)
