@@ -1,12 +1,12 @@
-"""What training costs at a million items: a step that moves the whole item table beside one that moves the rows it read.
+"""Cost of training at a million items: a step that updates the whole item table, and one that updates only the rows it read.
 
     OMP_NUM_THREADS=1 python benchmarks/big_catalogue.py
 
-A SASRec of d = 64 with a sampled softmax over 100,000 made-up users and 1,000,000 items; a user goes through a
-neighbourhood of items, popular ones more often. Each way trains in a process of its own, by the library's epoch loop with
-validation, checkpoints and a moving average, and says for each epoch: CPU seconds a step, and the most memory that the
-process held (RSS), data included. ``factors`` is what ``model.initial: cooccurrence`` costs before the first step. Sizes:
-HEADWATER_BENCH_USERS, HEADWATER_BENCH_ITEMS. No Spark.
+A SASRec of d = 64 with a sampled softmax over 100,000 synthetic users and 1,000,000 items; each user walks through a
+neighbourhood of items, and popular neighbourhoods are more frequent. Each way trains in its own process, with the library's
+epoch loop, validation, checkpoints and, with ``--average``, a moving average. It prints for each epoch the CPU time per step
+and the peak memory of the process (RSS), data included. ``factors`` measures what ``model.initial: cooccurrence`` costs before
+the first step. Sizes: HEADWATER_BENCH_USERS, HEADWATER_BENCH_ITEMS. No Spark.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, a
 
 
 def histories() -> np.ndarray:
-    """Int64 ``[users, LENGTH + 1]``, left-padded with 0: 6 to 51 events each, half of the users in a tenth of the items."""
+    """Int64 ``[users, LENGTH + 1]``, left-padded with 0: 6 to 51 events per user, half of the users in a tenth of the items."""
     draws = np.random.default_rng(SEED)
     start = (ITEMS * draws.random((USERS, 1)) ** 3.3).astype(np.int64)
     walked = start + draws.integers(1, 20, (USERS, LENGTH + 1)).cumsum(axis=1)
@@ -119,13 +119,13 @@ def histories() -> np.ndarray:
 
 
 def held_out(rows: np.ndarray) -> Cases:
-    """The last event of each row as its target; training sees it too, for what counts here is the cost."""
+    """Cases whose target is the last event of each row. Training sees it too, because only the cost is measured."""
     each = np.arange(len(rows) + 1)
     return Cases(rows[:, :-1], (rows[:, :-1] > 0).astype(np.int64), each, rows[:, -2], each, rows[:, -1])
 
 
 class Memory:
-    """Watches this process; ``most`` is the largest RSS since it was last asked, GiB."""
+    """Watches the memory of this process; ``most`` returns the peak RSS since its last call, in GiB."""
 
     def __init__(self) -> None:
         self._most = 0

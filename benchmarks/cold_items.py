@@ -1,15 +1,16 @@
-"""Items without a single event: how well what the catalogue says of them places them, beside chance and popularity.
+"""Cold items, which have no events: how well they are ranked by their catalogue features, compared with chance.
 
     python benchmarks/cold_items.py Beauty.txt.gz --attributes Beauty_item2attributes.json --config conf/experiments/beauty.yaml
 
-Some of the items, drawn by chance, are taken out of all histories, and a model is trained on the rest. Then, for each event
-with such an item, the history before it ranks (a) the whole catalogue, warm items and cold, and (b) the cold items alone.
-A cold item's vector is made in different ways: by its features, as the model learned what they mean; as the mean of the warm
-items most like it in content; by the middle of its attributes (as ``scoring.newcomers`` does). A mean is shorter than a usual
-item's vector, so each is also stretched some of the way. Beside it stands what the newcomers cost the users whose next item
-is a warm one.
-Attributes may be words. With ``--vectors``, a Parquet file of ``item`` (its number) and ``vector``, items are described by
-these instead (``training.vectors``), and have no attributes whose middle they could be.
+Random items are removed from all histories, and a model is trained on the rest. Then, for each event with a removed item,
+the history before it ranks (a) the whole catalogue, warm and cold items, and (b) the cold items alone. The vector of a cold
+item is made in several ways: from its features, with the feature vectors that the model learned; as the mean of the warm items
+nearest to it in content; from its attributes, each represented by the mean of warm items that have it (as
+``scoring.newcomers`` does). A mean is shorter than the vector of a usual item, so each vector is also tried with its length
+moved towards the usual one. The cost to users whose next item is warm is printed as well: their HR@10 with and without cold
+items in the catalogue.
+Attributes may be words. With ``--vectors``, a Parquet file with ``item`` (its number) and ``vector``, items are described by
+these vectors instead (``training.vectors``); the attribute mean is then left out.
 Data are those of ``leave_one_out.py``; no Spark.
 """
 
@@ -41,7 +42,7 @@ from headwater.training.vectors import placed
 
 K = 10
 LENGTHS = (0.0, 0.5, 0.75, 1.0)
-"""How far a vector is stretched to the length of a usual one: `topn.newcomers`."""
+"""By what share the length of a vector is moved to the usual length: `topn.newcomers`."""
 ALIKE = 20
 
 
@@ -88,7 +89,7 @@ def main(
 
 @dataclass(frozen=True)
 class StatesAndTargets:
-    """States of users ``[cases, dim]`` and the item that each took next."""
+    """User states ``[cases, dim]`` and the next item of each user."""
 
     users: Tensor
     targets: np.ndarray
@@ -100,7 +101,7 @@ def states(ranker: Ranker, histories: list[np.ndarray]) -> Tensor:
 
 
 def described_by(sequences: list[np.ndarray], attributes: Path | None, vectors: Path | None) -> sparse.csr_matrix:
-    """What one of the two files says of each item."""
+    """Features of each item, from the file that is given. Raises UsageError unless it is exactly one of the two."""
     if attributes and not vectors:
         return attribute_matrix(attributes, sequences)
     if vectors and not attributes:
@@ -111,7 +112,7 @@ def described_by(sequences: list[np.ndarray], attributes: Path | None, vectors: 
 def renumbered(
     sequences: list[np.ndarray], described: sparse.csr_matrix, share: float, seed: int
 ) -> tuple[list[np.ndarray], sparse.csr_matrix, int]:
-    """The same with the cold items last, the features of items in that order, and how many are warm."""
+    """Sequences and features with the items shuffled and numbered anew, and how many items are warm: the last ones are cold."""
     n_items = last_item(sequences)
     order = np.concatenate([[0], 1 + np.random.default_rng(seed).permutation(n_items)])
     place = np.argsort(order)
@@ -124,7 +125,7 @@ def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The warm items before each event with a cold one, where there are any, and the cold item."""
+    """The warm items before each event with a cold item, and the cold item; events without warm items before them are left out."""
     found = [
         (before, items[place])
         for items in sequences
@@ -136,7 +137,7 @@ def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray]
 
 
 def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attributed: bool) -> dict[str, Tensor]:
-    """Vectors of the cold items ``[cold, dim]``, by the way they are made."""
+    """Vectors of the cold items ``[cold, dim]``, by the name of the method."""
     vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
     assert ranker.model.features is not None
     weight = ranker.model.features.weight.detach().numpy()
@@ -149,13 +150,13 @@ def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attribute
 
 
 def cut_at(matrix: sparse.csr_matrix, count: int) -> np.ndarray:
-    """The ``count``-th highest value of each row, 0 where a row has no more than that."""
+    """The ``count``-th highest stored value of each row; 0 if a row has no more than ``count`` values."""
     rows = np.split(matrix.data, matrix.indptr[1:-1])
     return np.array([np.partition(row, -count)[-count] if len(row) > count else 0.0 for row in rows])
 
 
 def show(name: str, cold: StatesAndTargets, usual: StatesAndTargets, own: Tensor, vectors: Tensor) -> None:
-    """HR@10 of cold targets among all items and among the cold ones, and of usual targets beside cold rivals or without."""
+    """Print HR@10 of cold targets among all items and among the cold ones, and of warm targets without and with cold items."""
     warm = len(own)
     mine = (cold.users * vectors[cold.targets - warm - 1]).sum(1, keepdim=True)
     ahead = (cold.users @ vectors.T >= mine).sum(1) - 1

@@ -1,6 +1,6 @@
-"""What benchmarks share: sequences out of a file, and a model trained on them in this process, without Spark or ranks.
+"""Code shared by benchmarks: read sequences from a file and train a model on them in this process, without Spark or ranks.
 
-The same rooms of the library that the jobs call, on a GPU where there is one.
+It calls the same library functions as the jobs, on a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from headwater.training.settings import Group, Settings
 from headwater.training.validation import Cases, mean_ndcg
 
 Start = tuple[dict[str, torch.Tensor], models.ModelSpec]
-"""Weights by name, and what they are the weights of."""
+"""Weights by name, and the spec of their model."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLICK = 3
-"""Event type of everything: the files do not tell."""
+"""Event type of all events: the files do not record it."""
 
 
 def read(path: Path) -> list[np.ndarray]:
-    """Items of each user, oldest first; the number of an item is no feature of it."""
+    """Items of each user, oldest first, by their numbers in the file."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         return [np.array(line.split()[1:], dtype=np.int64) for line in lines]
 
@@ -49,7 +49,7 @@ def attribute_matrix(path: Path, sequences: list[np.ndarray]) -> Any:
 
 
 def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
-    """Each user's item ``place`` from the end (1 the last) and what lies before it."""
+    """Each user's item ``place`` from the end (1 is the last) as the target, and the items before it as the history."""
     before = [items[:-place] for items in sequences]
     return HeldOut(
         np.arange(len(sequences)),
@@ -62,13 +62,13 @@ def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
 
 
 def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Batch:
-    """Int rows ``[rows, seq]``, left-padded with 0, as a reader gives those of one file; clicks where no more is known."""
+    """Int rows ``[rows, seq]``, left-padded with 0, as a reader returns those of one file. Without ``context`` all are clicks."""
     codes = CLICK * (rows > 0) if context is None else context
     return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
 
 
 def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> readers.Batch:
-    """Histories, ``item`` and ``context`` of each user, as ``training.snapshot.windows`` cuts them: ``[rows, length + 1]``."""
+    """``item`` and ``context`` of each user, cut like ``training.snapshot.windows`` into rows ``[rows, length + 1]``."""
     ends = [(user, len(user["item"]) - length * piece) for user in users for piece in range(count)]
 
     def cut(name: str) -> np.ndarray:
@@ -90,7 +90,7 @@ def fit(
     seed: int,
     judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
 ) -> tuple[SequenceModel, int]:
-    """A model trained on all rows in this process, and its best epoch by ``judge``; the last one without ``cases``."""
+    """Train a model on all rows; returns it as of its best epoch by ``judge``, and that epoch; without ``cases``, the last."""
     known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
     spec = facts.spec_of(config, n_items)
     start = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
@@ -105,7 +105,7 @@ def fit_from(
     seed: int,
     judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
 ) -> tuple[SequenceModel, int]:
-    """The same from given weights on."""
+    """Like ``fit``, but starting from given weights."""
     model, n_items = built(start).to(DEVICE), start[1].n_items
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     data = loop.Data(

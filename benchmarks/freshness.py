@@ -1,12 +1,12 @@
-"""From an event's arrival to its user's new list: seconds, median and 95th percentile, through a real broker.
+"""Seconds from an event's arrival to its user's new list, median and 95th percentile, through a real broker.
 
     python benchmarks/freshness.py
 
-Makes a shop with a history and an untrained SASRec of d = 64 blended with transitions, starts `jobs/nearline.py` and a Kafka
-broker, and sends events of random users at a steady rate. A list counts from the moment of its commit to `topn`; each event
-waits for the first list of its user that knows of it. Sizes: HEADWATER_BENCH_USERS, _ITEMS, _RATE (events a second),
-_SECONDS; the events of _WARM seconds before, in which the stream starts and Java compiles what runs often, are told apart.
-_MARKED=1 sets `tables.deletion_vectors`.
+Creates a shop with a history and an untrained SASRec of d = 64 blended with transitions, starts `jobs/nearline.py` and a
+Kafka broker, and sends events of random users at a steady rate. An event's latency ends when the first list of its user that
+takes the event into account is committed to `topn`. Sizes: HEADWATER_BENCH_USERS, _ITEMS, _RATE (events a second),
+_SECONDS. The events of the _WARM seconds before, in which the stream starts and the JVM compiles frequent code, are reported
+separately. _MARKED=1 sets `tables.deletion_vectors`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def prepare(root: Path, broker: Broker) -> Path:
-    """A shop with lists for everybody; its config follows the topic from its end."""
+    """Create a shop with lists for all users; returns a config that also follows the topic, from its end."""
     rng = random.Random(1)
     (root / "landing").mkdir()
     goods = [f"i{k},Thing {k}" for k in range(ITEMS)]
@@ -102,7 +102,7 @@ def prepare(root: Path, broker: Broker) -> Path:
 
 
 def wait_until_it_follows(warehouse: Path) -> None:
-    """The stream notes where it began to follow the topic: the second commit with rows to the ledger."""
+    """Wait until the stream has recorded its start offsets: the second commit with rows to `ingest_files`."""
     until = time.monotonic() + LONGEST
     while len(list((warehouse / "ingest_files/_delta_log").glob("*.json"))) < 3:
         assert time.monotonic() < until, "the stream does not begin"
@@ -110,7 +110,7 @@ def wait_until_it_follows(warehouse: Path) -> None:
 
 
 def send(broker: Broker) -> list[tuple[str, float]]:
-    """(user, moment) of each event sent, at a steady rate."""
+    """Send events at a steady rate; returns (user, epoch seconds) of each."""
     rng, sent, begun = random.Random(2), [], time.time()
     for tick in range((WARM + SECONDS) * 10):
         time.sleep(max(0.0, begun + tick / 10 - time.time()))
@@ -124,7 +124,7 @@ def send(broker: Broker) -> list[tuple[str, float]]:
 
 
 def waits(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -> list[float | None]:
-    """Seconds from each event to the commit of the first list that knows of it; None where none knows."""
+    """Seconds from each event to the commit of the first list that takes it into account; None if no list does."""
     tables = Warehouse(spark, str(warehouse))
     commits = [c.at for c in tables.commits("topn") if c.operation == "MERGE" and c.note.get("mode") == "nearline"]
     rows = tables.read("topn_history").selectExpr(
@@ -133,7 +133,7 @@ def waits(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -
     found = [tuple(row) for row in rows.distinct().collect()]
     made = sorted({one[1] for one in found})
     assert 0 < len(commits) < len(made), (len(made), len(commits))
-    made = made[-len(commits) :]  # full runs came before
+    made = made[-len(commits) :]  # the earlier ones come from full runs
     published = dict(zip(made, sorted(commits), strict=True))
     lists: dict[str, list[tuple[float, float]]] = {}
     for user, at, knows in found:

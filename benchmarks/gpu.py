@@ -1,13 +1,13 @@
-"""What a GPU gives: the Top-N kernel beside the bare product, whole lists, and a training's steps, on the device that is there.
+"""Speed of a GPU: the Top-N kernel compared with the bare matrix product, whole lists, and training steps.
 
     python benchmarks/gpu.py [--size 65536x100000] [--tile 4096x131072] [--sequences 22363]
 
-Without a GPU it runs on the CPU, with fewer users. Random vectors of d = 64, lists of 10. Beside the kernel stand the bare
-product in the same tiles with nothing kept, in float32 and in bfloat16, and what one would write first, ``topk`` of whole
-rows of scores. Training: sequences of Zipf's items, 6 events in the median, the layers of
-``conf/experiments/beauty.yaml``, whole softmax and 2,048 negatives, with and without mixed precision; the first epoch
-warms up, the second is timed. Lists: the same model's, blended with item transitions, with variety and reasons, as a worker of
-``score_topn`` makes them for a batch of users. No Spark.
+Without a GPU it runs on the CPU, with fewer users. Random vectors of d = 64, lists of 10. The kernel is compared with the bare
+product in the same tiles, whose results are discarded, in float32 and in bfloat16, and with the naive way, ``topk`` of whole
+rows of scores. Training: sequences of Zipf-distributed items, 6 predicted events in the median, the layers of
+``conf/experiments/beauty.yaml``, full softmax and 2,048 negatives, with and without mixed precision; the first epoch is a
+warm-up, the second is timed. Lists: the same model, untrained, blended with item transitions and recency, with variety and
+reasons, as a worker of ``score_topn`` makes them for a batch of users. No Spark.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ GPU = DEVICE.type == "cuda"
 SIZES = ["131072x12000", "65536x100000", "16384x1000000"] if GPU else ["4096x12000", "1024x100000"]
 DIM, N = 64, 10
 WHOLE_ROWS = 2_048
-"""Users whose whole rows of scores stand at once beside it: 8 GB of them at a million items."""
+"""Users whose whole rows of scores are in memory at once for ``topk``: 8 GB at a million items."""
 RECIPE = Path(__file__).resolve().parents[1] / "conf/experiments/beauty.yaml"
 SEQUENCES, ITEMS = 22_363, 12_101
 ASKED = (1_024, 8_192)
-"""Users whose lists are made at once."""
+"""Numbers of users whose lists are made in one batch."""
 
 
 def main(
@@ -101,7 +101,7 @@ def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
 
 
 def seconds(call: Callable[[], object], rounds: int = 3) -> float:
-    """The best of some, after one that warms up."""
+    """The fastest of ``rounds`` calls, after one that warms up."""
     taken = []
     for _ in range(rounds + 1):
         wait()
@@ -171,7 +171,7 @@ def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
 
 
 def sequences(config: Config, many: int) -> np.ndarray:
-    """Made up, int ``[many, length + 1]``, left-padded with 0."""
+    """Synthetic sequences, int ``[many, max_length + 1]``, left-padded with 0."""
     rng = np.random.default_rng(0)
     length = config.sequence.max_length + 1
     lengths = np.minimum(3 + rng.geometric(0.2, many), length)

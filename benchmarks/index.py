@@ -1,10 +1,10 @@
-"""The approximate index beside exact lists, by the number of items: CPU seconds to make it, users a CPU second, recall.
+"""The approximate index against exact search, by number of items: CPU seconds to build it, users per CPU second, recall.
 
     python benchmarks/index.py --items 100000 --items 1000000
 
-Vectors stand in clusters, as those of real catalogues do: a thousand middles, items and users around them. Both ways find
-the same number of candidates for the same users, each with some items left out (``scoring.candidates``), on one thread;
-making an index takes all cores, as it does in ``score_topn``. The last column: from how many users on the index saves time.
+Vectors form clusters, as in real catalogues: items and users lie around a thousand centres. Both ways find the same number of
+candidates for the same users, with some items excluded for each (``scoring.candidates``), on one thread; building the index
+uses all cores, as in ``score_topn``. The last column is the number of users from which the index saves time.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(
 
 
 def around(middles: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """Vectors ``[count, dim]``, each near one of the middles."""
+    """Vectors ``[count, dim]``, each near one of the ``middles``."""
     chosen = torch.randint(len(middles), (count,), generator=draws)
     return middles[chosen] + 0.7 * torch.randn(count, middles.shape[1], generator=draws)
 

@@ -1,12 +1,12 @@
-"""Does a smaller or compiled model pay where lists are made? Rate and NDCG@10 of ways to run one trained model on a CPU.
+"""Does a smaller or compiled model pay off in scoring? Rate and NDCG@10 of several ways to run one trained model on a CPU.
 
     OMP_NUM_THREADS=1 python benchmarks/inference.py Beauty.txt.gz --attributes Beauty_item2attributes.json \\
         --config conf/experiments/beauty.yaml --set train.loss.kind=sampled_softmax --set train.loss.negatives=2048
 
-Encoding: float32 as it is; bfloat16 (autocast); int8 (torch's dynamic quantisation of the linear layers); half and nine
-tenths of each linear layer's weights pruned by size; compiled (``torch.compile``, dynamic shapes). Product with the item
-matrix: float32, and both sides rounded to bfloat16. Histories go through the encoder in order of length, 64 at once, as in
-``Ranker``. Users a CPU second, best of three turns, and NDCG@10 of the test of ``leave_one_out.py``. One thread, no Spark.
+Encoding: plain float32; bfloat16 (autocast); int8 (torch's dynamic quantisation of the linear layers); half and nine tenths
+of each linear layer's weights pruned by magnitude; compiled (``torch.compile``, dynamic shapes). Product with the item matrix:
+float32, and both sides rounded to bfloat16. Histories are encoded in order of length, 64 at once, as in ``Ranker``. Prints
+users per CPU second, the best of three runs, and NDCG@10 on the test split of ``leave_one_out.py``. One thread, no Spark.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def main(
 
 
 def ways(model: SequenceModel) -> dict[str, Encode]:
-    """Ways to encode histories, the usual one first. Quantised layers have no weights to take a part of, so the last one
-    encodes all states where the others encode the newest alone; the line before it does too, for comparison."""
+    """Ways to encode histories, the usual one first. The weights of quantised layers cannot be sliced, so the last one
+    encodes all states, not only the newest as the others do; the line before it does the same in float32, for comparison."""
 
     def reduced(items: Tensor, context: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -97,7 +97,7 @@ def ways(model: SequenceModel) -> dict[str, Encode]:
 
 
 def pruned(model: SequenceModel, share: float) -> SequenceModel:
-    """The same with a share of the weights of each linear layer at zero, the smallest."""
+    """A copy in which the smallest weights of each linear layer, a ``share`` of them, are zero."""
     smaller = copy.deepcopy(model)
     for layer in smaller.modules():
         if isinstance(layer, nn.Linear):

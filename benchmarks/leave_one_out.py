@@ -1,14 +1,14 @@
-"""Quality on a published benchmark: sequences of one file, each user's last item tests, the one before validates.
+"""Quality on a published leave-one-out split: each user's last item is the test target, the one before it the validation target.
 
     python benchmarks/leave_one_out.py Beauty.txt.gz --config conf/experiments/beauty.yaml --seeds 3
 
-The file has a line a user, "user item item …" in order of time, the format of the S3-Rec data sets (Zhou et al., 2020).
-Training sees neither of the last two items; the test history holds the validation item. The whole catalogue is ranked,
-seen items left out, ties against us. ``--attributes`` is a JSON object of item → attributes, for ``model.features``.
-With ``model.hybrid`` the blend and its sequence model alone stand in two columns. ``--refit``: beside them the same trained
-again with the validation item, for as many epochs and with the same blend, which is what a job with ``train.refit`` keeps.
-No Spark: the same rooms of the library that the jobs call, in one process, on a GPU where there is one and else on
-``--threads`` threads.
+The file has one line per user, "user item item …" in order of time, the format of the S3-Rec data sets (Zhou et al., 2020).
+Training sees neither of the last two items; the test history contains the validation item. The whole catalogue is ranked,
+seen items are excluded, and ties count against the target. ``--attributes`` is a JSON object of item → attributes, for
+``model.features``. With ``model.hybrid`` the hybrid and its sequence model alone are both reported. ``--refit`` also reports
+a second training that includes the validation item, for the best number of epochs and with the same blend; this is the model
+that a job with ``train.refit`` keeps. No Spark: it calls the same library functions as the jobs, in one process, on a GPU if
+there is one, otherwise on ``--threads`` threads.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def train(
     seed: int,
     refit: bool,
 ) -> dict[str, float]:
-    """HR@10 and NDCG@10 of one training on validation and test, by name; those of a second one on the test."""
+    """Seconds of one training, and its HR@10 and NDCG@10 on validation and test, by name; with ``refit`` also the second
+    training's on test."""
     begun = time.monotonic()
     length, n_items = config.sequence.max_length, last_item(sequences)
     validation = held_out(sequences, 2)
@@ -90,7 +91,7 @@ def train(
 
 
 def of_splits(ranker: Ranker, splits: dict[str, HeldOut]) -> dict[str, float]:
-    """HR@10 and NDCG@10 on each split, by name, of the sequence model and, where there is one, of the hybrid."""
+    """HR@10 and NDCG@10 on each split, by name, of the sequence model and, if there is one, the hybrid."""
     rankers = {"sequence model": ranker.alone()} | ({"hybrid": ranker} if ranker.neighbours else {})
     return {
         f"{name}, {split} {metric}": value
@@ -105,7 +106,7 @@ def by_part(part: Neighbours, length: int, items: list[np.ndarray], _: list[np.n
 
 
 def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neighbours]) -> dict[str, str]:
-    """What needs no training, on the test split."""
+    """Test metrics of popularity and of each part of the hybrid alone, which need no training."""
     n_items, held = last_item(sequences), held_out(sequences, 1)
     counts = np.bincount(rows.ravel(), minlength=n_items + 1)
     popular = torch.from_numpy(counts - np.arange(n_items + 1) / (2 * n_items + 2))

@@ -1,4 +1,4 @@
-"""Flags that several benchmarks share, and how they start; ``--config`` and ``--set`` are those of the jobs (``headwater.job``)."""
+"""Flags and start-up code shared by benchmarks; ``--config`` and ``--set`` are those of the jobs (``headwater.job``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Threads = Annotated[int, typer.Option("--threads", help="of this process")]
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a benchmark by its command line, as a job is (``job.start``); what its file says of it is its help."""
+    """Run a benchmark from its command line like a job (``job.start``); the docstring of its file is its help text."""
     app = typer.Typer(add_completion=False)
     app.command(help=sys.modules["__main__"].__doc__)(main)
     job.start(app)

@@ -1,11 +1,11 @@
-"""What a second rank brings: the same training by one rank and by two, as `train_model` starts them.
+"""Speed-up by a second rank: the same training with one rank and with two, started as `train_model` starts them.
 
     python benchmarks/ranks.py Beauty.txt.gz --config conf/experiments/beauty.yaml
 
-Data are those of `leave_one_out.py`, without validation. All ways have batches of the same size: of two ranks each takes half
-of the rows, from files of its own, which Petastorm reads. Says for each way sequences a second of wall time (the fastest
-epoch after the first), how many times those of one rank with one thread that is, and the loss of the last epoch. A machine
-with other work on its cores says nothing here.
+Data are those of `leave_one_out.py`, without validation. The batch size is always the same: each of two ranks takes half of
+the rows, from its own files, which Petastorm reads. Prints for each way the sequences per second of wall time (the fastest
+epoch after the first), the ratio to one rank with one thread, and the loss of the last epoch. On a machine whose cores have
+other work the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from headwater.training import facts, snapshot, train
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 WAYS = ((1, 1), (1, 2), (2, 1))
-"""Ranks, and threads of each."""
+"""The number of ranks, and of threads per rank."""
 
 
 def main(
@@ -57,7 +57,7 @@ def main(
 
 
 def steps(spark: SparkSession, sequences: list[Any]) -> DataFrame:
-    """The columns of ``sequences`` that a snapshot is made of; an event an hour, all of them clicks."""
+    """The columns of `sequences` that a snapshot is made from; one event per hour, all clicks."""
     times = [[BEGUN + timedelta(hours=hour) for hour in range(len(items))] for items in sequences]
     columns = {
         "user_id": [str(user) for user in range(len(sequences))],
@@ -74,7 +74,7 @@ def steps(spark: SparkSession, sequences: list[Any]) -> DataFrame:
 def trained(
     rows: DataFrame, config: Config, n_items: int, folder: Path, ranks: int, threads: int
 ) -> list[dict[str, float]]:
-    """The epochs of a training from random weights."""
+    """The metrics of each epoch of a training from random weights."""
     options = config.train.model_copy(update={"processes": ranks, "local_mode": True})
     place = folder / f"{ranks}-{threads}"
     cut = snapshot.training_rows(rows, n_items, config.sequence.max_length)

@@ -1,9 +1,9 @@
-"""Do reasons hold? Leaves the event of each reason out of the history and scores the item again; writes nothing.
+"""Are reasons faithful? Removes the event that each reason names from the history and scores the item again; writes nothing.
 
     python benchmarks/reasons.py --config conf/site.yaml
 
-Beside it the same for an event drawn at random, how many events a list names, and what finding reasons costs beside finding
-the lists (one thread).
+Also prints the same for a random event, how many different events a list names, and the time of finding reasons relative to
+finding the lists (one thread).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(j: Job) -> dict[str, Any]:
 
 
 def falls(ranker: Ranker, items: Tensor, history: Tensor, context: Tensor, place: Tensor) -> Tensor:
-    """Whether an item scores lower once the event at a place is gone, bool ``[batch, n]``; one scoring a place."""
+    """Whether each item scores lower without the event at ``place``, bool ``[batch, n]``; scores once per rank of the list."""
     before, lower = ranker.scores_of(items, ranker.query(history, context)), []
     for rank in range(items.shape[1]):
         gone = torch.arange(history.shape[1]) == place[:, rank : rank + 1]

@@ -1,4 +1,4 @@
-"""Does a stage before help? What 5 %, 20 % and 100 % of the users teach, from scratch and from what is known already.
+"""Does an earlier training stage help? Training on 5 %, 20 % and 100 % of the users, from scratch and from earlier weights.
 
     python benchmarks/stages.py targets ml-100k.inter --set model.layers=1 --set train.batch_size=32 \\
         --set train.learning_rate=0.003 --set train.pretrain_epochs=10 --set train.epochs=20 --set train.patience=4
@@ -6,15 +6,15 @@
         --config conf/experiments/beauty.yaml --set model.dim=64 --set train.loss.kind=sampled_softmax \\
         --set train.loss.negatives=512 --set train.epochs=12 --set train.patience=3
 
-``targets``: a file of ratings, of which those from 4 on are what lists must find. Pre-training learns every rating of
-everybody, for ``train.pretrain_epochs``; then a share of the users teaches which ratings are high, with
-``finetune.learning_rate``. Each user's last high rating tests, the one before validates.
+``targets``: a file of ratings; lists must find those of 4 and higher. Pre-training predicts all ratings of all users, for
+``train.pretrain_epochs``; then a share of the users teaches which ratings are high, with ``finetune.learning_rate``. Each
+user's last high rating is the test target, the one before it the validation target.
 
-``transfer``: sequences as in ``leave_one_out.py``; the items, by lot, are two shops' catalogues that share attributes and
-no item. One is learned whole, the other from a share of its users.
+``transfer``: sequences as in ``leave_one_out.py``. The items are divided at random into the catalogues of two shops, which
+share attributes but no item. A model is trained on all users of one shop, then on a share of the users of the other.
 
-All users are tested, the early stop looks at those of the share alone. NDCG@10 of the whole catalogue, seen items left out.
-No Spark, one process.
+All users are tested; early stopping uses only those of the share. NDCG@10 over the whole catalogue, seen items excluded. No
+Spark, one process.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from headwater.training.validation import Cases
 
 SHARES = [0.05, 0.2, 1.0]
 VIEW, LIKE = 1, 5
-"""Event types of a low and of a high rating: `view` and `purchase`."""
+"""Event types that stand for a low and a high rating: `view` and `purchase`."""
 LIKES = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
 
 app = typer.Typer(add_completion=False)
 Rows = dict[str, dict[float, list[float]]]
-"""NDCG@10 by name and share, a seed each."""
+"""NDCG@10 of each seed, by name and share."""
 
 
 @app.command()
@@ -61,7 +61,7 @@ def targets(
     threads: Threads = 1,
     share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
-    """Pre-train on all ratings, fine-tune on those from 4 on."""
+    """Pre-train on all ratings, fine-tune on those of 4 and higher."""
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     length = settings.sequence.max_length
@@ -103,7 +103,7 @@ def transfer(
     threads: Threads = 1,
     share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
 ) -> None:
-    """Learn one half of a catalogue, then the other one from its encoder and the meaning of attributes."""
+    """Train on one half of a catalogue, then on the other, starting from the first one's encoder and feature vectors."""
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     length = settings.sequence.max_length
@@ -133,7 +133,7 @@ def transfer(
 def starts(
     config: Config, n_items: int, seed: int, rows: np.ndarray, described: Any, source: SequenceModel
 ) -> Iterator[tuple[str, Start]]:
-    """What a training of the second catalogue may start from."""
+    """The starting points of a training on the second catalogue, by name."""
     spec = facts.spec_of(config, n_items)
     yield "from scratch, random vectors", initial.weights(spec, seed, None, described)
     yield "from scratch, factors", initial.weights(spec, seed, rows, described)
@@ -167,7 +167,7 @@ def liked(user: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def last_liked(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
-    """Each user's high rating ``place`` from the end (1 the last) and all ratings before it."""
+    """Each user's high rating ``place`` from the end (1 is the last) as the target, and all ratings before it as the history."""
     until = [liked(user)[-place] for user in users]
     before = [user["item"][:end] for user, end in zip(users, until, strict=True)]
     return HeldOut(
@@ -187,14 +187,14 @@ def some(held: HeldOut, chosen: np.ndarray) -> HeldOut:
 
 
 def shares(users: int, wanted: list[float], seed: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Users by lot; a larger share holds the smaller ones."""
+    """A random subset of the users for each share; larger subsets contain the smaller ones."""
     order = np.random.default_rng(seed).permutation(users)
     for share in wanted:
         yield share, np.sort(order[: round(share * users)])
 
 
 def half(sequences: list[np.ndarray], described: Any, kept: np.ndarray) -> tuple[list[np.ndarray], Any]:
-    """What happened with some items, numbered anew from 1, and what is said of them; users need three events."""
+    """The events and features of the ``kept`` items, numbered anew from 1; users with fewer than three events are left out."""
     kept = kept.copy()
     kept[0] = False
     number = np.cumsum(kept)
@@ -204,7 +204,7 @@ def half(sequences: list[np.ndarray], described: Any, kept: np.ndarray) -> tuple
 
 
 def learnable(sequences: list[np.ndarray], length: int) -> np.ndarray:
-    """What precedes each user's last two events, where it is enough to learn from."""
+    """Each user's events before the last two, if there are at least two, ``[users, length + 1]``."""
     rows = left_padded([items[:-2] for items in sequences], length + 1)
     return rows[(rows > 0).sum(1) >= 2]
 
@@ -212,7 +212,7 @@ def learnable(sequences: list[np.ndarray], length: int) -> np.ndarray:
 def fitted(
     rows: readers.Batch, start: Start, cases: Cases | None, config: Config, seed: int, targets: Targets | None = None
 ) -> SequenceModel:
-    """A model trained from some weights on; its best epoch by ``cases``, the last one without."""
+    """A model trained from given weights, as of its best epoch by ``cases``; without ``cases``, of the last epoch."""
     weighed = readers.weighed(lambda _: rows, target_weights(targets or config.train.targets))
     return fit_from(start, weighed(""), cases, config, seed)[0]
 
@@ -224,7 +224,7 @@ def note(found: Rows, name: str, share: float, model: SequenceModel, test: HeldO
 
 
 def show(found: Rows, shares: list[float]) -> None:
-    """A line a start: mean and spread over seeds for each share; what needs no share stands under all."""
+    """Print a line per name: mean and deviation over seeds for each share; a value without a share is repeated for all."""
     print(f"{'test NDCG@10':<40}" + "".join(f"{share:>16.0%}" for share in shares))
     for name, by_share in found.items():
         values = [np.array(by_share.get(share, by_share.get(0, []))) for share in shares]

@@ -1,18 +1,18 @@
-"""Quality ahead in time: one cut for everybody, targets are what each user did after it and, with ``topn.exclude_seen``,
-had not done before.
+"""Quality on a temporal split, one cut in time for all users. Targets are a user's items after it; with ``topn.exclude_seen``,
+only those that are new to the user.
 
     python benchmarks/temporal.py onlineretail.csv.gz --columns CustomerID,StockCode,InvoiceDate --where "Quantity > 0" \\
         --config conf/experiments/retail.yaml --seeds 3
     python benchmarks/temporal.py ml-100k.inter --separator "\\t" --columns user_id:token,item_id:token,timestamp:float \\
         --config conf/experiments/films.yaml --seeds 3
 
-The file has a line an event, and columns for user, item, time (epoch seconds or a date) and, for models that are told of
-it (`model.context`), value. The protocol is that of
-``evaluate.protocol: temporal``: training sees what came before a first cut, early stopping and blend what lies between it
-and a second one, the test what came after. With ``train.refit`` the model learns once more, from all before the second.
-Beside it stand popularity, recent popularity, item transitions and EASE, each of all events before the second cut, and
-with ``topn.exclude_seen: false`` what the user did most often before; a difference has a bootstrap interval over users.
-Users whom training never saw are measured apart, items counted. No Spark, one process.
+The file has one line per event, with columns for user, item, time (epoch seconds or a date) and, for models that read it
+(`model.context`), value. The protocol is ``evaluate.protocol: temporal``: events before a first cut are for training, those
+between it and a second cut for early stopping and the blend, those after the second for the test. With ``train.refit`` the
+model is trained again on all events before the second cut. Baselines, each fitted on all events before the second cut:
+popularity, recent popularity, item transitions, EASE and, with ``topn.exclude_seen: false``, the user's own most frequent
+items. Each difference has a bootstrap interval over users. New users, without training events, are also reported separately,
+and the share of targets that are new items is printed. No Spark, one process.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def main(
 
 
 def read(path: Path, columns: list[str], separator: str, where: str) -> pd.DataFrame:
-    """Columns user (from 0), item (from 1), time (epoch seconds) and context, oldest first; rows that lack one are left
-    out."""
+    """Columns user (from 0), item (from 1), time (epoch seconds) and context, oldest first; rows with a missing value are
+    left out."""
     table = pd.read_csv(path, sep=separator, low_memory=False)
     table = (table.query(where) if where else table)[columns].dropna()
     table.columns = pd.Index(["user", "item", "time", "value"][: len(columns)])
@@ -99,7 +99,7 @@ def read(path: Path, columns: list[str], separator: str, where: str) -> pd.DataF
 
 
 def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> HeldOut:
-    """Who did something in ``[start, end)``; with ``topn.exclude_seen`` that they had not done before."""
+    """Users with events in ``[start, end)``, whose items are the targets; with ``topn.exclude_seen`` only new ones are."""
     during = events[(events["time"] >= start) & (events["time"] < end)]
     before = events[events["time"] < start]
     done, told = of_users(before), of_users(before, "context")
@@ -119,18 +119,19 @@ def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> 
 
 
 def of_users(events: pd.DataFrame, column: str = "item") -> dict[Any, np.ndarray]:
-    """Items of each user, oldest first, or what another column says of these events."""
+    """Each user's items, oldest first, or the values of another column of these events."""
     return {user: values.to_numpy() for user, values in events.groupby("user")[column]}
 
 
 def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
-    """How popular each item is lately, ``[n_items + 1]``, as ``popularity.decayed_counts`` has it."""
+    """Recent popularity of each item, ``[n_items + 1]``, as in ``popularity.decayed_counts``."""
     age = (events["time"].max() - events["time"]) / DAY / config.topn.popular_half_life_days
     return np.bincount(events["item"], 0.5**age, minlength=n_items + 1)
 
 
 def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int) -> Ranker:
-    """What ``jobs/train_model.py`` does: epochs and blend by validation, then once more from all before the test."""
+    """Train like ``jobs/train_model.py``: choose epochs and blend on validation; with ``train.refit``, train again on all events
+    before the test."""
 
     def cut(events: pd.DataFrame) -> readers.Batch:
         users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in events.groupby("user")]
@@ -154,7 +155,7 @@ def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:
 
 
 def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str, Scores]]:
-    """What needs no training by steps, learned from all that came before the test."""
+    """Baselines without gradient steps, fitted on all events before the test."""
 
     def counted(events: pd.DataFrame) -> np.ndarray:
         return np.bincount(events["item"], minlength=n_items + 1).astype(float)
@@ -173,7 +174,7 @@ def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str
 
 
 def show(name: str, found: list[Measured], new: np.ndarray, best: np.ndarray) -> None:
-    """A line: means over users and seeds, their spread over seeds, and how far the hybrid is ahead of it."""
+    """Print a line: means over users and seeds, the deviation over seeds, and the interval of the hybrid's lead over it."""
     ndcg = np.array([each.per_user[NDCG] for each in found])
     hits = np.mean([each.mean("hit_rate", 10) for each in found])
     spread = f" ± {ndcg.mean(1).std(ddof=1):.4f}" if len(found) > 1 else ""

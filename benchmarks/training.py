@@ -1,11 +1,11 @@
-"""Training to the same validation NDCG@10: ours beside RecTools' and RePlay's SASRec and a bare loop, one run, one table.
+"""Training time to the same validation NDCG@10: ours, RecTools' and RePlay's SASRec, in one run; our engine and a bare loop.
 
     make bench-training DATA=Beauty.txt.gz ATTRIBUTES=Beauty_item2attributes.json
 
-Data and split are those of `leave_one_out.py`. Contestants take turns on the same machine with as many threads each, and
-each has so many CPU seconds; importing packages, and judging, which is the same code for all, are not counted. The best
-that any peer reached is the target. A bare loop over the same batches, made before the clock starts, says what our
-engine costs: the same model, loss, clipping and optimiser, nothing else.
+Data and split are those of `leave_one_out.py`. Contestants run one after another on the same machine with the same number of
+threads and the same limit of CPU time; importing packages, and validation, which is the same code for all, are not counted. The
+target is the best NDCG@10 of any peer. A bare loop over the same batches, made before the clock starts, shows the overhead of
+our engine: the same model, loss, clipping, optimiser and average, nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # what an optimiser imports in its first step
+import torch._dynamo  # an optimiser would import it in its first step
 import typer
 from fitting import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
 from options import MaybeAttributes, Threads, start
@@ -38,7 +38,7 @@ from headwater.training.validation import Cases, ndcg
 ROOT = Path(__file__).resolve().parent
 LENGTH = 50
 SIZE = {"length": LENGTH, "dim": 128, "layers": 2, "heads": 2, "dropout": 0.2, "batch": 128}
-"""Of the peers, and of ours like them."""
+"""The settings of the peers, and of our model that is like them."""
 LIKE_PEERS = [
     "model.kind=sasrec",
     f"sequence.max_length={LENGTH}",
@@ -56,15 +56,15 @@ RECIPES = {
     "ours, like peers": LIKE_PEERS,
     "ours, softmax": [],
 }
-"""What differs from our recipe; those like the peers start from the defaults."""
+"""Overrides of our recipe; ``LIKE_PEERS`` overrides the defaults instead."""
 PEERS = ["RePlay, sampled", "RecTools, gBCE", "RecTools, softmax"]
 ROUNDS = 3
-"""Epochs of ours and of the bare loop, in turns; the first is not counted, of the others the fastest is."""
+"""Epochs of our engine and of the bare loop, in turns. The first is not counted; of the others the fastest counts."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a contestant had done, and what it was worth, after some seconds of training."""
+    """A contestant's work and validation NDCG@10 (``quality``) after some seconds of training."""
 
     wall: float
     cpu: float
@@ -74,7 +74,7 @@ class Moment:
 
 
 class Enough(Exception):
-    """A contestant has had its seconds."""
+    """A contestant has reached the target or used up its seconds."""
 
 
 def main(
@@ -89,7 +89,7 @@ def main(
     seed: int = typer.Option(1, "--seed"),
 ) -> None:
     torch.set_num_threads(threads)
-    sequences = [items for items in read(data) if len(items) >= 4]  # what is left to train on has two items or more
+    sequences = [items for items in read(data) if len(items) >= 4]  # leaves at least two items to train on
     cases = held_out(sequences, 2).arrays(LENGTH)
     print(f"{len(sequences):,} users, {last_item(sequences):,} items, {threads} threads, {minutes:g} minutes each")
     settings = SIZE | {"seconds": 60 * minutes, "every": every, "threads": threads, "seed": seed}
@@ -112,7 +112,7 @@ def main(
 
 
 def peer(python: Path, name: str, sequences: list[np.ndarray], cases: Cases, settings: dict[str, Any]) -> list[Moment]:
-    """Train a peer in its own environment, then judge what it left."""
+    """Train a peer in its own environment, then evaluate the vectors that it wrote."""
     history = [items[:-2] for items in sequences]
     with tempfile.TemporaryDirectory() as folder:
         np.savez(
@@ -136,7 +136,7 @@ def apart(said: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def judged(path: Path, cases: Cases, batch: int = 512) -> float:
-    """NDCG@10 of user and item vectors in a file, as ``mean_ndcg`` has it; an item of NaN is one that a peer does not know."""
+    """NDCG@10 of user and item vectors in a file, as in ``mean_ndcg``. Items that a peer does not know are NaN and rank last."""
     with np.load(path) as arrays:
         users, items = (torch.from_numpy(arrays[name]) for name in ("users", "items"))
     total = 0.0
@@ -162,7 +162,7 @@ def ours(
     seconds: float,
     target: float,
 ) -> list[Moment]:
-    """Train ours until it is as good as the best peer or has had its seconds; the factors it starts from are counted."""
+    """Train ours until it reaches the target or has used up its seconds; the time of its initial factors is counted."""
     rows = training_rows(sequences, config)
     events = int((rows[:, 1:] * rows[:, :-1] > 0).sum())
     moments: list[Moment] = []
@@ -191,7 +191,7 @@ def shown(name: str, moment: Moment) -> Moment:
 
 
 def table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> None:
-    """Each against the peer that reached the target, and against the rate of the peer that is fastest."""
+    """Print each contestant's time relative to the peer that set the target, and its rate relative to the fastest peer."""
     reached = {name: next((m for m in moments if m.quality >= target), None) for name, moments in found.items()}
     best = next((reached[name] for name in peers if reached[name]), None)
     rate = max((found[name][-1].sequences / found[name][-1].cpu for name in peers), default=float("nan"))
@@ -216,7 +216,7 @@ def table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> No
 def engines(
     sequences: list[np.ndarray], described: Any, config: Config, seed: int, cases: Cases
 ) -> tuple[float, float]:
-    """Sequences a CPU second: of the engine, readers and checkpoints included, and of a loop by hand over tensors."""
+    """Sequences per CPU second: of the engine, readers and checkpoints included, and of a bare loop over tensors."""
     rows, n_items = training_rows(sequences, config), last_item(sequences)
     batch = as_batch(rows)
     batches = [
@@ -231,7 +231,7 @@ def engines(
     def judge(model: Any, _: Cases) -> float:
         nonlocal watch
         engine.append(watch.cpu)
-        model = copy.deepcopy(model).requires_grad_()  # an average's weights ask for none
+        model = copy.deepcopy(model).requires_grad_()  # an average's weights have requires_grad off
         watch = Watch()
         bare(model, batches, config, seed, counts)
         by_hand.append(watch.cpu)
@@ -244,7 +244,7 @@ def engines(
 
 
 def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: int, counts: torch.Tensor) -> None:
-    """One epoch: the same model, loss, clipping, optimiser and average, nothing else."""
+    """One epoch with the same model, loss, clipping, optimiser and average, and nothing else."""
     settings = config.train
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

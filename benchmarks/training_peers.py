@@ -1,10 +1,10 @@
-"""One peer's SASRec, trained for some CPU seconds; started by `benchmarks/training.py` in the peers' own environment.
+"""Train one peer's SASRec for some CPU seconds; started by `benchmarks/training.py` in the peers' own environment.
 
     .venv-peers-training/bin/python benchmarks/training_peers.py "RePlay, sampled" FOLDER SETTINGS
 
 FOLDER holds ``sequences.npz`` (``item``, ``start``, ``n_items``). SETTINGS is JSON: seconds, every, threads, seed, length,
-dim, layers, heads, dropout, batch. Every ``every`` CPU seconds of training, and after the last of them, the newest states
-of all users and the vectors of all items go to a file, not counted, and a line of JSON says so; who started this judges them.
+dim, layers, heads, dropout, batch. Every ``every`` CPU seconds of training, and at the end, the newest states of all users and
+the vectors of all items are written to a file, which a line of JSON names; the caller evaluates it. Writing is not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Vectors = tuple[torch.Tensor, torch.Tensor]
 
 
 class Judged:
-    """A callback of either Lightning. ``vectors`` gives what the module knows by now: users' and items' vectors."""
+    """A callback for either Lightning package. ``vectors`` returns the module's current user and item vectors; ``real`` masks the
+    events of a batch that are not padding."""
 
     vectors: Any
     folder: Path
@@ -35,7 +36,7 @@ class Judged:
     sequences = events = count = 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        if self.watch is None:  # up to here it was packages that import others when they are first used
+        if self.watch is None:  # the first batch is not counted: packages import others on first use
             self.watch, self.next = Watch(), self.settings["every"]
             return
         real = self.real(batch)
@@ -82,7 +83,7 @@ def trainer(lightning: Any, judged: Any) -> Any:
 def rectools(
     folder: Path, settings: dict[str, Any], item: np.ndarray, start: np.ndarray, n_items: int, **more: Any
 ) -> None:
-    """``more`` of SASRecModel; else its defaults."""
+    """RecTools' SASRec. ``more``: arguments of SASRecModel; those not given here keep their defaults."""
     import pandas as pd
     import pytorch_lightning
     from rectools import Columns
@@ -126,8 +127,8 @@ def rectools(
 def replay(
     folder: Path, settings: dict[str, Any], item: np.ndarray, start: np.ndarray, n_items: int, negatives: int = 0
 ) -> None:
-    """With what it has for speed: batches cut to their longest row, rows of like length encoded together, and with
-    ``negatives`` these few items, one draw a batch, instead of the catalogue."""
+    """RePlay's SASRec, with its options for speed: batches trimmed to their longest row, rows of similar length encoded together,
+    and with ``negatives`` so many sampled items, one draw per batch, instead of the catalogue."""
     import lightning
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -155,7 +156,7 @@ def replay(
         rows = torch.from_numpy(padded(item - 1, start, length, n_items))
         lengths = (rows != n_items).sum(1)
         states = torch.empty(len(rows), dim)
-        for part in lengths.argsort().split(512):  # as it trains: without what all rows of a batch have as padding
+        for part in lengths.argsort().split(512):  # as in training: without the padding that all rows of a batch share
             cut = rows[part, -int(lengths[part].max()) :]
             states[part] = module.model.body({"item_id": cut}, cut != n_items)[:, -1]
         items = module.model.body.embedder.get_item_weights()
@@ -211,7 +212,7 @@ PEERS: dict[str, Any] = {
     "RePlay, softmax": (replay, {}),
     "RePlay, sampled": (replay, {"negatives": 256}),
 }
-"""What trains a peer, and what differs from its defaults beside the size of the model."""
+"""The function that trains each peer, and the peer's settings that differ from its defaults, apart from the model's size."""
 
 
 def main(name: str, folder: Path, settings: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""What variety costs: NDCG, diversity and coverage of the champion's lists, by rule and weight of re-ranking.
+"""Cost of variety: NDCG, diversity, coverage and novelty of the champion's lists, by rule and weight of re-ranking.
 
     python benchmarks/variety.py --config conf/site.yaml
 
-Ranks the held-out users of the test split once for each line, as `jobs/evaluate_model.py` does; writes nothing.
+Ranks items for the held-out users of the test split once per line, as `jobs/evaluate_model.py` does; writes nothing.
 """
 
 from __future__ import annotations

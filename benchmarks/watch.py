@@ -1,4 +1,4 @@
-"""Seconds of training, told apart from what is not counted; imported by contestants of other environments too."""
+"""Time of training without the parts that are not counted. Peers import this module in their own environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Watch:
-    """``wall`` and ``cpu`` seconds since it was made, without those inside ``paused``."""
+    """``wall`` and ``cpu`` seconds since its creation, without those inside ``paused``."""
 
     def __init__(self) -> None:
         self._begun = time.perf_counter(), time.process_time()

@@ -1,10 +1,10 @@
-"""What a scoring worker holds in memory by itself, beside another that has the same model open. Needs no Spark.
+"""Private memory of a scoring worker while another worker has the same model open. Needs no Spark.
 
     python benchmarks/worker_memory.py
 
-A SASRec of d = 64 over a million items, opened from its file by two processes as Spark's Python workers do; each scores a
-few batches of users with everything that the scorer does. Says the most MiB a worker had for itself (unique set size) and
-what it shares with the other. Size: HEADWATER_BENCH_ITEMS.
+A SASRec of d = 64 over a million items, opened from its file by two processes, like Spark's Python workers; each makes
+complete lists for a few batches of users. Prints each worker's peak private memory in MiB (unique set size), and the memory
+that it shares. Size: HEADWATER_BENCH_ITEMS.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def work(folder: str, both, answers) -> None:
     scorer = Scorer(artifact.ranker(Path(folder) / "model"), catalogue(), Topn())
     for batch in range(BATCHES):
         scorer.lists(users(batch))
-    both.wait()  # what is mapped is shared as long as both have it open
+    both.wait()  # mapped memory is shared only while both have the file open
     most[0] = max(most[0], own())
     done.set()
     watcher.join()
