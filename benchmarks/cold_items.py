@@ -125,7 +125,7 @@ def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The warm items before each event with a cold item, and the cold item; events without warm items before them are left out."""
+    """The warm items before each event with a cold item, and the cold item; events without a warm item before are left out."""
     found = [
         (before, items[place])
         for items in sequences
