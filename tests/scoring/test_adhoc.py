@@ -1,4 +1,4 @@
-"""Histories typed by hand or looked up."""
+"""Histories given by hand or looked up in the tables."""
 
 import math
 

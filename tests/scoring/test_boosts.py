@@ -1,4 +1,4 @@
-"""What a site adds to the scores of items, by arithmetic."""
+"""A site's boosts of item scores, by arithmetic."""
 
 import numpy as np
 import pytest

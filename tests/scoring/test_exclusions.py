@@ -1,4 +1,4 @@
-"""What must not be listed again, by event type and age, and what is done where a cut-off history cannot tell."""
+"""Exclusion of items by event type and age, and the rule for truncated histories, which may lack the event."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ BOUGHT = {"event_types": ["purchase"], "days": 30}
 
 
 def of(rules, *steps, seen=None, exclude_seen=False):
-    """What is left out for one user with steps (item, type, days ago), who has seen these items and maybe more."""
+    """The excluded items of a user with steps (item, type, days ago), who has also seen the items in ``seen``."""
     items, types, days = zip(*steps, strict=True) if steps else ((), (), ())
     at = [NOW - ago * DAY for ago in days]
     one = {"item_idx": items, "event_type": types, "at": at, "value": [np.nan] * len(at)}

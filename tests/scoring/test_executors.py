@@ -1,4 +1,4 @@
-"""What a worker of Spark does around its lists."""
+"""What a Spark worker does before and after it makes lists."""
 
 import sys
 import zipimport
@@ -18,7 +18,7 @@ WITHOUT_A_LIST = "nobody"
 
 
 def test_places_become_lists_and_lists_become_the_same_places(spark):
-    """The Top-N of two users, then a section of one of them; the third has no list at all."""
+    """The Top-N of two users, then a section of one of them; a third user has no list."""
     made = pd.DataFrame(
         {
             "user_id": ["b", "b", "a", "a", "a", "b"],

@@ -1,4 +1,4 @@
-"""Places for items that little is known of: who gets them, by what odds, and always the same for the same list."""
+"""Explored places, for items with few events: which items get them, their propensity, and the same draw for the same list."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_the_share_of_all_places_is_the_one_asked_for_and_they_are_the_last(shar
 
 
 def test_the_propensity_of_a_place_is_how_often_its_item_stands_there():
-    drawn = draw(SEED, FOUR, 0.15, 10)  # the last place always, the one before it every second time
+    drawn = draw(SEED, FOUR, 0.15, 10)  # the last place always, the one before it in every second list
     for item in FOUR[0]:
         for place, expected in ((9, 1 / 4), (8, 1 / 8)):
             there = drawn.items[:, place] == item
@@ -57,7 +57,7 @@ def test_the_propensity_of_a_place_is_how_often_its_item_stands_there():
 def test_nothing_stands_twice_and_places_stay_where_there_is_too_little_to_draw():
     drawn = draw(SEED[:3], np.array([[5, 0, 0], [0, 0, 0], [5, 6, 7]]), 0.3, 10)
     assert [sorted(row[row > 0].tolist()) for row in drawn.items] == [[5], [], [5, 6, 7]]
-    assert drawn.propensity[0].tolist() == [1.0] * 10  # the only one, and so for certain
+    assert drawn.propensity[0].tolist() == [1.0] * 10  # the only candidate, so it is certain
     assert drawn.propensity[1].tolist() == [1.0] * 10
     assert drawn.propensity[2, 7:].tolist() == pytest.approx([1 / 3] * 3)
 
@@ -70,5 +70,5 @@ def test_the_same_list_is_drawn_again_whoever_stands_beside_and_another_event_or
 
 
 def test_a_draw_is_pinned():
-    """A change of the hash would draw every list anew on the day that a site takes a new release."""
+    """A change of the hash would redraw all lists when a site upgrades."""
     assert draw(SEED[:4], FOUR[:4], 0.3, 3).items[:, 2].tolist() == [9, 4, 9, 8]

@@ -1,4 +1,4 @@
-"""What lists say of their own reasons: an item is taken out of the history, and the places that name it are scored again."""
+"""Faithfulness of reasons: an item is removed from the history, and the places that name it are scored again."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from headwater.models.transitions import count
 from headwater.scoring.faithfulness import METRICS, shares
 
 FOLLOWED = np.array([[1, 4], [1, 4], [2, 5], [2, 5], [3, 6], [3, 6]])
-"""What follows 1 is 4, what follows 2 is 5, what follows 3 is 6."""
+"""Item 1 is followed by 4, item 2 by 5, item 3 by 6."""
 
 
 @pytest.fixture
 def ranker():
-    """Nothing but transitions tells items apart: the model's own vectors are zero."""
+    """A ranker whose scores differ by transitions alone: the model's item vectors are zero."""
     model = build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1))
     torch.nn.init.zeros_(model.item.weight)
     return Ranker(model, {"blend": {"transitions": 1.0}}, {"transitions": count(FOLLOWED, 6)})
@@ -38,7 +38,7 @@ def test_a_place_that_names_what_raised_it_holds_and_one_that_names_anything_els
 
 
 def test_without_one_item_of_three_one_place_of_three_scores_lower(ranker):
-    everything = [[1, 2, 3]] * 50  # the item that is drawn is one of three
+    everything = [[1, 2, 3]] * 50  # the random item is one of three
     assert told(ranker, everything, [[4, 5, 6]] * 50, [[1, 2, 3]] * 50) == (1.0, 1.0, round(1 / 3, 4))
 
 

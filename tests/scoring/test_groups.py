@@ -1,4 +1,4 @@
-"""Who is in which group, what a group inherits, and what it may see."""
+"""Which group a user is in, which settings a group inherits, and which items it may show."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ STRATEGIES = [
 
 
 def steps(*users):
-    """For each user (items, days since the last event), events a day apart."""
+    """Steps of users, given as (items, days since the last event); events are one day apart."""
     return Steps.of(
         pd.DataFrame(
             {

@@ -1,4 +1,4 @@
-"""Candidates from an index against the exact ones."""
+"""Candidates from an index compared with exact search."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ NOTHING = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 
 
 def both(folder, rows, size=800, users=30):
-    """The same random rows gone through and searched, and some users."""
+    """An exact and an approximate index of the same random rows, and some users."""
     draws = torch.Generator().manual_seed(1)
     every = torch.randn(size, 9, generator=draws)
     index.write(every[rows], folder / "index")
@@ -43,7 +43,7 @@ def test_what_a_user_has_seen_makes_room_for_the_next_best_however_much_it_is(tm
     exact, near, users = both(tmp_path, torch.arange(1, 800))
     best = exact.best(users, 300, NOTHING)[1]
     seen = torch.cat([torch.zeros(300, dtype=torch.int64), torch.tensor([1, 1])])
-    blocked = seen, torch.cat([best[0], torch.tensor([best[1, 0], 5_000])])  # of which one came after the matrix
+    blocked = seen, torch.cat([best[0], torch.tensor([best[1, 0], 5_000])])  # 5,000 is not in the matrix: it is newer
     found = agree(exact, near, users, 10, blocked)
     assert not set(found[0].tolist()) & set(best[0].tolist())
     assert found[1, 0] == best[1, 1]

@@ -1,4 +1,4 @@
-"""The catalogue as arrays, from rows of ``items``."""
+"""The catalogue as arrays, from rows of `items`."""
 
 from datetime import UTC, datetime
 

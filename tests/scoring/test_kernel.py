@@ -1,4 +1,4 @@
-"""The exact Top-N against a plain sort."""
+"""The exact Top-N kernel against a plain sort."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from headwater.scoring.kernel import Pairs, top_n, top_n_rescored
 
 
 def ranked(scores, *args, **options):
-    """Top-N of a whole matrix of scores: each item is a dimension of its own, so a user's vector is its scores."""
+    """Top-N of a matrix of scores: the item matrix is the identity, so a user's vector is its scores."""
     return top_n(scores, torch.eye(scores.shape[1]), *args, **options)
 
 
 def plain(scores, blocked, n):
-    """Sort every row by (score down, index up) in Python."""
+    """Sort every row in Python, by descending score and ascending index."""
     lists = []
     for row, values in enumerate(scores.tolist()):
         chosen = [i for _, i in sorted((-v, i) for i, v in enumerate(values) if (row, i) not in blocked)[:n]]
@@ -105,7 +105,7 @@ def test_rough_products_and_a_rescored_wider_set_give_the_same_list_as_a_plain_s
 
 
 def test_users_of_whom_rough_products_prove_nothing_are_searched_in_full():
-    """A thousand items that bfloat16 cannot tell apart: the best stands anywhere among them."""
+    """A thousand items that bfloat16 cannot distinguish: the best may be any of them."""
     draws = torch.Generator().manual_seed(1)
     items = torch.cat([100 + torch.rand(1_000, 1, generator=draws) / 100, torch.zeros(1_000, 1)], dim=1)
     items[::2] = items[::2].flip(1)

@@ -1,4 +1,4 @@
-"""The rungs below the model."""
+"""The fallbacks below the model."""
 
 from dataclasses import replace
 
@@ -83,7 +83,7 @@ def test_a_cap_is_kept_in_a_catalogue_longer_than_one_look():
 def test_after_an_item_that_the_model_does_not_know_comes_what_followed_it_for_others():
     met = of_histories([[4, 2, 5], [4, 5], [5, 1], [1, 2]], known=3, n_items=5)
     rows = fill(Ladder(replace(SHOP, newcomers=met)), [], [4, 5], [4, 5], 2)
-    # after 5 always 1; after 4, an event older and so by half, 2 and 5
+    # 5 is always followed by 1; 4, one event older and so weighted by half, by 2 and by 5
     assert [(row.item_idx, row.strategy, row.because_idx) for row in rows] == [
         (1, "item_transitions", 5),
         (2, "item_transitions", 4),

@@ -1,4 +1,4 @@
-"""Items that came after the model: what is counted of them, and the vectors that they get."""
+"""Items newer than the model: what is counted for them, and the vectors that they get."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ TEA, CAKE = 1, 2
 
 
 def close(found, expected):
-    """But for the trifle by which newcomers differ."""
+    """Equal up to the small noise in newcomers' vectors."""
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
 
 
@@ -57,23 +57,23 @@ def test_events_draw_it_towards_what_stood_beside_it():
     tea = (made.item_vectors[1] + made.item_vectors[2]) / 2
     near = (made.item_vectors[1] * (1 + 1 / 2) + made.item_vectors[4] * 1) / 2.5
     close(found[0], (PRIOR * tea + 2 * near) / (PRIOR + 2))
-    close(found[1], tea)  # nobody met it yet
+    close(found[1], tea)  # it has no events yet
 
 
 def test_words_place_it_among_the_items_that_share_them():
     made = ranker()
     item = made.item_vectors
     words = np.zeros((8, 3), np.float32)
-    words[[1, 2, 5], 0] = 1  # two known items have the first word, and the first newcomer
+    words[[1, 2, 5], 0] = 1  # two known items and the first newcomer have the first word
     words[3, 1] = 1
     words[6] = [0.5, 0.5, 0]
-    words[7, 2] = 1  # a word that nobody knows
+    words[7, 2] = 1  # a word of no known item
     met = replace(of_histories([[7, 1]], KNOWN, 7), alike=alike(sparse.csr_matrix(words), KNOWN))
     found = of_newcomers(made, catalogue([CAKE, 0], [CAKE, 0], [TEA, 0], newcomers=met))
     tea = (item[1] + item[2]) / 2
     close(found[0], tea)
     close(found[1], (tea + item[3]) / 2)
-    close(found[2], (PRIOR * tea + item[1]) / (PRIOR + 1))  # its category, and the one event
+    close(found[2], (PRIOR * tea + item[1]) / (PRIOR + 1))  # its category and its one event
 
 
 def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
@@ -84,11 +84,11 @@ def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
     grown = catalogue([CAKE, 0], [CAKE, 0], [TEA, 0], newcomers=met)
     short, half, long = (of_newcomers(made, grown, length) for length in (0.0, 0.5, 1.0))
     usual = made.item_vectors[1:].norm(dim=1).median()
-    for place in (0, 2):  # the one has a known word, the other an event
+    for place in (0, 2):  # item 5 has a known word, item 7 an event
         torch.testing.assert_close(long[place].norm(), usual)
         torch.testing.assert_close(torch.cosine_similarity(long[place], short[place], dim=0), torch.tensor(1.0))
         torch.testing.assert_close(half[place].norm(), (usual + short[place].norm()) / 2)
-    assert torch.equal(long[1], short[1])  # of this one nothing is known but its category
+    assert torch.equal(long[1], short[1])  # of item 6 only the category is known
 
 
 def test_a_word_is_told_by_the_items_that_it_is_most_of():
@@ -124,7 +124,7 @@ def test_a_ranker_scores_newcomers_like_everything_else():
 
 
 def described(spark, *goods):
-    """Items from 1 on with a title, category and text each."""
+    """Items from 1 on, each given as title, category and text."""
     rows = [(number, *words) for number, words in enumerate(goods, 1)]
     return spark.createDataFrame(rows, "item_idx int, title string, category string, text string")
 

@@ -1,4 +1,4 @@
-"""Lists as arrays, and as rows in the end."""
+"""Lists as arrays, and finally as rows."""
 
 import numpy as np
 

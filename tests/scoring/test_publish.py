@@ -1,4 +1,4 @@
-"""What changes in topn: rows to write, ranks to withdraw, who changed, and what must never be published."""
+"""Changes to topn: rows to write, ranks to withdraw, changed users, and lists that must never be published."""
 
 from datetime import datetime
 
@@ -16,7 +16,7 @@ TITLED = ", ".join(
     + [f"{name} {kind}" for name, kind in PLACES.items()]
     + ["item_id string, because_title string"]
 )
-"""Places with titles."""
+"""The schema of places with item ids and titles."""
 
 
 def rows(spark, *lists):
@@ -59,7 +59,7 @@ def test_a_user_changed_when_items_or_their_order_did(spark):
 
 
 def lists_of(spark, *lists):
-    """Lists of LISTS, each a user and the ranks, items and scores of its places."""
+    """Rows of LISTS, each given as a user and the ranks, items and scores of its places."""
     made = []
     for user, ranks, items, scores in lists:
         zeros, words = [0] * len(ranks), [""] * len(ranks)

@@ -29,7 +29,7 @@ def reasons_of(ranker, listed, items, types):
 
 
 def losses(ranker, history, listed):
-    """What each listed item scores less without each event, ``[events, n]``."""
+    """How much lower each listed item scores without each event, ``[events, n]``."""
     lower = []
     for left_out in range(len(history)):
         rest = history[:left_out] + history[left_out + 1 :]
@@ -54,7 +54,7 @@ def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_n
 
 
 def test_the_reason_is_the_event_without_which_an_item_falls_furthest_beyond_the_list(ranker, monkeypatch):
-    monkeypatch.setattr(reasons, "TRIED", 5)  # more than these histories have
+    monkeypatch.setattr(reasons, "TRIED", 5)  # more events than these histories have
     histories = [[1, 2, 3], [9, 1, 5, 6], [7, 7, 2, 7]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9, 5], [2, 3, 7, 0], [9, 1, 0, 0]])

@@ -1,4 +1,4 @@
-"""Buying again, against the formula written out and in a small shop."""
+"""Repeat purchases, against the formula written out and in a small shop."""
 
 from datetime import datetime, timedelta
 
@@ -21,10 +21,10 @@ def chance(times, first, last, today, days=10.0, share=0.5, ahead=7.0):
 
 
 def test_the_chance_is_that_of_the_formula():
-    # three times in 20 days, so every 10 days; the last 4 days ago; the item comes back after 10 days
+    # three times in 20 days, so every 10 days; last 4 days ago; the item's usual interval is 10 days
     rate = (3 + 1) / (20 + 2 * abs(10 - 4) + 10)
     assert chance(3, 0, 20, 24) == pytest.approx((0.5 + 2) / (1 + 2) * (1 - np.exp(-7 * rate)))
-    # once, 25 days ago, which is more than twice the item's 10 days
+    # once, 25 days ago, more than twice the item's interval of 10 days
     rate = (1 + 1) / (25 + 10)
     assert chance(1, 0, 0, 25) == pytest.approx(0.5 * (1 - np.exp(-7 * rate)))
 

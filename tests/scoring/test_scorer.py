@@ -1,4 +1,4 @@
-"""From users to lists: the ladder, what must not be shown, and the sections beside a Top-N."""
+"""From users to lists: fallbacks, exclusions, and the sections beside a Top-N."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ FURTHER = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A hybrid over 30 items, each mostly followed by the next one; the catalogue has grown to 34 since."""
+    """A hybrid over 30 items, each mostly followed by the next one; the catalogue has since grown to 34."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("model") / "model"
     spec = ModelSpec("sasrec", n_items=ITEMS, max_length=6, dim=8, layers=1, heads=1)
@@ -109,7 +109,7 @@ def test_items_like_one_that_was_seen_do_not_hold_it_where_seen_items_come_again
 
 
 def test_whether_a_history_is_cut_off_is_told_by_the_table_and_not_by_the_model(model):
-    """A purchase, then four views of the same item: of a table of the last four events nobody knows what was cut off."""
+    """A purchase, then four views of the same item. If the table keeps only four events, the purchase may have been cut off."""
     topn = Topn(n=30, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 30}])
     viewed = users([4, 4, 4, 4])
 
@@ -156,7 +156,7 @@ def test_no_list_has_more_of_a_category_than_the_cap_whatever_rung_fills_it(mode
 
 def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(model):
     topn = Topn(n=34, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 2}])
-    walked = users([4, 5, 6, 7])  # a day apart, until day 3
+    walked = users([4, 5, 6, 7])  # one day apart, the last on day 3
     walked["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
     shown = Scorer(artifact.ranker(model), catalogue(), topn).lists(walked)
     assert sorted(set(range(1, ITEMS + 5)) - set(shown["item_idx"])) == [6]
@@ -174,7 +174,7 @@ def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_pat
     few = topn.model_copy(update={"max_repeats": 2})
     fewer = listed(Scorer(artifact.ranker(tmp_path), catalogue(), few).lists(users([9, 4, 5, 4, 9, 4])), "u0")
     assert fewer["item_idx"][:2].tolist() == [4, 9]
-    assert fewer["item_idx"][2:4].tolist() == rows["item_idx"][3:].tolist()  # what stood below has moved up
+    assert fewer["item_idx"][2:4].tolist() == rows["item_idx"][3:].tolist()  # the items below have moved up
     assert not set(fewer["item_idx"][2:]) & {4, 5, 9}
     few = Topn(n=ITEMS + 4, exclude_seen=False, max_repeats=2)
     assert (
@@ -255,7 +255,7 @@ def test_items_without_any_event_are_explored_as_often_as_those_with_a_few(model
     rows = scorer.lists(users(*([1 + k % 20, 2 + k % 20] for k in range(400))))
     explored = rows[rows["strategy"] == "explore"]["item_idx"]
     assert len(explored) == 400
-    assert explored.isin(unmet).mean() == pytest.approx(4 / 14, abs=0.08)  # all four, beside the ten best of the others
+    assert explored.isin(unmet).mean() == pytest.approx(4 / 14, abs=0.08)  # all four, and the ten best of the others
 
 
 def test_a_calibrated_list_follows_the_categories_of_the_history(model):
@@ -287,7 +287,7 @@ def test_what_is_listed_for_being_popular_says_so_and_the_rest_names_an_event(mo
     popular = rows[rows.index.isin([2, 3, 4, 5, 7])]  # the most popular that the user has not seen
     assert set(popular["because_idx"]) == {0}
     assert set(popular["otherwise"]) == {"popular lately"}
-    assert rows.loc[8, "because_idx"] == 6  # popular too, but five others are more so
+    assert rows.loc[8, "because_idx"] == 6  # popular too, but five other items are more popular
 
 
 def test_what_is_popular_too_names_the_event_that_did_more_for_it(model):
@@ -325,8 +325,8 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
     assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
     assert set(listed(frame, "u0", 3)["item_idx"]) <= {29, 30, 31, 32, 33, 34}
     assert set(listed(frame, "u0", 4)["otherwise"]) == {"popular in odd"}
-    assert listed(frame, "u1", 2).empty  # one event, one anchor
-    assert set(frame.loc[frame["user_id"] == "u2", "section"]) <= {0, 3}  # without a history only what is new
+    assert listed(frame, "u1", 2).empty  # one event gives one anchor
+    assert set(frame.loc[frame["user_id"] == "u2", "section"]) <= {0, 3}  # without a history, only new items
     for _, rows in frame.groupby("user_id"):
         assert rows["item_idx"].is_unique
 

@@ -1,4 +1,4 @@
-"""What held-out users would have been served."""
+"""The lists that held-out users would have been served."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     goods = [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 7)]
     goods.append(
         ("i7", 7, None, "tea", None, None, True, NOW + timedelta(days=1))
-    )  # of a later day: nobody was served it
+    )  # of a later day, so it was not served
     items = spark.createDataFrame(goods, schemas.ddl("items"))
     steps = [NOW - timedelta(days=1), NOW]
     rows = [
@@ -32,13 +32,13 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     topn = Topn(n=3, batch_users=2, strategies=[{"name": "cold", "when": {"max_events": 0}}])
     served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, topn)
-    assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # what is popular
+    assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # the popular items
     assert set(served.lists[1].tolist()) <= {3, 4, 5, 6}
     assert served.group.tolist() == ["cold", "", "cold"]
 
 
 def test_reasons_are_put_to_the_test_where_the_model_gave_them(spark):
-    """Of a group's lists too, whose strategies begin with its name; fallbacks explain themselves in another way."""
+    """Also in a group's lists, whose strategies begin with its name; fallbacks have reasons of another kind."""
     torch.manual_seed(1)
     ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
     items = spark.createDataFrame(
@@ -67,4 +67,4 @@ def test_reasons_are_put_to_the_test_where_the_model_gave_them(spark):
     ]
     assert served[0]["explained"] > 0
     assert served[0]["reason_holds"] == 1.0
-    assert served[1:] == [{}, {}]  # the model does not know item 7, and nobody was there
+    assert served[1:] == [{}, {}]  # the model does not know item 7; the last call has no users
