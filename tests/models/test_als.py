@@ -12,14 +12,14 @@ ALPHA, RIDGE = 20.0, 0.5
 
 
 def best(had, others):
-    """Factors of one row, of which ``had`` says for each column whether the row has it."""
+    """Factors of one row; ``had``: for each column, whether the row has it."""
     weight = 1 + ALPHA * had
     system = others.T @ (weight[:, None] * others) + RIDGE * np.eye(others.shape[1])
     return np.linalg.solve(system, others.T @ (weight * had))
 
 
 def dense(factors):
-    """Items' factors, and what a history of each item alone says of the others."""
+    """Weights of all other items for a history of each single item, computed without tiles."""
     items = als.item_factors(incidence(SEQUENCES, 7)[:, 1:], factors, ALPHA, RIDGE).double().numpy()
     weights = np.array([best(one, items) @ items.T for one in np.eye(7)])
     np.fill_diagonal(weights, 0)
@@ -43,7 +43,7 @@ def test_a_weight_is_what_a_history_of_one_item_says_in_tiles_of_any_size(factor
     fitted = als.fit(SEQUENCES, 9, factors, ALPHA, RIDGE).matrix.toarray()
     assert fitted.shape == (10, 10)
     np.testing.assert_allclose(fitted[1:8, 1:8], expected, atol=1e-4)
-    assert not fitted[[0, 8, 9]].any()  # padding, and items that nobody had
+    assert not fitted[[0, 8, 9]].any()  # padding, and items without events
     assert not fitted[:, [0, 8, 9]].any()
 
 

@@ -1,4 +1,4 @@
-"""What surrounds an event is packed into one number, and a model reads the parts of it that it is asked to."""
+"""An event's context is packed into one number, and a model reads the parts that its spec names."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_gaps_and_values_of_any_size_have_a_code():
     for name, size in context.SIZES.items():
         found = context.part(codes, name)
         assert (found.min() >= 0) & (found.max() < size)
-    assert context.part(codes, "gap").tolist() == [0, 1, 2, 31, 1]  # a clock that went back is no gap
+    assert context.part(codes, "gap").tolist() == [0, 1, 2, 31, 1]  # a clock that went back counts as a gap of zero
 
 
 def test_stars_lie_apart():

@@ -1,4 +1,4 @@
-"""Dropout: how much falls, what is left of the rest, and whether gradients go the same way."""
+"""Dropout: the share of zeros, the scale of the other values, and the same mask for gradients."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def test_a_share_falls_and_the_mean_stays(p):
     assert float((found == 0).float().mean()) == pytest.approx(p, abs=0.005)
     torch.testing.assert_close(found[found != 0], torch.full_like(found[found != 0], 1 / (1 - p)), rtol=2e-4, atol=0)
     assert float(found.mean()) == pytest.approx(1, abs=0.02)
-    for apart in range(1, 6):  # four draws share a word
+    for apart in range(1, 6):  # four draws share a random word
         both = float(((found[:, apart:] == 0) & (found[:, :-apart] == 0)).float().mean())
         assert both == pytest.approx(p * p, abs=0.005)
 

@@ -22,7 +22,7 @@ def test_weights_are_those_of_the_closed_form_and_no_item_speaks_for_itself():
     fitted = ease.fit(SEQUENCES, 9, ridge=0.5).matrix.toarray()
     assert fitted.shape == (10, 10)
     np.testing.assert_allclose(fitted[1:8, 1:8], closed_form(0.5), atol=1e-5)
-    assert not fitted[[0, 8, 9]].any()  # padding, and items that nobody had
+    assert not fitted[[0, 8, 9]].any()  # padding, and items without events
     assert not fitted[:, [0, 8, 9]].any()
 
 
@@ -38,7 +38,7 @@ def test_a_row_keeps_its_largest_weights():
 def test_a_large_catalogue_is_fitted_on_its_most_frequent_items(monkeypatch):
     monkeypatch.setattr(ease, "LARGEST", 2)
     fitted = ease.fit(SEQUENCES, 9, ridge=0.5).matrix
-    assert set(fitted.nonzero()[0]) == {1, 2}  # 2 is in three histories; of those in two, the lowest
+    assert set(fitted.nonzero()[0]) == {1, 2}  # item 2 is in three histories; of those in two, the lowest index wins
 
 
 def test_a_history_is_read_as_a_whole_and_an_item_counts_once():

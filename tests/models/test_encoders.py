@@ -34,7 +34,7 @@ def test_a_state_knows_nothing_of_the_future(kind):
 
 @dataclasses.dataclass
 class Asked:
-    """In the place of a loss: keeps the states that are to tell an item, and those items."""
+    """Replaces a loss: keeps the states that predict an item, and the target items."""
 
     generator: torch.Generator
 
@@ -50,7 +50,7 @@ def asked(model, items, context, seed):
 
 
 def test_a_masked_event_tells_nothing_of_itself(monkeypatch):
-    """Whatever was hidden, its item and its context: the states that have to tell it are the same. What is seen counts."""
+    """The states that predict a masked event do not depend on its item or context; they do depend on visible events."""
     model = built("bert4rec").eval()
     items, context = torch.arange(1, 15).reshape(2, 7), torch.ones(2, 7, dtype=torch.int64)
     read = []
@@ -132,8 +132,8 @@ LEARNED = [
 
 @pytest.mark.parametrize(("kind", "loss"), LEARNED)
 def test_a_planted_cycle_is_learned(kind, loss):
-    """Every item is followed by the next one; in the end at least nine of ten next items are ranked first. A masked model,
-    which tells a fifth of the events in a step, gets more steps, and shorter ones."""
+    """Every item is followed by the next one; after training at least nine of ten next items are ranked first. A masked
+    model predicts only a fifth of the events per step, so it gets more steps, with a lower learning rate."""
     steps, rate = (300, 5e-3) if kind == "bert4rec" else (150, 1e-2)
     model = built(kind, n_items=12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
@@ -160,8 +160,8 @@ def test_an_all_padding_batch_costs_nothing(kind):
 
 @pytest.mark.parametrize(("kind", "loss"), LEARNED)
 def test_bfloat16_gives_nearly_the_loss_and_the_gradient_of_float32(kind, loss, monkeypatch):
-    """What `train.mixed_precision` is to a GPU."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM needs a CPU that has bfloat16
+    """Autocast to bfloat16, as `train.mixed_precision` does on a GPU."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM needs a CPU with bfloat16 support
     model, items = built(kind), torch.randint(1, 21, (16, 9), generator=torch.Generator().manual_seed(1))
     found = []
     for reduced in (False, True):
@@ -208,7 +208,7 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loss", [Loss(), Loss(kind="gbce", source="batch")], ids=lambda loss: loss.kind)
 def test_of_the_smallest_history_there_is_something_to_learn(kind, loss):
-    """Whatever chance does: of two events a masked model may mask neither."""
+    """For every seed, although random masking of two events may mask neither."""
     model, items = built(kind), torch.tensor([[0, 4, 5]])
     for seed in range(20):
         objective = Objective(loss, torch.ones(21), torch.Generator().manual_seed(seed))

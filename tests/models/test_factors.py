@@ -1,4 +1,4 @@
-"""Item vectors that a training starts from: what occurs together lies together."""
+"""Initial item vectors: items that occur together have similar vectors."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from headwater.models import factors
 
 RNG = np.random.default_rng(1)
 CLIQUES = np.concatenate([RNG.integers(1, 6, (80, 6)), RNG.integers(6, 11, (80, 6))])
-"""Items 1 to 5 occur with each other, and 6 to 10; item 11 never does, item 12 only alone."""
+"""Items 1 to 5 occur with each other, and so do 6 to 10; item 11 never occurs, item 12 only alone."""
 SEQUENCES = np.concatenate([CLIQUES, [[0, 0, 0, 0, 0, 12]]])
 
 

@@ -1,4 +1,4 @@
-"""Losses by arithmetic: the whole softmax, what sampling changes, and where negatives come from."""
+"""Losses by arithmetic: the full softmax, the effect of sampling, and the sources of negatives."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from headwater.models.losses import Objective
 
 @dataclass
 class Matrix:
-    """Item vectors as they are."""
+    """An item matrix in place of a model."""
 
     matrix: torch.Tensor
 
@@ -45,7 +45,7 @@ def test_the_whole_softmax_and_its_gradient_are_those_of_cross_entropy():
 
 
 def test_the_loss_of_a_large_catalogue_holds_one_tile_of_logits():
-    """2,000 positions × 20,000 items are 160 MB of logits; what stays for the backward pass is two small gradients."""
+    """2,000 positions × 20,000 items are 160 MB of logits; only two small gradients are kept for the backward pass."""
     kept = []
     states, matrix = torch.randn(2_000, 8, requires_grad=True), torch.randn(20_001, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
@@ -75,7 +75,7 @@ def test_with_correction_a_negative_stands_for_as_many_items_as_it_is_rare():
 
 
 def test_gbce_between_the_plain_loss_and_no_overconfidence():
-    s = torch.tensor([1.0, -0.5, 1.0])  # of the positive, and of not being each negative
+    s = torch.tensor([1.0, -0.5, 1.0])  # the score of the positive, and the negated scores of the negatives
     log = logsigmoid(s)
     alpha = 3 / 6
     for calibration, beta in ((0.0, 1.0), (1.0, alpha), (0.5, alpha * (0.5 * (1 - 1 / alpha) + 1 / alpha))):
@@ -89,7 +89,7 @@ def test_bpr_is_the_mean_over_negatives_that_are_not_the_target():
 
 
 def test_the_corrected_sample_estimates_the_whole_softmax():
-    """The mean gradient over many draws comes near that of the whole; without correction it does not."""
+    """With the correction, the mean gradient over many draws is close to that of the full softmax; without it, it is not."""
     states, matrix, targets, weights = drawn(n_items=40)
     whole = torch.autograd.grad(Objective()(states, targets, weights, Matrix(matrix))[0], states)[0]
     counts = torch.arange(41).float()
@@ -139,7 +139,7 @@ def test_what_weighs_nothing_is_no_target_and_no_negative(loss):
         return total, weight, *torch.autograd.grad(total, [states, matrix])
 
     assert all(map(torch.equal, found(states, targets, weights), found(states[1::2], targets[1::2], weights[1::2])))
-    nothing = found(states, targets, weights * 0)  # a rank without a target answers the others all the same
+    nothing = found(states, targets, weights * 0)  # a rank without targets still takes part in the all-reduce
     assert not any(part.any() for part in nothing)
 
 

@@ -1,4 +1,4 @@
-"""A ranker scores the whole catalogue by one product, and that is the blend it was chosen as."""
+"""A ranker scores the whole catalogue by one product, which equals the blend chosen on validation."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_a_changed_ranker_is_a_copy_that_shares_the_tensors(hybrid):
 
 
 def histories(made):
-    return made.pad([[1, 2, 3], [5], [], [77]], [[1, 1, 5], [2], [], [1]])  # the last one: an item of tomorrow
+    return made.pad([[1, 2, 3], [5], [], [77]], [[1, 1, 5], [2], [], [1]])  # 77 is not in the catalogue yet
 
 
 def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():

@@ -1,4 +1,4 @@
-"""What comes back, by arithmetic."""
+"""Repeats, by arithmetic."""
 
 import numpy as np
 import torch

@@ -66,7 +66,7 @@ def test_what_shares_a_category_with_enough_picks_is_passed_over(rule):
     categories = torch.tensor([[[action, none], [action, comedy], [comedy, action], [comedy, none], [none, none]]])
     vectors = torch.eye(5).unsqueeze(0)
     values, places = rule(scores, vectors, 5, 0.0, Cap(categories, 2))
-    assert places[0, :4].tolist() == [0, 1, 3, 4]  # the third is one action too many; then comedy is full, none never
+    assert places[0, :4].tolist() == [0, 1, 3, 4]  # item 2 would be a third action; no category is never capped
     assert values[0].tolist() == [9.0, 8.0, 6.0, 5.0, -torch.inf]
     assert rule(scores, vectors, 2, 0.0, Cap(categories, 1))[1].tolist() == [[0, 3]]
 
@@ -83,7 +83,7 @@ DRAMA, COMEDY, HORROR = 1, 2, 3
 
 
 def test_a_calibrated_list_has_the_mix_of_its_user():
-    """Seven dramas in ten and three comedies, among ten candidates of each whose dramas all score higher."""
+    """A mix of 70 % dramas and 30 % comedies, with ten candidates of each; every drama scores higher than any comedy."""
     scores = torch.linspace(2, 1, 20).unsqueeze(0)
     categories = torch.tensor([[[DRAMA, 0]] * 10 + [[COMEDY, 0]] * 10])
     mix = Mix(torch.tensor([[DRAMA, COMEDY]]), torch.tensor([[0.7, 0.3]]))
@@ -102,7 +102,7 @@ def test_what_a_pick_gains_is_its_score_and_the_logarithm_by_hand():
     log = lambda part, had: torch.log(torch.tensor((had + part) / had, dtype=torch.float64))  # noqa: E731
     both = 2.5 + 2 * (0.6 * log(0.5, drama) + 0.4 * log(0.5, comedy))
     first = 3.0 + 2 * 0.6 * log(1, drama)
-    assert both > first  # an item of two wanted categories comes before the better one of one
+    assert both > first  # an item of two wanted categories beats a better-scored item of one
     second = 3.0 + 2 * 0.6 * log(1, drama + 0.5)
     third = 2.0 + 2 * 0.4 * log(1, comedy + 0.5)
     assert places.tolist() == [[1, 0, 2]]
