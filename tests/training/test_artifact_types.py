@@ -1,5 +1,5 @@
-"""What a model folder gives back: each part of a hybrid as it was; tensors of another number type are refused, even where the
-manifest fits."""
+"""Loading a model folder: each part of a hybrid comes back unchanged; tensors of another dtype are refused even if the manifest
+fits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Ranks on Spark executors: they find the package, learn what local ranks learn, and are refused where they cannot run."""
+"""Ranks on Spark executors: they find the package, learn the same as local ranks, and are refused if they cannot run."""
 
 import os
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ SETTINGS = Train(processes=2, epochs=1, batch_size=8, use_gpu=False, reader="pya
 
 @pytest.fixture(scope="module")
 def data(spark, tmp_path_factory):
-    """One user for two ranks: the second has only rows that fill up, of weight 0."""
+    """One user for two ranks: the second rank has only filler rows, of weight 0."""
     times = [datetime(2025, 1, day, tzinfo=UTC) for day in range(1, 8)]
     one = [("u", [1, 2, 3, 4, 5, 6, 7], ["view"] * 7, times, list("abcdefg"), [None] * 7)]
     ddl = (

@@ -1,4 +1,4 @@
-"""The weights of a blend, on data whose right answer is known."""
+"""Blend weights, on data whose right answer is known."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ITEMS = 40
 
 
 def cases(targets, popular, exclude_seen=True):
-    """User k last saw item k + 1 and takes ``targets[k]``."""
+    """User k last saw item k + 1, and the target is ``targets[k]``."""
     users = len(targets)
     items = np.zeros((users, 3), dtype=np.int64)
     items[:, -1] = np.arange(users) + 1
@@ -33,7 +33,7 @@ def model():
 def test_where_each_takes_what_follows_transitions_lead(model):
     follows = np.array([[k, k + 1] for k in range(1, 10)])
     weights = best_blend(model, {"transitions": count(follows, ITEMS)}, cases(range(2, 11), np.zeros(ITEMS + 1)))
-    assert weights["transitions"] * np.log(101) > 1  # what followed every time outweighs what logits differ by
+    assert weights["transitions"] * np.log(101) > 1  # a certain transition outweighs the differences of logits
     assert weights["recency"] == 0
 
 
@@ -51,7 +51,7 @@ def test_where_each_takes_again_what_they_had_repeats_lead(model):
     weights = best_blend(model, parts, cases(again, np.zeros(ITEMS + 1), exclude_seen=False))
     assert weights["repeats"] * np.log(101) > 1
     assert weights["transitions"] == weights["recency"] == 0
-    assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # it may stand in no list
+    assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # a seen item may not be listed
 
 
 def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself():

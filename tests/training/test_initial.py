@@ -1,4 +1,4 @@
-"""What a training starts from: features of the catalogue, and vectors of what occurs together."""
+"""Initial weights of a training: catalogue features, and item vectors from co-occurrence."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def goods(spark):
 
 def test_categories_and_words_become_shares_that_sum_to_one(goods):
     found = describe.features(goods, ("category", "title"), 3)
-    np.testing.assert_allclose(found.sum(axis=1).A1, [0, 1, 1, 0], rtol=1e-6)  # padding, two goods, one without words
+    np.testing.assert_allclose(found.sum(axis=1).A1, [0, 1, 1, 0], rtol=1e-6)  # padding, two items, one without words
     assert [row.nnz for row in found] == [0, 4, 3, 0]
     shared = set(found[1].indices) & set(found[2].indices)
     assert len(shared) == 2  # Garden and spade
@@ -41,7 +41,7 @@ def test_a_category_is_no_word_of_a_title():
 
 @pytest.fixture
 def brought(spark, tmp_path):
-    """A file of vectors, one of an item that the catalogue lacks, and the catalogue's numbers of the others."""
+    """A function that writes vectors of items i1, i2, … to a file; returns a catalogue of items 1, 2, 3 and 9, and the path."""
 
     def write(*vectors):
         path = str(tmp_path / "vectors.parquet")
@@ -122,7 +122,7 @@ def test_an_item_is_the_sum_of_its_own_vector_and_its_features(goods, kind):
     model = models.build(described)
     model.load_state_dict(weights)
     own = model.item.weight[:4].detach().clone()
-    assert torch.equal(model.item_matrix(), own)  # features say nothing at first
+    assert torch.equal(model.item_matrix(), own)  # feature vectors start at zero
     torch.nn.init.normal_(model.features.weight)
     matrix = describe.features(goods, ("category", "title"), 3).toarray()
     expected = own + torch.from_numpy(matrix) @ model.features.weight

@@ -1,4 +1,4 @@
-"""What a step does to the weights: rows of the item table alone, parts of a batch, the learning rate, the average of rows."""
+"""Optimiser steps: sparse updates of the item table, gradient accumulation, the learning rate, the average of rows."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ ITEMS = 12
 SPEC = ModelSpec("gru", n_items=ITEMS, max_length=6, dim=16, layers=1, heads=1, dropout=0.0)
 SAMPLED = Loss(kind="sampled_softmax", negatives=4)
 TWO_ITEMS = Loss(kind="bpr", negatives=64, source="batch")
-"""Of two items it makes no difference to bpr which are drawn, so that ranks and parts can be compared exactly."""
+"""With two items the bpr loss does not depend on which negatives are drawn, so ranks and parts can be compared exactly."""
 SETTINGS = Settings(
     epochs=3,
     learning_rate=0.01,
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 
 def fitted(folder, settings, batches=None, model=None, resume=False, after=lambda: None):
-    """Two steps an epoch, in this process."""
+    """Train in this process, by default with two steps per epoch."""
     if model is None:
         torch.manual_seed(1)
         model = build(SPEC)
@@ -86,7 +86,7 @@ def test_steps_that_read_every_item_are_those_of_the_whole_table(tmp_path, optio
 
 
 def test_the_first_step_is_that_of_the_whole_table_whatever_it_reads(tmp_path):
-    """AdamW moves no row without gradient or memory, so the two differ from the second step on."""
+    """AdamW does not move a row without gradient and moments, so the two differ only from the second step on."""
     few = [batch(items=9)]
     settings = replace(SETTINGS, epochs=1, loss=Loss(kind="bpr", negatives=3, source="batch"))
     rows = fitted(tmp_path / "rows", settings, few)
@@ -95,7 +95,7 @@ def test_the_first_step_is_that_of_the_whole_table_whatever_it_reads(tmp_path):
 
 
 class Killed(Exception):
-    """After the first epoch's checkpoint."""
+    """Raised after the first epoch's checkpoint."""
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, options):
 
 
 def test_the_average_of_rows_that_stand_still_is_caught_up_with():
-    """A table of three rows, of which each step moves one or two: the same as averaging all of it at each step."""
+    """Each step changes two rows of the table; the result equals averaging the whole table at each step."""
     torch.manual_seed(1)
     model = build(SPEC)
     lazy, plain = ExponentialAverage(model, 0.8, sparse_items=True), ExponentialAverage(model, 0.8, sparse_items=False)
@@ -145,8 +145,8 @@ def test_the_average_of_rows_that_stand_still_is_caught_up_with():
 @pytest.mark.parametrize("rows", [48, 47, 2])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path, sparse, rows):
-    """Weights differ by event, so a part is not worth as much as another; of two rows a third part is empty. Negatives are
-    drawn anew for each part."""
+    """Event weights differ, so the parts have different total weights; with two rows the third part is empty. Negatives
+    are drawn anew for each part."""
     one = batch(rows, items=2 if sparse else ITEMS)
     one["weight"] = np.random.default_rng(1).random(one["item"].shape, dtype=np.float32)
     settings = replace(SETTINGS, epochs=1, loss=TWO_ITEMS if sparse else Loss(), sparse_items=sparse, clip_norm=1e9)
@@ -163,7 +163,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path, sparse, ro
 
 
 def train_a_rank(rank, folder, settings):
-    """One of two processes, with every second row of the batch."""
+    """One of two ranks, which trains on every second row of the batch."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(1)
@@ -202,7 +202,7 @@ def test_inside_ddp_a_rank_makes_the_steps_that_it_makes_without(tmp_path, monke
 
 
 def meet_a_nan(rank, folder, where):
-    """One of two processes; the loss of the second, or its gradient alone, is no number. What each of them says goes to a file."""
+    """One of two ranks; the loss of the second, or only its gradient, is NaN. Each rank writes its error to a file."""
     torch.set_num_threads(1)
     patience = timedelta(seconds=60)
     distributed.init_process_group(

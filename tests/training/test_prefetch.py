@@ -1,4 +1,4 @@
-"""Batches that are read ahead: their order, the reader's errors, and an end before the last of them."""
+"""Prefetched batches: their order, the reader's errors, and stopping before the last batch."""
 
 import threading
 
@@ -39,7 +39,7 @@ def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
         next(batches)
         assert threading.active_count() == threads + 1
     assert threading.active_count() == threads
-    assert len(read) <= AHEAD + 3  # one was taken, one waits for room, one is at hand when the block ends
+    assert len(read) <= AHEAD + 3  # one was taken, one waits for room, one is in progress when the block ends
 
 
 def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other():

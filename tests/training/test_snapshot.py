@@ -1,4 +1,4 @@
-"""The snapshot: fixed-length rows, equal files, digests; two readers that give the same batches."""
+"""The snapshot: fixed-length rows, equal files, digests; two readers that return the same batches."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -43,7 +43,7 @@ def test_held_out_and_unknown_events_are_left_out(spark):
 
 
 def steps(spark, lists):
-    """User's items on one day after the other."""
+    """Each user's items, one per day."""
     rows = [
         (u, i, "view", START + timedelta(days=k), f"{u}{k}", None)
         for u, items in lists.items()
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_named(written):
 
 @pytest.mark.parametrize("name", sorted(readers.READERS))
 def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
-    """Item 5 is the largest; of a masked model that knows four it would be the mask."""
+    """Item 5 is the largest; for a masked model of four items, index 5 would be the mask token."""
     damaged = [path for path in written.files if readers.read_pyarrow(path)["item"].max() == 5]
     line = rf"{damaged[0]} holds item index 5, the model knows 1 to 4; delete {written.directory}$"
     read = readers.checked(name, [0.0, *[1.0] * 7], 4)
@@ -164,7 +164,7 @@ def test_an_item_index_below_nothing_is_none_either():
 
 
 def test_rows_of_a_batch_are_of_like_length_so_that_hardly_a_cell_is_padding():
-    """Most histories are short, a few are long, as in any shop: in batches as chance has it, most cells are padding."""
+    """Most histories are short and a few are long, as in any shop: in random batches most cells are padding."""
     lengths = np.random.default_rng(1).geometric(0.1, size=2_000).clip(2, 50)
     items = (np.arange(50) >= 50 - lengths[:, None]).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Snapshots at their edges: fewer rows than files, facts that differ, paths with blanks, damage."""
+"""Edge cases of snapshots: fewer rows than files, facts that differ, paths with blanks, damage."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from headwater.training import readers, snapshot
 
 
 def rows(spark, users):
-    """User k walked from item k + 1 to item k + 2."""
+    """User k has item k + 1, then item k + 2."""
     times = [datetime(2025, 1, day, tzinfo=UTC) for day in (1, 2)]
     lists = [(f"u{user}", [user + 1, user + 2], ["view"] * 2, times, ["a", "b"], [None, 2.0]) for user in range(users)]
     ddl = (

@@ -1,4 +1,4 @@
-"""Stages: what counts as a target, pre-training before it, and another site's model before both."""
+"""Stages: which events are targets, pre-training, and starting from another site's model."""
 
 import dataclasses
 import random
@@ -22,7 +22,7 @@ STEP = "user_id string, item_idx int, event_type string, event_time timestamp, e
 
 
 def steps(spark, lists):
-    """User's (item, event type) pairs, a minute apart."""
+    """Each user's (item, event type) pairs, one minute apart."""
     rows = [
         (user, item, kind, START + timedelta(minutes=k), f"{user}{k}", None)
         for user, events in lists.items()
@@ -68,7 +68,7 @@ def test_the_loss_is_that_of_targets_alone_and_a_row_without_one_is_no_harm(spar
 
 
 def shoppers(count=60, length=20):
-    """Everybody views one of twelve goods after the other; now and then what is bought lies six further on."""
+    """Every user views twelve items in a cycle; now and then they buy the item six steps after the last view."""
     rng, lists = random.Random(1), {}
     for user in range(count):
         place, events = user, []
@@ -81,7 +81,7 @@ def shoppers(count=60, length=20):
 
 
 def foretold(weights, spec):
-    """How far on the best item lies after three views in a row, for each of twelve places."""
+    """The distance of the best item from the last view, after three views in a row, for each of twelve starts."""
     model = models.build(spec)
     model.load_state_dict(weights)
     items = (torch.arange(12).unsqueeze(1) + torch.arange(3)) % 12 + 1
@@ -118,7 +118,7 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
 
 
 def test_a_resumed_training_starts_from_the_weights_that_it_started_from(spark, tmp_path, monkeypatch):
-    """A decomposition, and what is popular, differ in their last bits where another number of cores works them out."""
+    """Factors and popularity differ in their last bits when computed with another number of cores."""
     options = Train(epochs=2, use_gpu=False, reader="pyarrow")
     config = Config(sequence=Sequence(max_length=20), model=Model(dim=16, layers=1, heads=1), train=options)
     spec, frame = facts.spec_of(config, 12), steps(spark, shoppers(12))
@@ -139,12 +139,12 @@ CATEGORIES = ["spades", "pots", "seeds"]
 
 
 def catalogue(categories):
-    """Items 1, 2, … of these categories, as ``describe`` hashes them."""
+    """Hashed features of items 1, 2, … with these categories, as by ``describe``."""
     return describe.hashed([[], *(describe.described("category", name) for name in categories)])
 
 
 def described(kind="sasrec", items=9, **shape):
-    """A model of that many goods, of all categories in turn."""
+    """A model of ``items`` items, of all categories in turn."""
     spec = ModelSpec(kind, n_items=items, max_length=6, **{"dim": 16, "layers": 1, "heads": 1, "dropout": 0.0} | shape)
     weights, spec = initial.weights(spec, 1, None, catalogue([CATEGORIES[k % 3] for k in range(items)]))
     model = models.build(spec)
@@ -157,14 +157,14 @@ def described(kind="sasrec", items=9, **shape):
 def test_another_catalogue_starts_from_encoder_and_features_and_from_no_items(kind):
     source = described(kind)
     spec = ModelSpec(kind, n_items=4, max_length=6, dim=16, layers=1, heads=1)
-    spec = dataclasses.replace(spec, input_scale=4.0)  # as what starts by chance would have it
+    spec = dataclasses.replace(spec, input_scale=4.0)  # as with random initial vectors
     weights, spec = initial.weights(spec, 2, None, catalogue(["pots", "pots", "seeds", "rakes"]), source)
     assert spec.input_scale == source.spec.input_scale
     theirs = source.state_dict()
     own = {"item.weight", "features.start", "features.bucket", "features.share"}
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs.keys() - own)
     assert not weights["item.weight"][:5].any()
-    assert torch.equal(weights["item.weight"][5:], theirs["item.weight"][10:])  # the mask of bert4rec
+    assert torch.equal(weights["item.weight"][5:], theirs["item.weight"][10:])  # the mask token of bert4rec
     model = models.build(spec)
     model.load_state_dict(weights)
     here, there = model.item_matrix(), source.item_matrix() - source.item.weight[:10]
@@ -198,7 +198,7 @@ def test_of_a_context_what_both_are_told_is_carried_over(theirs):
 
 
 def test_what_one_shop_taught_holds_in_the_next_before_any_training(spark):
-    """Spades, then pots, then seeds, whichever they are; the next shop has other goods of these categories."""
+    """Users take a spade, then a pot, then seeds, any item of each; the next shop has other items of these categories."""
     torch.manual_seed(1)
     source = described(items=30).train()
     optimizer = torch.optim.AdamW(source.parameters(), lr=1e-2)

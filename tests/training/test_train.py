@@ -1,4 +1,4 @@
-"""Training through TorchDistributor, with real ranks: same seed same loss, one rank and two agree, resume, artifacts."""
+"""Training through TorchDistributor with real ranks: same seed, same loss; one rank and two agree; resume; artifacts."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_p
     "options", [{}, {"loss": Loss(kind="sampled_softmax", negatives=64), "sparse_items": True, "accumulate": 2}]
 )
 def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_path, options):
-    """Batches hold other rows and dropout falls otherwise, so the runs agree, they are not equal."""
+    """Batches contain other rows and dropout masks differ, so the losses agree but are not equal."""
     one, _ = trained(tmp_path, "one", epochs=4, **options)
     two, _ = trained(tmp_path, "two", processes=2, epochs=4, **options)
     assert two["history"][0]["sequences"] == one["history"][0]["sequences"] == 48
@@ -54,7 +54,7 @@ def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_pat
 
 
 def fitted(tmp_path, validate=None, **options):
-    """Trained in this process, without ranks, one step an epoch."""
+    """Train in this process, without ranks, with one step per epoch."""
     torch.manual_seed(1)
     model = build(SPEC)
     settings = {
@@ -74,7 +74,7 @@ def fitted(tmp_path, validate=None, **options):
 
 
 def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):
-    """With a share of a half, the average of step n is half of what it was and half of the weights of step n."""
+    """With a decay of one half, the average at step n is half of the previous average plus half of the weights at step n."""
     one, two, three = (fitted(tmp_path, epochs=epochs).weights["item.weight"] for epochs in (1, 2, 3))
     averaged = fitted(tmp_path, average=0.5).weights["item.weight"]
     torch.testing.assert_close(averaged, one / 4 + two / 4 + three / 2)
@@ -82,7 +82,7 @@ def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):
 
 
 def test_training_stops_once_patience_is_over_and_keeps_the_best_epoch(tmp_path):
-    """Of two epochs that are equally good the first one is the better, and nobody waits for a better fifth."""
+    """Of two equally good epochs the first is kept, and training stops before the fifth, which would be better."""
     judged = iter([0.1, 0.3, 0.3, 0.2, 0.9])
     stopped = fitted(tmp_path, lambda _: next(judged), epochs=5, patience=2)
     assert [entry["epoch_ndcg_10"] for entry in stopped.history] == [0.1, 0.3, 0.3, 0.2]
@@ -165,7 +165,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
     with pytest.raises(HeadwaterError, match="use_gpu is true, but this machine has no GPU"):
         device.on_gpu(True)
     assert not device.on_gpu("auto")
-    assert train.a_gpu_each(Train(use_gpu=True, local_mode=False))  # those of executors are not to be seen from here
+    assert train.a_gpu_each(Train(use_gpu=True, local_mode=False))  # the GPUs of executors cannot be seen from here
 
 
 def test_what_a_worker_of_spark_raises_is_told_as_it_stands(spark):

@@ -1,4 +1,4 @@
-"""The number that stops training early: NDCG by arithmetic, and what a prior does to it."""
+"""The early-stopping metric: NDCG by arithmetic, and the effect of a prior."""
 
 from dataclasses import replace
 from math import log2

@@ -1,4 +1,4 @@
-"""The folder of a training: of one training at a time."""
+"""The folder of a training, used by one training at a time."""
 
 import pytest
 
@@ -20,5 +20,5 @@ def test_a_second_training_of_the_same_is_told_where_the_first_one_works(tmp_pat
             assert len({folder, later, other}) == 3
     with pytest.raises(InterruptedError), held(tmp_path):
         raise InterruptedError
-    with held(tmp_path) as again:  # whoever failed is out
+    with held(tmp_path) as again:  # the failed one has released it
         assert again == folder
