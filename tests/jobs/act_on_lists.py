@@ -1,4 +1,4 @@
-"""People click the first two items of their lists: act_on_lists.py WAREHOUSE FILE, in the active Spark session."""
+"""Users click the first two items of their lists: act_on_lists.py WAREHOUSE FILE, in the active Spark session."""
 
 import sys
 from datetime import UTC, datetime, timedelta

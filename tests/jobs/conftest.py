@@ -1,4 +1,4 @@
-"""Whole jobs take their time: `make quick` leaves them out."""
+"""Tests of whole jobs are slow: `make quick` leaves them out."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sites import Site
 
 HERE = Path(__file__).parent
 HANGS = 1_200
-"""Seconds after which a test of several jobs hangs for sure, on a busy machine too."""
+"""Seconds after which a test of several jobs is considered hung, even on a busy machine."""
 
 
 def pytest_collection_modifyitems(items):
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """The folder of the shop after its first night, when everybody has a list; tests work on copies of it (``sites.copy_of``)."""
+    """The folder of the shop after its first night, when all users have lists; tests work on copies of it (``sites.copy_of``)."""
     site = Site(tmp_path_factory.mktemp("trained") / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
     for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):

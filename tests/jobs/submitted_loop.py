@@ -1,4 +1,4 @@
-"""An application for spark-submit: runs jobs one after the other in its session, then says where executors found us.
+"""An application for spark-submit: runs jobs one after the other in its session, then prints where executors found the library.
 
 spark-submit --py-files headwater.zip submitted_loop.py '[["jobs/ingest_events.py", "--config", …], …]'
 """

@@ -1,4 +1,4 @@
-"""One clear line, the right exit code, and tables as they were."""
+"""Bad input ends with one clear line and the right exit code, and leaves the tables as they were."""
 
 from datetime import timedelta
 
@@ -71,7 +71,7 @@ def test_a_job_before_its_inputs_names_the_job_to_run(site):
 
 
 def walked(opened, walks):
-    """A site whose users clicked on some items, one a day."""
+    """A site whose users clicked on items, one per day."""
     lines = [
         shop.api_line(user, item, "click", shop.START + timedelta(days=day, minutes=minute))
         for minute, (user, items) in enumerate(walks.items())
@@ -102,7 +102,7 @@ def test_users_with_one_event_each_are_nothing_to_train_on(site):
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory):
-    """Six items that come from clicks alone; no catalogue says what they are."""
+    """Six items known only from clicks, without a catalogue."""
     walks = {f"u{k}": [f"i{(k + step) % 6}" for step in range(10)] for k in range(12)}
     return walked(Site(tmp_path_factory.mktemp("rounds"), shop.CONFIG), walks)
 
@@ -115,13 +115,13 @@ def test_features_that_no_item_has_are_named(rounds):
 
 
 def test_a_training_that_explodes_registers_nothing_and_goes_on_from_the_epoch_before(rounds):
-    """An epoch is one step here: that of the first takes the weights out of all bounds, where the second finds them."""
+    """An epoch is one step here. The first makes the weights explode, and the loss of the second is no longer finite."""
     exploding = "train={epochs: 3, batch_size: 1000, learning_rate: 1.0e+30, clip_norm: 1.0e+30}"
     line = "train_model: training failed: the loss is no longer finite in epoch 2; lower train.learning_rate"
     for resume in ([], ["--resume"]):
         ended = rounds.run_here("train_model", "--set", exploding, *resume)
         assert (ended.returncode, ended.stdout, ended.stderr.splitlines()[-1]) == (1, "", line)
-        assert ("epoch 1/3: " in ended.stderr) is (not resume)  # where it goes on, that epoch is over
+        assert ("epoch 1/3: " in ended.stderr) is (not resume)  # a resumed run does not repeat epoch 1
         kept = (rounds.warehouse / "_work/training").glob("*/tried/run/checkpoints/*.safetensors")
         assert [path.name for path in kept] == ["epoch-00001.safetensors"]
     assert registered(rounds) == []

@@ -1,5 +1,5 @@
-"""What must never be published: lists that are not fit, and lists by a model that is missing or damaged. One line says so, and
-the lists that stand go on standing."""
+"""Lists that must never be published: unfit lists, and lists by a missing or damaged model. One line reports the reason, and the
+current lists stay."""
 
 from datetime import timedelta
 
@@ -23,7 +23,7 @@ JOBS = [("score_topn", "--mode", "full"), ("nearline", "--once")]
 
 @pytest.fixture
 def site(trained, tmp_path):
-    """Somebody clicked since: even nearline has a list to make."""
+    """A site with a new click, so that nearline has a list to make too."""
     site = copy_of(trained, tmp_path / "site")
     click = shop.api_line("u1", "i3", "click", shop.START + timedelta(days=16))
     (site.landing / "api/day2.json").write_text(click + "\n")
@@ -31,7 +31,7 @@ def site(trained, tmp_path):
 
 
 def refused(site, spark, job, *args, line):
-    """The job fails with a line of its own, and the tables of lists have the commits and the rows that they had."""
+    """The job fails with its own error line, and the tables of lists keep their commits and rows."""
     before = [(site.commits(table), site.rows(spark, table)) for table in STANDING]
     ended = site.run_here(job, *args)
     assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
@@ -44,7 +44,7 @@ def refused(site, spark, job, *args, line):
 
 
 def spoil(monkeypatch, column, made_of):
-    """From now on all lists are made with another value of a column, an SQL expression."""
+    """Replace a column of all lists made from now on by an SQL expression."""
     made = executors.recommend
     monkeypatch.setattr(executors, "recommend", lambda *args: made(*args).withColumn(column, F.expr(made_of)))
 
@@ -68,7 +68,7 @@ def test_lists_of_one_user_that_are_not_fit_keep_all_others_from_being_published
 
 
 def test_an_item_whose_row_was_removed_by_hand_is_named(site, spark, monkeypatch):
-    """Nothing lists such an item; were it listed all the same, a query finds it while it writes."""
+    """No list should contain such an item; if one does, a query finds it while the lists are written."""
     monkeypatch.setattr(lists, "FEW", 0)
     path = str(site.warehouse / "items")
     monkeypatch.setattr(ScoringCache, "items", lambda _: spark.read.format("delta").load(path).where("item_idx <> 7"))
@@ -96,7 +96,7 @@ def test_a_model_file_with_another_checksum_is_named_and_the_lists_stand(site, s
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_make_no_list(site, spark, tmp_path, value):
-    """Their checksum is right: that is how the training left them."""
+    """Their checksum is correct: the training saved them like this."""
     config = load([site.config])
     registry = Registry(config)
     model, facts = artifact.load(registry.download(1))

@@ -1,4 +1,4 @@
-"""One user with a million events, a shared account or a bot that nobody noticed, costs what their rows cost and no more."""
+"""A user with a million events, such as a shared account or an undetected bot, costs no more than the rows themselves."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ MANY = 1_000_000
 
 
 def test_a_user_with_a_million_events_has_the_last_of_them_and_a_list(trained, tmp_path, spark):
-    """A driver that may fetch 4 MB could not collect them."""
+    """The driver may fetch only 4 MB, so it cannot collect the events."""
     small = {"spark.driver.maxResultSize": "4m", "spark.sql.shuffle.partitions": "2"}
     site = copy_of(trained, tmp_path / "site", spark=small)
     begun = shop.START + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The whole ingest job on hand-made landing folders, in one process; a fail-point raises where a kill would strike."""
+"""The whole ingest job on hand-made landing folders, in one process; a fail-point raises in place of a kill."""
 
 import bz2
 import gzip
@@ -29,11 +29,11 @@ RULES = [{"event_type": "view", "path": r"^/p/(?P<item_id>[^/?]+)"}]
 
 
 class Killed(BaseException):
-    """No handler of ours may catch it, as none catches SIGKILL."""
+    """Stands for SIGKILL: a BaseException, so that no handler of ours catches it."""
 
 
 class Shop:
-    """A landing folder and a warehouse under the session of the tests."""
+    """A landing folder and a warehouse, used in the tests' Spark session."""
 
     def __init__(self, spark, root, **sections):
         self.spark, self.root = spark, root
@@ -57,7 +57,7 @@ class Shop:
         return job
 
     def ingest(self, kill_at="", landing="", meanwhile=None, locks=True):
-        """``meanwhile``: what else happens at named instants; without ``locks`` as off a local disk."""
+        """Run the job. ``meanwhile``: functions to call at named instants; ``locks=False``: as on non-local storage."""
         job = self.job(landing)
         job.warehouse.is_local = locks
         happens = dict(meanwhile or {})
@@ -173,7 +173,7 @@ def test_an_event_comes_again_in_another_file(shop, monkeypatch, few):
     shop.put("api/again.json", event("u1", "a"), moved, event("u1", "c"))
     closing = shop.ingest()
     assert (closing["rows_events"], closing["rows_duplicate"]) == (1, 2)
-    shop.put("api/other.json", event("u2", "b", event_id="x"))  # of a source that numbers its own events
+    shop.put("api/other.json", event("u2", "b", event_id="x"))  # from a source that has its own event ids
     assert shop.ingest()["rows_quarantined"] == 1
     assert shop.reasons() == ["id_of_another_event"]
     so_far = Warehouse(shop.spark, str(shop.root / "warehouse")).last_note("events", "ingest_events")["so_far"]

@@ -1,4 +1,4 @@
-"""kill -9 at every named instant between commits, then a rerun: the tables are those of a clean run."""
+"""kill -9 at every named instant between commits, then a rerun: the tables equal those of a clean run."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from sites import ROOT, Site
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """The same shop before each job, so that a test copies what it needs instead of running it again."""
+    """The same shop as it was before each job; tests copy the stage they need instead of running the jobs again."""
     root = tmp_path_factory.mktemp("kills")
     site = Site(root / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
@@ -25,7 +25,7 @@ def stages(tmp_path_factory):
 
 
 def copy_of(stages, job, tmp_path, name="site"):
-    """A site as it was before ``job``, at a path of its own."""
+    """A copy of the site as it was before ``job``."""
     shutil.copytree(stages[0] / f"before_{job}", tmp_path / name, symlinks=True)
     return Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
 
@@ -57,7 +57,7 @@ def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_
 
 
 def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(stages, tmp_path):
-    """A terminal stops Java too, so that what is cleaned up on the way out fails."""
+    """Ctrl-C in a terminal also stops Java, so the clean-up at exit fails."""
     site = copy_of(stages, "ingest_events", tmp_path)
     command = [sys.executable, str(ROOT / "jobs/ingest_events.py"), "--config", str(site.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
@@ -95,7 +95,7 @@ def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_p
 
 
 def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp_path, spark):
-    """A new user's rows have a commit of their own, which must not pass for the whole."""
+    """New users' rows have a separate commit, which must not be taken for the complete update."""
     sites = []
     for name in ("clean", "killed"):
         shutil.copytree(stages[1].root, tmp_path / name, symlinks=True)

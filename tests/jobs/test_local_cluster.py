@@ -1,4 +1,4 @@
-"""The whole loop on two executors with processes of their own, the library shipped as a zip: nothing leans on one process."""
+"""The whole loop on two executors in separate processes, with the library shipped as a zip: nothing relies on one process."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_the_loop_runs_on_executors_that_get_the_library_as_a_zip(site, spark, t
 
 
 def submitted(store, calls, archive):
-    """What the jobs print when spark-submit runs them one after the other, a dict a line."""
+    """Run jobs one after the other by spark-submit; returns the JSON lines that they print."""
     command = [
         str(BIN / "spark-submit"), "--master", "local-cluster[2,1,1024]", "--py-files", archive, "--driver-memory", "1g",
         "--conf", "spark.ui.enabled=false", "--driver-java-options", java_options(),
@@ -58,4 +58,4 @@ def submitted(store, calls, archive):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-4000:]
     found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    return [one for one in found if "level" not in one]  # spark-submit puts what is logged on standard output too
+    return [one for one in found if "level" not in one]  # spark-submit also puts log lines on standard output

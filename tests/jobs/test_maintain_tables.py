@@ -22,7 +22,7 @@ HOLDING = (*schemas.PERSONAL, "quarantine")
 
 
 def publish(warehouse, users):
-    """Lists and feedback as scoring and collecting would leave them, with their notes."""
+    """Write lists and feedback with their notes, as score_topn and collect_feedback would."""
     spark = warehouse.spark
     rows = [(user, 1, "a", 1.0, "", "model", 1, WHEN, WHEN, None) for user in users]
     frame = spark.createDataFrame(rows, schemas.ddl("topn"))
@@ -57,7 +57,7 @@ def people(warehouse, table):
 
 
 def files_that_hold(folder, text):
-    """Every file below a folder, logs and change feed too, with a text in its rows, its statistics or its bytes."""
+    """All files below a folder, including logs and the change feed, that contain a text in their rows, statistics or bytes."""
     import pyarrow.parquet as pq
 
     found = []
@@ -72,13 +72,13 @@ def files_that_hold(folder, text):
 
 @pytest.fixture
 def marks():
-    """Whether rows that are replaced are only marked as gone."""
+    """Whether deletion vectors are used, which only mark replaced rows as deleted."""
     return False
 
 
 @pytest.fixture
 def shop(spark, tmp_path, marks):
-    """Three people, one with an id that is SQL, through ingest and build; a rejected line of two of them."""
+    """Three users, one with an id that is SQL, after ingest and build; two of them also have a rejected line."""
     settings = {"sequence": {"max_length": 10}, "tables": {"deletion_vectors": marks}}
     site = Inside(spark, tmp_path / "site", settings)
     dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
@@ -95,7 +95,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
     tables = shop.tables
     assert files_that_hold(shop.root, "OR 1=1")
     closing = forget(shop, NASTY)
-    # three events, a row in each of sequences, topn, topn_history, sections and feedback, a rejected line
+    # three events, one row each in sequences, topn, topn_history, sections and feedback, and a rejected line
     assert (closing["rows_deleted"], closing["tables"]) == (3 + 5 + 1, 7)
     for table in schemas.PERSONAL:
         assert people(tables, table) == {"ann", "bob"}
@@ -104,7 +104,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
     assert files_that_hold(shop.root, "OR 1=1") == []
     assert forget(shop, NASTY)["rows_deleted"] == 0
 
-    # every reader of a change feed goes on where it was, with what is new and no more
+    # every reader of a change feed continues at its position and reads only what is new
     shop.click("day2.json", ("bob", "d", 9))
     assert ingest(shop)["rows_events"] == 1
     assert build(shop)["users_changed"] == 1
@@ -129,7 +129,7 @@ def test_unread_events_and_forgetting_together_lose_nothing(shop):
     ]
     assert build(shop)["users_changed"] == 0
     collected = shop.call("collect_feedback", "collect")
-    # all 8 events are read again; two fell on the instant of a list, and the made-up feedback lacks them
+    # all 8 events are read again; two have the time of a list, and the made-up feedback lacks them
     assert (collected["rows_feedback"], collected["rows_unattributed"]) == (2, 6)
 
 
@@ -241,7 +241,7 @@ def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lose)
 
 
 def keep(site, **days):
-    """How many rows were deleted, and for each table that keeps old ones who still needs them."""
+    """Run maintenance; returns the number of deleted rows, and for each table that keeps old rows the jobs that need them."""
     settings = Maintain(retention_hours=0, keep_days=KeepDays(**days))
     with capture_logs() as logged:
         closing = site.call("maintain_tables", "maintain", maintain=settings)
@@ -259,7 +259,7 @@ def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
     built = build(shop)
     assert (built["users_changed"], built["events_new"]) == (0, 0)
 
-    # what comes again is new, and what comes late is read before it goes
+    # repeated events count as new, and late ones are read before they are deleted
     shutil.copy(shop.landing / "api" / "day1.json", shop.landing / "api" / "day1_again.json")
     shop.click("day2.json", ("bob", "d", 9))
     assert ingest(shop)["rows_events"] == 10

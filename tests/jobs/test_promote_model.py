@@ -1,4 +1,4 @@
-"""The gate as a job: real tables, real models in a real registry; aliases move only with a row that says why."""
+"""The gate as a job, with real tables and models in a real registry; aliases move only with a row that gives the reason."""
 
 import importlib.util
 import json
@@ -38,13 +38,13 @@ promote_model, evaluate_model = load("promote_model"), load("evaluate_model")
 
 
 def item(user, day):
-    """Everybody walks once around the goods, from a place of their own."""
+    """Every user walks through the items in order, from a different start."""
     return (user * 7 + day) % ITEMS + 1
 
 
 @pytest.fixture(scope="module")
 def shop(spark, tmp_path_factory):
-    """A warehouse in which every user does one thing a day, for eight days."""
+    """A warehouse with one event per user and day, for eight days."""
     root = tmp_path_factory.mktemp("gate")
     warehouse = Warehouse(spark, str(root / "warehouse"), 60)
     events = [
@@ -63,7 +63,7 @@ def shop(spark, tmp_path_factory):
 
 @pytest.fixture
 def a_job(shop, tmp_path):
-    """A function that makes a job on the shop's events, with registry and audit rows of this test's own."""
+    """A function that makes a job on the shop's events, with the test's own registry and audit rows."""
 
     def make(**gate):
         warehouse = tmp_path / "warehouse"
@@ -79,7 +79,7 @@ def a_job(shop, tmp_path):
 
 
 def register(job, folder, knows):
-    """A model of random weights; one that ``knows`` is blended with the transitions that the walk follows."""
+    """Register a model with random weights; with ``knows`` it is blended with the transitions of the walk."""
     spec = ModelSpec("gru", n_items=ITEMS, max_length=LENGTH, dim=8, layers=1, heads=1)
     torch.manual_seed(3 if knows else 4)
     facts = {
@@ -123,7 +123,7 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
         killed.setattr(promote_model, "failpoint", end_here)
         with pytest.raises(KeyboardInterrupt):
             promote_model.promote(job)
-    assert aliases(job) == (2, 1, None)  # decided, kept, not done: the next run does it and keeps no second row
+    assert aliases(job) == (2, 1, None)  # decided and recorded, but not done: the next run does it without a second row
 
     closing = promote_model.promote(job)
     assert (closing["promoted"], closing["model_version"], closing["users"]) == (True, 2, USERS)
@@ -137,7 +137,7 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
     back = promote_model.roll_back(a_job())
     assert back == {"promoted": True, "reason": "rolled back from version 2 to 1", "model_version": 1}
     assert aliases(job) == (2, 1, 1)
-    assert promote_model.roll_back(a_job()) == back  # as after a kill behind the last step
+    assert promote_model.roll_back(a_job()) == back  # as if killed after the last step
     assert aliases(job) == (2, 1, 1)
     refused = promote_model.promote(a_job())
     assert (refused["promoted"], refused["model_version"]) == (False, 1)
@@ -176,7 +176,7 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
 
     allowed = job.config.model_copy(update={"topn": Topn(exclude_seen=False)})
     found = evaluate_model.evaluate(Job("evaluate_model", allowed), None, evaluate_model.Alias.champion)
-    assert found["ndcg_own_items"] == 0 < found["ndcg_popularity"]  # in eight days nobody came back for anything
+    assert found["ndcg_own_items"] == 0 < found["ndcg_popularity"]  # in eight days no user repeated an item
 
 
 def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):

@@ -1,4 +1,4 @@
-"""One person's list on demand: how the person is found."""
+"""One user's list on demand: how the user is found."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""A shop that learns what is bought: from all that happens first, and from another shop's model before that."""
+"""A shop that trains on purchases, after pre-training on all events, and starts from another shop's model."""
 
 import pytest
 import shop

@@ -1,4 +1,4 @@
-"""Brokers that go away are waited for, within bounds, by a stream that has begun."""
+"""A stream that has begun waits for lost brokers, within bounds."""
 
 import threading
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ def job(monkeypatch):
 
 
 def rounds(*outcomes):
-    """A round that raises or returns what is given, one call after the other; and the calls that are left."""
+    """A round that raises or returns one of ``outcomes`` per call, and the list of those that are left."""
     left = list(outcomes)
 
     def take():

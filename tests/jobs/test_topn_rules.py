@@ -1,4 +1,4 @@
-"""Rules of `topn` from the config to the tables: groups with metrics of their own, places by lot with their odds."""
+"""Rules of `topn` from the config to the tables: groups with their own metrics, explored places with their propensities."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ def test_groups_of_users_have_metrics_of_their_own_which_are_those_of_served_lis
 
 
 def test_the_odds_of_a_place_by_lot_reach_the_feedback_on_it(trained, tmp_path, spark):
-    """Little is known of every item of this shop; one group of its users has no place by lot."""
+    """All items of this shop have few enough events to be explored; one group of users has no explored places."""
     plain = {"name": "plain", "when": {"category": "kind 1", "min_share": 0.3}, "explore": {"share": 0}}
     site = with_rules(trained, tmp_path, explore={"share": 0.3, "events": 1000.0}, strategies=[plain])
     before = len(site.rows(spark, "topn_history"))

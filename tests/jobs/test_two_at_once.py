@@ -1,4 +1,4 @@
-"""Two runs of a job side by side where no lock holds either off, as off a local disk: nothing is there twice, one says so."""
+"""Two concurrent runs of a job without locks, as on non-local storage: nothing is written twice, and one run reports it."""
 
 import pytest
 from inside import WHEN, Inside
@@ -12,7 +12,7 @@ from headwater.nearline import history, sequences
 
 @pytest.fixture
 def shop(spark, tmp_path):
-    """Two people with three events each, sequences, and lists that nothing else has read."""
+    """Two users with three events each, sequences, and lists that no job has read yet."""
     site = Inside(spark, tmp_path / "site", {"sequence": {"max_length": 10}, "feedback": {"window_hours": 24}})
     site.click("day1.json", *((user, item, minute) for user in ("ann", "bob") for minute, item in enumerate("abc")))
     site.call("ingest_events", "ingest")
@@ -47,7 +47,7 @@ def copy_lists(site):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Let something happen before a module calls a function for the next time."""
+    """A function that makes something happen just before a module's next call of a function."""
 
     def before(module, function, happens):
         real = getattr(module, function)
@@ -90,7 +90,7 @@ def test_feedback_is_collected_once(shop, meanwhile):
         assert collect(shop)["rows_feedback"] == 2
 
     meanwhile(collect_feedback, "failpoint", another_comes_as_far)
-    assert collect(shop)["rows_feedback"] == 2  # the same rows, of which there is one copy
+    assert collect(shop)["rows_feedback"] == 2  # the same rows, stored once
     assert len(shop.rows("feedback")) == so_far + 2
     shop.click("day3.json", ("bob", "a", 12))
     shop.call("ingest_events", "ingest")
