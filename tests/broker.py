@@ -1,6 +1,6 @@
-"""A real Kafka broker for tests: one node in KRaft mode, its jars resolved by the Ivy that Spark brings.
+"""A real Kafka broker for tests: one node in KRaft mode, its jars resolved with the Ivy that Spark ships.
 
-Jars lie in ``~/.ivy2``, fetched once; where they cannot be fetched, tests that need a broker are skipped and say so.
+The jars are fetched once, into ``~/.ivy2``. If they cannot be fetched, tests that need a broker are skipped with that reason.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ auto.create.topics.enable=true
 
 
 class NoJars(Exception):
-    """The broker's jars are not here and cannot be fetched."""
+    """The broker's jars are not on this machine and cannot be fetched."""
 
 
 class Broker:
@@ -66,7 +66,7 @@ class Broker:
         self.producer = kafka.clients.producer.KafkaProducer(settings, bytes_out(), bytes_out())
 
     def make(self, topic: str, partitions: int = 2) -> str:
-        """A new topic."""
+        """Create a topic; returns its name."""
         new = self.jvm.org.apache.kafka.clients.admin.NewTopic(topic, partitions, 1)
         self.admin.createTopics([new]).all().get()
         return topic
@@ -89,7 +89,7 @@ class Broker:
 
 
 def need_jars() -> Path:
-    """The folder of the broker's jars, fetched where it is missing. Raises NoJars where that fails."""
+    """The folder of the broker's jars, fetched if it is missing. Raises NoJars if that fails."""
     HOME.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{JARS}.lock"):
         if not JARS.is_dir():

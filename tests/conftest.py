@@ -1,4 +1,4 @@
-"""What all tests share: one Spark session, an empty warehouse, a way to run a job as a user does."""
+"""Fixtures shared by all tests: one Spark session, an empty warehouse, and a site that runs jobs as a user does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads would only wait for each other
-logging.getLogger("py4j").setLevel(logging.WARNING)  # it says that it closes when there is nobody left to hear it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small: threads would only wait for each other
+logging.getLogger("py4j").setLevel(logging.WARNING)  # it logs its shutdown when nobody is left to read it
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "demo")]  # for shop, sites, inside and warm: what whole-job tests share
+sys.path[:0] = [str(HERE), str(HERE.parent / "demo")]  # for shop, sites, inside and warm, which whole-job tests share
 
 
 LONGEST = ("test_nearline", "test_kills", "test_nightly_run", "test_local_cluster", "test_maintain_tables")
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, then other whole jobs: of two processes neither ends with a long one."""
+    """Run the longest files first, then other whole-job tests, so that no pytest process ends with a long one."""
 
     def turn(item):
         long = LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)

@@ -1,4 +1,4 @@
-"""A cycle of twelve items, what a small training learns in a moment."""
+"""A cycle of twelve items, which a small model learns in a moment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def batch(rows: int = 48, items: int = 12) -> Batch:
-    """Rows of a cycle of so many items."""
+    """Rows of seven items each from a cycle of ``items`` items."""
     item = (np.arange(rows)[:, None] + np.arange(7)) % items + 1
     return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
 
@@ -30,7 +30,7 @@ def batch(rows: int = 48, items: int = 12) -> Batch:
 def alone_in_ddp(
     folder: Path, spec: ModelSpec, settings: Settings, batches: list[Batch], device: torch.device = CPU
 ) -> Fitted:
-    """What a rank learns that is inside DDP though it is the only one: with gloo on a CPU, with NCCL on a GPU."""
+    """Train a single rank wrapped in DDP all the same: with gloo on a CPU, with NCCL on a GPU."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=0, world_size=1)
     try:
@@ -44,7 +44,7 @@ def alone_in_ddp(
 
 
 def write_snapshot(folder: Path, files: int) -> Snapshot:
-    """48 rows of the cycle, as a snapshot with so many files."""
+    """48 rows of the cycle, as a snapshot of ``files`` files."""
     folder.mkdir(parents=True)
     items = ((np.arange(48)[:, None] + np.arange(7)) % 12 + 1).astype(np.int32)
     entries = []

@@ -1,4 +1,4 @@
-"""A site whose jobs run inside the test's own process and session: quick, for tests of what a job leaves behind."""
+"""A site whose jobs run inside the test's own process and session: fast, for tests of the state that a job leaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Inside:
-    """A landing folder, a warehouse, a config; ``call`` runs a job's body and returns its counts, or raises."""
+    """A landing folder, a warehouse and a config; ``call`` runs a job's body and returns its counts, or raises."""
 
     def __init__(self, spark, root: Path, settings: dict) -> None:
         self.landing, self.root = root / "landing", root / "warehouse"
@@ -40,7 +40,7 @@ class Inside:
         return getattr(importlib.import_module(job), body)(Job(job, config), *args)
 
     def click(self, name: str, *rows: tuple[str, str, int], dirt: tuple[str, ...] = ()) -> None:
-        """A new file of the landing folder, a click on a line: (user, item, minute); then lines of ``dirt``."""
+        """Write a landing file with one click (user, item, minute) per line, followed by the invalid lines ``dirt``."""
         lines = [
             {
                 "user_id": user,
@@ -54,14 +54,14 @@ class Inside:
         (self.landing / "api" / name).write_text("\n".join([*map(json.dumps, lines), *dirt]) + "\n")
 
     def vacuum(self, table: str) -> None:
-        """Remove all files that the newest version does not need, those of the change feed too."""
+        """Remove all files that the newest version does not need, including those of the change feed."""
         shutil.rmtree(self.root / table / "_change_data", ignore_errors=True)
         self.tables.optimize(table)
         self.tables.vacuum(table, 0)
 
     def clean_up_log(self, table: str) -> None:
-        """Remove all entries of a table's log before the newest one, as Delta does when they are old."""
-        readers.annotate(self.tables, table, {"job": "somebody else's"})  # the newest has no row
+        """Remove all entries of a table's log before the newest one, as Delta does with old entries."""
+        readers.annotate(self.tables, table, {"job": "somebody else's"})  # the entry that stays has no rows
         logs = self.tables.spark._jvm.org.apache.spark.sql.delta.DeltaLog
         logs.forTable(self.tables.spark._jsparkSession, self.tables.path(table)).checkpoint()
         for entry in (self.root / table / "_delta_log").glob("*.json"):

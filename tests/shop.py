@@ -1,4 +1,4 @@
-"""A small made-up shop: 60 people, 40 goods, four kinds of files, a pattern that a model can learn."""
+"""A small synthetic shop: 60 users, 40 items, four kinds of files, and a pattern that a model can learn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONFIG = {
 
 
 def steps(seed: int, users: range, start: datetime, count: int = 12) -> list[tuple[str, str, datetime]]:
-    """(user, item, time): everybody walks through the goods in order, from a place of their own, with some noise."""
+    """(user, item, time): every user walks through the items in order, from a random start, with some noise."""
     rng = random.Random(seed)
     walked = []
     for user in users:
@@ -49,7 +49,7 @@ def steps(seed: int, users: range, start: datetime, count: int = 12) -> list[tup
 
 
 def write_first_day(landing: Path) -> None:
-    """Catalogue, a till's export, a web log and API lines with a duplicate and two lines of dirt."""
+    """Catalogue, a till's export, a web log, and API lines with one duplicate and two invalid lines."""
     for folder in ("pos", "api", "web", "catalog"):
         (landing / folder).mkdir(parents=True, exist_ok=True)
     goods = [f"i{k},Thing {k},kind {k % 4},{k + 0.5}" for k in range(40)]
@@ -75,7 +75,7 @@ FIRST_DAY = {"rows_in": 724, "rows_events": 720, "rows_quarantined": 2, "rows_du
 
 
 def write_second_day(landing: Path) -> set[str]:
-    """Views of some known users, a new user and a new item; returns who acted."""
+    """Views by some known users and a new user, also of a new item; returns the users."""
     walked = [
         *steps(4, range(0, 6), START + timedelta(days=14), 2),
         ("new user", "new item", START + timedelta(days=15)),

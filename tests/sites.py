@@ -19,7 +19,7 @@ import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 420
-"""Seconds that one job may take before it hangs for sure."""
+"""Seconds after which a job is considered hung."""
 
 
 class Site:
@@ -36,7 +36,7 @@ class Site:
         self.config.write_text(yaml.safe_dump(config, allow_unicode=True))
 
     def start(self, job: str, *args: str, failpoint: str = "", command: list[str] | None = None, **environment: str):
-        """The completed process of one job; a fail-point kills it, Python and JVM, at a named instant."""
+        """Run a job to its end, in a new process; ``failpoint`` kills it, Python and JVM, at a named instant."""
         if failpoint:
             environment["HEADWATER_FAILPOINT"] = failpoint
         process = subprocess.Popen(
@@ -57,13 +57,13 @@ class Site:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, job: str, *args: str, fresh: bool = False) -> dict:
-        """The closing line of a job that must succeed, in the tests' own session, or in a process of its own."""
+        """Run a job that must succeed, in the tests' own session or, if ``fresh``, in a new process; returns its last line."""
         ended = self.start(job, *args) if fresh else self.run_here(job, *args)
         assert ended.returncode == 0, f"{job} {args}: {ended.stderr[-3000:]}"
         return json.loads(ended.stdout.strip().splitlines()[-1])
 
     def run_here(self, job: str, *args: str) -> subprocess.CompletedProcess:
-        """What a job says and returns, run in this process and its Spark session as the demo runs it."""
+        """Run a job in this process and its Spark session, as the demo does; returns its output and exit code."""
         out, err = io.StringIO(), io.StringIO()
         command = [str(ROOT / "jobs" / f"{job}.py"), "--config", str(self.config), *args]
         with redirect_stdout(out), redirect_stderr(err):
@@ -71,17 +71,17 @@ class Site:
         return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
     def commits(self, table: str) -> int:
-        """How many commits a table's log has."""
+        """The number of commits in a table's log."""
         return len(list((self.warehouse / table / "_delta_log").glob("*.json")))
 
     def rows(self, spark, table: str, *columns: str) -> list[tuple]:
-        """A table's rows, sorted by their text, for comparison."""
+        """A table's rows, sorted by ``repr``, for comparison."""
         frame = spark.read.format("delta").load(str(self.warehouse / table))
         return sorted((tuple(row) for row in frame.select(*(columns or frame.columns)).collect()), key=repr)
 
 
 def copy_of(trained: Path, folder: Path, *topics: dict, **settings) -> Site:
-    """The shop after its first night, at a path of its own, with Kafka sources beside its files and sections of the config."""
+    """A copy of the shop after its first night, with additional Kafka sources and replaced sections of the config."""
     shutil.copytree(trained, folder, symlinks=True)
     sources = [*shop.CONFIG["ingest"]["sources"], *topics]
     config = {**shop.CONFIG, "ingest": {**shop.CONFIG["ingest"], "sources": sources}, **settings}

@@ -1,4 +1,4 @@
-"""Every benchmark that needs no peer and no site runs to its end, on data of a moment; its figures mean nothing here."""
+"""Every benchmark that needs no peer and no site runs to its end, on tiny data; the figures mean nothing here."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Forty users on their way through thirty items: a line a user, what the items are, and a line an event."""
+    """Forty users who walk through thirty items: a file of sequences, one of item attributes, and one of events."""
     folder = tmp_path_factory.mktemp("data")
     rng = random.Random(1)
     walks = [[(start + step + rng.randrange(3)) % 30 + 1 for step in range(10)] for start in range(40)]
@@ -43,14 +43,14 @@ def data(tmp_path_factory):
 
 
 def ended(script, *args, cwd, **sizes):
-    """A benchmark that has come to its end; ``sizes`` become HEADWATER_BENCH_*."""
+    """Run a benchmark to its end; ``sizes`` become HEADWATER_BENCH_*."""
     env = os.environ | {f"HEADWATER_BENCH_{name}": str(size) for name, size in sizes.items()}
     command = [sys.executable, str(ROOT / "benchmarks" / script), *args]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def ran(script, *args, cwd, **sizes):
-    """What it prints."""
+    """Run a benchmark that must succeed; returns its output."""
     done = ended(script, *args, cwd=cwd, **sizes)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -123,7 +123,7 @@ def test_kernel_index_memory_and_a_large_catalogue(tmp_path):
 def test_a_worker_holds_about_three_times_the_matrix_of_a_large_catalogue(tmp_path):
     items = 400_000
     said = ran("worker_memory.py", cwd=tmp_path, ITEMS=items)
-    matrix = items * 65 * 4 / 2**20  # MiB; a copy of it, or vectors of length 1 of all items, would be as much again
+    matrix = items * 65 * 4 / 2**20  # MiB; a copy, or unit vectors of all items, would be as much again
     own = re.findall(r"own (\d+) MiB at most, of these (\d+) before", said)
     assert len(own) == 2
     assert all(int(most) - int(before) < 3.2 * matrix for most, before in own), said

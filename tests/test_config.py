@@ -1,4 +1,4 @@
-"""Configuration: one truth for defaults, and one clear line for what is wrong."""
+"""Configuration: one source of defaults, and one clear line for each mistake."""
 
 from datetime import UTC, datetime
 from pathlib import Path

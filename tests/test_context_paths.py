@@ -1,4 +1,4 @@
-"""Training, evaluation and scoring tell a model the same of the same event, though each reads it on a path of its own."""
+"""Training, evaluation and scoring encode an event's context the same way, though each reads it by its own path."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What a GPU does as a CPU does: the kernel, encoders, losses, validation, and a real rank with NCCL. Skipped without one."""
+"""A GPU agrees with the CPU: the kernel, encoders, losses, validation, and a real rank with NCCL. Skipped without a GPU."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def pairs(cells, device, values=None):
 
 @pytest.mark.parametrize("rank", [top_n, top_n_rescored])
 def test_lists_are_the_same_ties_and_all(rank):
-    """Small whole numbers: every product is exact in any precision, and many are equal."""
+    """Vectors are small integers: every product is exact in any precision, and there are many ties."""
     draws = torch.Generator().manual_seed(1)
     users = torch.randint(-3, 4, (700, 16), generator=draws).float()
     items = torch.randint(-3, 4, (30_000, 16), generator=draws).float()
@@ -68,7 +68,7 @@ def built(kind, device, **options):
 @pytest.mark.parametrize("kind", sorted(models.ENCODERS))
 @pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=32)], ids=lambda loss: loss.kind)
 def test_states_losses_and_gradients_are_the_same(kind, loss, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # recurrent layers would round to ten bits
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # TF32 would round recurrent layers to ten bits
     found = []
     for device in (CPU, GPU):
         model = built(kind, device)
@@ -83,7 +83,7 @@ def test_states_losses_and_gradients_are_the_same(kind, loss, monkeypatch):
 
 
 def test_a_scorer_lists_alike():
-    """A model over 300 items, a third of the users without a history, what they saw left out, what follows added."""
+    """A model over 300 items, blended with transitions; a third of the users have no history, and seen items are excluded."""
     items, context = (part.numpy() for part in histories(90))
     items[::3], context[::3] = 0, 0
     seen = [np.unique(row[row > 0]).astype(np.int32) for row in items]
@@ -119,7 +119,7 @@ SPEC = ModelSpec("sasrec", n_items=12, max_length=6, dim=16, layers=1, heads=1, 
 
 
 def trained(tmp_path, name, use_gpu, resume=False, **options):
-    """Losses and weights of a rank in a process of its own."""
+    """Train one rank in its own process; returns its losses and weights."""
     folder = tmp_path / "snapshot"
     data = Snapshot.open(folder) if folder.exists() else write_snapshot(folder, 1)
     options = {"epochs": 40, "batch_size": 16, "learning_rate": 0.01, "reader": "pyarrow"} | options
@@ -159,7 +159,7 @@ def test_a_rank_with_nccl_learns_what_one_with_gloo_learns(tmp_path, options):
 
 @pytest.mark.parametrize("loss", [Loss(), SAMPLED], ids=["table", "rows"])
 def test_gradients_that_pass_through_ddp_and_nccl_are_those_of_gloo(tmp_path, monkeypatch, loss):
-    """One GPU has one rank, which trains without DDP; two ranks of two machines do not."""
+    """With one GPU there is one rank, which trains without DDP; ranks on several machines train inside DDP."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     config = Train(
         epochs=3, learning_rate=0.01, loss=loss, sparse_items=loss is SAMPLED, mixed_precision=False, accumulate=2

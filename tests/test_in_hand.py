@@ -1,4 +1,4 @@
-"""Rows that the driver holds: the same rows, and no longer those of the table."""
+"""Rows held by the driver: equal to the frame's rows, and independent of later changes to the table."""
 
 import math
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Sequences: total order, late and doubled events, the cap, what is seen."""
+"""Sequences: total order, late and duplicate events, the maximum length, seen items."""
 
 from datetime import datetime, timedelta
 
@@ -24,7 +24,7 @@ def built(frame):
 def test_events_are_ordered_by_time_then_event_id(spark):
     rows = sequences.build(steps(spark, ("u", 5, "b", 3), ("u", 5, "a", 2), ("u", 1, "z", 1)), nothing(spark), 10)
     assert built(rows) == {"u": ([1, 2, 3], [1, 2, 3])}
-    assert rows.columns == [*schemas.columns("sequences")[:-1], "stands"]  # all but the moment
+    assert rows.columns == [*schemas.columns("sequences")[:-1], "stands"]  # all but `updated_at`
     assert rows.first()["last_event_time"] == START + timedelta(minutes=5)
 
 

@@ -1,4 +1,4 @@
-"""The rooms of the library import each other in the order that its docstring states."""
+"""The library's packages import each other only in the order that its docstring states."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ def room_of(module):
 
 
 def imports(source):
-    """The rooms that a module imports: at its top, inside functions, or for its types alone."""
+    """The packages that a module imports: at the top, inside functions, or for type checking only."""
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""Lines of others, made fit for one line of ours."""
+"""Text from elsewhere, reduced to one printable line."""
 
 import pytest
 

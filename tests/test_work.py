@@ -1,4 +1,4 @@
-"""What leaves the work folder, and what never does."""
+"""What is removed from the work folder, and what never is."""
 
 import os
 from pathlib import Path

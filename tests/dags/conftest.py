@@ -1,4 +1,4 @@
-"""An Airflow of its own for these tests: settings are read when airflow is first imported, so they are set before."""
+"""A separate Airflow home for these tests. Airflow reads its settings when it is first imported, so they are set before that."""
 
 import atexit
 import os

@@ -1,4 +1,4 @@
-"""What holds for every timetable: it imports lightly, names jobs and flags that exist, and a retry cannot hurt."""
+"""Every DAG imports lightly, names jobs and flags that exist, and can be retried safely."""
 
 import ast
 import json

@@ -11,11 +11,11 @@ import shop
 
 from headwater.spark import java_options
 
-pytestmark = pytest.mark.fault  # whole jobs as processes of their own
+pytestmark = pytest.mark.fault  # whole jobs, each in its own process
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# In a process of its own: the DAG file reads HEADWATER_CONFIG when it is imported, and Airflow takes over the logging.
+# In a separate process: the DAG file reads HEADWATER_CONFIG when it is imported, and Airflow takes over the logging.
 RUN_DAG = """
 import json, pathlib, sys
 from airflow.dag_processing.dagbag import BundleDagBag

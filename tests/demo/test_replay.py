@@ -1,4 +1,4 @@
-"""The replayed site: every interaction once, in order, by the clock; the dirt as described; the same bytes always."""
+"""The replayed site: every interaction once, in order, by the clock; invalid lines as documented; reproducible bytes."""
 
 import csv
 import gzip
@@ -26,7 +26,7 @@ VIEW = re.compile(r'^\S+ - (u\d+) \[.*?\] "GET /film/(\d+)-\S+ HTTP/1.1" 200 ')
 
 
 def some_interactions(count: int = 6_000) -> list[Interaction]:
-    """60 users, 100 films each, once; a step every half hour."""
+    """60 users who see 100 different films each; one interaction every half hour."""
     start = datetime(1998, 1, 1, tzinfo=UTC)
     return [
         Interaction(f"u{n % 60}", str(1 + (7 * (n // 60) + n % 60) % 300), 1 + n % 5, start + timedelta(minutes=30 * n))

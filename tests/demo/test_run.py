@@ -1,4 +1,4 @@
-"""Driving: a failing job ends the demo with that job's line, Ctrl-C leaves nothing behind, Delta reads as it stands."""
+"""The demo's driver: a failing job ends the demo with that job's line, Ctrl-C leaves no process, Delta tables can be read."""
 
 import io
 import os
@@ -113,7 +113,7 @@ def gone(pid: int) -> bool:
 
 
 def test_ctrl_c_is_one_line_exit_130_and_no_job_left(tmp_path):
-    """The demo in a process of its own, one long job, an interrupt."""
+    """The demo runs in its own process with one long job, and is interrupted."""
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "long.py").write_text(
         "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"

@@ -1,4 +1,4 @@
-"""What docs/models.md shows works: word vectors become features, and the encoder keeps the contract of all encoders."""
+"""The code in docs/models.md works: word vectors become features, and the encoder keeps the contract of all encoders."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/models.md"
 
 
 def blocks():
-    """The two of the page: word vectors of a catalogue, and an encoder."""
+    """The two Python blocks of the page: word vectors of a catalogue, and an encoder."""
     found = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(found) == 2
     return found
@@ -35,7 +35,7 @@ def test_word_vectors_of_a_catalogue_are_features(spark, tmp_path):
 
 @pytest.fixture
 def encoder(monkeypatch):
-    """The file and the line that the page tells to add, and a config with its `model.kind`."""
+    """The page's encoder, with its file and its line in the registry, built from a config with its `model.kind`."""
     [(kind, place)] = re.findall(r'the line `"(\w+)": "([\w.]+)"`', PAGE.read_text())
     [asked] = re.findall(r"`model\.kind: (\w+)` then trains it", PAGE.read_text())
     module = ModuleType(f"headwater.models.{place.split('.')[0]}")

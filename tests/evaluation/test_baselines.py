@@ -1,4 +1,4 @@
-"""What needs no training, on histories whose answer is known."""
+"""Baselines, on histories whose answer is known."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ STEPS = "user_id string, event_time timestamp, event_id string, item_idx int, ev
 
 
 def steps(spark, histories):
-    """Steps of users, each with items in their order, two at every instant."""
+    """Steps of users, given as lists of items in order; two steps share each time."""
     rows = [
         (f"u{user}", START + timedelta(days=place // 2), f"e{place:03}", int(item), "view", None)
         for user, items in enumerate(histories)
@@ -27,7 +27,7 @@ def steps(spark, histories):
 
 def test_of_their_own_items_the_most_frequent_lead_and_popularity_decides_the_rest():
     scores = baselines.by_own(np.array([0.0, 1, 9, 3, 3, 7]))
-    histories = [np.array([3, 1, 1, 4]), np.array([], np.int64), np.array([4, 77])]  # the last one: an item of tomorrow
+    histories = [np.array([3, 1, 1, 4]), np.array([], np.int64), np.array([4, 77])]  # 77 is not in the catalogue yet
     ranked = scores(histories, []).argsort(dim=1, descending=True, stable=True)[:, :5]
     assert ranked.tolist() == [[1, 3, 4, 2, 5], [2, 5, 3, 4, 1], [4, 2, 5, 3, 1]]
 
@@ -47,7 +47,7 @@ def test_beyond_the_limit_each_item_keeps_what_followed_it_most(spark):
 
 
 def test_transitions_are_learned_from_everybody_however_few_are_ranked_for(spark):
-    """What a user does last, only their neighbour in a circle did before; popularity says nothing."""
+    """A user's last transition occurs elsewhere only in one other user's history, and all items are equally popular."""
     pairs = [(2 * user + 1, 2 * user + 2) for user in range(6)]
     circle = [(*pairs[(user + 1) % 6], *pairs[user]) for user in range(6)]
     config = Config(evaluate={"max_users": 1, "k": [1]})
@@ -68,7 +68,7 @@ def test_recent_days_have_24_hours_whatever_the_clocks_of_the_machine_do(spark, 
     facts = {"protocol": "temporal", "train_until": cut, "validation_until": cut}
     try:
         evaluation = Evaluation(spark.createDataFrame(rows, STEPS), 3, facts, "test", Config())
-        assert evaluation.baseline("recent_popularity").mean("mrr", 10) == 1  # item 2, as often as item 3
+        assert evaluation.baseline("recent_popularity").mean("mrr", 10) == 1  # item 2 is as frequent as item 3
     finally:
         monkeypatch.undo()
         time.tzset()

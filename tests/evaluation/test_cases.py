@@ -121,7 +121,7 @@ def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items
 
 
 class Largest(TorchDispatchMode):
-    """Notes how many numbers the largest tensor has that anything makes."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     most = 0
 
@@ -158,7 +158,7 @@ def test_a_cap_by_category_without_a_weight_leaves_the_ranking_as_it_is():
 
 
 def test_a_model_whose_scores_are_not_numbers_never_hits():
-    """A comparison with NaN is false, so counting would rank such a target before the first place."""
+    """A comparison with NaN is false, so counting better items would rank such a target first."""
     ranking = rank(lambda items, types: torch.full((1, 5), torch.nan), held([2]), 3)
     assert ranking.ranks[0].tolist() == [UNRANKED]
     assert ranking.lists.tolist() == [[0, 0, 0]]

@@ -1,4 +1,4 @@
-"""All metrics at once, for everybody and for each group."""
+"""All metrics at once, for all users and for each segment."""
 
 from datetime import datetime
 
@@ -15,7 +15,7 @@ COUNTS = np.array([0.0, 4, 2, 1, 1])
 
 
 def held(*events_before):
-    """Users who had so many events, the first three items unseen, and a target each: the item of their number."""
+    """Users with the given numbers of events before, no seen items, and one target each: items 1 to 4 in turn."""
     users = len(events_before)
     nothing = [np.empty(0, np.int64)] * users
     targets = [np.array([1 + user % 4]) for user in range(users)]
@@ -23,7 +23,7 @@ def held(*events_before):
 
 
 def scores(items, types):
-    """Everybody likes the items in their order."""
+    """The same scores for all users: item 1 highest, then 2, 3, 4."""
     return torch.tensor([9.0, 4, 3, 2, 1]).repeat(len(items), 1)
 
 

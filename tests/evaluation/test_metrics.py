@@ -35,7 +35,7 @@ def test_coverage_novelty_and_diversity_by_hand():
 
 
 def test_they_agree_with_rectools_for_one_target_and_for_many():
-    """RecTools' NDCG divides by the ideal list of k, not of as many targets, so it is compared with k targets each."""
+    """RecTools normalises NDCG by an ideal list of k targets, whatever their number, so it is compared with k targets each."""
     from rectools import Columns
     from rectools.metrics import MRR, NDCG, CatalogCoverage, HitRate
 

@@ -1,4 +1,4 @@
-"""Attribution: which list an action answers, in small tables."""
+"""Attribution: which list an action is attributed to, on small tables."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The job: what is new since last time, exactly once, also when it dies or the change feed is gone."""
+"""The job collects new actions exactly once, even if it dies or the change feed is gone."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

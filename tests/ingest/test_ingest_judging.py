@@ -126,7 +126,7 @@ def test_the_first_line_of_an_event_stands_and_stored_ones_are_known(spark):
             ("a", "f1", (0, 9), "u", "i", "view"),
             ("a", "f1", (0, 2), "u", "i", "view"),
             ("b", "f1", (0, 1), "u", None, "search"),
-            ("b", "f1", (0, 3), "v", None, "search"),  # as the stored one, not as the first
+            ("b", "f1", (0, 3), "v", None, "search"),  # equal to the stored event, not to the first line
             ("c", "f1", (0, 1), "u", "j", "view"),
             ("d", "f1", (0, 1), "u", "i", "view"),
             ("d", "f1", (0, 2), "u", "i", "click"),
@@ -177,7 +177,7 @@ def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
         ("x", "new", "mugs", None, 2.5, False),
         ("y", "why", None, None, None, None),
     ]
-    files[0] = replace(files[0], modified_at=NOW + timedelta(seconds=1))  # whatever its name
+    files[0] = replace(files[0], modified_at=NOW + timedelta(seconds=1))  # the newer file wins, whatever its name
     assert catalogue.latest(typed.where("reason IS NULL"), files).where("item_id = 'x'").first()["title"] == "old"
 
 

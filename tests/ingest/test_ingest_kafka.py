@@ -1,4 +1,4 @@
-"""Which messages a look takes of a topic, and what the ledger needs to say about it. No broker here: offsets are given."""
+"""Which messages of a topic one look takes, and what the ledger must record for it. Offsets are given, without a broker."""
 
 from datetime import UTC, datetime
 
@@ -28,7 +28,7 @@ def named(ranges):
         ([], {0: (0, 0)}, [], 0),
         (["kafka://t/0/0-5"], {0: (0, 5)}, [], 0),
         (["kafka://t/0/0-5"], {0: (0, 7), 1: (0, 2)}, ["kafka://t/0/5-7", "kafka://t/1/0-2"], 0),
-        # partition 1 leaves 7 of its share of 10 to partition 0, which used to wait for the next look with them
+        # partition 1 uses 3 of its share of 10 messages, and partition 0 gets the other 7 in the same look
         ([], {0: (0, 25), 1: (0, 3)}, ["kafka://t/0/0-17", "kafka://t/1/0-3"], 8),
     ],
 )

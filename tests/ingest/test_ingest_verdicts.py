@@ -1,4 +1,4 @@
-"""How judged lines become files of `events`."""
+"""How accepted lines become files of `events`."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def adaptive(spark):
-    """Adaptive execution with partitions of 16 KiB, or without it."""
+    """A function that turns adaptive execution, with partitions of 16 KiB, on or off."""
     keys = ("spark.sql.adaptive.enabled", "spark.sql.adaptive.advisoryPartitionSizeInBytes")
     before = {key: spark.conf.get(key) for key in keys}
 

@@ -1,4 +1,4 @@
-"""Pieces of the page: nothing from data is read as HTML, numbers read well, charts keep their proportions."""
+"""Parts of the page: no data is interpreted as HTML, numbers are readable, charts keep their proportions."""
 
 import re
 

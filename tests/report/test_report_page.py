@@ -186,7 +186,7 @@ def test_a_champion_older_than_ten_versions_is_still_measured(spark, tmp_path):
 
 @pytest.fixture(scope="module")
 def long(spark, tmp_path_factory):
-    """Two users with lists of fifty, one action on a low rank."""
+    """Two users with lists of fifty items, and one action on a low rank."""
     warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("report") / "long"), 60)
     lists = [(user, rank, "i1", 1.0, "", "model", 3, NOW, MADE, None) for user in "ab" for rank in range(1, 51)]
     views = ([1] * 3, ["view"] * 3, [NOW] * 3, ["a", "b", "c"], [None] * 3, [1], NOW, NOW)

@@ -1,4 +1,4 @@
-"""How an id is found in a raw line, and who is kept waiting by maintenance."""
+"""How an id is found in a raw line, and what maintenance keeps for jobs that are behind."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -56,7 +56,7 @@ def test_files_with_changes_that_a_job_has_yet_to_read_are_kept(spark, warehouse
     found = warehouse.changes("events", 1, warehouse.version("events")).collect()
     assert sorted(row["event_id"] for row in found) == ["e2", "e3"]
 
-    assert upkeep.maintain(warehouse, 48, later)[1] == {}  # what is younger than the retention stays in any case
+    assert upkeep.maintain(warehouse, 48, later)[1] == {}  # files younger than the retention stay in any case
     version = warehouse.version("events")
     readers.annotate(warehouse, "sequences", {"job": "build_sequences", "events_version": version, "max_length": 5})
     counts, kept = upkeep.maintain(warehouse, 0, later)

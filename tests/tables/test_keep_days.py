@@ -1,4 +1,4 @@
-"""Old rows are deleted once nobody needs them: how old, in which commit, and who is waited for."""
+"""Old rows are deleted once no job needs them: from which age, in which commit, and which jobs are waited for."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -27,14 +27,14 @@ def ago(days, more=timedelta(0)):
 
 
 def add(warehouse, table, job="ingest_events", **named):
-    """Rows by name, each with its time, in one commit and one file per day."""
+    """Append rows, given by name with their times, in one commit and one file per day."""
     rows = [ROWS[table](name, at) for name, at in named.items()]
     frame = warehouse.spark.createDataFrame(rows, schemas.ddl(table)).coalesce(1)
     warehouse.append(frame, table, {"job": job, "batch": 1})
 
 
 def read_all(warehouse, *following):
-    """What the jobs would note that have read all events."""
+    """Write the notes of jobs that have read all events."""
     for reader in following or (readers.SEQUENCES, readers.FEEDBACK):
         position = readers.noted(warehouse, reader, warehouse.version("events"))
         readers.annotate(warehouse, reader.output, {"job": reader.job, "max_length": 5, **position})

@@ -103,7 +103,7 @@ def test_rows_that_another_has_written_otherwise_are_not_appended_either(spark, 
 
 
 def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse):
-    """Without locks, as off a local disk; writing takes each of them a second."""
+    """Without locks, as on non-local storage; each append takes a second."""
     warehouse.create("items")
     warehouse.is_local = False
     slow = F.udf(lambda title: time.sleep(1) or title)
@@ -202,7 +202,7 @@ def test_a_warehouse_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_warehouse_that_became_read_only_is_named(tmp_path):
-    (tmp_path / "warehouse" / "_locks" / "events.lock").mkdir(parents=True)  # root may write where others may not
+    (tmp_path / "warehouse" / "_locks" / "events.lock").mkdir(parents=True)  # a folder blocks even root
     busy = locks.locked(tmp_path / "warehouse" / "_locks", ("events",), 1)
     with pytest.raises(UsageError, match=r"warehouse .*/warehouse cannot be written to: "), busy:
         pass
@@ -328,7 +328,7 @@ def test_the_newest_commit_of_a_log_is_found_with_and_without_a_checkpoint(spark
     every = [12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, None]
     assert [commit.note.get("number") for commit in warehouse.commits("items")] == every
     for version in (0, 1):
-        (logged / f"{version:020d}.json").unlink()  # as Delta does when they are old
+        (logged / f"{version:020d}.json").unlink()  # as Delta does with old entries
     assert [commit.version for commit in warehouse.commits("items")] == list(range(12, 1, -1))
     (logged / "_last_checkpoint").write_text('{"version": 1}')
     assert warehouse.version("items") == 12

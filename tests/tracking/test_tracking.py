@@ -1,4 +1,4 @@
-"""Runs and the registry against a real MLflow store: what is logged, what comes back, and what a dead store costs."""
+"""Runs and the registry with a real MLflow store: what is logged, what is loaded back, and the cost of a store that is down."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def a_config(folder, uri="", **mlflow):
 
 
 def registered(config, folder, seed=1, history=HISTORY):
-    """The version of a model with weights of ``seed``."""
+    """Register a model with weights drawn by ``seed``; returns its version."""
     torch.manual_seed(seed)
     artifact.save(folder / f"model{seed}", build(SPEC).state_dict(), SPEC, FACTS)
     return runs.log_training(Registry(config), config, folder / f"model{seed}", FACTS, history, "train_model")
@@ -132,11 +132,11 @@ def test_a_revision_is_the_commit_of_the_code_and_says_whether_the_code_has_chan
     module.parent.mkdir(parents=True)
     module.write_text("")
     git(tmp_path, "init")
-    assert runs.code_revision(module).startswith("headwater ")  # not tracked: the repository is about something else
+    assert runs.code_revision(module).startswith("headwater ")  # the module is not tracked by this repository
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "site.yaml").write_text("")  # the config is recorded on its own
+    (tmp_path / "conf" / "site.yaml").write_text("")  # the config is recorded separately
     assert runs.code_revision(module) == git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "new.py").write_text("")
