@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from headwater.config import Topn
-from headwater.scoring.exclusions import DAY, left_out
+from headwater.scoring.exclusions import DAY, excluded_items
 from headwater.scoring.users import Steps
 
 LENGTH = 4
@@ -21,7 +21,7 @@ def of(rules, *steps, seen=None, exclude_seen=False):
     frame = pd.DataFrame({name: [np.array(values)] for name, values in one.items()})
     ever = np.array(sorted({*items, *(seen or ())}), dtype=np.int64)
     topn = Topn(exclude_seen=exclude_seen, exclude=rules)
-    (found,) = left_out(Steps.of(frame), [ever], topn, np.array([NOW]), LENGTH)
+    (found,) = excluded_items(Steps.of(frame), [ever], topn, np.array([NOW]), LENGTH)
     return found.tolist()
 
 

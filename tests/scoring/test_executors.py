@@ -34,7 +34,7 @@ def test_places_become_lists_and_lists_become_the_same_places(spark):
         }
     )
     known = pa.array(DAYS, pa.timestamp("us", "UTC"))
-    rows = executors.together(made, pa.array(["b", WITHOUT_A_LIST, "a"]), known)
+    rows = executors.as_lists(made, pa.array(["b", WITHOUT_A_LIST, "a"]), known)
     assert rows.select(["user_id", "section", "item_idx"]).to_pylist() == [
         {"user_id": "b", "section": 0, "item_idx": [9, 8]},
         {"user_id": "a", "section": 0, "item_idx": [3, 2, 1]},
@@ -49,7 +49,7 @@ def test_places_become_lists_and_lists_become_the_same_places(spark):
 
 def test_a_batch_without_any_list_has_no_rows():
     nothing = pd.DataFrame({name: [] for name in ("user_id", "section", *PLACES)})
-    rows = executors.together(nothing, pa.array(["a"]), pa.array(DAYS[:1], pa.timestamp("us", "UTC")))
+    rows = executors.as_lists(nothing, pa.array(["a"]), pa.array(DAYS[:1], pa.timestamp("us", "UTC")))
     assert (rows.num_rows, rows.schema.names[3:]) == (0, list(PLACES))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from headwater.config import Explore
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.exploration import draw, little_known, seeds, with_room
+from headwater.scoring.exploration import draw, little_known, seeds, within_cap
 
 DAY = 86_400.0
 MANY = 20_000
@@ -29,8 +29,8 @@ def test_little_is_known_of_what_had_few_events_and_the_newest_of_it_are_drawn_f
 def test_what_is_drawn_from_has_room_in_all_of_its_categories():
     categories = np.array([[0, 0], [1, 0], [1, 2], [2, 0], [0, 0], [3, 0]])
     listed, found = np.array([[1, 2], [3, 0]]), np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 0]])
-    assert with_room(found, listed, categories, 2, 1).tolist() == [[0, 0, 3, 4, 5], [1, 2, 3, 4, 0]]
-    assert with_room(found, listed, categories, 2, 2).tolist() == [[0, 0, 0, 4, 5], [1, 0, 0, 4, 0]]
+    assert within_cap(found, listed, categories, 2, 1).tolist() == [[0, 0, 3, 4, 5], [1, 2, 3, 4, 0]]
+    assert within_cap(found, listed, categories, 2, 2).tolist() == [[0, 0, 0, 4, 5], [1, 0, 0, 4, 0]]
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.2, 10), (0.05, 10), (0.13, 10), (0.25, 2)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.ladder import LOOKED_AT, NOTHING, Ladder
+from headwater.scoring.ladder import CHECKED_AT_ONCE, EMPTY, Ladder
 from headwater.scoring.newcomers import of_histories
 
 VIEW = 1
@@ -42,7 +42,7 @@ def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
     assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
 
 
-def test_what_stands_anyway_is_what_a_list_of_popular_items_alone_would_hold():
+def test_what_listed_anyway_is_what_a_list_of_popular_items_alone_would_hold():
     draws = np.random.default_rng(5)
     size, n = 60, 5
     ladder = Ladder(catalogue(draws.permutation(size).astype(float)))
@@ -51,7 +51,7 @@ def test_what_stands_anyway_is_what_a_list_of_popular_items_alone_would_hold():
     listed = np.array([[items[place] for place in (0, n, n - 1, 2 * n, 1)] for items in left])
     listed[3, 2] = 0
     expected = [[item in items[:n] for item in row] for row, items in zip(listed, left, strict=True)]
-    assert ladder.stands_anyway(listed, taken).tolist() == expected
+    assert ladder.listed_anyway(listed, taken).tolist() == expected
 
 
 def test_what_shall_not_come_first_fills_what_nothing_else_fills():
@@ -65,7 +65,7 @@ def test_what_shall_not_come_first_fills_what_nothing_else_fills():
 def test_scores_go_on_below_the_lowest_and_what_is_missing_is_nothing():
     rows = fill(Ladder(SHOP), [1, 2], [3], [], 4, lowest=0.5)
     assert [(row.item_idx, row.score) for row in rows[:2]] == [(4, -0.5), (5, -1.5)]
-    assert rows[2:] == [NOTHING, NOTHING]
+    assert rows[2:] == [EMPTY, EMPTY]
 
 
 def test_what_is_listed_above_counts_for_the_cap():
@@ -74,7 +74,7 @@ def test_what_is_listed_above_counts_for_the_cap():
 
 
 def test_a_cap_is_kept_in_a_catalogue_longer_than_one_look():
-    size = 3 * LOOKED_AT
+    size = 3 * CHECKED_AT_ONCE
     codes = [[0]] + [[1]] * (size - 2) + [[2]]
     long = catalogue(np.arange(size, 0, -1.0), *codes)
     assert items(fill(Ladder(long, most=2), [], [], [], 4)) == [1, 2, size - 1, 0]

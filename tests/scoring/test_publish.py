@@ -28,18 +28,18 @@ def pairs(frame):
     return sorted((row["user_id"], row["rank"], row["item_id"]) for row in frame.collect())
 
 
-def test_a_shorter_list_withdraws_its_last_ranks(spark):
-    standing = rows(spark, ("u", 1, "a", 2.0), ("u", 2, "b", 1.0))
+def test_a_shorter_list_deletes_its_last_ranks(spark):
+    current = rows(spark, ("u", 1, "a", 2.0), ("u", 2, "b", 1.0))
     new = rows(spark, ("u", 1, "b", 3.0))
-    withdrawn = publish.with_withdrawn(new, standing, schemas.KEYS["topn"]).collect()
-    assert sorted((row["user_id"], row["rank"], row["item_id"] or "") for row in withdrawn) == [
+    changes = publish.with_deletions(new, current, schemas.KEYS["topn"]).collect()
+    assert sorted((row["user_id"], row["rank"], row["item_id"] or "") for row in changes) == [
         ("u", 1, "b"),
         ("u", 2, ""),
     ]
 
 
 def test_a_user_changed_when_items_or_their_order_did(spark):
-    standing = rows(
+    current = rows(
         spark,
         ("same", 1, "a", 2.0),
         ("same", 2, "b", 1.0),
@@ -55,7 +55,7 @@ def test_a_user_changed_when_items_or_their_order_did(spark):
         ("swapped", 2, "a", 1.0),
         ("new", 1, "a", 1.0),
     )
-    assert {row["user_id"] for row in publish.changed_users(new, standing).collect()} == {"swapped", "new", "gone"}
+    assert {row["user_id"] for row in publish.changed_users(new, current).collect()} == {"swapped", "new", "gone"}
 
 
 def lists_of(spark, *lists):

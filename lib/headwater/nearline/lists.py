@@ -287,13 +287,13 @@ def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request:
         j.warehouse.overwrite(rows, table, note)
         return
     live = "new.item_id IS NOT NULL"
-    withdrawn = publish.with_withdrawn(rows, current.rows, schemas.KEYS[table])
+    changes = publish.with_deletions(rows, current.rows, schemas.KEYS[table])
     if current.without is None:
-        j.warehouse.merge(withdrawn, table, note, delete_when=f"NOT ({live})", insert_when=live)
+        j.warehouse.merge(changes, table, note, delete_when=f"NOT ({live})", insert_when=live)
         return
     position, without = current.without
     new = rows.join(without, "user_id", how="left_semi")
-    known = withdrawn.join(without, "user_id", how="left_anti")
+    known = changes.join(without, "user_id", how="left_anti")
     j.warehouse.upsert(position, known, new, table, note, delete_when=f"NOT ({live})")
 
 

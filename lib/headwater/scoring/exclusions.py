@@ -14,7 +14,9 @@ from headwater.config import Topn
 from headwater.scoring.users import Steps
 
 
-def left_out(steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, max_length: int) -> list[np.ndarray]:
+def excluded_items(
+    steps: Steps, seen: list[np.ndarray], topn: Topn, now: np.ndarray, max_length: int
+) -> list[np.ndarray]:
     """For each user the items, ascending, that ``topn.exclude_seen`` or a rule of ``topn.exclude`` excludes.
 
     ``seen``: all items ever seen, int64, one array per user; ``now``: the time from which ages are counted, epoch seconds

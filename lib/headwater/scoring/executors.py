@@ -80,7 +80,7 @@ def recommend(sequences: DataFrame, shipped: Shipped, topn: Topn) -> DataFrame:
             for start in range(0, len(batch), topn.batch_users):
                 users = batch.slice(start, topn.batch_users)
                 places = scorer.lists(users.to_pandas())
-                yield together(places, users["user_id"], users["history_time"])
+                yield as_lists(places, users["user_id"], users["history_time"])
         _forget_archives()
 
     known = F.col("last_event_time").alias("history_time")
@@ -98,7 +98,7 @@ def history_of(sequences: DataFrame, user: str) -> pd.DataFrame:
     return histories(sequences.where(F.col("user_id") == user)).toPandas()
 
 
-def together(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> pa.RecordBatch:
+def as_lists(places: pd.DataFrame, users: pa.Array, history_time: pa.Array) -> pa.RecordBatch:
     """Places (``Scorer.lists``) grouped into rows of ``LISTS``, with the ``history_time`` of each of the ``users``."""
     who, section = places["user_id"].to_numpy(), places["section"].to_numpy()
     first = np.ones(len(places), dtype=bool)

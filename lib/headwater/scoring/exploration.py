@@ -16,7 +16,7 @@ from torch import Tensor
 from headwater.config import Explore
 from headwater.scoring.catalogue import Catalogue
 
-TO_DRAW_FROM = 20
+CANDIDATES = 20
 """The number of candidates for each user's draw, those with the best scores. Where there are both kinds, half of them are
 items without any recent event, which the others would outrank, because a hybrid knows more about those."""
 
@@ -36,16 +36,16 @@ def little_known(catalogue: Catalogue, rule: Explore) -> list[Tensor]:
     return list(map(torch.from_numpy, halves))
 
 
-def with_room(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, most: int, given: int) -> np.ndarray:
+def within_cap(found: np.ndarray, listed: np.ndarray, categories: np.ndarray, cap: int, given: int) -> np.ndarray:
     """The items ``found`` ``[users, candidates]``, with 0 in place of those that could break a category limit: an item stays
-    if none of its categories would have more than ``most`` items after adding ``given`` to those ``listed`` ``[users, n]``.
+    if none of its categories would have more than ``cap`` items after adding ``given`` to those ``listed`` ``[users, n]``.
     ``categories``: see ``Catalogue``."""
     span = int(categories.max(initial=0)) + 1
     first = np.arange(len(listed))[:, None, None] * span
-    standing, asked = categories[listed], categories[found]
-    pairs = np.sort((first + standing)[standing > 0])
-    had = np.searchsorted(pairs, first + asked, side="right") - np.searchsorted(pairs, first + asked)
-    return np.where(((asked == 0) | (had + given <= most)).all(axis=2), found, 0)
+    present, added = categories[listed], categories[found]
+    pairs = np.sort((first + present)[present > 0])
+    count = np.searchsorted(pairs, first + added, side="right") - np.searchsorted(pairs, first + added)
+    return np.where(((added == 0) | (count + given <= cap)).all(axis=2), found, 0)
 
 
 def seeds(users: np.ndarray, history_time: np.ndarray, model: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from headwater.models.transitions import DECAY, WINDOW
 from headwater.scoring.catalogue import Catalogue
 
 LATELY = "popular lately"
-LOOKED_AT = 512
+CHECKED_AT_ONCE = 512
 """The number of items checked at once."""
 
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     otherwise: str = ""
 
 
-NOTHING = Row(0, 0.0, "")
+EMPTY = Row(0, 0.0, "")
 
 
 class Ladder:
@@ -47,14 +47,14 @@ class Ladder:
         self.place = np.full(len(catalogue.available), len(catalogue.available))
         self.place[self.popular] = np.arange(len(self.popular))
 
-    def stands_anyway(self, listed: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
+    def listed_anyway(self, listed: np.ndarray, excluded: Sequence[np.ndarray]) -> np.ndarray:
         """Bool ``[users, n]``: which listed items would be in a list of length n for popularity alone, whatever the user did.
 
-        ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``taken``: for each user the items that must not be
+        ``listed`` int64 ``[users, n]``, 0 where a list is shorter; ``excluded``: for each user the items that must not be
         listed, int64.
         """
         users, n = listed.shape
-        user, item = flat(taken)
+        user, item = flat(excluded)
         known = item < len(self.place)
         span = len(self.place) + 1
         gone = np.unique(user[known] * span + self.place[item[known]])  # user and place as one number
@@ -66,28 +66,28 @@ class Ladder:
         self,
         listed: np.ndarray,
         lowest: float,
-        taken: Sequence[np.ndarray],
+        excluded: Sequence[np.ndarray],
         history: np.ndarray,
         types: np.ndarray,
         count: int,
     ) -> list[Row]:
-        """``count`` rows to append to the items ``listed``, which are not repeated. The items in the first array of ``taken``
-        are excluded; if too few others are left, only those of the next array are. ``NOTHING`` fills the rest.
+        """``count`` rows to append to the items ``listed``, which are not repeated. The items in the first array of ``excluded``
+        are excluded; if too few others are left, only those of the next array are. ``EMPTY`` fills the rest.
 
         A row scores one less than the row above, the first one less than ``lowest``, so that the scores of a list never rise.
         ``history`` and ``types``: items and types of events, oldest first.
         """
         rows: list[Row] = []
-        for out in taken:
+        for some in excluded:
             above = np.concatenate([listed, [row.item_idx for row in rows]]).astype(np.int64)
-            fit = _Fit(self.catalogue.categories, np.concatenate([above, out]), self.most)
+            fit = _Fit(self.catalogue.categories, np.concatenate([above, some]), self.most)
             for item in above:
                 fit.take(int(item))
             rows += islice(self._climb(history, types, fit), count - len(rows))
             if len(rows) == count:
                 break
         scored = [row._replace(score=lowest - k) for k, row in enumerate(rows, 1)]
-        return scored + [NOTHING] * (count - len(rows))
+        return scored + [EMPTY] * (count - len(rows))
 
     def _climb(self, history: np.ndarray, types: np.ndarray, fit: _Fit) -> Iterator[Row]:
         followers, events = self._followers(history)
@@ -130,18 +130,18 @@ class _Fit:
     def __init__(self, categories: np.ndarray, taken: np.ndarray, most: int) -> None:
         self.categories, self.most = categories, most
         self.taken = set(taken.tolist())
-        self.had: dict[int, int] = {}
+        self.per_category: dict[int, int] = {}
 
     def take(self, item: int) -> None:
         self.taken.add(item)
         if self.most:
             for code in self.categories[item].tolist():
-                self.had[code] = self.had.get(code, 0) + bool(code)
+                self.per_category[code] = self.per_category.get(code, 0) + bool(code)
 
     def of(self, items: np.ndarray) -> Iterator[int]:
         """The ``items`` that fit, in their order; each is taken as it is yielded."""
-        for start in range(0, len(items), LOOKED_AT):
-            some = items[start : start + LOOKED_AT]
+        for start in range(0, len(items), CHECKED_AT_ONCE):
+            some = items[start : start + CHECKED_AT_ONCE]
             full = self._full()
             if full:  # otherwise a catalogue of few categories would be searched item by item
                 some = some[~np.isin(self.categories[some], full).any(axis=1)]
@@ -151,7 +151,9 @@ class _Fit:
                     yield item
 
     def _full(self) -> list[int]:
-        return [code for code, had in self.had.items() if had >= self.most]
+        return [code for code, count in self.per_category.items() if count >= self.most]
 
     def _crowded(self, item: int) -> bool:
-        return bool(self.most) and any(self.had.get(code, 0) >= self.most for code in self.categories[item].tolist())
+        return bool(self.most) and any(
+            self.per_category.get(code, 0) >= self.most for code in self.categories[item].tolist()
+        )

@@ -52,23 +52,23 @@ def stamped(rows: DataFrame, table: str, model_version: int, now: datetime) -> D
     return rows.withColumns(stamps).select(schemas.columns(table))
 
 
-def with_withdrawn(rows: DataFrame, standing: DataFrame, key: tuple[str, ...]) -> DataFrame:
-    """Adds the rows to delete, keys without an item: the ``standing`` rows whose ``key`` is missing from ``rows``."""
-    gone = standing.select(*key).join(rows.select(*key), list(key), how="left_anti")
+def with_deletions(rows: DataFrame, current: DataFrame, key: tuple[str, ...]) -> DataFrame:
+    """Adds the rows to delete, keys without an item: the ``current`` rows whose ``key`` is missing from ``rows``."""
+    gone = current.select(*key).join(rows.select(*key), list(key), how="left_anti")
     return rows.unionByName(gone, allowMissingColumns=True)
 
 
-def changed_users(rows: DataFrame, standing: DataFrame) -> DataFrame:
-    """The users whose items, or their order, differ between ``rows`` and the ``standing`` lists, and those with a list on one
+def changed_users(rows: DataFrame, current: DataFrame) -> DataFrame:
+    """The users whose items, or their order, differ between ``rows`` and the ``current`` lists, and those with a list on one
     side only."""
     return (
-        _orders(rows, "new")
-        .join(_orders(standing, "old"), "user_id", how="full_outer")
+        _list_hashes(rows, "new")
+        .join(_list_hashes(current, "old"), "user_id", how="full_outer")
         .where(~F.col("new").eqNullSafe(F.col("old")))
     )
 
 
-def _orders(rows: DataFrame, name: str) -> DataFrame:
+def _list_hashes(rows: DataFrame, name: str) -> DataFrame:
     """A hash of each list; two different lists share one with a probability of 2⁻⁶⁴."""
     return rows.groupBy("user_id").agg(F.bit_xor(F.xxhash64("rank", "item_id")).alias(name))
 
@@ -82,5 +82,5 @@ def unfit(lists: DataFrame, n_items: int) -> DataFrame:
     whole = (size > 0) & (F.size(F.array_distinct("item_idx")) == size)
     ranked = F.col("rank") == F.sequence(F.lit(1), F.greatest(size, F.lit(1)))
     each = lists.select("user_id", "section", (whole & known & ranked & ~wild).alias("fit"))
-    alone = each.groupBy("user_id", "section").agg(F.count("*").alias("lists"), F.min("fit").alias("fit"))
-    return alone.where((F.col("lists") > 1) | ~F.col("fit"))
+    checked = each.groupBy("user_id", "section").agg(F.count("*").alias("lists"), F.min("fit").alias("fit"))
+    return checked.where((F.col("lists") > 1) | ~F.col("fit"))

@@ -28,7 +28,7 @@ from headwater.models.variety import Mix
 from headwater.scoring import exploration, groups, repeats, taste
 from headwater.scoring.candidates import CandidateQuery, Candidates
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.exclusions import left_out
+from headwater.scoring.exclusions import excluded_items
 from headwater.scoring.ladder import LATELY, Row
 from headwater.scoring.places import Lists
 from headwater.scoring.reasons import decisive_events
@@ -87,7 +87,7 @@ class Scorer:
         rows = top.to_frame(users.ids, 0)
         if not self.topn.sections:
             return rows
-        return pd.concat([rows, *self._further(users.having_seen(top.item_idx), member)], ignore_index=True)
+        return pd.concat([rows, *self._further(users.also_excluding(top.item_idx), member)], ignore_index=True)
 
     def top(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray, Lists]:
         """The users of ``frame`` (see ``lists``), each user's group (an index of ``groups``, int64 ``[users]``) and their
@@ -127,10 +127,10 @@ class Scorer:
         """The users, and for each the time up to which ages are counted, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
         history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
-        had = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
+        seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
-        seen = left_out(steps, had, self.topn, now, self.max_length)
-        return Users(frame["user_id"].to_numpy(), steps, history, context, had, seen), now
+        excluded = excluded_items(steps, seen, self.topn, now, self.max_length)
+        return Users(frame["user_id"].to_numpy(), steps, history, context, seen, excluded), now
 
     def _with_share(self, query: Query, member: np.ndarray) -> Query:
         """The query with the weight of popularity scaled by the ``popular_share`` of each user's group."""
@@ -155,13 +155,13 @@ class Scorer:
 
     def _best(self, asked: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
         """The candidates of each user: scores and items ``[users, width]``. If ``topn.max_repeats`` is set, at most that many
-        are items that the user had before."""
+        are items that the user has seen."""
         scores, items = self.candidates.best(asked, users.blocked(), self.width)
         if not self.topn.max_repeats:
             return scores, items
-        again = users.have_had(items)
+        again = users.have_seen(items)
         again &= again.cumsum(dim=1) <= self.topn.max_repeats
-        new = self.candidates.best(asked, users.having_enough().blocked(), self.width)
+        new = self.candidates.best(asked, users.excluding_seen().blocked(), self.width)
         scores = torch.cat([scores.masked_fill(~again, -torch.inf), new[0]], dim=1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         items = torch.cat([items, new[1]], dim=1).gather(1, order).masked_fill(scores == -torch.inf, 0)
@@ -197,7 +197,7 @@ class Scorer:
         anyway = np.zeros(items.shape, dtype=bool)
         for place, group in enumerate(self.groups):
             some = np.flatnonzero(member == place)
-            anyway[some] = group.ladder.stands_anyway(items.numpy()[some], [users.seen[user] for user in some])
+            anyway[some] = group.ladder.listed_anyway(items.numpy()[some], [users.excluded[user] for user in some])
         everybodys = shared.users[:, -1:] * self.ranker.recency[items]
         most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
@@ -222,13 +222,13 @@ class Scorer:
         if not gaps.any():
             return lists
         steps, types = users.steps.items(), users.steps.types()
-        taken = [users.having_enough().seen, users.seen] if self.topn.max_repeats else [users.seen]
+        excluded = [users.excluding_seen().excluded, users.excluded] if self.topn.max_repeats else [users.excluded]
         rows: list[Row] = []
         for user in np.flatnonzero(gaps.any(axis=1)):
             listed, ladder = lists.item_idx[user][~gaps[user]], self.groups[member[user]].ladder
             lowest = float(lists.score[user, len(listed) - 1]) if len(listed) else 0.0
-            out = [items_of_users[user] for items_of_users in taken]
-            rows += ladder.fill(listed, lowest, out, steps[user], types[user], int(gaps[user].sum()))
+            theirs = [items_of_users[user] for items_of_users in excluded]
+            rows += ladder.fill(listed, lowest, theirs, steps[user], types[user], int(gaps[user].sum()))
         return lists.having(gaps, **dict(zip(Row._fields, zip(*rows, strict=True), strict=True)))
 
     def _explored(self, lists: Lists, asked: CandidateQuery, users: Users, member: np.ndarray) -> Lists:
@@ -239,14 +239,14 @@ class Scorer:
             if not len(some):
                 continue
             listed, score = lists.item_idx[some], lists.score[some]
-            blocked = users.of(some).having_enough().having_seen(listed).blocked()
-            theirs, many = asked.of(torch.from_numpy(some)), exploration.TO_DRAW_FROM // len(halves)
+            blocked = users.of(some).excluding_seen().also_excluding(listed).blocked()
+            theirs, many = asked.of(torch.from_numpy(some)), exploration.CANDIDATES // len(halves)
             found = torch.cat([self.candidates.best(theirs, blocked, many, half)[1] for half in halves], dim=1)
             seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
             rules, fit = self.groups[place].topn, found.numpy()
             if rules.max_per_category:
                 given = math.ceil(rules.explore.share * n)
-                fit = exploration.with_room(fit, listed, self.catalogue.categories, rules.max_per_category, given)
+                fit = exploration.within_cap(fit, listed, self.catalogue.categories, rules.max_per_category, given)
             drawn = exploration.draw(seed, fit, rules.explore.share, n)
             user, column = np.nonzero(drawn.items)
             first = n - np.count_nonzero(drawn.items, axis=1)[user]
@@ -262,7 +262,7 @@ class Scorer:
         return lists
 
     def _further(self, users: Users, member: np.ndarray) -> Iterator[pd.DataFrame]:
-        """The sections of users whose Top-N is complete and part of ``users.seen``."""
+        """The sections of users whose Top-N is complete and part of ``users.excluded``."""
         for sections in {id(made): made for made in self.sections}.values():
             theirs = np.array([made is sections for made in self.sections])
             some = np.flatnonzero(theirs[member])

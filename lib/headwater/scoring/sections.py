@@ -44,7 +44,7 @@ class Sections:
         return ExactIndex(self.ranker.size, rows, matrix)
 
     def lists(self, users: Users) -> Iterator[pd.DataFrame]:
-        """The sections of users whose Top-N is made and part of ``users.seen``, each as rows of ``Scorer.lists``."""
+        """The sections of users whose Top-N is made and part of ``users.excluded``, each as rows of ``Scorer.lists``."""
         number = 0
         for kind in self.further:
             for turn in range(kind.count):
@@ -53,7 +53,7 @@ class Sections:
                 lists = make(users, kind, turn)
                 few = (lists.item_idx > 0).sum(axis=1) < min(FEWEST, kind.n)
                 lists = lists.having(few, item_idx=0)
-                users = users.having_seen(lists.item_idx)
+                users = users.also_excluding(lists.item_idx)
                 yield lists.to_frame(users.ids, number)
 
     def _because(self, users: Users, kind: FurtherList, turn: int) -> Lists:
@@ -63,7 +63,7 @@ class Sections:
         bonus = None
         if self.ranker.transitions is not None:
             bonus = cells(self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED))
-        blocked = users.having_seen(anchor.numpy()).blocked()  # where items are listed again, it is most like itself
+        blocked = users.also_excluding(anchor.numpy()).blocked()  # where items are listed again, it is most like itself
         scores, items = self.live.best(self.ranker.directions(anchor.flatten()), kind.n, blocked, bonus)
         because_idx, because_type = users.events_at(place)
         return Lists.of(
@@ -91,7 +91,7 @@ class Sections:
             favourites = self.catalogue.categories_of(steps)
             if len(favourites) > turn:
                 popular = self.catalogue.popular_in[code := favourites[turn]]
-                fit = popular[~np.isin(popular, users.seen[user])][: kind.n]
+                fit = popular[~np.isin(popular, users.excluded[user])][: kind.n]
                 items[user, : len(fit)] = fit
                 said[user] = f"popular in {self.catalogue.names[code]}"
         return Lists.of(items, score=self.catalogue.popular[items], strategy="category_popular", otherwise=said)

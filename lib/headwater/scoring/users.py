@@ -104,42 +104,44 @@ def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class Users:
     """``steps``: the events of the users, including those with items that the model does not know; ``history`` and
-    ``context``: the items and codes of the known ones, int64 ``[users, seq]``, left-padded; ``had``: for each user all items
-    of earlier events, int64; ``seen``: for each user the items that must not be listed."""
+    ``context``: the items and codes of the known ones, int64 ``[users, seq]``, left-padded; ``seen``: for each user all items
+    of earlier events, int64; ``excluded``: for each user the items that must not be listed."""
 
     ids: np.ndarray
     steps: Steps
     history: Tensor
     context: Tensor
-    had: list[np.ndarray]
     seen: list[np.ndarray]
+    excluded: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def of(self, places: np.ndarray) -> Users:
         """Some of the users, given by ascending positions."""
-        had, seen = ([part[place] for place in places] for part in (self.had, self.seen))
+        seen, excluded = ([part[place] for place in places] for part in (self.seen, self.excluded))
         steps = self.steps.of_users(places)
-        return Users(self.ids[places], steps, self.history[places], self.context[places], had, seen)
+        return Users(self.ids[places], steps, self.history[places], self.context[places], seen, excluded)
 
-    def having_seen(self, items: np.ndarray) -> Users:
+    def also_excluding(self, items: np.ndarray) -> Users:
         """The same users, with ``items`` ``[users, n]`` excluded too; 0 is none."""
-        return replace(self, seen=[np.union1d(old, new[new > 0]) for old, new in zip(self.seen, items, strict=True)])
+        return replace(
+            self, excluded=[np.union1d(old, new[new > 0]) for old, new in zip(self.excluded, items, strict=True)]
+        )
 
-    def having_enough(self) -> Users:
-        """The same users, with all items that they ever had excluded too."""
-        return replace(self, seen=list(map(np.union1d, self.seen, self.had)))
+    def excluding_seen(self) -> Users:
+        """The same users, with all items that they have ever seen excluded too."""
+        return replace(self, excluded=list(map(np.union1d, self.excluded, self.seen)))
 
     def blocked(self) -> tuple[Tensor, Tensor]:
         """The excluded items as pairs: rows and items, int64 ``[pairs]`` each."""
-        return _pairs(self.seen)
+        return _pairs(self.excluded)
 
-    def have_had(self, items: Tensor) -> Tensor:
-        """Bool, of the shape of ``items`` (int64 ``[users, n]``): whether each user had the item before."""
-        rows, had = _pairs(self.had)
-        size = int(max(items.max(), had.max())) + 1 if len(had) else 1
-        return torch.isin(torch.arange(len(self)).unsqueeze(1) * size + items, rows * size + had)
+    def have_seen(self, items: Tensor) -> Tensor:
+        """Bool, of the shape of ``items`` (int64 ``[users, n]``): whether each user has seen the item."""
+        rows, seen = _pairs(self.seen)
+        size = int(max(items.max(), seen.max())) + 1 if len(seen) else 1
+        return torch.isin(torch.arange(len(self)).unsqueeze(1) * size + items, rows * size + seen)
 
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Items and event types at positions of the history ``[users, n]``, of the same shape; 0 where the position is -1."""
