@@ -92,8 +92,8 @@ def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> 
     """The lists that the version would have served to the same users."""
     unknown = constant(j.spark, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
-    again = repeats.wanted(histories, j.config.topn, len(evaluation.decayed) - 1)
-    recent = RecentCounts(evaluation.decayed, evaluation.until, again)
+    intervals = repeats.intervals_if_needed(histories, j.config.topn, len(evaluation.decayed) - 1)
+    recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)
     shown = to_users(evaluation.held.users, histories, items, recent, ranker, j.config.topn)
     return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy(), shown.reasons)
 

@@ -21,8 +21,8 @@ from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring import adhoc, executors, recent
-from headwater.scoring import items as goods
 from headwater.scoring.adhoc import Answer
+from headwater.scoring.items import load_catalogue
 from headwater.scoring.scorer import Scorer
 from headwater.tracking import Registry
 from headwater.training import artifact
@@ -53,7 +53,7 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
         version, ranker = opening.result()
     known = recent.count(events_table, sequences, items, topn, ranker.n_items)
-    shown = goods.catalogue(items, known, topn)
+    shown = load_catalogue(items, known, topn)
     scorer = Scorer(ranker, shown, topn, max_length=j.config.sequence.max_length)
     catalog = items.select("item_id", "item_idx", "title").toPandas()
     if user:

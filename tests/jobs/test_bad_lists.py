@@ -74,7 +74,7 @@ def test_an_item_whose_row_was_removed_by_hand_is_named(site, spark, monkeypatch
     monkeypatch.setattr(ScoringCache, "items", lambda _: spark.read.format("delta").load(path).where("item_idx <> 7"))
     spoil(monkeypatch, "item_idx", "transform(array_remove(item_idx, 7), (item, place) -> if(place = 0, 7, item))")
     spoil(monkeypatch, "rank", "sequence(1, size(item_idx))")
-    line = "table items lacks item_idx 7, which a new list holds; was its row removed by hand?"
+    line = "table items lacks item_idx 7, which a new list contains; was its row removed by hand?"
     refused(site, spark, "score_topn", "--mode", "full", line=line)
 
 

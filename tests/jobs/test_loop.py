@@ -72,7 +72,7 @@ def test_the_evaluation_says_whether_reasons_hold_and_tells_the_tracker_of_each_
 
 def test_lists_by_an_index_are_the_same_where_it_probes_all_and_the_job_says_so(night, spark, monkeypatch):
     site, _ = night
-    monkeypatch.setattr(indexed, "PAYS", 0.0)  # for only sixty users no index would be built
+    monkeypatch.setattr(indexed, "PAYS_ABOVE", 0.0)  # for only sixty users no index would be built
     before = site.rows(spark, "topn", "user_id", "rank", "item_id", "reason")
     closing = site.run("score_topn", "--mode", "full", "--set", "topn.index=faiss")
     assert (closing["index"], closing["recall"], closing["users_changed"]) == ("faiss", 1.0, 0)

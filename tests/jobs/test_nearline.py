@@ -360,7 +360,7 @@ def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on
 
 
 def test_rounds_that_search_by_an_index_say_so_and_with_which_recall(trained, tmp_path, spark, monkeypatch):
-    monkeypatch.setattr(indexed, "PAYS", 0.0)  # one user alone would be searched without one
+    monkeypatch.setattr(indexed, "PAYS_ABOVE", 0.0)  # one user alone would be searched without one
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "index": "faiss"})
     (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)) + "\n")
     with capture_logs() as said:

@@ -12,7 +12,7 @@ import torch
 from headwater.scoring import index
 from headwater.scoring.candidates import ExactIndex
 from headwater.scoring.index import FaissIndex
-from headwater.scoring.indexed import pays, recall
+from headwater.scoring.indexed import pays_off, recall
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
@@ -81,8 +81,8 @@ def test_recall_is_the_share_of_exact_places_that_are_found():
 
 
 def test_an_index_is_made_for_many_users_and_not_for_a_few_that_changed():
-    assert pays(10_000_000, 10_000_000)
-    assert not pays(1_000, 10_000_000)
+    assert pays_off(10_000_000, 10_000_000)
+    assert not pays_off(1_000, 10_000_000)
 
 
 @pytest.mark.parametrize("mode", ["full", "nearline"])

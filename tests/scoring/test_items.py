@@ -16,7 +16,7 @@ DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 1, 1, 20, 25)]
 
 
 def catalogue(goods, popular, **topn):
-    return items.catalogue(goods, RecentCounts(popular), Topn(**topn))
+    return items.load_catalogue(goods, RecentCounts(popular), Topn(**topn))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_categories_that_no_item_is_of_are_refused_and_one_that_is_known_will_do
     popular = np.ones(6)
     assert catalogue(goods, popular, categories=("garden", "Garden")).available.any()
     for rules in ({"categories": ("Garden",)}, {"strategies": [{"name": "g", "when": {}, "categories": ["Garden"]}]}):
-        with pytest.raises(UsageError, match="no item of the catalogue is of 'Garden'"):
+        with pytest.raises(UsageError, match="no item of the catalogue has category 'Garden'"):
             catalogue(goods, popular, **rules)
 
 
@@ -112,7 +112,7 @@ def test_an_empty_catalogue_has_nothing_to_show(spark):
     assert empty.fresh(7).tolist() == [False]
 
 
-@pytest.mark.parametrize("n_items", [5, items.SENT + 1])
+@pytest.mark.parametrize("n_items", [5, items.BROADCAST_LIMIT + 1])
 def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_none(spark, goods, n_items):
     titled = goods.withColumn("title", F.when(F.col("item_idx") == 1, "Axe"))
     listed = spark.createDataFrame([(4, 1), (5, 2), (1, 0)], "item_idx int, because_idx int")
@@ -120,7 +120,7 @@ def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_non
     assert [(row["item_id"], row["because_title"]) for row in found] == [("a", None), ("d", "Axe"), ("e", "b")]
 
 
-@pytest.mark.parametrize("n_items", [5, items.SENT + 1])
+@pytest.mark.parametrize("n_items", [5, items.BROADCAST_LIMIT + 1])
 def test_a_place_for_an_item_that_the_catalogue_lacks_ends_the_query(spark, goods, n_items):
     listed = spark.createDataFrame([(4, 1), (6, 0)], "item_idx int, because_idx int")
     with pytest.raises(Exception, match="table items lacks item_idx 6"):

@@ -11,8 +11,8 @@ from headwater import schemas
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
-from headwater.scoring.newcomers import EACH, FIRST, alike, count, of_histories, of_words
-from headwater.scoring.vectors import PRIOR, of_newcomers
+from headwater.scoring.newcomers import ITEMS_PER_WORD, TEXT_CHARACTERS, alike, count, of_histories, of_words
+from headwater.scoring.vectors import PRIOR_EVENTS, of_newcomers
 from headwater.training import describe
 
 KNOWN = 4
@@ -56,7 +56,7 @@ def test_events_draw_it_towards_what_stood_beside_it():
     found = of_newcomers(made, catalogue([TEA, 0], [TEA, 0], newcomers=met))
     tea = (made.item_vectors[1] + made.item_vectors[2]) / 2
     near = (made.item_vectors[1] * (1 + 1 / 2) + made.item_vectors[4] * 1) / 2.5
-    close(found[0], (PRIOR * tea + 2 * near) / (PRIOR + 2))
+    close(found[0], (PRIOR_EVENTS * tea + 2 * near) / (PRIOR_EVENTS + 2))
     close(found[1], tea)  # it has no events yet
 
 
@@ -73,7 +73,7 @@ def test_words_place_it_among_the_items_that_share_them():
     tea = (item[1] + item[2]) / 2
     close(found[0], tea)
     close(found[1], (tea + item[3]) / 2)
-    close(found[2], (PRIOR * tea + item[1]) / (PRIOR + 1))  # its category and its one event
+    close(found[2], (PRIOR_EVENTS * tea + item[1]) / (PRIOR_EVENTS + 1))  # its category and its one event
 
 
 def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
@@ -92,10 +92,10 @@ def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
 
 
 def test_a_word_is_told_by_the_items_that_it_is_most_of():
-    shares = np.r_[0.0, np.linspace(0.1, 0.9, 2 * EACH), 1.0][:, None]
-    found = alike(sparse.csr_matrix(shares), 2 * EACH).toarray()[0]
-    assert found[: EACH + 1].tolist() == [0] * (EACH + 1)
-    assert found[EACH + 1 :].tolist() == pytest.approx([1 / EACH] * EACH)
+    shares = np.r_[0.0, np.linspace(0.1, 0.9, 2 * ITEMS_PER_WORD), 1.0][:, None]
+    found = alike(sparse.csr_matrix(shares), 2 * ITEMS_PER_WORD).toarray()[0]
+    assert found[: ITEMS_PER_WORD + 1].tolist() == [0] * (ITEMS_PER_WORD + 1)
+    assert found[ITEMS_PER_WORD + 1 :].tolist() == pytest.approx([1 / ITEMS_PER_WORD] * ITEMS_PER_WORD)
 
 
 def test_no_two_newcomers_are_equal_and_the_same_catalogue_gives_the_same_vectors():
@@ -145,7 +145,7 @@ def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
     assert found.alike.toarray()[1, 1:].tolist() == pytest.approx([1 / 4] * 4), "a category alone"
     assert found.events.tolist() == [2, 1]
     assert found.followed.toarray()[0].tolist() == pytest.approx([0, 0, 1 / 2, 0, 0, 0, 1 / 2])
-    assert found.beside.toarray()[1].tolist() == [0, 0, 0, 0, 0, 1, 0]
+    assert found.neighbours.toarray()[1].tolist() == [0, 0, 0, 0, 0, 1, 0]
     assert count(sequences, items, 6, 6) is None
 
 
@@ -159,7 +159,7 @@ def test_a_text_places_an_item_without_a_title_and_a_long_one_does_not_drown_a_t
         ("soap", None, None),
         (None, None, "porcelain"),
         ("tea", None, long),
-        ("cake", None, "x" * FIRST + " porcelain"),
+        ("cake", None, "x" * TEXT_CHARACTERS + " porcelain"),
     )
     found = of_words(items, KNOWN, 7).toarray()[:, 1:]
     assert found[0].tolist() == pytest.approx([0, 1, 0, 0])

@@ -197,7 +197,7 @@ def test_what_is_due_again_stands_in_the_list_and_says_so(model):
     bought["at"] = [np.array([0, 1, 10, 11]) * DAY]
     days, share = np.zeros((2, ITEMS + 5))
     days[4], share[4] = 10, 1
-    due = replace(catalogue(), until=20 * DAY, again=Intervals(days, share))
+    due = replace(catalogue(), until=20 * DAY, intervals=Intervals(days, share))
     topn = Topn(n=5, exclude_seen=False, repeat={"weight": 100.0})
     rows = listed(Scorer(artifact.ranker(model), due, topn).lists(bought), "u0")
     assert rows[["item_idx", "strategy", "because_idx"]].iloc[0].tolist() == [4, "buy_again", 4]

@@ -20,7 +20,7 @@ from headwater.errors import TrackingError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
 from headwater.scoring import executors, recent
-from headwater.scoring import items as goods
+from headwater.scoring.items import load_catalogue
 from headwater.scoring.recent import RecentCounts
 from headwater.tracking import Registry
 from headwater.tracking.client import library
@@ -87,7 +87,7 @@ class ScoringCache:
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].destroy()  # unpersist would leave the driver's copy in a file
-            catalogue = goods.catalogue(self.items(), known, topn)
+            catalogue = load_catalogue(self.items(), known, topn)
             self._state = (key, self.job.spark.sparkContext.broadcast(catalogue), len(catalogue.available) - 1)
         _, state, n_items = self._state
         return executors.Shipped(self._model(version)[1], state, n_items, self.job.config.sequence.max_length)

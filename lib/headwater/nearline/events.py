@@ -169,8 +169,8 @@ class Intake:
                 tables.append(read.quarantine, "quarantine", note, one.number)
             failpoint("ingest_events:after_quarantine")
             if listed is None or not listed.result():
-                goods = catalogue.latest(read.catalogue, one.files)
-                rows = catalogue.merged(items, goods, read.events, one.taken_at).localCheckpoint()
+                listed_items = catalogue.latest(read.catalogue, one.files)
+                rows = catalogue.merged(items, listed_items, read.events, one.taken_at).localCheckpoint()
                 if rows.count():
                     tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
             failpoint("ingest_events:after_items")

@@ -27,7 +27,7 @@ from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
 from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
-from headwater.scoring import items as goods
+from headwater.scoring.items import embedding_rows, may_be_shown, with_titles
 from headwater.scoring.served import SERVED
 from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, still_there
 from headwater.training import artifact
@@ -195,7 +195,7 @@ def may_be_gone(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) 
 def holders_of_gone(j: Job, until: float | None) -> DataFrame:
     """The users (user_id) whose lists contain items that may not be shown: unavailable, denied, or too old at ``until``."""
     tables = j.warehouse
-    gone = tables.read("items").where(~goods.may_be_shown(j.config.topn, until or 0.0)).select("item_id")
+    gone = tables.read("items").where(~may_be_shown(j.config.topn, until or 0.0)).select("item_id")
     shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
     return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
 
@@ -210,7 +210,7 @@ def by_index(
     from headwater.evaluation.measure import BESIDE
     from headwater.scoring import indexed
 
-    if not indexed.pays(request.users, int(shipped.catalogue.value.available.sum())):
+    if not indexed.pays_off(request.users, int(shipped.catalogue.value.available.sum())):
         return shipped, {"index": "exact", "recall": 1.0}
     version = request.model
     known = request.rows.where(F.size("item_idx") > 0)
@@ -240,7 +240,7 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     scored = executors.recommend(request.rows, shipped, j.config.topn)
     scored = held(scored)[0] if request.few else kept(scored, stack)
     unfit = beside.submit(publish.unfit(scored, shipped.n_items).count)
-    places = publish.with_reasons(goods.with_titles(executors.places(scored), cache.items(), shipped.n_items))
+    places = publish.with_reasons(with_titles(executors.places(scored), cache.items(), shipped.n_items))
     rows = publish.topn_rows(places)
     if bad := unfit.result():
         raise HeadwaterError(
@@ -306,6 +306,6 @@ def write_embeddings(j: Job, cache: ScoringCache, version: int) -> None:
     last = tables.last_note("item_embeddings", j.name)
     known = tables.read("item_embeddings").where(F.col("model_version") == version)
     if (last is None or last["model_version"] != version) and known.isEmpty():
-        rows = goods.embeddings(j.spark, cache.model(version), cache.items(), version)
+        rows = embedding_rows(j.spark, cache.model(version), cache.items(), version)
         tables.append(rows, "item_embeddings", {"job": j.name, "model_version": version})
     cache.embedded.add(version)

@@ -23,7 +23,7 @@ class Catalogue:
 
     ``available``: bool, may be shown. ``popular``: float, decayed event counts as of ``until``, the time of the newest event
     in epoch seconds. ``categories``: int ``[max item_idx + 1, most]``, indices of ``names``, padded with 0. ``first_seen``:
-    float, epoch seconds. ``again``: repurchase intervals, if lists may hold items that the user bought before. ``newcomers``:
+    float, epoch seconds. ``intervals``: repurchase intervals, if lists may hold items that the user bought before. ``newcomers``:
     evidence about items newer than the model. ``price``: float, NaN if an item has none. ``denied``: for a group of users
     (``topn.strategies``) the items that it may not see, int.
     """
@@ -34,7 +34,7 @@ class Catalogue:
     first_seen: np.ndarray
     names: np.ndarray
     until: float = 0.0
-    again: Intervals | None = None
+    intervals: Intervals | None = None
     newcomers: Newcomers | None = None
     price: np.ndarray = field(default_factory=lambda: np.empty(0))
     denied: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from headwater.scoring.scorer import Scorer
 
 SAMPLE = 256
 """The number of users whose lists are made with and without the index."""
-PAYS = 20.0
+PAYS_ABOVE = 20.0
 """An index pays off above this many users times √items: building one of a million items costs as much as 12,000 exact lists,
 and a list made with it a quarter of an exact one (``benchmarks/index.py``)."""
 
@@ -24,20 +24,20 @@ METRIC = "index_recall"
 """The name of the recall in ``model_metrics``."""
 
 
-def pays(users: int, items: int) -> bool:
+def pays_off(users: int, items: int) -> bool:
     """Whether an index for so many users and items saves more than it costs to build."""
-    return items > 0 and users > PAYS * items**0.5
+    return items > 0 and users > PAYS_ABOVE * items**0.5
 
 
 def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd.DataFrame) -> float:
     """Write the index for a ``Scorer`` with the same ranker, catalogue and rules to ``path``; returns its recall on some
     ``users`` (rows as ``Scorer.lists`` reads them)."""
-    alone = topn.model_copy(update={"sections": ()})
-    exact = Scorer(ranker, catalogue, alone)
+    topn_only = topn.model_copy(update={"sections": ()})
+    exact = Scorer(ranker, catalogue, topn_only)
     among = exact.candidates.among
     assert isinstance(among, ExactIndex), "a scorer without an index has the whole matrix"
     index.write(among.matrix.cpu(), path)
-    return recall(exact.lists(users), Scorer(ranker, catalogue, alone, path).lists(users))
+    return recall(exact.lists(users), Scorer(ranker, catalogue, topn_only, path).lists(users))
 
 
 def recall(exact: pd.DataFrame, found: pd.DataFrame) -> float:

@@ -17,12 +17,12 @@ from headwater.scoring.catalogue import Catalogue, split_categories
 from headwater.scoring.recent import RecentCounts
 from headwater.training import artifact
 
-SENT = 500_000
+BROADCAST_LIMIT = 500_000
 """The largest catalogue whose names are broadcast to all executors. Sending twice as many takes longer than finding the few
 that a round needs, and ten million would not fit into a driver of 2 GB."""
 
 
-def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
+def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
     """The current state of ``items``, with ``recent`` counts, which may cover fewer items.
 
     Items that ``topn`` denies or that are too old for it may not be shown; its separator splits the categories of an item.
@@ -36,7 +36,7 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
         "price",
     ).toPandas()
     codes, names = split_categories(known["category"].tolist(), topn.category_separator)
-    _need_categories(names, topn)
+    _check_categories(names, topn)
     columns = {
         "available": known["available"].to_numpy(dtype=bool),
         "categories": codes,
@@ -52,7 +52,7 @@ def catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
         popular=popular,
         names=names,
         until=recent.until,
-        again=recent.again,
+        intervals=recent.intervals,
         newcomers=recent.newcomers,
         denied=_denied(items, topn),
         **arrays,
@@ -68,12 +68,12 @@ def may_be_shown(topn: Topn, until: float) -> Column:
     return shown & (popularity.seconds("first_seen") > until - DAY * topn.max_age_days)
 
 
-def _need_categories(names: np.ndarray, topn: Topn) -> None:
+def _check_categories(names: np.ndarray, topn: Topn) -> None:
     rules = {"topn.categories": topn.categories}
     rules |= {f"categories of group {strategy.name}": strategy.categories or () for strategy in topn.strategies}
     for key, wanted in rules.items():
         if wanted and not np.isin(wanted, names).any():
-            raise UsageError(f"{key}: no item of the catalogue is of {' or '.join(map(repr, wanted))}")
+            raise UsageError(f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}")
 
 
 def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
     }
 
 
-def embeddings(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:
+def embedding_rows(spark: SparkSession, model: Path, items: DataFrame, version: int) -> DataFrame:
     """The item vectors of a model version, for the items that it knows, as rows of ``item_embeddings``."""
 
     vectors = artifact.ranker(model).item_vectors.numpy()
@@ -105,16 +105,16 @@ def with_titles(places: DataFrame, items: DataFrame, n_items: int) -> DataFrame:
     A listed item that is missing from ``items`` fails the query. Its row must have been removed, because ``publish.unfit``
     finds items beyond the last one first.
     """
-    long = n_items > SENT
-    if long:
+    large = n_items > BROADCAST_LIMIT
+    if large:
         needed = places.select(F.explode(F.array("item_idx", "because_idx")).alias("item_idx")).distinct()
         items = items.join(needed, "item_idx", how="left_semi")
     names = items.select("item_idx", "item_id", F.coalesce("title", "item_id").alias("name"))
     listed = names.select("item_idx", "item_id")
     because = names.select(F.col("item_idx").alias("because_idx"), F.col("name").alias("because_title"))
-    if not long:
+    if not large:
         listed, because = F.broadcast(listed), F.broadcast(because)
-    line = "table items lacks item_idx %d, which a new list holds; was its row removed by hand?"
+    line = "table items lacks item_idx %d, which a new list contains; was its row removed by hand?"
     missing = F.raise_error(F.format_string(line, "item_idx"))
     titled = places.join(listed, "item_idx", how="left").join(because, "because_idx", how="left")
     return titled.withColumn("item_id", F.coalesce("item_id", missing))

@@ -9,24 +9,24 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-USERS = 50_000
+MAX_USERS = 50_000
 """Users whose sequences are read for the neighbours of newcomers, the most recently active ones; for most items a hundred
 would be enough."""
 
-TOLD = 200_000
+DESCRIBED_ITEMS = 200_000
 """The meaning of words is learned from about this many items; from a larger catalogue every second, third, … one."""
 
-FIRST = 200
+TEXT_CHARACTERS = 200
 """Characters of a text that are read, about thirty words."""
 
-EACH = 50
+ITEMS_PER_WORD = 50
 """Items that define the meaning of a word, those with the largest share of it; more of them change little."""
 
 
 @dataclass(frozen=True)
 class Newcomers:
     """For the items from ``first`` on, CSR float32 ``[newcomers, items + 1]`` each: the items that ``followed`` one soon,
-    rows summing to one or zero, and those ``beside`` it, before or after, each neighbour 1 / gap.
+    rows summing to one or zero, and its ``neighbours``, before or after, each 1 / gap.
 
     ``events`` ``[newcomers]``: the occurrences of each in sequences. ``alike``: the result of the function ``alike``, None if
     it was not computed.
@@ -34,7 +34,7 @@ class Newcomers:
 
     first: int
     followed: sparse.csr_matrix
-    beside: sparse.csr_matrix
+    neighbours: sparse.csr_matrix
     events: np.ndarray
     alike: sparse.csr_matrix | None = None
 
@@ -47,7 +47,7 @@ def count(
     if n_items <= known:
         return None
     theirs = sequences.where(F.exists("item_idx", lambda item: item > known))
-    newest = theirs.orderBy(F.desc("last_event_time"), "user_id").limit(USERS)
+    newest = theirs.orderBy(F.desc("last_event_time"), "user_id").limit(MAX_USERS)
     met = of_histories([row["item_idx"] for row in newest.select("item_idx").toLocalIterator()], known, n_items)
     return replace(met, alike=of_words(items, known, n_items) if words is None else words)
 
@@ -58,14 +58,14 @@ def of_words(items: DataFrame, known: int, n_items: int) -> sparse.csr_matrix:
     from headwater.models import transitions
     from headwater.training import describe  # imports scikit-learn, which executors never need
 
-    some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // TOLD + 1) == 0))
+    some = items.where((F.col("item_idx") > known) | (F.col("item_idx") % (known // DESCRIBED_ITEMS + 1) == 0))
     words = describe.features(some, ("category", "title"), n_items)
-    begin = F.regexp_extract("text", rf"(?sU)^.{{0,{FIRST}}}(?!\w)", 0)  # whole words only
+    begin = F.regexp_extract("text", rf"(?sU)^.{{0,{TEXT_CHARACTERS}}}(?!\w)", 0)  # whole words only
     texts = some.where("text <> ''").select("item_idx", begin.alias("text"))
-    told = describe.features(texts, ("text",), n_items)
+    text_words = describe.features(texts, ("text",), n_items)
     assert words is not None, "columns are named"
-    assert told is not None, "columns are named"
-    return alike(transitions.shares(words + told) if told.nnz else words, known)
+    assert text_words is not None, "a column is named"
+    return alike(transitions.shares(words + text_words) if text_words.nnz else words, known)
 
 
 def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
@@ -73,15 +73,15 @@ def alike(described: sparse.csr_matrix, known: int) -> sparse.csr_matrix:
     summing to one, or to zero if no known item has any of its words.
 
     ``described`` ``[items + 1, words]``: the share of each word in an item (``training.describe``). A word's share is divided
-    equally among the ``EACH`` known items that have most of it.
+    equally among the ``ITEMS_PER_WORD`` known items that have most of it.
     """
     from headwater.models import transitions
 
-    told = described[: known + 1].tocoo()
-    order = np.lexsort((told.row, -told.data, told.col))
-    item, word = told.row[order], told.col[order]
+    known_words = described[: known + 1].tocoo()
+    order = np.lexsort((known_words.row, -known_words.data, known_words.col))
+    item, word = known_words.row[order], known_words.col[order]
     begins = np.searchsorted(word, word)
-    first = np.arange(len(word)) - begins < EACH
+    first = np.arange(len(word)) - begins < ITEMS_PER_WORD
     item, word = item[first], word[first]
     ones = np.ones(len(word), dtype=np.float32)
     means = transitions.shares(sparse.csr_matrix((ones, (word, item)), shape=(described.shape[1], known + 1)))
@@ -100,6 +100,6 @@ def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcom
     return Newcomers(
         first=known + 1,
         followed=transitions.shares(followed)[known + 1 :],
-        beside=(followed + followed.T).tocsr()[known + 1 :],
+        neighbours=(followed + followed.T).tocsr()[known + 1 :],
         events=met,
     )

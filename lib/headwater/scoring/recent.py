@@ -17,12 +17,12 @@ from headwater.scoring.repeats import Intervals
 @dataclass(frozen=True)
 class RecentCounts:
     """``popular``: decayed event counts ``[items + 1]`` as of ``until``, the time of the newest event in epoch seconds;
-    ``again``: repurchase intervals, if the config has a bonus for repeat purchases; ``newcomers``: evidence about items newer
+    ``intervals``: repurchase intervals, if the config has a bonus for repeat purchases; ``newcomers``: evidence about items newer
     than the model."""
 
     popular: np.ndarray
     until: float = 0.0
-    again: Intervals | None = None
+    intervals: Intervals | None = None
     newcomers: Newcomers | None = None
 
 
@@ -39,6 +39,6 @@ def count(
     again."""
     popular, until = popularity.of_items(events, items, topn.popular_half_life_days)
     last = len(popular) - 1
-    again = repeats.wanted(sequences, topn, last)
+    intervals = repeats.intervals_if_needed(sequences, topn, last)
     words = None if before is None or before.newcomers is None else before.newcomers.alike
-    return RecentCounts(popular, until, again, newcomers.count(sequences, items, known, last, words))
+    return RecentCounts(popular, until, intervals, newcomers.count(sequences, items, known, last, words))

@@ -19,7 +19,7 @@ from headwater.clock import DAY
 from headwater.config import Repeat, Topn
 from headwater.scoring.users import Steps
 
-USERS = 200_000
+MAX_USERS = 200_000
 """The approximate maximum of users from whom intervals are estimated; a hash chooses them, so that they are always the same."""
 
 
@@ -32,7 +32,7 @@ class Intervals:
     share: np.ndarray
 
 
-def wanted(sequences: DataFrame, topn: Topn, n_items: int) -> Intervals | None:
+def intervals_if_needed(sequences: DataFrame, topn: Topn, n_items: int) -> Intervals | None:
     """The intervals if lists may hold items that the user bought and the config has a bonus for them, else None."""
     if topn.exclude_seen or not topn.repeat.weight:
         return None
@@ -41,7 +41,7 @@ def wanted(sequences: DataFrame, topn: Topn, n_items: int) -> Intervals | None:
 
 def intervals(sequences: DataFrame, rule: Repeat, n_items: int) -> Intervals:
     """Intervals estimated from ``sequences``, which hold the last events of each user."""
-    one_in = sequences.count() // USERS + 1
+    one_in = sequences.count() // MAX_USERS + 1
     some = sequences.where(F.pmod(F.xxhash64("user_id"), F.lit(one_in)) == 0)
     steps = some.select("user_id", F.explode(F.arrays_zip("item_idx", "event_type", "event_time")).alias("step"))
     bought = steps.where(F.col("step.event_type").isin(*rule.event_types) & (F.col("step.item_idx") <= n_items))

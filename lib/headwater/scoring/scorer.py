@@ -95,17 +95,17 @@ class Scorer:
         users, now = self._users(frame)
         own = taste.mix(users.steps, self.catalogue)
         member = groups.assign(self.groups, users.steps, own, now)
-        again = None
-        if self.catalogue.again is not None:
-            again = repeats.bonus(users.steps, self.catalogue.again, self.topn.repeat, now)
+        bonus = None
+        if self.catalogue.intervals is not None:
+            bonus = repeats.bonus(users.steps, self.catalogue.intervals, self.topn.repeat, now)
         query = self.ranker.query(users.history, users.context)
         shared = self._with_share(query, member)
-        asked = self.candidates.ask(shared, torch.from_numpy(member), again)
+        asked = self.candidates.ask(shared, torch.from_numpy(member), bonus)
         scores, items = self._picked(asked, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # the model knows no item of the history
         lists = self._explained(users, query, shared, member, scores, items)
-        if again is not None:
-            lists = self._with_repeats(lists, again, users.steps)
+        if bonus is not None:
+            lists = self._with_repeats(lists, bonus, users.steps)
         lists = self._explored(self._filled(lists, users, member), asked, users, member)
         prefix = np.array([f"{name}: " if name else "" for name in self.names], dtype=object)
         return users, member, replace(lists, strategy=prefix[member][:, None] + lists.strategy)
@@ -202,13 +202,13 @@ class Scorer:
         most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
 
-    def _with_repeats(self, lists: Lists, again: sparse.csr_matrix, steps: Steps) -> Lists:
+    def _with_repeats(self, lists: Lists, bonus: sparse.csr_matrix, steps: Steps) -> Lists:
         """The lists with strategy ``buy_again`` and another reason for items with a repeat bonus: the user's last event with
         the item among ``topn.repeat.event_types``."""
         items = lists.item_idx
-        known = np.where(items < again.shape[1], items, 0)
+        known = np.where(items < bonus.shape[1], items, 0)
         rows = np.repeat(np.arange(len(items)), items.shape[1])
-        gained = np.asarray(again[rows, known.ravel()]).reshape(items.shape)
+        gained = np.asarray(bonus[rows, known.ravel()]).reshape(items.shape)
         user, column = np.nonzero(gained > 0)
         bought = items[user, column]
         meant = steps.of_types(self.topn.repeat.event_types)

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 
 from headwater.config import Topn
 from headwater.scoring import executors
-from headwater.scoring import items as goods
+from headwater.scoring.items import load_catalogue
 from headwater.scoring.recent import RecentCounts
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 SERVED = "as_served"
-"""The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking alone."""
-ASKED = 500
+"""The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking topn_only."""
+TESTED_USERS = 500
 """The number of users whose reasons are tested, the first ones: each user costs several encodings."""
 
 
@@ -47,10 +47,10 @@ def to_users(
     from headwater.scoring import faithfulness
     from headwater.scoring.scorer import Scorer
 
-    alone = topn.model_copy(update={"sections": ()})
-    catalogue = goods.catalogue(items, known, alone)
-    there = replace(catalogue, available=catalogue.available & (catalogue.first_seen <= known.until))
-    scorer = Scorer(ranker, there, alone)
+    topn_only = topn.model_copy(update={"sections": ()})
+    catalogue = load_catalogue(items, known, topn_only)
+    at_that_time = replace(catalogue, available=catalogue.available & (catalogue.first_seen <= known.until))
+    scorer = Scorer(ranker, at_that_time, topn_only)
     frame = _frame(users, histories)
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
@@ -59,12 +59,12 @@ def to_users(
         some = slice(start, start + topn.batch_users)
         theirs, member, top = scorer.top(frame.iloc[some])
         found[some], group[some] = top.item_idx, scorer.names[member]
-        if start < ASKED:
+        if start < TESTED_USERS:
             tested.append((theirs.history, theirs.context, *scorer.own_places(top)))
     if not tested:
         return Served(found, group, {})
-    asked = (torch.cat(parts)[:ASKED] for parts in zip(*tested, strict=True))
-    return Served(found, group, faithfulness.shares(scorer.ranker, *asked))
+    tensors = (torch.cat(parts)[:TESTED_USERS] for parts in zip(*tested, strict=True))
+    return Served(found, group, faithfulness.shares(scorer.ranker, *tensors))
 
 
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:

@@ -9,10 +9,10 @@ from torch import Tensor
 from headwater.models.ranker import Ranker
 from headwater.scoring.catalogue import Catalogue
 
-TRIFLE = 1e-3
+NOISE = 1e-3
 """Standard deviation of the noise in a newcomer's vector, relative to that of trained vectors. Without noise the newcomers
 of a category would be equal, and their order would depend on how a product is rounded."""
-PRIOR = 5.0
+PRIOR_EVENTS = 5.0
 """The number of events with a newcomer that weigh as much as its words or categories."""
 
 
@@ -21,18 +21,18 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
 
     A newcomer's vector is the mean of the items that share words of its title, category and text; without a known word it is the
     centroid of its categories, or of all items where it has none. Each event with it moves the vector towards the items
-    around that event, half of the way after ``PRIOR`` events. Vectors from words or events are stretched by ``length``
+    around that event, half of the way after ``PRIOR_EVENTS`` events. Vectors from words or events are stretched by ``length``
     (``stretched``).
     """
     known = ranker.n_items + 1
     vectors = _centroids(ranker.item_vectors, torch.from_numpy(catalogue.categories), len(catalogue.names))
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
-    noise *= TRIFLE * ranker.item_vectors[1:].std(correction=0)
+    noise *= NOISE * ranker.item_vectors[1:].std(correction=0)
     met = catalogue.newcomers
     if met is None or met.first != known or not len(vectors):
         return vectors + noise
     size = min(len(vectors), len(met.events))
-    near, weight = _mean(ranker, met.beside[:size, :known])
+    near, weight = _mean(ranker, met.neighbours[:size, :known])
     events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
     placed = events > 0
     if met.alike is not None:
@@ -40,7 +40,7 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
         vectors[:size] = torch.where(told > 0, shared, vectors[:size])
         placed |= told > 0
     vectors += noise
-    vectors[:size] = (PRIOR * vectors[:size] + events * near) / (PRIOR + events)
+    vectors[:size] = (PRIOR_EVENTS * vectors[:size] + events * near) / (PRIOR_EVENTS + events)
     if length:
         vectors[:size] = torch.where(placed, stretched(vectors[:size], ranker, length), vectors[:size])
     return vectors
