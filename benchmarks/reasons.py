@@ -57,7 +57,7 @@ def measure(j: Job) -> dict[str, Any]:
         begun = time.perf_counter()
         variety = Variety.of(topn)
         query = ranker.query(history, codes)
-        found = candidates.best(candidates.ask(query), (users, torch.cat(seen)), variety.width(topn.n))
+        found = candidates.best(candidates.query(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.directions)
         listed = time.perf_counter()
         traces = query.evidence.traces(items)

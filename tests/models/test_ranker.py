@@ -94,7 +94,7 @@ def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
     allowed[[3, 4]] = False
     blocked = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 8, 4, 500])
     candidates = Candidates(made, allowed)
-    scores, best = candidates.best(candidates.ask(made.query(items, types)), blocked, 8)
+    scores, best = candidates.best(candidates.query(made.query(items, types)), blocked, 8)
     expected = made.scores(items, types).clone()
     expected[:, [0, 3, 4]] = -torch.inf
     expected[0, [1, 8]] = -torch.inf
@@ -118,5 +118,5 @@ def test_with_nothing_allowed_there_are_no_candidates():
     items, types = histories(made)
     none = torch.empty(0, dtype=torch.int64)
     candidates = Candidates(made, torch.zeros(10, dtype=torch.bool))
-    _, best = candidates.best(candidates.ask(made.query(items, types)), (none, none), 3)
+    _, best = candidates.best(candidates.query(made.query(items, types)), (none, none), 3)
     assert best.tolist() == [[0, 0, 0]] * 4

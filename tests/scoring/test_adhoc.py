@@ -44,8 +44,8 @@ def test_unknown_is_what_the_catalogue_lacks_and_what_came_after_the_model():
 
 
 def test_an_answer_without_a_list_says_why():
-    assert "none of these items is in the catalogue" in adhoc.table(adhoc.Answer([], ["x"], read=False))
-    assert "the rules of topn leave nothing to show" in adhoc.table(adhoc.Answer([], [], read=True))
+    assert "none of these items is in the catalogue" in adhoc.table(adhoc.Answer([], ["x"], any_known=False))
+    assert "the rules in topn exclude every item" in adhoc.table(adhoc.Answer([], [], any_known=True))
 
 
 def test_whatever_a_history_holds_has_words_for_a_reason():

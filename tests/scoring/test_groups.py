@@ -93,7 +93,7 @@ def test_a_group_sees_what_its_filters_leave_and_its_scores_say_so():
     assert np.flatnonzero(away.catalogue.available).tolist() == [3, 4]
     assert np.flatnonzero(cake.catalogue.available).tolist() == [1, 2]
     assert heavy.catalogue is everybody.catalogue is SHOP
-    assert np.flatnonzero(cake.added(SHOP) == np.float32(groups.FORBIDDEN)).tolist() == [3, 4]
+    assert np.flatnonzero(cake.offsets(SHOP) == np.float32(groups.FORBIDDEN)).tolist() == [3, 4]
 
 
 def test_a_taste_is_the_share_of_events_and_an_item_of_two_categories_counts_half_for_each():

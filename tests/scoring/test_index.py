@@ -94,5 +94,5 @@ def test_without_the_package_one_line_names_the_command_that_installs_it(tmp_pat
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
         "score_topn: topn.index: faiss is not installed (make env installs it; elsewhere pip install faiss-cpu); "
-        "or set exact"
+        "or set topn.index to exact"
     )

@@ -20,7 +20,7 @@ def test_lists_become_a_row_for_each_place_with_an_item():
 
 def test_other_values_at_some_places_leave_the_lists_as_they_were():
     lists = Lists.of(TWO, score=0.0, strategy="sasrec", otherwise=np.array([["a"], ["b"]], dtype=object))
-    filled = lists.having(TWO == 0, item_idx=[9], strategy="recent_popular")
+    filled = lists.with_values(TWO == 0, item_idx=[9], strategy="recent_popular")
     assert filled.item_idx.tolist() == [[3, 5], [4, 9]]
     assert filled.strategy.tolist() == [["sasrec", "sasrec"], ["sasrec", "recent_popular"]]
     assert lists.item_idx.tolist() == TWO.tolist()

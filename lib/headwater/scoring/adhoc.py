@@ -17,12 +17,12 @@ from headwater.text import printable
 
 @dataclass(frozen=True)
 class Answer:
-    """``items``: dicts of rank, item_id, title, score, reason; ``unknown``: ids that could not be used; ``read``: whether
+    """``items``: dicts of rank, item_id, title, score, reason; ``unknown``: ids that could not be used; ``any_known``: whether
     the catalogue has any item of the history."""
 
     items: list[dict[str, Any]]
     unknown: list[str]
-    read: bool
+    any_known: bool
 
 
 def parse(history: str) -> list[tuple[str, str]]:
@@ -112,6 +112,8 @@ def table(answer: Answer) -> str:
     if answer.unknown:
         lines.append(f"items that the model does not know: {', '.join(answer.unknown)}")
     if not answer.items:
-        empty = "the rules of topn leave nothing to show" if answer.read else "none of these items is in the catalogue"
+        empty = (
+            "the rules in topn exclude every item" if answer.any_known else "none of these items is in the catalogue"
+        )
         lines.append(f"no list: {empty}")
     return "\n".join(printable(line) for line in lines)

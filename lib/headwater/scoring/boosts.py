@@ -15,15 +15,15 @@ def of_items(catalogue: Catalogue, boosts: Boosts) -> np.ndarray:
     Popularity and price count as logarithms, standardised over the catalogue; an item without a price counts as having the
     mean. Newness is 1 for an item first seen at the time of the newest event, and halves with every ``newness_days`` of age.
     """
-    added = np.zeros(len(catalogue.available))
+    boost = np.zeros(len(catalogue.available))
     if boosts.popularity:
-        added += boosts.popularity * _standardised(np.log(catalogue.popular + 0.1))
+        boost += boosts.popularity * _standardised(np.log(catalogue.popular + 0.1))
     if boosts.price:
-        added += boosts.price * _standardised(np.log(np.where(catalogue.price > 0, catalogue.price, np.nan)))
+        boost += boosts.price * _standardised(np.log(np.where(catalogue.price > 0, catalogue.price, np.nan)))
     if boosts.newness:
         age = np.maximum(catalogue.until - catalogue.first_seen, 0) / DAY
-        added += boosts.newness * 0.5 ** (age / boosts.newness_days)
-    return added.astype(np.float32)
+        boost += boosts.newness * 0.5 ** (age / boosts.newness_days)
+    return boost.astype(np.float32)
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

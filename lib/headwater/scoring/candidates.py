@@ -72,31 +72,35 @@ class CandidateQuery:
 
 
 class Candidates:
-    """The items of a ranker's catalogue that may be shown, with an extra matrix column per group of users if ``added`` is
+    """The items of a ranker's catalogue that may be shown, with an extra matrix column per group of users if ``offsets`` are
     given."""
 
-    def __init__(self, ranker: Ranker, allowed: Tensor, added: Tensor | None = None, index: Path | None = None) -> None:
-        """``allowed``: bool ``[items]``, padding is never allowed; ``added`` ``[items, groups]``: score offsets of each
-        group, in standard deviations of a user's scores, ``FORBIDDEN`` for items that the group must not see; ``index``: a
-        file that ``index.write`` made of ``among.matrix`` of the same candidates, searched instead of the matrix."""
-        self.ranker, self.added = ranker, added
-        self.groups = 0 if added is None else added.shape[1]
+    def __init__(
+        self, ranker: Ranker, allowed: Tensor, offsets: Tensor | None = None, index_file: Path | None = None
+    ) -> None:
+        """``allowed``: bool ``[items]``, padding is never allowed; ``offsets`` ``[items, groups]``: score offsets of each
+        group, in standard deviations of a user's scores, ``FORBIDDEN`` for items that the group must not see; ``index_file``: a
+        file that ``index.write`` made of ``index.matrix`` of the same candidates, searched instead of the matrix."""
+        self.ranker, self.offsets = ranker, offsets
+        self.groups = 0 if offsets is None else offsets.shape[1]
         rows = torch.nonzero(allowed[1:]).squeeze(1) + 1
-        self.among: ExactIndex | FaissIndex = (
-            self.some(rows) if index is None else FaissIndex(index, ranker.size, rows, self.matrix)
+        self.index: ExactIndex | FaissIndex = (
+            self.exact_index(rows) if index_file is None else FaissIndex(index_file, ranker.size, rows, self.matrix)
         )
 
     def matrix(self, rows: Tensor) -> Tensor:
         """The matrix rows of some items, to be multiplied with ``CandidateQuery.users``."""
         found = self.ranker.rows(rows)
-        return found if self.added is None else torch.cat([found, self.added[rows]], dim=1)
+        return found if self.offsets is None else torch.cat([found, self.offsets[rows]], dim=1)
 
-    def some(self, rows: Tensor) -> ExactIndex:
+    def exact_index(self, rows: Tensor) -> ExactIndex:
         """An exact index of some items only, in ascending order."""
         return ExactIndex(self.ranker.size, rows, self.matrix(rows).to(self.ranker.device))
 
     @torch.inference_mode()
-    def ask(self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None) -> CandidateQuery:
+    def query(
+        self, query: Query, member: Tensor | None = None, extra: sparse.csr_matrix | None = None
+    ) -> CandidateQuery:
         """The query for some users. ``member``: each user's group, int64 ``[batch]``; ``extra`` ``[batch, items]``: offsets
         of single scores, in standard deviations of a user's scores."""
         spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
@@ -104,7 +108,7 @@ class Candidates:
             spread = self.ranker.spreads(query)
             spread = torch.where(spread > 0, spread, 1.0)  # a single item has no spread
         if self.groups:
-            assert member is not None, "users of groups say which"
+            assert member is not None, "rules by group need the group of each user"
             own = torch.nn.functional.one_hot(member, self.groups) * spread.unsqueeze(1)
             users = torch.cat([users, own], dim=1)
         if extra is not None:
@@ -115,17 +119,17 @@ class Candidates:
 
     @torch.inference_mode()
     def best(
-        self, asked: CandidateQuery, blocked: tuple[Tensor, Tensor], n: int, among: ExactIndex | None = None
+        self, query: CandidateQuery, blocked: tuple[Tensor, Tensor], n: int, index: ExactIndex | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The ``n`` best items of each user, from ``among`` if given, else from all that may be shown: scores and item
+        """The ``n`` best items of each user, from ``index`` if given, else from all that may be shown: scores and item
         indices ``[batch, n]``, padded with ``-inf`` and 0.
 
         ``blocked``: pairs of users and items that must not be listed (``ExactIndex.best``).
         """
-        bonus = None if asked.cells is None else cells(asked.cells)
-        scores, items = (among or self.among).best(asked.users, n, blocked, bonus)
+        bonus = None if query.cells is None else cells(query.cells)
+        scores, items = (index or self.index).best(query.users, n, blocked, bonus)
         if self.groups:
-            forbidden = scores < FORBIDDEN / 2 * asked.spread.unsqueeze(1)
+            forbidden = scores < FORBIDDEN / 2 * query.spread.unsqueeze(1)
             scores, items = scores.masked_fill(forbidden, -torch.inf), items.masked_fill(forbidden, 0)
         return scores, items
 

@@ -29,7 +29,7 @@ class Group:
     variety: Variety
     ladder: Ladder
 
-    def added(self, everything: Catalogue) -> np.ndarray:
+    def offsets(self, everything: Catalogue) -> np.ndarray:
         """The score offsets of the group's rules, float32 ``[items + 1]``: its boosts, ``FORBIDDEN`` for items that
         ``everything`` may show but the group must not see."""
         forbidden = everything.available & ~self.catalogue.available
@@ -50,7 +50,7 @@ def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> 
     member = np.full(len(now), len(groups) - 1)
     for place in range(len(groups) - 2, -1, -1):
         when = groups[place].when
-        assert when is not None, "only everybody else has no condition"
+        assert when is not None, "only the last group has no condition"
         member[_fits(when, groups[place].catalogue.names, steps, taste, now)] = place
     return member
 

@@ -34,9 +34,9 @@ def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd
     ``users`` (rows as ``Scorer.lists`` reads them)."""
     topn_only = topn.model_copy(update={"sections": ()})
     exact = Scorer(ranker, catalogue, topn_only)
-    among = exact.candidates.among
-    assert isinstance(among, ExactIndex), "a scorer without an index has the whole matrix"
-    index.write(among.matrix.cpu(), path)
+    matrix_index = exact.candidates.index
+    assert isinstance(matrix_index, ExactIndex), "a scorer without an index has the whole matrix"
+    index.write(matrix_index.matrix.cpu(), path)
     return recall(exact.lists(users), Scorer(ranker, catalogue, topn_only, path).lists(users))
 
 

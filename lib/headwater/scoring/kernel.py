@@ -59,7 +59,7 @@ class Pairs:
 
     def at(self, items: Tensor, n_items: int) -> Tensor:
         """The values of the cells that ``items`` ``[rows, n]`` names in each row, 0 for cells that are not among the pairs."""
-        assert self.values is not None, "cells that are added have values"
+        assert self.values is not None, "a bonus has values"
         if not len(self.rows):
             return torch.zeros(items.shape, device=items.device)
         keys, order = (self.rows.long() * n_items + self.items).sort()
@@ -138,8 +138,8 @@ def top_n(
             for each in cells:
                 each.put(number, tiled.view(-1))
             number += 1
-            best.look_through(tiled, start)
-        best.settle()
+            best.scan(tiled, start)
+        best.merge()
     return scores, places
 
 
@@ -186,7 +186,7 @@ class _Best:
         self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self.count = 0
 
-    def look_through(self, scores: Tensor, start: int) -> None:
+    def scan(self, scores: Tensor, start: int) -> None:
         """Keep the scores of a tile ``[batch, width]`` that may be among the best; ``start`` is its first item.
 
         An item of a later tile must beat the ``n``-th best score, since the lower item wins a tie. In the first tile there is
@@ -209,9 +209,9 @@ class _Best:
         self.waiting.append((rows[pair], start + place * blocks + block[pair], found[pair, place]))
         self.count += len(pair)
         if start == 0 or self.count > 4 * batch * n:
-            self.settle()
+            self.merge()
 
-    def settle(self) -> None:
+    def merge(self) -> None:
         """Merge the waiting scores, ties by lower item."""
         if not self.count:
             return

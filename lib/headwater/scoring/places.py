@@ -45,7 +45,7 @@ class Lists:
         given = {"propensity": np.nan, "because_idx": 0, "because_type": 0, **values, "item_idx": item_idx}
         return cls(**{name: np.full(item_idx.shape, given[name], kind) for name, kind in FIELDS.items()})
 
-    def having(self, where: Any, **values: Any) -> Lists:
+    def with_values(self, where: Any, **values: Any) -> Lists:
         """The same lists with other values at some places, ``where`` being any index of an array ``[users, n]``."""
         changed = {name: getattr(self, name).copy() for name in values}
         for name, column in changed.items():

@@ -63,11 +63,11 @@ class Scorer:
         self.names = np.array([group.name for group in self.groups], dtype=object)
         allowed = torch.zeros(self.ranker.size, dtype=torch.bool)
         allowed[: len(catalogue.available)] = torch.from_numpy(catalogue.available)
-        self.candidates = Candidates(self.ranker, allowed, self._added(), index)
+        self.candidates = Candidates(self.ranker, allowed, self._offsets(), index)
         self.width = max(group.variety.width(topn.n) for group in self.groups)
         self.categories = torch.from_numpy(catalogue.categories).long()
         self.little_known = {
-            place: list(map(self.candidates.some, exploration.little_known(group.catalogue, rule)))
+            place: list(map(self.candidates.exact_index, exploration.little_known(group.catalogue, rule)))
             for place, group in enumerate(self.groups)
             if (rule := group.topn.explore).share
         }
@@ -99,14 +99,14 @@ class Scorer:
         if self.catalogue.intervals is not None:
             bonus = repeats.bonus(users.steps, self.catalogue.intervals, self.topn.repeat, now)
         query = self.ranker.query(users.history, users.context)
-        shared = self._with_share(query, member)
-        asked = self.candidates.ask(shared, torch.from_numpy(member), bonus)
-        scores, items = self._picked(asked, users, member, own)
+        weighted = self._with_popular_share(query, member)
+        candidate_query = self.candidates.query(weighted, torch.from_numpy(member), bonus)
+        scores, items = self._picked(candidate_query, users, member, own)
         items = items.masked_fill(users.history[:, -1:] == 0, 0)  # the model knows no item of the history
-        lists = self._explained(users, query, shared, member, scores, items)
+        lists = self._explained(users, query, weighted, member, scores, items)
         if bonus is not None:
             lists = self._with_repeats(lists, bonus, users.steps)
-        lists = self._explored(self._filled(lists, users, member), asked, users, member)
+        lists = self._explored(self._filled(lists, users, member), candidate_query, users, member)
         prefix = np.array([f"{name}: " if name else "" for name in self.names], dtype=object)
         return users, member, replace(lists, strategy=prefix[member][:, None] + lists.strategy)
 
@@ -116,11 +116,11 @@ class Scorer:
         items, because = (torch.from_numpy(part * own) for part in (lists.item_idx, lists.because_idx))
         return items, because
 
-    def _added(self) -> Tensor | None:
+    def _offsets(self) -> Tensor | None:
         """The score offsets of each group's rules, ``[items, groups]``; None if no group has any."""
         columns = torch.zeros(self.ranker.size, len(self.groups))
         for column, group in zip(columns.T, self.groups, strict=True):
-            column[: len(self.catalogue.available)] += torch.from_numpy(group.added(self.catalogue))
+            column[: len(self.catalogue.available)] += torch.from_numpy(group.offsets(self.catalogue))
         return columns if columns.any() else None
 
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
@@ -132,15 +132,17 @@ class Scorer:
         excluded = excluded_items(steps, seen, self.topn, now, self.max_length)
         return Users(frame["user_id"].to_numpy(), steps, history, context, seen, excluded), now
 
-    def _with_share(self, query: Query, member: np.ndarray) -> Query:
+    def _with_popular_share(self, query: Query, member: np.ndarray) -> Query:
         """The query with the weight of popularity scaled by the ``popular_share`` of each user's group."""
         share = torch.tensor([group.topn.boosts.popular_share for group in self.groups])[member]
         return replace(query, users=torch.cat([query.users[:, :-1], query.users[:, -1:] * share.unsqueeze(1)], dim=1))
 
-    def _picked(self, asked: CandidateQuery, users: Users, member: np.ndarray, own: Taste) -> tuple[Tensor, Tensor]:
+    def _picked(
+        self, candidate_query: CandidateQuery, users: Users, member: np.ndarray, own: Taste
+    ) -> tuple[Tensor, Tensor]:
         """The model's lists, re-ranked by the rules of each user's group: scores and items ``[users, n]``."""
         n = self.topn.n
-        scores, items = self._best(asked, users)
+        scores, items = self._best(candidate_query, users)
         picked = torch.full((len(users), n), -torch.inf), torch.zeros(len(users), n, dtype=torch.int64)
         for place, group in enumerate(self.groups):
             some = np.flatnonzero(member == place)
@@ -153,29 +155,29 @@ class Scorer:
                 whole[some] = part
         return picked
 
-    def _best(self, asked: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
+    def _best(self, candidate_query: CandidateQuery, users: Users) -> tuple[Tensor, Tensor]:
         """The candidates of each user: scores and items ``[users, width]``. If ``topn.max_repeats`` is set, at most that many
         are items that the user has seen."""
-        scores, items = self.candidates.best(asked, users.blocked(), self.width)
+        scores, items = self.candidates.best(candidate_query, users.blocked(), self.width)
         if not self.topn.max_repeats:
             return scores, items
-        again = users.have_seen(items)
-        again &= again.cumsum(dim=1) <= self.topn.max_repeats
-        new = self.candidates.best(asked, users.excluding_seen().blocked(), self.width)
-        scores = torch.cat([scores.masked_fill(~again, -torch.inf), new[0]], dim=1)
+        repeated = users.have_seen(items)
+        repeated &= repeated.cumsum(dim=1) <= self.topn.max_repeats
+        new = self.candidates.best(candidate_query, users.excluding_seen().blocked(), self.width)
+        scores = torch.cat([scores.masked_fill(~repeated, -torch.inf), new[0]], dim=1)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         items = torch.cat([items, new[1]], dim=1).gather(1, order).masked_fill(scores == -torch.inf, 0)
         return scores[:, : self.width], items[:, : self.width]
 
     def _explained(
-        self, users: Users, query: Query, shared: Query, member: np.ndarray, scores: Tensor, items: Tensor
+        self, users: Users, query: Query, weighted: Query, member: np.ndarray, scores: Tensor, items: Tensor
     ) -> Lists:
         """Lists of ``items``, each with the event behind it, if there is one. None is named if popularity alone would list
         the item and is most of its score: users would not take such an item for a consequence of their actions."""
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
         place = decisive_events(self.ranker, items, own, traces, users.history, users.context)
-        popular = self._popular(users, query, shared, member, items, own)
+        popular = self._popular(users, query, weighted, member, items, own)
         because_idx, because_type = users.events_at(place.masked_fill((items == 0) | popular, -1))
         return Lists.of(
             items.numpy(),
@@ -187,9 +189,9 @@ class Scorer:
         )
 
     def _popular(
-        self, users: Users, query: Query, shared: Query, member: np.ndarray, items: Tensor, scores: Tensor
+        self, users: Users, query: Query, weighted: Query, member: np.ndarray, items: Tensor, scores: Tensor
     ) -> Tensor:
-        """Bool ``[users, n]``: which of the items get more of their score from popularity, with its weight in ``shared``,
+        """Bool ``[users, n]``: which of the items get more of their score from popularity, with its weight in ``weighted``,
         than from the history, and would be listed for popularity alone, whatever the user did. ``scores``: those of the items
         by ``query``."""
         if not self.ranker.blend.get("recency"):
@@ -198,8 +200,8 @@ class Scorer:
         for place, group in enumerate(self.groups):
             some = np.flatnonzero(member == place)
             anyway[some] = group.ladder.listed_anyway(items.numpy()[some], [users.excluded[user] for user in some])
-        everybodys = shared.users[:, -1:] * self.ranker.recency[items]
-        most = everybodys > self.ranker.own_part(items, scores, query).clamp(min=0)
+        popularity_part = weighted.users[:, -1:] * self.ranker.recency[items]
+        most = popularity_part > self.ranker.own_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
 
     def _with_repeats(self, lists: Lists, bonus: sparse.csr_matrix, steps: Steps) -> Lists:
@@ -214,7 +216,7 @@ class Scorer:
         meant = steps.of_types(self.topn.repeat.event_types)
         newest = dict(zip(zip(steps.user[meant], steps.item[meant], strict=True), steps.type[meant], strict=True))
         types = [newest[pair] for pair in zip(user, bought, strict=True)]
-        return lists.having((user, column), strategy="buy_again", because_idx=bought, because_type=types)
+        return lists.with_values((user, column), strategy="buy_again", because_idx=bought, because_type=types)
 
     def _filled(self, lists: Lists, users: Users, member: np.ndarray) -> Lists:
         """The lists with empty places at their ends filled from the ladder; item 0 stays if no item is left."""
@@ -229,9 +231,9 @@ class Scorer:
             lowest = float(lists.score[user, len(listed) - 1]) if len(listed) else 0.0
             theirs = [items_of_users[user] for items_of_users in excluded]
             rows += ladder.fill(listed, lowest, theirs, steps[user], types[user], int(gaps[user].sum()))
-        return lists.having(gaps, **dict(zip(Row._fields, zip(*rows, strict=True), strict=True)))
+        return lists.with_values(gaps, **dict(zip(Row._fields, zip(*rows, strict=True), strict=True)))
 
-    def _explored(self, lists: Lists, asked: CandidateQuery, users: Users, member: np.ndarray) -> Lists:
+    def _explored(self, lists: Lists, candidate_query: CandidateQuery, users: Users, member: np.ndarray) -> Lists:
         """The lists with the last places of full lists given to items with few events, by the rules of each group."""
         n = self.topn.n
         for place, halves in self.little_known.items():
@@ -240,7 +242,7 @@ class Scorer:
                 continue
             listed, score = lists.item_idx[some], lists.score[some]
             blocked = users.of(some).excluding_seen().also_excluding(listed).blocked()
-            theirs, many = asked.of(torch.from_numpy(some)), exploration.CANDIDATES // len(halves)
+            theirs, many = candidate_query.of(torch.from_numpy(some)), exploration.CANDIDATES // len(halves)
             found = torch.cat([self.candidates.best(theirs, blocked, many, half)[1] for half in halves], dim=1)
             seed = exploration.seeds(users.ids[some], users.steps.newest()[some], self.seed)
             rules, fit = self.groups[place].topn, found.numpy()
@@ -250,7 +252,7 @@ class Scorer:
             drawn = exploration.draw(seed, fit, rules.explore.share, n)
             user, column = np.nonzero(drawn.items)
             first = n - np.count_nonzero(drawn.items, axis=1)[user]
-            lists = lists.having(some, propensity=drawn.propensity).having(
+            lists = lists.with_values(some, propensity=drawn.propensity).with_values(
                 (some[user], column),
                 item_idx=drawn.items[user, column],
                 score=score[user, first] - (column - first),

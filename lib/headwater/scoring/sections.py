@@ -1,7 +1,7 @@
 """Further lists of a user besides the Top-N: "Because you viewed …", "New for you", "Popular in …".
 
 Sections are numbered in the order of the config. An item of the Top-N, or of one section, is in no later section. A section
-with fewer than ``FEWEST`` items is left out, unless it is configured to hold fewer.
+with fewer than ``MIN_ITEMS`` items is left out, unless it is configured to hold fewer.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.places import Lists
 from headwater.scoring.users import Users
 
-FEWEST = 3
-FOLLOWED = 10.0
+MIN_ITEMS = 3
+TRANSITION_WEIGHT = 10.0
 """Weight of transitions relative to similarity: a tenth of an item's transitions counts as much as a cosine of 1."""
 
 
@@ -32,11 +32,11 @@ class Sections:
     def __init__(self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...]) -> None:
         self.ranker, self.catalogue, self.further = ranker, catalogue, further
         if further:
-            self.live = self._among(catalogue.available)
+            self.shown = self._exact_index(catalogue.available)
             days = {kind.days for kind in further if kind.kind == "new"}
-            self.fresh = {span: self._among(catalogue.available & catalogue.fresh(span)) for span in days}
+            self.fresh = {span: self._exact_index(catalogue.available & catalogue.fresh(span)) for span in days}
 
-    def _among(self, shown: np.ndarray) -> ExactIndex:
+    def _exact_index(self, shown: np.ndarray) -> ExactIndex:
         rows = torch.from_numpy(np.flatnonzero(shown))
         matrix = torch.empty(len(rows), self.ranker.item_vectors.shape[1])
         for part, wanted in zip(matrix.split(GATHERED_TOGETHER), rows.split(GATHERED_TOGETHER), strict=True):
@@ -51,8 +51,8 @@ class Sections:
                 number += 1
                 make = {"because": self._because, "new": self._new, "category": self._category}[kind.kind]
                 lists = make(users, kind, turn)
-                few = (lists.item_idx > 0).sum(axis=1) < min(FEWEST, kind.n)
-                lists = lists.having(few, item_idx=0)
+                few = (lists.item_idx > 0).sum(axis=1) < min(MIN_ITEMS, kind.n)
+                lists = lists.with_values(few, item_idx=0)
                 users = users.also_excluding(lists.item_idx)
                 yield lists.to_frame(users.ids, number)
 
@@ -62,9 +62,11 @@ class Sections:
         anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
         bonus = None
         if self.ranker.transitions is not None:
-            bonus = cells(self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(FOLLOWED))
+            bonus = cells(
+                self.ranker.transitions.matrix[anchor.flatten().numpy().copy()] * np.float32(TRANSITION_WEIGHT)
+            )
         blocked = users.also_excluding(anchor.numpy()).blocked()  # where items are listed again, it is most like itself
-        scores, items = self.live.best(self.ranker.directions(anchor.flatten()), kind.n, blocked, bonus)
+        scores, items = self.shown.best(self.ranker.directions(anchor.flatten()), kind.n, blocked, bonus)
         because_idx, because_type = users.events_at(place)
         return Lists.of(
             (items * (anchor > 0)).numpy(),
@@ -86,15 +88,15 @@ class Sections:
     def _category(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Popular items of the user's most frequent category, then of the next."""
         items = np.zeros((len(users), kind.n), dtype=np.int64)
-        said = np.full((len(users), 1), "", dtype=object)
+        reasons = np.full((len(users), 1), "", dtype=object)
         for user, steps in enumerate(users.steps.items()):
             favourites = self.catalogue.categories_of(steps)
             if len(favourites) > turn:
                 popular = self.catalogue.popular_in[code := favourites[turn]]
                 fit = popular[~np.isin(popular, users.excluded[user])][: kind.n]
                 items[user, : len(fit)] = fit
-                said[user] = f"popular in {self.catalogue.names[code]}"
-        return Lists.of(items, score=self.catalogue.popular[items], strategy="category_popular", otherwise=said)
+                reasons[user] = f"popular in {self.catalogue.names[code]}"
+        return Lists.of(items, score=self.catalogue.popular[items], strategy="category_popular", otherwise=reasons)
 
 
 def _newest_different(history: Tensor, turn: int) -> Tensor:

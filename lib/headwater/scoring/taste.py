@@ -9,7 +9,7 @@ import numpy as np
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.users import Steps
 
-MOST = 20
+MAX_CATEGORIES = 20
 """The number of categories kept per user, the most frequent ones."""
 
 
@@ -40,7 +40,10 @@ def mix(steps: Steps, catalogue: Catalogue) -> Taste:
     order = np.lexsort((code, -weight, user))
     user, code, weight = user[order], code[order], weight[order]
     rank = np.arange(len(user)) - np.searchsorted(user, user)
-    kept = rank < MOST
-    categories, shares = np.zeros((n_users, MOST), dtype=np.int64), np.zeros((n_users, MOST), dtype=np.float32)
+    kept = rank < MAX_CATEGORIES
+    categories, shares = (
+        np.zeros((n_users, MAX_CATEGORIES), dtype=np.int64),
+        np.zeros((n_users, MAX_CATEGORIES), dtype=np.float32),
+    )
     categories[user[kept], rank[kept]], shares[user[kept], rank[kept]] = code[kept], weight[kept]
     return Taste(categories, shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9))
