@@ -64,12 +64,12 @@ def answers(j: Job, come: Progress, until: int, stack: ExitStack) -> tuple[DataF
             )
         )
         if feed is not None:
-            new = feedback.filter_unknown(feed[0], feedback.known_then(known, feed[0]))
+            new = feedback.drop_known(feed[0], feedback.known_in_span(known, feed[0]))
             actions, acting = read_once(new, come.few, stack)
             found = feedback.new_answers(actions, history, rules, j.now)
             return *read_once(found, come.few, stack), acting
         j.log.warning("the change feed of events cannot be read; all events are read", after=after, until=until)
-    actions = feedback.filter_unknown(filter_actions(j.warehouse.read("events", until), rules.rewards), known)
+    actions = feedback.drop_known(filter_actions(j.warehouse.read("events", until), rules.rewards), known)
     found = feedback.new_answers(feedback.since_first_list(actions, history), history, rules, j.now)
     return *read_once(found, False, stack), actions.count()
 

@@ -19,8 +19,8 @@ from pyspark.sql import DataFrame
 
 from headwater import job, schemas, sequences
 from headwater.errors import UsageError
-from headwater.evaluation.measure import BESIDE, Measured, rows
-from headwater.evaluation.protocol import ALONE, SPLITS, Evaluation
+from headwater.evaluation.measure import BASELINE_VERSION, Measured, rows
+from headwater.evaluation.protocol import SEQUENCE_MODEL, SPLITS, Evaluation
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
@@ -75,7 +75,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
                 closing |= {f"{metric}{suffix}": round(each.mean(metric, k), 5) for metric in ("ndcg", "hit_rate")}
         measured[SERVED] = served(j, evaluation, items, ranker)
         for name, each in measured.items():
-            version_of = chosen if name == ranker.name else BESIDE
+            version_of = chosen if name == ranker.name else BASELINE_VERSION
             found += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
         logged |= {f"{split}_{name}": value for name, value in measured[ranker.name].by_name().items()}
         reasons = {name: value for (name, _), value in measured[SERVED].overall.items() if name in faithfulness.METRICS}
@@ -102,7 +102,7 @@ def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Meas
     """The version and its baselines, measured on the same users."""
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
-        yield ALONE, evaluation.model(ranker.alone())
+        yield SEQUENCE_MODEL, evaluation.model(ranker.alone())
     for name in evaluation.baseline_names:
         yield name, evaluation.baseline(name)
 

@@ -18,7 +18,7 @@ import typer
 from headwater import job, schemas, sequences
 from headwater.errors import ModelError, UsageError
 from headwater.evaluation import gate
-from headwater.evaluation.protocol import Evaluation, untouched
+from headwater.evaluation.protocol import Evaluation, unseen_cut
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.tables import failpoint
@@ -52,7 +52,7 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     rankers = {version: artifact.ranker(registry.download(version)) for version in (challenger, champion) if version}
     items = j.warehouse.pinned("items")  # ingest may be running at the same time
     steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
-    facts = untouched([ranker.facts for ranker in rankers.values()])
+    facts = unseen_cut([ranker.facts for ranker in rankers.values()])
     one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
     evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": one_length}))
     key = (j.config.gate.metric, j.config.gate.k)

@@ -90,7 +90,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
                 targets=list(config.evaluate.targets),
             )
         task = Task(spec, config, inputs, described, source, resume)
-        tried = learn(task, split.learned, folder / "tried", validation.first(config.train.validation_users))
+        tried = learn(task, split.training, folder / "tried", validation.first(config.train.validation_users))
         best, kept = tried.best, tried
         known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
         parts = hybrid.fit_parts(config.blended, tried.items, n_items)
@@ -125,7 +125,7 @@ def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
     asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
     found = cases.collect(split.validation, asked).arrays(config.sequence.max_length)
     if "recency" in config.blended:
-        counts = popularity.decayed_counts(split.learned, n_items, config.topn.popular_half_life_days)
+        counts = popularity.decayed_counts(split.training, n_items, config.topn.popular_half_life_days)
         return replace(found, prior=recency_scores(counts).numpy())
     return found
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation import cases
-from headwater.evaluation.protocol import untouched
+from headwater.evaluation.protocol import unseen_cut
 from headwater.evaluation.ranking import UNRANKED, rank
 from headwater.models.variety import Variety
 
@@ -60,9 +60,9 @@ def test_what_two_versions_were_not_trained_on_is_what_neither_was():
         {"protocol": protocol, "validation_until": until}
         for protocol, until in (("temporal", "2025-01-05"), ("temporal", "2025-01-09"), ("leave_one_out", ""))
     )
-    assert untouched([early, late]) == untouched([late, early]) == untouched([late]) == late
-    assert untouched([left_out, left_out]) == left_out
-    assert untouched([left_out, early]) == {"protocol": "leave_one_out", "validation_until": "2025-01-05"}
+    assert unseen_cut([early, late]) == unseen_cut([late, early]) == unseen_cut([late]) == late
+    assert unseen_cut([left_out, left_out]) == left_out
+    assert unseen_cut([left_out, early]) == {"protocol": "leave_one_out", "validation_until": "2025-01-05"}
 
 
 def test_of_last_events_only_those_behind_a_cut_are_targets(spark):

@@ -17,7 +17,7 @@ LOW, HIGH = np.full(50, 0.1), np.full(50, 0.3)
         (HIGH, HIGH, LOW, True, "as good as the champion or better"),
         (LOW, HIGH, np.zeros(50), False, "worse than the champion"),
         (HIGH, None, LOW, True, "first champion"),
-        (LOW, None, HIGH, False, "not better than what is popular"),
+        (LOW, None, HIGH, False, "not better than recent popularity"),
         (HIGH[:5], LOW[:5], LOW[:5], False, "5 held-out users are too few"),
     ],
     ids=["better", "equal", "worse", "first", "popular", "few users"],

@@ -8,7 +8,7 @@ import pytest
 
 from headwater import report, schemas
 from headwater.config import Config
-from headwater.evaluation.protocol import ALONE, BASELINES
+from headwater.evaluation.protocol import BASELINES, SEQUENCE_MODEL
 from headwater.report import data, quality, sections
 from headwater.report.runs import Runs, read_runs
 from headwater.scoring.served import SERVED
@@ -134,10 +134,10 @@ def unread(warehouse, table):
 
 def test_freshness_tells_who_is_behind_and_who_has_no_list(full):
     fresh = data.freshness(full)
-    assert (fresh.users, fresh.up_to_date, fresh.behind, fresh.without) == (3, 1, 1, 1)
+    assert (fresh.users, fresh.up_to_date, fresh.behind, fresh.without_list) == (3, 1, 1, 1)
     assert fresh.newest_list == MADE.timestamp()
     assert [label for label, count in fresh.ages if count] == ["1–6 hours", "1–7 days"]
-    assert (fresh.wait_median, fresh.wait_most) == (90, 90)
+    assert (fresh.wait_median, fresh.wait_p95) == (90, 90)
 
 
 def test_of_two_evaluations_the_newest_counts_and_k_is_ten(full):
@@ -154,16 +154,16 @@ def test_what_a_hybrid_is_measured_beside_is_never_taken_for_the_hybrid():
             "model_version": version, "protocol": "temporal", "users": 40,
         }  # fmt: skip
 
-    rows = [measured(0, ALONE, 0.11), measured(0, SERVED, 0.19), measured(3, "sasrec+ease", 0.22)]
+    rows = [measured(0, SEQUENCE_MODEL, 0.11), measured(0, SERVED, 0.19), measured(3, "sasrec+ease", 0.22)]
     assert quality.value(rows, 3, "", "ndcg") == 0.22
-    assert quality.value(rows, 3, ALONE, "ndcg") == 0.11
+    assert quality.value(rows, 3, SEQUENCE_MODEL, "ndcg") == 0.11
     shown = quality.section(rows, 3, Runs(champion=3))
     assert re.findall(r"<th[^>]*>([^<]+)</th>", shown)[:3] == ["Model", "As served", "Alone"]
     assert "sasrec+ease · champion" in shown
 
 
 def test_all_that_evaluation_measures_beside_a_model_has_a_name_on_the_page():
-    assert set(quality.BESIDE) == {SERVED, ALONE, *BASELINES}
+    assert set(quality.BASELINE_LABELS) == {SERVED, SEQUENCE_MODEL, *BASELINES}
 
 
 def test_two_actions_on_one_row_are_one_row_acted_on(full):

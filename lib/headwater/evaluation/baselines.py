@@ -18,7 +18,7 @@ from headwater.models.histories import left_padded
 from headwater.models.neighbours import Neighbours
 from headwater.models.transitions import DECAY, WINDOW, shares
 
-PAIRS = 20_000_000
+MAX_PAIRS = 20_000_000
 """The maximum number of item pairs that transitions bring to the driver: it bounds memory for any number of users."""
 
 
@@ -33,8 +33,8 @@ def event_counts(steps: DataFrame, n_items: int, since: datetime | None = None) 
 
 def by_count(counts: np.ndarray) -> Scores:
     """The same scores for all users; ties go to the lower item index."""
-    broken = counts - np.arange(len(counts)) / (2.0 * len(counts))
-    row = torch.from_numpy(broken)
+    untied = counts - np.arange(len(counts)) / (2.0 * len(counts))
+    row = torch.from_numpy(untied)
 
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Tensor:
         return row.expand(len(items), -1)
@@ -42,7 +42,7 @@ def by_count(counts: np.ndarray) -> Scores:
     return scores
 
 
-def transitions(steps: DataFrame, n_items: int, pairs: int = PAIRS) -> Neighbours:
+def transitions(steps: DataFrame, n_items: int, pairs: int = MAX_PAIRS) -> Neighbours:
     """``models.transitions`` of all users' steps, counted in Spark. For each item only its most frequent followers are kept,
     so that the whole catalogue has about ``pairs`` at most."""
     oldest_first = Window.partitionBy("user_id").orderBy("event_time", "event_id")

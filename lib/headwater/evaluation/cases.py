@@ -152,11 +152,11 @@ def collect(cases: DataFrame, max_users: int) -> HeldOut:
     def arrays(column: str, kind: type = np.int64) -> list[np.ndarray]:
         return [np.asarray(values if values is not None else [], dtype=kind) for values in frame[column]]
 
-    told = zip(arrays("types"), arrays("at", np.float64), arrays("values", np.float64), strict=True)
+    histories = zip(arrays("types"), arrays("at", np.float64), arrays("values", np.float64), strict=True)
     return HeldOut(
         frame["user_id"].to_numpy(),
         arrays("items"),
-        [context.pack(*steps, np.arange(len(steps[0])) == 0) for steps in told],
+        [context.pack(*steps, np.arange(len(steps[0])) == 0) for steps in histories],
         arrays("seen"),
         arrays("targets"),
         frame["events_before"].fillna(0).to_numpy(dtype=np.int64),

@@ -44,7 +44,7 @@ def decide(challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarr
     details |= {"challenger": float(challenger.mean()), "recent_popularity": float(recent.mean())}
     beats = f"{name} {challenger.mean():.4f} against {recent.mean():.4f} of recent popularity, {users} users"
     if gate.beat_recent_popularity and challenger.mean() <= recent.mean():
-        return Decision(False, f"refused: not better than what is popular ({beats})", details)
+        return Decision(False, f"refused: not better than recent popularity ({beats})", details)
     if champion is None:
         return Decision(True, f"promoted: first champion ({beats})", details)
     low, high = interval(challenger - champion, gate.bootstrap_samples, gate.confidence, seed)

@@ -15,7 +15,7 @@ from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.ranking import AS_RANKED, SCORES, USERS, Scores, places_in, rank
 from headwater.models.variety import Variety
 
-BESIDE = 0
+BASELINE_VERSION = 0
 """The ``model_version`` in rows of baselines."""
 
 
@@ -109,11 +109,13 @@ def _of_lists(
 
 
 def rows(
-    measured: Measured, version: int, model: str, beside: int, protocol: str, split: str, now: datetime
+    measured: Measured, version: int, model: str, beside_version: int, protocol: str, split: str, now: datetime
 ) -> list[tuple[Any, ...]]:
     """Rows in the column order of ``model_metrics``."""
     found: list[tuple[Any, ...]] = []
     for segment, mask in measured.segments.items():
         for (metric, k), value in measured.of(segment).items():
-            found.append((version, model, protocol, split, segment, metric, k, value, int(mask.sum()), beside, now))
+            found.append(
+                (version, model, protocol, split, segment, metric, k, value, int(mask.sum()), beside_version, now)
+            )
     return found

@@ -24,16 +24,16 @@ from headwater.training.facts import moment
 
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
-ALONE = "sequence_model"
+SEQUENCE_MODEL = "sequence_model"
 """The name of a hybrid's sequence model, measured separately from the whole."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The data of a training run: the steps before the validation part (``learned``), those before the test part
+    """The data of a training run: the steps before the validation part (``training``), those before the test part
     (``until_test``), and the validation cases (``evaluation.cases``). Both cuts are None with ``leave_one_out``."""
 
-    learned: DataFrame
+    training: DataFrame
     until_test: DataFrame
     validation: DataFrame
     train_until: datetime | None = None
@@ -57,7 +57,7 @@ class Evaluation:
     """One split of one protocol over pinned steps (``sequences.filter_steps``); measures any model on the same users.
 
     ``facts``: ``protocol``, ``train_until`` and ``validation_until`` of the model whose cuts are used. With
-    ``leave_one_out``, events before ``validation_until``, if it is set, are not targets (``untouched``).
+    ``leave_one_out``, events before ``validation_until``, if it is set, are not targets (``unseen_cut``).
     """
 
     def __init__(self, steps: DataFrame, n_items: int, facts: dict[str, Any], split: str, config: Config) -> None:
@@ -129,7 +129,7 @@ class Evaluation:
         return measure(scores, self.held, list(self.config.evaluate.k), self.counts, unit=unit, variety=variety)
 
 
-def untouched(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def unseen_cut(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The facts by which to test several versions, given the ``facts`` of each, so that none was trained on a test event: the
     latest cut; and if any of them used ``leave_one_out``, which leaves only each user's last event unseen, only last events
     after that cut."""

@@ -68,7 +68,7 @@ def rank(
                 rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
         values, items = rows.topk(min(wide, rows.shape[1]), dim=1)
         if variety.weight:
-            assert unit is not None, "variety looks at item vectors"
+            assert unit is not None, "re-ranking for variety needs item vectors"
             values, items = variety.pick(values, items, min(width, items.shape[1]), unit.__getitem__)
         lists[start:stop, : items.shape[1]] = items.masked_fill(values == -torch.inf, 0).numpy()
         if variety.weight:

@@ -1,6 +1,6 @@
 """Users' actions on the lists they were shown: the list that an action answers, and its reward."""
 
-from headwater.feedback.answers import filter_unknown, known_then, new_answers, since_first_list
+from headwater.feedback.answers import drop_known, known_in_span, new_answers, since_first_list
 from headwater.feedback.attribution import attribute, with_served_list
 from headwater.feedback.rewards import reward
 from headwater.feedback.selection import collected_after, count_and_newest, given_from, holdout_cut, with_replay
@@ -9,10 +9,10 @@ __all__ = [
     "attribute",
     "collected_after",
     "count_and_newest",
-    "filter_unknown",
+    "drop_known",
     "given_from",
     "holdout_cut",
-    "known_then",
+    "known_in_span",
     "new_answers",
     "reward",
     "since_first_list",

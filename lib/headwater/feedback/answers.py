@@ -13,12 +13,12 @@ from headwater.feedback.attribution import attribute
 from headwater.in_hand import constant
 
 
-def filter_unknown(actions: DataFrame, known: DataFrame) -> DataFrame:
+def drop_known(actions: DataFrame, known: DataFrame) -> DataFrame:
     """Actions that are not in ``feedback`` yet, of which ``known`` has rows. If all events are read again, most of them are."""
     return actions.join(known.select("event_id"), "event_id", how="left_anti")
 
 
-def known_then(known: DataFrame, actions: DataFrame) -> DataFrame:
+def known_in_span(known: DataFrame, actions: DataFrame) -> DataFrame:
     """Rows of ``feedback`` from the time of ``actions``, so that its other files are skipped. Events that a change feed holds as
     new are among them only if they were deleted in between and delivered again."""
     first, last = _span(actions, "event_time")
@@ -32,7 +32,7 @@ def since_first_list(actions: DataFrame, history: DataFrame) -> DataFrame:
 
 
 def new_answers(actions: DataFrame, history: DataFrame, rules: Feedback, now: datetime) -> DataFrame:
-    """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``, ``filter_unknown``) on lists of ``history``. Lists too
+    """Rows of ``feedback`` for ``actions`` (``attribution.filter_actions``, ``drop_known``) on lists of ``history``. Lists too
     old or too new for these actions are skipped."""
     first, last = _span(actions, "event_time")
     if first is None:

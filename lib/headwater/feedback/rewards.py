@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from headwater.schemas import EventType
 
 UNVALUED_RATING = 0.5
-MOST_OF_A_PURCHASE = 2.0
+MAX_PURCHASE_FACTOR = 2.0
 
 
 def reward(event_type: Column, value: Column, rewards: Mapping[EventType, float], rating_scale: float) -> Column:
@@ -27,7 +27,7 @@ def reward(event_type: Column, value: Column, rewards: Mapping[EventType, float]
     weights = F.create_map(*(F.lit(part) for kind, weight in rewards.items() for part in (kind, float(weight))))
     weight = F.coalesce(F.try_element_at(weights, event_type), F.lit(0.0)) if rewards else F.lit(0.0)
     liked = F.coalesce(_between(value / F.lit(float(rating_scale)), 0.0, 1.0), F.lit(UNVALUED_RATING))
-    spent = F.coalesce(_between(F.log2(F.lit(1.0) + value), 1.0, MOST_OF_A_PURCHASE), F.lit(1.0))
+    spent = F.coalesce(_between(F.log2(F.lit(1.0) + value), 1.0, MAX_PURCHASE_FACTOR), F.lit(1.0))
     bought = F.when(value < 0, F.lit(0.0)).otherwise(spent)
     return weight * F.when(event_type == "rating", liked).when(event_type == "purchase", bought).otherwise(F.lit(1.0))
 

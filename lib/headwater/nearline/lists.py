@@ -207,7 +207,7 @@ def by_index(
 
     The recall of the index is written to `model_metrics`.
     """
-    from headwater.evaluation.measure import BESIDE
+    from headwater.evaluation.measure import BASELINE_VERSION
     from headwater.scoring import indexed
 
     if not indexed.pays_off(request.users, int(shipped.catalogue.value.available.sum())):
@@ -217,7 +217,19 @@ def by_index(
     some = executors.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
     shipped, recall = cache.indexed(shipped, version, some)
     protocol = artifact.facts(cache.model(version))["protocol"]
-    row = (BESIDE, SERVED, protocol, "test", "all", indexed.METRIC, j.config.topn.n, recall, len(some), version, j.now)
+    row = (
+        BASELINE_VERSION,
+        SERVED,
+        protocol,
+        "test",
+        "all",
+        indexed.METRIC,
+        j.config.topn.n,
+        recall,
+        len(some),
+        version,
+        j.now,
+    )
     note = {"job": j.name, "model_version": version}
     j.warehouse.append(constant(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
     return shipped, {"index": "faiss", "recall": round(recall, 4)}

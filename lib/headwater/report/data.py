@@ -19,7 +19,7 @@ from headwater import schemas
 from headwater.clock import DAY
 from headwater.errors import TableError
 from headwater.popularity import seconds
-from headwater.report.asked import Result
+from headwater.report.result import Result
 from headwater.tables import Warehouse, readers
 from headwater.tables.log import UPKEEP
 from headwater.tables.warehouse import WRITER
@@ -33,7 +33,7 @@ AGES = (
 INGEST_COUNTS = ("rows_in", "rows_events", "rows_quarantined", "rows_duplicate", "rows_ignored")
 METRICS = ("ndcg", "hit_rate", "mrr", "coverage", "novelty", "diversity")
 """The metrics of held-out users; ``model_metrics`` may hold others."""
-MOST_PLACES = 20
+MAX_PLACES = 20
 """The number of places of a person's list that the page shows."""
 
 
@@ -59,14 +59,14 @@ class Freshness:
     """… whose list reflects their last event."""
     behind: int
     """… with events newer than their list."""
-    without: int
+    without_list: int
     """… with no list yet."""
     newest_list: float | None
     ages: list[tuple[str, int]]
     """Lists by age, in the order of ``AGES``."""
     wait_median: float | None
     """Seconds from a sequence's update to the list made of it."""
-    wait_most: float | None
+    wait_p95: float | None
     """… the 95th percentile."""
 
 
@@ -99,11 +99,11 @@ def _unread(warehouse: Warehouse, table: str) -> dict[str, int | None]:
     for reader in readers.READERS:
         if reader.source != table:
             continue
-        come = readers.progress(warehouse, reader)
-        if come.after is None and (come.said is not None or not reader.optional):
+        progress = readers.progress(warehouse, reader)
+        if progress.after is None and (progress.said is not None or not reader.optional):
             found[reader.job] = None
-        elif come.unread:
-            found[reader.job] = len(come.unread)
+        elif progress.unread:
+            found[reader.job] = len(progress.unread)
     return found
 
 
@@ -131,7 +131,7 @@ def freshness(warehouse: Warehouse) -> Freshness:
         F.count_if(has_list).alias("with_list"),
         F.count_if(is_behind).alias("behind"),
         F.percentile(waited, F.lit(0.5)).alias("median"),
-        F.percentile(waited, F.lit(0.95)).alias("most"),
+        F.percentile(waited, F.lit(0.95)).alias("p95"),
     ).first()
     age = seconds("generated_at") - seconds("history_time")
     bucket: Column = F.when(age < AGES[0][0], 0)
@@ -145,11 +145,11 @@ def freshness(warehouse: Warehouse) -> Freshness:
         users=facts["users"],
         up_to_date=facts["with_list"] - facts["behind"],
         behind=facts["behind"],
-        without=facts["users"] - facts["with_list"],
+        without_list=facts["users"] - facts["with_list"],
         newest_list=max((row["newest"] for row in found), default=None),
         ages=[(label, ages.get(place, 0)) for place, (_, label) in enumerate(AGES)],
         wait_median=facts["median"],
-        wait_most=facts["most"],
+        wait_p95=facts["p95"],
     )
 
 
@@ -270,12 +270,12 @@ def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person
         rows = lists.join(F.broadcast(chosen.select("user_id")), "user_id", how="left_semi")
         rows = (
             rows.join(titles.drop("item_idx"), "item_id", how="left")
-            .where(F.col("rank") <= MOST_PLACES)
+            .where(F.col("rank") <= MAX_PLACES)
             .orderBy("user_id", "rank")
         )
         rows = rows.select("user_id", "rank", F.coalesce("title", "item_id").alias("title"), "reason", "strategy")
         shown = [row.asDict() for row in rows.collect()]
-        beside = _sections(warehouse, chosen, titles) if warehouse.exists("sections") else {}
+        sections = _sections(warehouse, chosen, titles) if warehouse.exists("sections") else {}
     finally:
         chosen.unpersist()
     return [
@@ -283,7 +283,7 @@ def people(warehouse: Warehouse, count: int = 5, events: int = 8) -> list[Person
             user,
             [row for row in happened if row["user_id"] == user],
             [row for row in shown if row["user_id"] == user],
-            beside.get(user, []),
+            sections.get(user, []),
         )
         for user in order
     ]

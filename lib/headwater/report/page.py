@@ -11,10 +11,10 @@ from string import Template
 from typing import Any
 
 from headwater.report import data, quality, sections
-from headwater.report.asked import Result
 from headwater.report.data import Freshness
 from headwater.report.markup import decimal, esc, moment, percent, plural, whole
 from headwater.report.quality import Rows
+from headwater.report.result import Result
 from headwater.report.runs import Runs
 from headwater.tables import Warehouse
 

@@ -11,7 +11,7 @@ from headwater.report.runs import Runs
 
 Rows = list[dict[str, Any]]
 """Measurements, as ``data.quality`` returns them."""
-BESIDE = {
+BASELINE_LABELS = {
     "as_served": ("Its lists as served", "As served"),
     "sequence_model": ("Its sequence model alone", "Alone"),
     "item_transitions": ("Item transitions", "Transitions"),
@@ -24,11 +24,11 @@ HEADS = {"ndcg": "NDCG", "hit_rate": "Hit rate", "mrr": "MRR"}
 SEGMENTS = {"all": "Everybody", "new": "New (0–2 events)", "light": "Light (3–19)", "heavy": "Heavy (20 and more)"}
 
 
-def value(rows: Rows | None, version: int | None, beside: str, metric: str, segment: str = "all") -> float | None:
-    """One measurement of the baseline ``beside`` a version; of the version itself if ``beside`` is empty; None if there is none."""
+def value(rows: Rows | None, version: int | None, baseline: str, metric: str, segment: str = "all") -> float | None:
+    """One measurement of a version's ``baseline``; of the version itself if ``baseline`` is empty; None if there is none."""
     for row in rows or []:
         named = "" if row["model_version"] else row["model"]
-        if (row["version"], named, row["metric"], row["segment"]) == (version, beside, metric, segment):
+        if (row["version"], named, row["metric"], row["segment"]) == (version, baseline, metric, segment):
             return row["value"]
     return None
 
@@ -53,7 +53,7 @@ def section(rows: Rows, version: int | None, runs: Runs) -> str:
 
 
 def _contenders(about: int) -> list[tuple[str, str]]:
-    return [("", f"Model {about}"), *((name, line) for name, (line, _) in BESIDE.items())]
+    return [("", f"Model {about}"), *((name, line) for name, (line, _) in BASELINE_LABELS.items())]
 
 
 def _against_baselines(rows: Rows, about: int) -> str:
@@ -65,7 +65,7 @@ def _against_baselines(rows: Rows, about: int) -> str:
 def _by_segment(rows: Rows, about: int) -> str:
     """A table of segments; the best value in each row is bold, and a baseline without measurements has no column."""
     measured = {row["model"] for row in rows if not row["model_version"]}
-    heads = {"": "Model", **{name: column for name, (_, column) in BESIDE.items() if name in measured}}
+    heads = {"": "Model", **{name: column for name, (_, column) in BASELINE_LABELS.items() if name in measured}}
     known = {row["segment"]: row["users"] for row in rows if row["metric"] == "ndcg"}
     segments = [name for name in (*SEGMENTS, *sorted(set(known) - set(SEGMENTS))) if known.get(name)]
     cells = []

@@ -7,16 +7,16 @@ from typing import Any
 
 from headwater import schemas
 from headwater.report import charts, data
-from headwater.report.asked import Result
 from headwater.report.data import Freshness, Person, TableState
 from headwater.report.markup import duration, esc, figure, missing, moment, pair, percent, plain, plural, table, whole
+from headwater.report.result import Result
 from headwater.report.runs import Runs
 from headwater.tables import Warehouse
 
 COUNTED = (("Events by type", "events", "event_type"), ("Quarantine by reason", "quarantine", "reason"))
 DID = {**schemas.VERBS, "add_to_cart": "to cart"}
 """The verb of each event type, for use before a title."""
-MOST_RANKS = 40
+MAX_RANKS = 40
 """The largest number of columns in a figure."""
 
 
@@ -54,12 +54,14 @@ def loop(states: list[TableState], warehouse: Warehouse, now: float) -> str:
 
 
 def _last_job(state: TableState) -> str:
-    return "not made yet" if state.version is None else state.job or "–"
+    return "not created yet" if state.version is None else state.job or "–"
 
 
 def _still_unread(state: TableState) -> str:
-    told = {job: "all" if count is None else plural(count, "commit", "commits") for job, count in state.unread.items()}
-    return ", ".join(f"{job}: {commits}" for job, commits in told.items()) or "–"
+    counts = {
+        job: "all" if count is None else plural(count, "commit", "commits") for job, count in state.unread.items()
+    }
+    return ", ".join(f"{job}: {commits}" for job, commits in counts.items()) or "–"
 
 
 def _ago(now: float, moment: float | None) -> str:
@@ -82,12 +84,12 @@ def freshness(found: Freshness, now: float) -> str:
     if found.wait_median is not None:
         parts.append(
             f" From a change in someone’s history to the list made of it, half waited at most "
-            f"{esc(duration(found.wait_median))}, 19 in 20 at most {esc(duration(found.wait_most))}."
+            f"{esc(duration(found.wait_median))}, 19 in 20 at most {esc(duration(found.wait_p95))}."
         )
     state = [
         ("Reflect their user’s last event", found.up_to_date),
         ("Behind: newer events exist", found.behind),
-        ("No list yet", found.without),
+        ("No list yet", found.without_list),
     ]
     labels = [f"{whole(count)} · {percent(count, found.users)}" for _, count in state]
     ages = [(label, float(count)) for label, count in found.ages]
@@ -143,10 +145,10 @@ def gate(rows: list[dict[str, Any]]) -> str:
 
 
 def _decision(row: dict[str, Any]) -> str:
-    standing = f" against model {row['champion_version']}" if row["champion_version"] else ""
+    against = f" against model {row['champion_version']}" if row["champion_version"] else ""
     if row["action"] == "rollback":
         return f"Back to model {row['challenger_version']}"
-    return f"Model {row['challenger_version']}{standing}"
+    return f"Model {row['challenger_version']}{against}"
 
 
 def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> str:
@@ -161,8 +163,8 @@ def feedback(by_rank: list[dict[str, Any]], by_type: list[dict[str, Any]]) -> st
         f"{plural(actions, 'action', 'actions')} on shown items, worth a reward of {reward:.1f}. Of {whole(shown)} "
         f"rows published, {percent(acted, shown, 2)} were acted on. Not all were seen, so compare only ranks."
     )
-    first = by_rank[:MOST_RANKS]
-    until = f"; the first {MOST_RANKS} ranks" if len(first) < len(by_rank) else ""
+    first = by_rank[:MAX_RANKS]
+    until = f"; the first {MAX_RANKS} ranks" if len(first) < len(by_rank) else ""
     rates = [1_000 * row["rows_acted_on"] / row["shown"] for row in first]
     ranks = [str(row["rank"]) for row in first]
     kinds = [(plain(row["event_type"]), row["actions"]) for row in by_type]
@@ -224,13 +226,13 @@ def _person(person: Person) -> str:
         f"<i>{esc(plain(row['strategy']))}</i></span></li>"
         for row in person.items
     )
-    beside = "".join(
+    sections = "".join(
         f"<dt>{esc(heading)}</dt><dd>{esc(' · '.join(titles))}</dd>" for heading, titles in person.sections
     )
     return (
         f'<article><h3>{esc(_brief(person.user))}</h3><div class="pair">'
         f'<div><h4>Did</h4><ul class="did">{did}</ul></div><div><h4>Is shown</h4><ol class="gets">{gets}</ol></div>'
-        "</div>" + (f'<dl class="sections">{beside}</dl>' if beside else "") + "</article>"
+        "</div>" + (f'<dl class="sections">{sections}</dl>' if sections else "") + "</article>"
     )
 
 
