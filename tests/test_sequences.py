@@ -24,7 +24,7 @@ def built(frame):
 def test_events_are_ordered_by_time_then_event_id(spark):
     rows = sequences.build(steps(spark, ("u", 5, "b", 3), ("u", 5, "a", 2), ("u", 1, "z", 1)), nothing(spark), 10)
     assert built(rows) == {"u": ([1, 2, 3], [1, 2, 3])}
-    assert rows.columns == [*schemas.columns("sequences")[:-1], "stands"]  # all but `updated_at`
+    assert rows.columns == [*schemas.columns("sequences")[:-1], "has_row"]  # all but `updated_at`
     assert rows.first()["last_event_time"] == START + timedelta(minutes=5)
 
 
@@ -57,7 +57,7 @@ def test_users_without_new_events_are_not_in_the_result(spark):
 def test_a_row_says_whether_its_user_stands_already(spark):
     first = sequences.build(steps(spark, ("u", 1, "a", 1)), nothing(spark), 10)
     both = sequences.build(steps(spark, ("u", 2, "b", 1), ("v", 2, "c", 1)), first, 10)
-    assert {row["user_id"]: row["stands"] for row in both.collect()} == {"u": True, "v": False}
+    assert {row["user_id"]: row["has_row"] for row in both.collect()} == {"u": True, "v": False}
 
 
 def test_in_two_batches_or_one_the_sequences_are_the_same(spark):

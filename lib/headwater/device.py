@@ -9,9 +9,9 @@ import torch
 from headwater.errors import HeadwaterError
 
 
-def on_gpu(asked: bool | Literal["auto"]) -> bool:
+def on_gpu(setting: bool | Literal["auto"]) -> bool:
     """``auto`` uses the GPU if there is one. Raises HeadwaterError if the config demands a GPU and this machine has none."""
-    there = torch.cuda.is_available()
-    if asked is True and not there:
+    available = torch.cuda.is_available()
+    if setting is True and not available:
         raise HeadwaterError("use_gpu is true, but this machine has no GPU; set it to auto or false")
-    return there if asked == "auto" else asked
+    return available if setting == "auto" else setting

@@ -58,7 +58,7 @@ class Job:
         self.now = clock.now()
         self.log = structlog.get_logger(job=name)
 
-    def beside(self, name: str) -> Job:
+    def sibling(self, name: str) -> Job:
         """Another job that starts now, with the same config, session and tables."""
         other = Job(name, self.config)
         other.__dict__.update(spark=self.spark, warehouse=self.warehouse)
@@ -69,7 +69,7 @@ class Job:
         from headwater.spark import session
 
         made = session(self.config, self.name, self.lasting, self.long)
-        _mind_ctrl_c()  # Spark's own handler first asks Java to stop, but Ctrl-C in a terminal has stopped Java already
+        _handle_ctrl_c()  # Spark's own handler first asks Java to stop, but Ctrl-C in a terminal has stopped Java already
         return made
 
     @cached_property
@@ -100,7 +100,7 @@ def run(
     """Run one job from its flags to its closing line. On an error, exit the process with the code for that error."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    _mind_ctrl_c()
+    _handle_ctrl_c()
     os.environ[GROUP] = str(os.getpgid(0))
     try:
         job = Job(name, configuration.load(files, overrides), lasting)
@@ -128,7 +128,7 @@ def start(app: typer.Typer) -> None:
         _fail(Path(sys.argv[0]).stem, str(error), 1)
 
 
-def _mind_ctrl_c() -> None:
+def _handle_ctrl_c() -> None:
     """Make Ctrl-C raise KeyboardInterrupt, and record it so that ``run`` recognises it whatever fails during clean-up."""
 
     def stop(*_: Any) -> NoReturn:
@@ -152,8 +152,8 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if "No space left on device" in text:
         return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
-    if told := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
-        return str(told[-1])
+    if messages := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
+        return str(messages[-1])
     if raised := re.search(r"\[USER_RAISED_EXCEPTION\] (.+?) SQLSTATE", text):  # by a query of ours (F.raise_error)
         return raised[1]
     java = getattr(error, "java_exception", None)

@@ -239,7 +239,7 @@ CHANGE_FEED = ("events", "sequences", "topn")
 PERSONAL = ("events", "sequences", "topn", "topn_history", "sections", "feedback")
 """Tables with a ``user_id``; ``quarantine`` holds raw lines and is searched as text."""
 
-NAMES_A_PERSON = ("user_id", "event_id", "session_id", "raw", "query")
+IDENTIFYING_COLUMNS = ("user_id", "event_id", "session_id", "raw", "query")
 """Columns that can name a person. Delta's log holds no minimum and maximum of them, because the log outlives the rows."""
 
 
@@ -255,7 +255,7 @@ def comment(table: str, column: str) -> str:
 
 def stats_columns(table: str) -> list[str]:
     """The columns whose minimum and maximum per file Delta keeps in its log, for file skipping."""
-    without = {*NAMES_A_PERSON, *PARTITIONS.get(table, ())}
+    without = {*IDENTIFYING_COLUMNS, *PARTITIONS.get(table, ())}
     plain = [name for name, kind in TABLES[table].items() if not kind.startswith(("array", "boolean"))]
     return [name for name in plain if name not in without]
 

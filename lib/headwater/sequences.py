@@ -32,7 +32,7 @@ def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
 
 
 def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
-    """The new row of every user in ``steps``: the columns of ``sequences`` except ``updated_at``, plus ``stands``, which is true
+    """The new row of every user in ``steps``: the columns of ``sequences`` except ``updated_at``, plus ``has_row``, which is true
     if the user has a stored row.
 
     ``stored`` holds the current rows of those users (others are ignored) and is read once; a step that it already holds is
@@ -47,13 +47,13 @@ def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:
     every = F.array_sort(F.array_union(F.coalesce("earlier", F.array()), "steps"))
     kept = F.slice(every, F.greatest(F.size(every) - max_length + 1, F.lit(1)), max_length)
     seen = F.array_sort(F.array_union(F.coalesce("earlier_items", F.array()), "items"))
-    stands = F.col("earlier").isNotNull().alias("stands")
-    return known.select("user_id", kept.alias("steps"), seen.alias("seen_items"), stands).select(
+    has_row = F.col("earlier").isNotNull().alias("has_row")
+    return known.select("user_id", kept.alias("steps"), seen.alias("seen_items"), has_row).select(
         "user_id",
         *(F.col(f"steps.{name}").alias(name) for name in ("item_idx", "event_type", "event_time", "event_id", "value")),
         "seen_items",
         F.element_at("steps.event_time", -1).alias("last_event_time"),
-        "stands",
+        "has_row",
     )
 
 

@@ -24,10 +24,10 @@ DELTA = "io.delta:delta-spark_2.13:4.0.1"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
 """Kafka's connector, needed only if ``ingest.sources`` has a topic; it has no release 4.0.1."""
 
-HARDLY_REPEATED = ("event_id", "event_id.list.element", "event_time", "event_time.list.element", "score")
+NEARLY_UNIQUE_COLUMNS = ("event_id", "event_id.list.element", "event_time", "event_time.list.element", "score")
 """Columns, of tables and of arrays in them, for which Parquet would start a dictionary, find it useless and encode the values
 again: a fifth of the cost of writing `sequences`."""
-SELDOM_REPEATED = ("user_id", "item_id")
+LONG_DICTIONARY_COLUMNS = ("user_id", "item_id")
 """Columns with long dictionaries: they make files of events a seventh smaller, but make `topn` slow to write and read."""
 
 
@@ -51,7 +51,7 @@ SETTINGS = {
     "spark.sql.icu.caseMappings.enabled": "false",
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "256",
     "spark.databricks.delta.snapshotPartitions": "2",
-    **_without_dictionaries(HARDLY_REPEATED),
+    **_without_dictionaries(NEARLY_UNIQUE_COLUMNS),
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
     # a commit with a change feed writes to two folders; with one open file in each, its rows need no sort by folder
     "spark.sql.maxConcurrentOutputFileWriters": "8",
@@ -86,7 +86,7 @@ LASTING = {
     "spark.sql.files.minPartitionNum": str(local.cores()),
     "spark.databricks.delta.snapshotPartitions": "1",
     # a round's appends are small and packed later; the tables that it rewrites are `topn` and `sequences`
-    **_without_dictionaries(SELDOM_REPEATED),
+    **_without_dictionaries(LONG_DICTIONARY_COLUMNS),
 }
 """Settings added to ``LOCAL`` for a session with many small, similar rounds. Adaptive execution plans each query again between
 its stages and generates new code each time, which took more than half of a round's CPU. A task costs mostly its start, so
@@ -123,8 +123,10 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
     try:
         spark = builder.getOrCreate()
     except Exception as error:
-        asked = f", and is a Maven repository reachable for {', '.join(_packages(config))}" if _packages(config) else ""
-        raise HeadwaterError(f"Spark did not start ({first_line(error)}); is Java 17 installed{asked}?") from error
+        network = (
+            f", and is a Maven repository reachable for {', '.join(_packages(config))}" if _packages(config) else ""
+        )
+        raise HeadwaterError(f"Spark did not start ({first_line(error)}); is Java 17 installed{network}?") from error
     # A failed task is reported once, in the job's own line; HEADWATER_DEBUG=1 also shows Spark's own messages.
     spark.sparkContext.setLogLevel("ERROR" if os.environ.get("HEADWATER_DEBUG") else "OFF")
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)

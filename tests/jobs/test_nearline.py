@@ -117,7 +117,7 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))
         cache = warmed(j)
-        counts, *_ = stream.take_round(j, Intake(j.beside("ingest_events")), cache)
+        counts, *_ = stream.take_round(j, Intake(j.sibling("ingest_events")), cache)
         cache.close()
         assert counts["users_scored"] == len(changed)
         rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
@@ -129,7 +129,7 @@ def test_lists_wait_for_the_commit_of_the_sequences_that_they_are_made_of(traine
     site = copy_of(trained, tmp_path / "site")
     changed = shop.write_second_day(site.landing)
     j = Job("nearline", load([site.config]))
-    intake, cache, commit = Intake(j.beside("ingest_events")), warmed(j), sequences.commit
+    intake, cache, commit = Intake(j.sibling("ingest_events")), warmed(j), sequences.commit
 
     def fail(*_):
         time.sleep(5)  # the lists are long made
@@ -164,7 +164,7 @@ def test_without_a_champion_a_round_makes_no_list_but_the_sequences_that_a_train
     j = Job("nearline", load([site.config]))
     cache = ScoringCache(j)
     with pytest.raises(ModelError):
-        stream.take_round(j, Intake(j.beside("ingest_events")), cache)
+        stream.take_round(j, Intake(j.sibling("ingest_events")), cache)
     cache.close()
     assert len(site.rows(spark, "sequences", "user_id")) == 60
 
@@ -196,7 +196,7 @@ def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_o
     (site.landing / "catalog/day2.csv").write_text('{"name": "Thing 99"}\n')
     (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)))
     tables = [
-        table for table in stream.WRITTEN if table != "topn_history"
+        table for table in stream.PACKED_TABLES if table != "topn_history"
     ]  # a round may end before its history is written
     commits = []
 
@@ -244,16 +244,16 @@ def test_a_stream_that_runs_once_makes_the_lists_and_then_fails_for_a_refused_fi
 def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():
     for at_once in (1, 2, 4):
         rounds = range(0, 48, at_once)
-        turns = [stream.turn_to_pack(before, before + at_once) for before in rounds]
-        assert sorted(filter(None, turns)) == sorted(stream.WRITTEN)
-    assert stream.turn_to_pack(6, 6) is None
+        turns = [stream.table_to_pack(before, before + at_once) for before in rounds]
+        assert sorted(filter(None, turns)) == sorted(stream.PACKED_TABLES)
+    assert stream.table_to_pack(6, 6) is None
 
 
 def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site")
     site.run("train_model")
     j = Job("nearline", load([site.config]))
-    intake, cache = Intake(j.beside("ingest_events")), ScoringCache(j, popular_seconds=300)
+    intake, cache = Intake(j.sibling("ingest_events")), ScoringCache(j, popular_seconds=300)
 
     def acts(user):
         (site.landing / f"api/{user}.json").write_text("\n".join(clicks(user, 2)))

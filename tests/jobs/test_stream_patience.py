@@ -35,14 +35,14 @@ def rounds(*outcomes):
 
 def test_a_round_that_brokers_broke_off_is_taken_again_until_they_answer(job):
     take, left = rounds(GONE, GONE, "taken")
-    assert stream.patient(job, threading.Event(), begun=True)(take) == "taken"
+    assert stream.retrying(job, threading.Event(), begun=True)(take) == "taken"
     assert not left
 
 
 def test_brokers_that_were_never_there_are_said_at_once(job):
     take, left = rounds(GONE, "taken")
     with pytest.raises(BrokerError, match="do not answer"):
-        stream.patient(job, threading.Event(), begun=False)(take)
+        stream.retrying(job, threading.Event(), begun=False)(take)
     assert left == ["taken"]
 
 
@@ -50,7 +50,7 @@ def test_patience_ends_with_the_line_that_names_the_brokers(job):
     job.config = Config(nearline={"broker_seconds": 0})
     take, left = rounds(GONE, "taken")
     with pytest.raises(BrokerError, match="b:9092"):
-        stream.patient(job, threading.Event(), begun=True)(take)
+        stream.retrying(job, threading.Event(), begun=True)(take)
     assert left == ["taken"]
 
 
@@ -59,14 +59,14 @@ def test_whoever_is_told_to_end_waits_no_longer(job):
     told.set()
     take, left = rounds(GONE, "taken")
     with pytest.raises(BrokerError):
-        stream.patient(job, told, begun=True)(take)
+        stream.retrying(job, told, begun=True)(take)
     assert left == ["taken"]
 
 
 def test_nothing_else_is_waited_for(job):
     take, left = rounds(HeadwaterError("3 of the new lists are not fit to publish"), "taken")
     with pytest.raises(HeadwaterError, match="not fit"):
-        stream.patient(job, threading.Event(), begun=True)(take)
+        stream.retrying(job, threading.Event(), begun=True)(take)
     assert left == ["taken"]
 
 

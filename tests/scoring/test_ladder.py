@@ -42,7 +42,7 @@ def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
     assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
 
 
-def test_what_listed_anyway_is_what_a_list_of_popular_items_alone_would_hold():
+def test_what_is_listed_anyway_is_what_a_list_of_popular_items_alone_would_hold():
     draws = np.random.default_rng(5)
     size, n = 60, 5
     ladder = Ladder(catalogue(draws.permutation(size).astype(float)))

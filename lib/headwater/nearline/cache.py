@@ -43,9 +43,9 @@ class ScoringCache:
         self._state: tuple[Any, Any, int] | None = None
         self.embedded = set[int]()
         """The model versions whose vectors are known to be in `item_embeddings`."""
-        self._aside = ThreadPoolExecutor(max_workers=1)
-        self._history: Future[None] | None = None
-        self._aside.submit(library, j.config)  # this import takes as long as the start of Spark's session
+        self._background = ThreadPoolExecutor(max_workers=1)
+        self._history_copy: Future[None] | None = None
+        self._background.submit(library, j.config)  # this import takes as long as the start of Spark's session
 
     @cached_property
     def _registry(self) -> Registry:
@@ -119,20 +119,20 @@ class ScoringCache:
         return replace(shipped, index=path.name), recall
 
     def publish_history(self, j: Job) -> None:
-        """Copy lists published in `topn` to `topn_history` in the background; ``settle`` waits for it."""
+        """Copy lists published in `topn` to `topn_history` in the background; ``wait`` waits for it."""
         assert not j.warehouse.holds("topn_history"), "the copy would go on after the lock is released"
-        self._history = self._aside.submit(publish_history, j)
+        self._history_copy = self._background.submit(publish_history, j)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait for the background work and raise its error, if any. Call it before its tables are locked or packed."""
-        going, self._history = self._history, None
-        if going is not None:
-            going.result()
+        copy, self._history_copy = self._history_copy, None
+        if copy is not None:
+            copy.result()
 
     def close(self) -> None:
         """Wait for background work, then free cached frames and temporary files."""
-        with self._aside:
-            self.settle()
+        with self._background:
+            self.wait()
         self._forget_items()
         self._scratch.cleanup()
 

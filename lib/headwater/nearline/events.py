@@ -45,7 +45,7 @@ def ingest(j: Job) -> dict[str, int]:
     while waiting:
         counts, waiting = intake.take_new(j)
         total.update(counts)
-    intake.need_all_fit()
+    intake.raise_refused()
     return {name: total[name] for name in COUNTS}
 
 
@@ -75,8 +75,8 @@ class Intake:
     """State shared by all looks. Raises UsageError at once for a setting that would make every look fail.
 
     ``refused``: the new files that were left alone at the last look, each with its error. One that does not fit its source is not
-    read again until it changes, one that cannot be read until it can be opened. ``told``: the warnings about files that were given,
-    so that a stream does not repeat them at every look.
+    read again until it changes, one that cannot be read until it can be opened. ``warned``: the warnings given so far, so that a
+    stream does not repeat them at every look.
     """
 
     def __init__(self, j: Job) -> None:
@@ -88,9 +88,9 @@ class Intake:
         self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
         self.refused: dict[LandingFile, HeadwaterError] = {}
-        self.told: set[tuple[LandingFile | str, str]] = set()
+        self.warned: set[tuple[LandingFile | str, str]] = set()
 
-    def need_all_fit(self) -> None:
+    def raise_refused(self) -> None:
         """Raises the error of the first refused file, if there is one; the line counts the others."""
         if self.refused:
             first, *others = self.refused.values()
@@ -135,16 +135,16 @@ class Intake:
                 refused = {file: refusal.errors[file.path] for file in fitting if file.path in refusal.errors}
                 self.refused |= refused
                 for file, error in refused.items():
-                    if (file, str(error)) not in self.told:
+                    if (file, str(error)) not in self.warned:
                         j.log.warning("a file is left alone", file=file.path, why=str(error))
-                        self.told.add((file, str(error)))
+                        self.warned.add((file, str(error)))
         return {}
 
     def _tell(self, j: Job, line: str, paths: list[str]) -> None:
         """Warns of the files of which no earlier look has warned in these words."""
-        if new := [path for path in paths if (path, line) not in self.told]:
+        if new := [path for path in paths if (path, line) not in self.warned]:
             j.log.warning(line, files=new[:5], count=len(new))
-            self.told |= {(path, line) for path in new}
+            self.warned |= {(path, line) for path in new}
 
     def _take(self, j: Job, one: batch.Batch, so_far: Counter[str]) -> dict[str, int] | None:
         """Commit one batch and add its counts to those of all batches ``so_far``; errors in its files are raised before the

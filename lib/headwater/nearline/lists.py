@@ -34,7 +34,7 @@ from headwater.training import artifact
 
 TABLES = ("topn", "topn_history", "sections", "item_embeddings")
 """The tables that scoring writes to."""
-LONG = 32 * 2**20
+LONG_JOB_BYTES = 32 * 2**20
 """Bytes of `sequences` above which scoring all users is a long job; about a hundred thousand users."""
 
 
@@ -43,7 +43,7 @@ class Request:
     """The users to score: their ``rows`` of `sequences` at ``version``, by ``rules`` (see there) or later ones, with a version of
     the model.
 
-    ``few``: these rows, the new lists and the current lists are collected on the driver. ``every``: these are all users; any
+    ``few``: these rows, the new lists and the current lists are collected on the driver. ``all_users``: these are all users; any
     other user with a list loses it. ``update``: what brings `sequences` from ``version`` to these rows, if it is not committed.
     """
 
@@ -52,7 +52,7 @@ class Request:
     rows: DataFrame
     users: int
     few: bool
-    every: bool
+    all_users: bool
     version: int
     rules: dict[str, Any]
     update: Update | None = None
@@ -81,7 +81,7 @@ class CurrentLists:
 
 def score(j: Job, mode: str) -> dict[str, int | float | str]:
     """The whole job: ``refresh`` the lists, then copy what was published to `topn_history`."""
-    j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG
+    j.long = mode == "full" and bytes_of(j.config.paths.warehouse, "sequences") > LONG_JOB_BYTES
     with closing(ScoringCache(j)) as cache:
         counts = refresh(j, mode, cache)
     publish_history(j)
@@ -94,7 +94,7 @@ def refresh(j: Job, mode: str, cache: ScoringCache, update: Update | None = None
 
     An ``update`` of `sequences` is committed before the lists, while they are being made if these are the only users to score.
     """
-    cache.settle()
+    cache.wait()
     if j.config.topn.index == "faiss":
         from headwater.scoring.index import library
 
@@ -114,10 +114,10 @@ def refresh(j: Job, mode: str, cache: ScoringCache, update: Update | None = None
         request = requested(j, mode, cache, version, update, stack)
         if request is None:
             return counts
-        if request.users or request.every:
+        if request.users or request.all_users:
             shipped = cache.shipped(version)
             if j.config.topn.index == "faiss":
-                shipped, searched = by_index(j, cache, shipped, request)
+                shipped, searched = with_index(j, cache, shipped, request)
                 counts |= searched
             counts["users_scored"] = request.users
             counts["users_changed"] = renew(j, cache, shipped, request, stack)
@@ -137,31 +137,33 @@ def requested(
     """
     tables, now = j.warehouse, rules(j, cache, model)
     request = partial(Request, mode=mode, model=model, rules=now)
-    come = readers.progress(tables, readers.LISTS)
-    gone = None
-    if mode == "nearline" and come.after is not None and may_be_gone(tables, come.said or {}, now):
-        gone = holders_of_gone(j, now["until"])
+    progress = readers.progress(tables, readers.LISTS)
+    hidden = None
+    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, progress.said or {}, now):
+        hidden = users_with_hidden_items(j, now["until"])
     if update is not None:
-        alone = mode == "nearline" and come.after is not None and not come.unread and gone is None
-        if update.rows is not None and alone and cache.has_counted(model):
+        only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
+        if update.rows is not None and only_update and cache.has_counted(model):
             version = tables.version("sequences")
-            return request(rows=update.rows, users=update.users, few=True, every=False, version=version, update=update)
+            return request(
+                rows=update.rows, users=update.users, few=True, all_users=False, version=version, update=update
+            )
         update.commit()
-        come = readers.progress(tables, readers.LISTS)
+        progress = readers.progress(tables, readers.LISTS)
     version = tables.version("sequences")
-    after = come.after if mode == "nearline" else None
-    if after is not None and not come.unread and gone is None:
+    after = progress.after if mode == "nearline" else None
+    if after is not None and not progress.unread and hidden is None:
         return None
-    changed = None if after is None else changed_sequences(j, after, version, come.few, stack)
+    changed = None if after is None else changed_sequences(j, after, version, progress.few, stack)
     if changed is None:
         after, changed = None, read_once(tables.read("sequences", version), few=False, stack=stack)
-    elif gone is not None:
-        theirs = tables.read("sequences", version).join(gone, "user_id", how="left_semi")
+    elif hidden is not None:
+        theirs = tables.read("sequences", version).join(hidden, "user_id", how="left_semi")
         others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
         changed = read_once(changed[0].unionByName(others), few=False, stack=stack)
     rows, users = changed
-    few = come.few and users <= FEW
-    return request(rows=rows, users=users, few=few, every=after is None, version=version)
+    few = progress.few and users <= FEW
+    return request(rows=rows, users=users, few=few, all_users=after is None, version=version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
@@ -184,7 +186,7 @@ def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
     }
 
 
-def may_be_gone(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
+def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether an item that could be shown by the ``rules`` of ``before`` may be forbidden by those of ``now``."""
     if before.get("denied", 0) != now["denied"] or before.get("until") != now["until"]:
         return True
@@ -192,15 +194,15 @@ def may_be_gone(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) 
     return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
 
 
-def holders_of_gone(j: Job, until: float | None) -> DataFrame:
+def users_with_hidden_items(j: Job, until: float | None) -> DataFrame:
     """The users (user_id) whose lists contain items that may not be shown: unavailable, denied, or too old at ``until``."""
     tables = j.warehouse
-    gone = tables.read("items").where(~may_be_shown(j.config.topn, until or 0.0)).select("item_id")
+    hidden = tables.read("items").where(~may_be_shown(j.config.topn, until or 0.0)).select("item_id")
     shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
-    return reduce(DataFrame.unionByName, shown).join(gone, "item_id", how="left_semi").select("user_id").distinct()
+    return reduce(DataFrame.unionByName, shown).join(hidden, "item_id", how="left_semi").select("user_id").distinct()
 
 
-def by_index(
+def with_index(
     j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Request
 ) -> tuple[executors.Shipped, dict[str, float | str]]:
     """The model and catalogue, with an index if there are enough users to pay for building it, and fields for the closing line.
@@ -217,19 +219,8 @@ def by_index(
     some = executors.histories(known.orderBy(F.xxhash64("user_id")).limit(indexed.SAMPLE)).toPandas()
     shipped, recall = cache.indexed(shipped, version, some)
     protocol = artifact.facts(cache.model(version))["protocol"]
-    row = (
-        BASELINE_VERSION,
-        SERVED,
-        protocol,
-        "test",
-        "all",
-        indexed.METRIC,
-        j.config.topn.n,
-        recall,
-        len(some),
-        version,
-        j.now,
-    )
+    metric, n = indexed.METRIC, j.config.topn.n
+    row = (BASELINE_VERSION, SERVED, protocol, "test", "all", metric, n, recall, len(some), version, j.now)
     note = {"job": j.name, "model_version": version}
     j.warehouse.append(constant(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
@@ -243,7 +234,7 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     tables, version = j.warehouse, request.model
     # start only after the model has been sent: an archive that arrives while tasks start is unpacked by two of them at once
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=3))
-    committing = beside.submit(request.commit_sequences)
+    sequences_commit = beside.submit(request.commit_sequences)
     current = {
         table: beside.submit(current_lists, j, table, request)
         for table in ("topn", "sections")
@@ -261,11 +252,11 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     rows = held(rows)[0] if request.few else rows
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, cache, version)
-    note = request.note(j, committing.result())
+    note = request.note(j, sequences_commit.result())
     now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
-        several = publish.stamped(publish.section_rows(places), "sections", version, now)
-        replace(j, "sections", several, current["sections"].result(), request, note)
+        sections = publish.stamped(publish.section_rows(places), "sections", version, now)
+        replace(j, "sections", sections, current["sections"].result(), request, note)
     failpoint("score_topn:before_topn")
     replace(j, "topn", publish.stamped(rows, "topn", version, now), current["topn"].result(), request, note)
     failpoint("score_topn:after_topn")
@@ -278,7 +269,7 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
     j.warehouse.create(table)
     position = j.warehouse.position(table, j.name) if request.few and table == "topn" else None
     rows = j.warehouse.pinned(table)  # it is compared with the new lists while they are written
-    if request.every:
+    if request.all_users:
         return CurrentLists(rows)
     users = request.rows.select("user_id")
     theirs = rows.join(users, "user_id", how="left_semi")
@@ -295,7 +286,7 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
 def replace(j: Job, table: str, rows: DataFrame, current: CurrentLists, request: Request, note: dict[str, Any]) -> None:
     """Replace all rows of a table, or only the ``current`` ones, by ``rows`` in one commit. Lists of users who had none may be
     appended in a separate commit (``Warehouse.upsert``)."""
-    if request.every:
+    if request.all_users:
         j.warehouse.overwrite(rows, table, note)
         return
     live = "new.item_id IS NOT NULL"

@@ -48,16 +48,16 @@ def update(j: Job) -> Iterator[Update]:
     items = tables.read("items")
     with tables.locked("sequences"), ExitStack() as stack:
         tables.create("sequences")
-        position, come = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
-        after = come.after if come.said is not None and come.said["max_length"] == length else None
+        position, progress = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
+        after = progress.after if progress.said is not None and progress.said["max_length"] == length else None
         version = tables.version("events")
         counts = {"users_changed": 0, "events_new": 0, "events_version": version}
         if after is not None and after >= version:
             yield Update(None, 0, lambda: {**counts, "sequences_version": tables.version("sequences")})
             return
         note = {"job": j.name, **readers.noted(tables, readers.SEQUENCES, version), "max_length": length}
-        found = None if after is None else new_steps(j, items, after, version, come.few, stack)
-        rebuild, few = found is None, found is not None and come.few
+        found = None if after is None else new_steps(j, items, after, version, progress.few, stack)
+        rebuild, few = found is None, found is not None and progress.few
         if found is None:
             found = read_once(sequences.filter_steps(tables.read("events", version), items), few=False, stack=stack)
         steps, counts["events_new"] = found
@@ -81,7 +81,7 @@ def commit(j: Job, position: Position, rows: DataFrame, note: dict[str, Any], re
     if rebuild:
         tables.overwrite(rows, "sequences", note)
         return tables.read("sequences").count()
-    parts = (rows.where("stands"), rows.where("NOT stands"))
+    parts = (rows.where("has_row"), rows.where("NOT has_row"))
     counts = tables.upsert(position, *parts, "sequences", note) if few else tables.merge(rows, "sequences", note)
     return counts["inserted"] + counts["updated"]
 

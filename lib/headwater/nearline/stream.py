@@ -38,9 +38,9 @@ LONGEST_PAUSE = 20
 """The longest pause, in seconds, between two attempts to reach lost brokers."""
 PACKED_AFTER = 50
 """A table is packed after this many batches: each batch adds one or two small files, thousands per day."""
-WRITTEN = (*TABLES, "sequences", "sections", "topn", "topn_history")
+PACKED_TABLES = (*TABLES, "sequences", "sections", "topn", "topn_history")
 """The tables that rounds write to. They are packed in turn, so that no round packs more than one."""
-SEARCHED = ("index", "recall")
+SEARCH_FIELDS = ("index", "recall")
 """The fields of a closing line that say how lists were searched; only with ``topn.index: faiss``."""
 
 
@@ -51,7 +51,7 @@ def run(j: Job, once: bool) -> dict[str, int | float | str]:
     running for ever; it then raises the error of a file that does not fit its source, if one was left alone. Raises
     Terminated if Java got the signal too.
     """
-    with until_told() as stop:
+    with until_sigterm() as stop:
         try:
             return rounds(j, once, stop)
         except (Py4JError, OSError):
@@ -64,26 +64,26 @@ def run(j: Job, once: bool) -> dict[str, int | float | str]:
 
 def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int | float | str]:
     """The rounds of ``run``; no round begins once ``stop`` is set. Returns the counts of all rounds, and how the last one that
-    made lists searched (``SEARCHED``)."""
+    made lists searched (``SEARCH_FIELDS``)."""
     searched: dict[str, float | str] = {}
     total = Counter(dict.fromkeys((*COUNTS, "users_changed", "users_scored", "rounds"), 0))
     with closing(ScoringCache(j, j.config.nearline.popular_seconds)) as cache:
-        intake = Intake(j.beside("ingest_events"))
+        intake = Intake(j.sibling("ingest_events"))
         while not stop.is_set():
             try:
-                counts, waiting, search = patient(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
+                counts, waiting, search = retrying(j, stop, begun=total["rounds"] > 0)(take_round, j, intake, cache)
             except BrokerError:
                 if stop.is_set():
                     break  # SIGTERM arrived while the stream waited
                 raise
             total.update(counts)
             searched |= search
-            table = turn_to_pack(total["batches"] - counts["batches"], total["batches"])
+            table = table_to_pack(total["batches"] - counts["batches"], total["batches"])
             if table and j.warehouse.exists(table):
-                cache.settle()
+                cache.wait()
                 j.warehouse.pack(table)
             if once and not waiting:
-                intake.need_all_fit()
+                intake.raise_refused()
                 break
             if not counts["batches"]:
                 stop.wait(j.config.nearline.interval_seconds)
@@ -92,16 +92,16 @@ def rounds(j: Job, once: bool, stop: threading.Event) -> dict[str, int | float |
 
 def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str], int, dict[str, float | str]]:
     """One look, and the sequences and lists that follow from it; returns counts, how many messages wait for the next round, and
-    how it searched (``SEARCHED``), with ``topn.index: faiss``.
+    how it searched (``SEARCH_FIELDS``), with ``topn.index: faiss``.
 
     Sequences and lists are checked even if ingest finds nothing: a killed round, or another process, may have left work,
     and checking the notes costs little.
     """
     begun = clock.now()
-    counts, waiting = intake.take_new(j.beside("ingest_events"))
-    cache.settle()
-    scoring = j.beside("score_topn")
-    with j.warehouse.locked("sequences", *lists.TABLES), sequences.update(j.beside("build_sequences")) as update:
+    counts, waiting = intake.take_new(j.sibling("ingest_events"))
+    cache.wait()
+    scoring = j.sibling("score_topn")
+    with j.warehouse.locked("sequences", *lists.TABLES), sequences.update(j.sibling("build_sequences")) as update:
         try:
             scored = lists.refresh(scoring, "nearline", cache, update)
         except HeadwaterError:
@@ -110,7 +110,7 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
         built = update.commit()
     cache.publish_history(scoring)
     counts.update(users_changed=built["users_changed"], users_scored=int(scored["users_scored"]), rounds=1)
-    searched = {name: scored[name] for name in SEARCHED if name in scored}
+    searched = {name: scored[name] for name in SEARCH_FIELDS if name in scored}
     if counts["batches"] or counts["users_scored"]:
         seconds = round((clock.now() - begun).total_seconds(), 2)
         j.log.info("round done", seconds=seconds, messages_waiting=waiting, model_version=scored["model_version"],
@@ -118,7 +118,7 @@ def take_round(j: Job, intake: Intake, cache: ScoringCache) -> tuple[Counter[str
     return counts, waiting, searched
 
 
-def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
+def retrying(j: Job, stop: threading.Event, begun: bool) -> Retrying:
     """Repeats a round that failed because brokers were lost, at growing intervals, for ``nearline.broker_seconds``.
 
     A failed round is resumed like a killed one, from the ledger and the notes. The first round of a stream is tried only once:
@@ -140,18 +140,18 @@ def patient(j: Job, stop: threading.Event, begun: bool) -> Retrying:
     )
 
 
-def turn_to_pack(before: int, batches: int) -> str | None:
+def table_to_pack(before: int, batches: int) -> str | None:
     """The table to pack after ``batches`` batches in all, of which ``before`` preceded this round; None if it is no table's turn.
 
     Delta's own packing at commits (4.0.1) does not wait for fifty files: it rewrites a table's small files at every commit.
     """
-    apart = PACKED_AFTER // len(WRITTEN)
+    apart = PACKED_AFTER // len(PACKED_TABLES)
     turn = batches // apart
-    return WRITTEN[turn % len(WRITTEN)] if turn > before // apart else None
+    return PACKED_TABLES[turn % len(PACKED_TABLES)] if turn > before // apart else None
 
 
 @contextmanager
-def until_told() -> Iterator[threading.Event]:
+def until_sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, instead of ending the process in the middle of a batch."""
     stop = threading.Event()
     py4j = logging.getLogger("py4j")

@@ -62,7 +62,7 @@ class FaissIndex:
         faiss = library()
         faiss.omp_set_num_threads(1)  # Spark runs a worker per core
         self.index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        assert self.index.ntotal == len(rows), "the index file holds other rows"
+        assert self.index.ntotal == len(rows), "the index file was built from other rows"
         self.rows, self.vectors = rows, vectors
         self.shown = torch.zeros(n, dtype=torch.bool)
         self.shown[rows] = True

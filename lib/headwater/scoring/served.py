@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 SERVED = "as_served"
-"""The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking topn_only."""
+"""The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking alone."""
 TESTED_USERS = 500
 """The number of users whose reasons are tested, the first ones: each user costs several encodings."""
 

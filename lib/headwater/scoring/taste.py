@@ -41,9 +41,7 @@ def mix(steps: Steps, catalogue: Catalogue) -> Taste:
     user, code, weight = user[order], code[order], weight[order]
     rank = np.arange(len(user)) - np.searchsorted(user, user)
     kept = rank < MAX_CATEGORIES
-    categories, shares = (
-        np.zeros((n_users, MAX_CATEGORIES), dtype=np.int64),
-        np.zeros((n_users, MAX_CATEGORIES), dtype=np.float32),
-    )
+    shape = (n_users, MAX_CATEGORIES)
+    categories, shares = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
     categories[user[kept], rank[kept]], shares[user[kept], rank[kept]] = code[kept], weight[kept]
     return Taste(categories, shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9))
