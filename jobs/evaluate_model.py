@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any
 
 import typer
-from pyspark.sql import DataFrame
 
 from headwater import job, schemas, sequences
 from headwater.errors import UsageError
@@ -24,12 +23,14 @@ from headwater.evaluation.protocol import SEQUENCE_MODEL, SPLITS, Evaluation
 from headwater.in_hand import constant
 from headwater.job import Job
 from headwater.models.ranker import Ranker
-from headwater.scoring import faithfulness, repeats
-from headwater.scoring.recent import RecentCounts
-from headwater.scoring.served import SERVED, to_users
+from headwater.scoring import faithfulness, served
+from headwater.scoring.served import MISCALIBRATION, SERVED
 from headwater.tracking import Registry
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.training import artifact
+
+OF_SERVED_LISTS = (*faithfulness.METRICS, MISCALIBRATION)
+"""The metrics of served lists that the closing line and the MLflow run show."""
 
 app = job.command_line()
 
@@ -73,29 +74,19 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
             for name, each in measured.items():
                 suffix = "" if name == ranker.name else f"_{name}"
                 closing |= {f"{metric}{suffix}": round(each.mean(metric, k), 5) for metric in ("ndcg", "hit_rate")}
-        measured[SERVED] = served(j, evaluation, items, ranker)
+        measured[SERVED] = served.measured(evaluation, items, ranker)
         for name, each in measured.items():
             version_of = chosen if name == ranker.name else BASELINE_VERSION
             found += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
         logged |= {f"{split}_{name}": value for name, value in measured[ranker.name].by_name().items()}
-        reasons = {name: value for (name, _), value in measured[SERVED].overall.items() if name in faithfulness.METRICS}
-        logged |= {f"{split}_{name}": value for name, value in reasons.items()}
+        of_lists = {name: value for (name, _), value in measured[SERVED].overall.items() if name in OF_SERVED_LISTS}
+        logged |= {f"{split}_{name}": value for name, value in of_lists.items()}
         if split == "test":
-            closing |= {name: round(value, 4) for name, value in reasons.items()}
+            closing |= {name: round(value, 4) for name, value in of_lists.items()}
     frame = constant(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}
-
-
-def served(j: Job, evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measured:
-    """The lists that the version would have served to the same users."""
-    unknown = constant(j.spark, [], schemas.ddl("sequences"))
-    histories = sequences.build(evaluation.before, unknown, j.config.sequence.max_length)
-    intervals = repeats.intervals_if_needed(histories, j.config.topn, len(evaluation.decayed) - 1)
-    recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)
-    shown = to_users(evaluation.held.users, histories, items, recent, ranker, j.config.topn)
-    return evaluation.lists(shown.lists, shown.group, ranker.unit.numpy(), shown.reasons)
 
 
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:

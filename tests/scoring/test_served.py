@@ -62,9 +62,10 @@ def test_reasons_are_put_to_the_test_where_the_model_gave_them(spark):
     known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     grouped = Topn(n=2, batch_users=2, strategies=[{"name": "all", "when": {}}])
     served = [
-        to_users(np.array(users, dtype=object), histories, items, known, ranker, grouped).reasons
+        to_users(np.array(users, dtype=object), histories, items, known, ranker, grouped).metrics
         for users in (["a", "b"], ["c"], [])
     ]
     assert served[0]["explained"] > 0
     assert served[0]["reason_holds"] == 1.0
-    assert served[1:] == [{}, {}]  # the model does not know item 7; the last call has no users
+    # the model does not know item 7, so no reason is its own; the last call has no users
+    assert served[1:] == [{"miscalibration": 0.0}, {}]

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
+from headwater import schemas, sequences
 from headwater.config import Topn
+from headwater.in_hand import constant
 from headwater.scoring import executors
 from headwater.scoring.items import load_catalogue
 from headwater.scoring.recent import RecentCounts
@@ -17,11 +19,15 @@ from headwater.scoring.recent import RecentCounts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headwater.evaluation.measure import Measured
+    from headwater.evaluation.protocol import Evaluation
     from headwater.models.ranker import Ranker
 
 
 SERVED = "as_served"
 """The ``model`` in rows of ``model_metrics`` that measure lists as served instead of the ranking alone."""
+MISCALIBRATION = "miscalibration"
+"""The name in ``model_metrics`` of the mean distance of lists from their users' own mix of categories (``taste``)."""
 TESTED_USERS = 500
 """The number of users whose reasons are tested, the first ones: each user costs several encodings."""
 
@@ -29,12 +35,25 @@ TESTED_USERS = 500
 @dataclass(frozen=True)
 class Served:
     """``lists``: items int64 ``[users, n]``, 0 where a list is shorter; ``group``: the name of each user's group of
-    ``topn.strategies``, empty for users in none, ``[users]``; ``reasons``: how well the model's reasons hold
-    (``faithfulness.shares``)."""
+    ``topn.strategies``, empty for users in none, ``[users]``; ``metrics``: how well the model's reasons hold
+    (``faithfulness.shares``), and ``MISCALIBRATION`` if the catalogue has categories."""
 
     lists: np.ndarray
     group: np.ndarray
-    reasons: dict[str, float]
+    metrics: dict[str, float]
+
+
+def measured(evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measured:
+    """The metrics of the lists that a model version would have served to the held-out users."""
+    from headwater.scoring import repeats
+
+    config = evaluation.config
+    unknown = constant(items.sparkSession, [], schemas.ddl("sequences"))
+    histories = sequences.build(evaluation.before, unknown, config.sequence.max_length)
+    intervals = repeats.intervals_if_needed(histories, config.topn, len(evaluation.decayed) - 1)
+    recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)
+    served = to_users(evaluation.held.users, histories, items, recent, ranker, config.topn)
+    return evaluation.lists(served.lists, served.group, ranker.unit.numpy(), served.metrics)
 
 
 def to_users(
@@ -44,7 +63,7 @@ def to_users(
     ``sequences``, from items first seen by then. A user without a row is served as one without a history."""
     import torch
 
-    from headwater.scoring import faithfulness
+    from headwater.scoring import faithfulness, taste
     from headwater.scoring.scorer import Scorer
 
     topn_only = topn.model_copy(update={"sections": ()})
@@ -55,16 +74,19 @@ def to_users(
     found = np.zeros((len(users), topn.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
     tested: list[tuple[Tensor, ...]] = []
+    distance = np.full(len(users), np.nan)
     for start in range(0, len(users), topn.batch_users):
         some = slice(start, start + topn.batch_users)
         theirs, member, top = scorer.top(frame.iloc[some])
         found[some], group[some] = top.item_idx, scorer.names[member]
+        distance[some] = taste.miscalibration(taste.mix(theirs.steps, catalogue), top.item_idx, catalogue)
         if start < TESTED_USERS:
             tested.append((theirs.history, theirs.context, *scorer.own_places(top)))
-    if not tested:
-        return Served(found, group, {})
-    tensors = (torch.cat(parts)[:TESTED_USERS] for parts in zip(*tested, strict=True))
-    return Served(found, group, faithfulness.shares(scorer.ranker, *tensors))
+    metrics = {} if np.isnan(distance).all() else {MISCALIBRATION: float(np.nanmean(distance))}
+    if tested:
+        tensors = (torch.cat(parts)[:TESTED_USERS] for parts in zip(*tested, strict=True))
+        metrics |= faithfulness.shares(scorer.ranker, *tensors)
+    return Served(found, group, metrics)
 
 
 def _frame(users: np.ndarray, histories: DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A user's own mix of categories."""
+"""A user's own mix of categories, and how closely lists follow it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from headwater.scoring.users import Steps
 
 MAX_CATEGORIES = 20
 """The number of categories kept per user, the most frequent ones."""
+SMOOTHING = 0.01
+"""Steck's α: the share of the user's own mix that is added to that of a list, so that a missing category has a finite cost."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,23 @@ def mix(steps: Steps, catalogue: Catalogue) -> Taste:
     categories, shares = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
     categories[user[kept], rank[kept]], shares[user[kept], rank[kept]] = code[kept], weight[kept]
     return Taste(categories, shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9))
+
+
+def miscalibration(own: Taste, items: np.ndarray, catalogue: Catalogue) -> np.ndarray:
+    """The distance of lists int64 ``[users, n]``, 0 is none, from their users' ``own`` mix, ``[users]``; NaN for a user or a list
+    without categories.
+
+    It is the C_KL of Steck (Calibrated Recommendations, 2018) in nats: Σ p · log(p / q̃) over the user's categories, where p is
+    their share of the history, q their share of the list, and q̃ = (1 - α) q + α p with α = ``SMOOTHING``. An item counts in
+    equal parts for each of its categories.
+    """
+    codes = catalogue.categories[items]  # [users, n, each]
+    each = (codes > 0).sum(axis=2)  # [users, n]
+    counted = (each > 0).sum(axis=1)
+    same = (codes[:, None] == own.categories[:, :, None, None]) & (own.categories > 0)[:, :, None, None]
+    part = same.sum(axis=3) / np.maximum(each, 1)[:, None]  # [users, most, n]
+    listed = part.sum(axis=2) / np.maximum(counted, 1)[:, None]
+    share = own.shares.astype(np.float64)
+    ratio = share / np.where(share > 0, (1 - SMOOTHING) * listed + SMOOTHING * share, 1.0)
+    distance = (share * np.log(np.where(share > 0, ratio, 1.0))).sum(axis=1)
+    return np.where((counted > 0) & (share.sum(axis=1) > 0), distance, np.nan)
