@@ -45,7 +45,7 @@ def test_a_version_tells_its_stages_and_its_curves_go_on_from_one_to_the_next(si
 
 def test_a_training_is_refused_while_the_same_one_goes_on(site, monkeypatch):
     def meanwhile(*_):
-        with pytest.raises(HeadwaterError, match="another training of model headwater works in"):
+        with pytest.raises(HeadwaterError, match="another training of model headwater is using"):
             train(site, learning_rate=0.1)
         raise InterruptedError
 
@@ -56,7 +56,7 @@ def test_a_training_is_refused_while_the_same_one_goes_on(site, monkeypatch):
 
 def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned(site):
     plain = train(site, model=Model(dim=16, layers=1, heads=1), refit=False, epochs=1)["model_version"]
-    with pytest.raises(ModelError, match=f"model {plain} knows no features of items"):
+    with pytest.raises(ModelError, match=f"model {plain} has no item features"):
         train(site, start_from=str(plain))
     with pytest.raises(ModelError, match="has no version 99"):
         train(site, start_from="99")

@@ -52,7 +52,9 @@ def test_work_that_arrives_on_an_executor_lets_its_ranks_import_the_package(monk
 
 
 def test_too_few_slots_are_told_at_once(spark):
-    with pytest.raises(HeadwaterError, match=r"train\.processes 3 needs as many task slots on executors, there are 2"):
+    with pytest.raises(
+        HeadwaterError, match=r"train\.processes 3 needs as many task slots on executors, but there are only 2"
+    ):
         train._need_slots(3, patience=0)
 
 

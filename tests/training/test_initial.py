@@ -64,12 +64,12 @@ def test_vectors_that_a_shop_brings_are_features_of_length_one(brought):
 
 def test_vectors_of_no_item_or_of_no_numbers_are_refused(brought, spark, tmp_path):
     items, path = brought([1, 2])
-    with pytest.raises(UsageError, match="has a vector of no item of the catalogue"):
+    with pytest.raises(UsageError, match="has no vector for any catalogue item"):
         describe.features(items.where("item_id = 'i9'"), ("vector",), 9, path)
     for name, rows, shape, line in (
-        ("none", [("i1", [])], "item_id string, vector array<double>", "a vector without numbers, that of item i1"),
-        ("words", [("i1", ["a"])], "item_id string, vector array<string>", "a vector of string, not of numbers"),
-        ("numbers", [(1, [1.0])], "item_id bigint, vector array<double>", "a vector of no item of the catalogue"),
+        ("none", [("i1", [])], "item_id string, vector array<double>", "an empty vector for item i1"),
+        ("words", [("i1", ["a"])], "item_id string, vector array<string>", "a column vector of string, not of numbers"),
+        ("numbers", [(1, [1.0])], "item_id bigint, vector array<double>", "no vector for any catalogue item"),
     ):
         spark.createDataFrame(rows, shape).write.parquet(f"{tmp_path}/{name}")
         with pytest.raises(UsageError, match=line):
@@ -90,21 +90,21 @@ def test_long_vectors_keep_their_angles_and_their_space_whoever_is_in_the_catalo
 
 def test_vectors_that_are_none_are_told_in_one_line(brought):
     items, path = brought([1, 2], [3])
-    with pytest.raises(UsageError, match="has vectors of 1 and of 2 numbers"):
+    with pytest.raises(UsageError, match="has vectors of different lengths, 1 and 2"):
         describe.features(items, ("vector",), 3, path)
-    with pytest.raises(UsageError, match=r"nowhere is no Parquet file of item_id and vector"):
+    with pytest.raises(UsageError, match=r"nowhere is not a Parquet file with the columns item_id and vector"):
         describe.features(items, ("vector",), 3, path + "/nowhere")
 
 
 def test_a_model_with_vectors_needs_them_whatever_the_config_of_today(brought):
     items, _ = brought([1, 2])
-    with pytest.raises(UsageError, match="vectors is empty, but the model has the feature 'vector'; name the Parquet"):
+    with pytest.raises(UsageError, match="vectors is empty, but the model has the feature 'vector'; name a Parquet"):
         describe.features(items, ("vector",), 3, Config().model.vectors)
 
 
 def test_numbers_that_are_none_name_their_item(brought):
     items, path = brought([1, 2], [3, float("nan")])
-    with pytest.raises(UsageError, match="a vector that is not finite, that of item i2"):
+    with pytest.raises(UsageError, match="a vector that is not finite for item i2"):
         describe.features(items, ("vector",), 3, path)
 
 

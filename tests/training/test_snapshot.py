@@ -138,7 +138,7 @@ def test_epochs_differ_in_order_and_ranks_share_all_rows(written):
 def test_a_damaged_file_is_named(written):
     path = written.directory / written.manifest["files"][0]["path"]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(HeadwaterError, match=r"rows-00000\.parquet is missing or not as it was written"):
+    with pytest.raises(HeadwaterError, match=r"rows-00000\.parquet is missing or damaged"):
         snapshot.Snapshot.open(written.directory)
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_named(written):
 def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
     """Item 5 is the largest; for a masked model of four items, index 5 would be the mask token."""
     damaged = [path for path in written.files if readers.read_pyarrow(path)["item"].max() == 5]
-    line = rf"{damaged[0]} holds item index 5, the model knows 1 to 4; delete {written.directory}$"
+    line = rf"{damaged[0]} holds item index 5, but the model knows only 1 to 4; delete {written.directory}$"
     read = readers.checked(name, [0.0, *[1.0] * 7], 4)
     with pytest.raises(HeadwaterError, match=line):
         list(map(read, written.files))

@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_targets_alone_and_a_row_without_one_is_no_harm(spar
     expected = torch.nn.functional.cross_entropy(model.item_matrix()[1:] @ after_one, torch.tensor(2 - 1))
     assert entry["loss"] == pytest.approx(expected.item(), rel=1e-5)
     nothing = settings.model_copy(update={"targets": Targets(view=0, purchase=0)})
-    with pytest.raises(ModelError, match=r"no event to learn from has a weight as a target; see train\.targets"):
+    with pytest.raises(ModelError, match=r"every training target has weight 0; see train\.targets"):
         train.run(train.plan(data, spec, nothing, tmp_path / "nothing"), nothing)
 
 
@@ -226,10 +226,10 @@ def test_what_one_shop_taught_holds_in_the_next_before_any_training(spark):
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ({"kind": "gru"}, "model 7 has kind sasrec, this training asks for gru"),
-        ({"dim": 32}, "model 7 has dim 16, this training asks for 32"),
-        ({"layers": 2}, "model 7 has layers 1, this training asks for 2"),
-        ({"max_length": 9}, "model 7 has max_length 6, this training asks for 9"),
+        ({"kind": "gru"}, "model 7 has kind sasrec, but this training needs gru"),
+        ({"dim": 32}, "model 7 has dim 16, but this training needs 32"),
+        ({"layers": 2}, "model 7 has layers 1, but this training needs 2"),
+        ({"max_length": 9}, "model 7 has max_length 6, but this training needs 9"),
     ],
 )
 def test_a_model_of_another_shape_is_refused_in_one_line(asked, line):
@@ -240,7 +240,7 @@ def test_a_model_of_another_shape_is_refused_in_one_line(asked, line):
 
 def test_a_model_without_features_or_with_other_rows_of_them_is_refused():
     source = described().spec
-    with pytest.raises(ModelError, match="model 7 knows no features of items"):
+    with pytest.raises(ModelError, match="model 7 has no item features"):
         transfer.check(dataclasses.replace(source, feature_buckets=0), source, "7")
     with pytest.raises(ModelError, match="hashes features into 512 rows, not 16384"):
         transfer.check(dataclasses.replace(source, feature_buckets=512), source, "7")

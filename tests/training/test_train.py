@@ -156,7 +156,9 @@ def test_ranks_of_one_machine_have_a_gpu_each_or_none(monkeypatch, asked, gpus, 
 
 def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, there are 1"):
+    with pytest.raises(
+        HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, but there are only 1"
+    ):
         train.a_gpu_each(Train(processes=2, use_gpu=True))
 
 

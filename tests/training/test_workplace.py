@@ -14,7 +14,7 @@ def held(tmp_path, name="headwater", **inputs):
 
 def test_a_second_training_of_the_same_is_told_where_the_first_one_works(tmp_path):
     with held(tmp_path) as folder:
-        with pytest.raises(HeadwaterError, match=f"another training of model headwater works in {folder}; wait for"):
+        with pytest.raises(HeadwaterError, match=f"another training of model headwater is using {folder}; wait until"):
             held(tmp_path).__enter__()
         with held(tmp_path, events_version=4) as later, held(tmp_path, "goods") as other:
             assert len({folder, later, other}) == 3

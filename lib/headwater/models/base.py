@@ -51,7 +51,7 @@ class SequenceModel(nn.Module):
 
     def transform(self, steps: Tensor, real: Tensor) -> Tensor:
         """Steps ``[batch, seq, dim]`` and a bool mask ``[batch, seq]``, False for padding → states ``[batch, seq, dim]``."""
-        raise AssertionError("an encoder defines transform")
+        raise AssertionError("a subclass must define transform")
 
     def newest(self, steps: Tensor, real: Tensor) -> Tensor:
         """The last state of ``transform``, ``[batch, dim]``; an encoder that can skip the other states overrides this."""

@@ -31,8 +31,8 @@ class ModelSpec:
     feature_cells: int = 0
 
     def __post_init__(self) -> None:
-        assert self.n_items >= 1, "a catalogue has at least one item"
-        assert self.dim % self.heads == 0, "heads must divide dim"
+        assert self.n_items >= 1, "n_items must be at least 1"
+        assert self.dim % self.heads == 0, "dim must be a multiple of heads"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -31,5 +31,5 @@ class Transformer(SequenceModel):
         *earlier, last = self.blocks
         for block in earlier:
             steps = block(steps, allowed)
-        assert isinstance(last, Block), "a stack is made of blocks"
+        assert isinstance(last, Block), "the last layer must be a Block"
         return last.newest(steps, allowed)[:, 0]

@@ -146,10 +146,10 @@ def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) ->
 - Trained on `sequences` version {facts["sequences_version"]}: {facts["sequences"]} sequences, {learned}.
 - Protocol {facts["protocol"]}; {held_out} it.
 - {_stages(facts, len(history))}; last loss {last.get("loss", float("nan")):.4f}.
-- Weights of what it predicts: {", ".join(f"{name} {weight:g}" for name, weight in facts.get("targets", {}).items()) or "all 1"}.
+- Target weights: {", ".join(f"{name} {weight:g}" for name, weight in facts.get("targets", {}).items()) or "all 1"}.
 - Seed {facts["seed"]}, code revision {facts["code_revision"]}.
 
-Items newer than index {facts["n_items"]} are unknown to it; until the next training it lists them by their content.
+Items newer than index {facts["n_items"]} are unknown to it; until the next training it ranks them by their content.
 Weights are plain tensors; `manifest.sha256` holds their digests.
 """
     (model / "README.md").write_text(text)
@@ -162,8 +162,8 @@ def _held_out(facts: dict[str, Any]) -> tuple[str, str]:
         if validated:
             return "all but the last two events of each", "the first of these validates and the second tests"
         return "all but the last event of each", "that one tests"
-    uses = "validates and tests" if validated else "tests"
-    return f"events before {facts['train_until']}", f"what lies after that moment {uses}"
+    uses = "validate and test" if validated else "test"
+    return f"events before {facts['train_until']}", f"later events {uses}"
 
 
 def _stages(facts: dict[str, Any], epochs: int) -> str:

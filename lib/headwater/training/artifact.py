@@ -87,7 +87,9 @@ def verify(folder: Path) -> None:
     lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())
     listed = {name: expected for expected, _, name in lines}
     if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, *NEIGHBOURS.values(), SPEC}:
-        raise ModelError(f"model {folder}: {MANIFEST} lists {sorted(listed)}")
+        raise ModelError(
+            f"model {folder}: {MANIFEST} lists unexpected files, or lacks required ones: {sorted(listed)}; use another version"
+        )
     for name, expected in listed.items():
         if not (folder / name).is_file() or digest(folder / name) != expected:
             raise ModelError(f"model file {folder / name} is missing or damaged (its SHA-256 is not the recorded one)")

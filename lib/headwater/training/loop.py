@@ -139,7 +139,7 @@ def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) 
             sums[2] += len(batch["item"])
     sums[2] = group.total(sums[2:])[0]
     if not sums[1].item():
-        raise ModelError("no event to learn from has a weight as a target; see train.targets")
+        raise ModelError("every training target has weight 0; see train.targets")
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])
 
 

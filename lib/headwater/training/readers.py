@@ -102,7 +102,7 @@ def need_known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
     beyond = item[(item < 0) | (item > n_items)]
     if len(beyond):
         raise TableError(
-            f"training snapshot file {path} holds item index {beyond[0]}, the model knows 1 to {n_items}; "
+            f"training snapshot file {path} holds item index {beyond[0]}, but the model knows only 1 to {n_items}; "
             f"delete {Path(path).parent}"
         )
     return item

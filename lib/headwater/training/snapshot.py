@@ -56,9 +56,7 @@ class Snapshot:
         for entry in manifest["files"]:
             path = directory / entry["path"]
             if not path.exists() or digest(path) != entry["sha256"]:
-                raise TableError(
-                    f"training snapshot file {path} is missing or not as it was written; delete {directory}"
-                )
+                raise TableError(f"training snapshot file {path} is missing or damaged; delete {directory}")
         return cls(directory, manifest)
 
     @property
@@ -127,7 +125,9 @@ def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: i
     if (directory / "manifest.json").exists():
         found = Snapshot.open(directory)
         if differing := [name for name, value in facts.items() if found.manifest.get(name) != value]:
-            raise TableError(f"{directory} holds a training snapshot with another {differing[0]}; delete the folder")
+            raise TableError(
+                f"{directory} holds a training snapshot with a different {differing[0]}; delete the folder"
+            )
         return found
     order = Window.orderBy(F.xxhash64(*KEY, F.lit(seed)), *KEY)
     places = rows.select(*KEY, (F.row_number().over(order) - 1).alias("place")).persist()

@@ -52,7 +52,9 @@ def plan(
     weighing = target_weights(train.targets)
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
     if len(files) % train.processes:
-        raise ModelError(f"snapshot {snapshot.directory} has {len(files)} files, train.processes is {train.processes}")
+        raise ModelError(
+            f"snapshot {snapshot.directory} has {len(files)} files, not a multiple of train.processes {train.processes}"
+        )
     start = digest(initial_weights) if initial_weights else ""
     cases = hashlib.sha256()
     for name in validation.__dataclass_fields__ if validation is not None else ():
@@ -96,7 +98,9 @@ def a_gpu_each(train: Train) -> bool:
         return wanted
     if train.use_gpu == "auto":
         return False
-    raise HeadwaterError(f"train.processes {train.processes} with train.use_gpu needs as many GPUs, there are {there}")
+    raise HeadwaterError(
+        f"train.processes {train.processes} with train.use_gpu needs as many GPUs, but there are only {there}"
+    )
 
 
 def target_weights(targets: Targets) -> list[float]:
@@ -126,7 +130,7 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
     except Exception as error:
         cause = _cause("".join(said.lines) or str(error))
         raise ModelError(f"training failed: {cause}") from error
-    assert answer is not None, "a function that ran has an answer"
+    assert answer is not None, "a function that ran returns an answer"
     return answer
 
 
@@ -142,7 +146,7 @@ def _need_slots(processes: int, patience: float = 30.0) -> None:
     while (slots := context.maxNumConcurrentTasks(profile)) < processes:
         if time.monotonic() > until:
             raise HeadwaterError(
-                f"train.processes {processes} needs as many task slots on executors, there are {slots}"
+                f"train.processes {processes} needs as many task slots on executors, but there are only {slots}"
             )
         time.sleep(0.5)
 
@@ -162,5 +166,5 @@ def _cause(text: str) -> str:
     """The last line of a rank's traceback that names an error."""
     said = [re.sub(r"^\[rank\d+\]: ", "", line.strip()) for line in text.splitlines()]
     errors = [line for line in said if re.match(r"[\w.]+(Error|Exception): ", line) and "ChildFailedError" not in line]
-    chosen = (errors or [line for line in said if line] or ["a rank ended without a word"])[-1]
+    chosen = (errors or [line for line in said if line] or ["a rank exited without an error message"])[-1]
     return re.sub(r"^headwater\.errors\.\w+: ", "", chosen)

@@ -25,13 +25,11 @@ OWN = ("item.weight", "features.start", "features.bucket", "features.share")
 def check(source: ModelSpec, spec: ModelSpec, name: str) -> None:
     """Raises ModelError, naming the difference, if a model of ``spec`` cannot start from a model of ``source``."""
     if not source.feature_buckets:
-        raise ModelError(
-            f"train.start_from: model {name} knows no features of items; train it with model.features first"
-        )
+        raise ModelError(f"train.start_from: model {name} has no item features; train it with model.features first")
     for part in SHAPE:
         theirs, ours = getattr(source, part), getattr(spec, part)
         if theirs != ours:
-            raise ModelError(f"train.start_from: model {name} has {part} {theirs}, this training asks for {ours}")
+            raise ModelError(f"train.start_from: model {name} has {part} {theirs}, but this training needs {ours}")
     if source.feature_buckets != BUCKETS:
         raise ModelError(
             f"train.start_from: model {name} hashes features into {source.feature_buckets} rows, not {BUCKETS}"

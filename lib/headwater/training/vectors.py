@@ -27,18 +27,20 @@ def read(items: DataFrame, path: str) -> DataFrame:
     file, or if none is named: a fine-tune has the features of its champion, whatever today's config says."""
     if not path:
         raise UsageError(
-            "model.vectors is empty, but the model has the feature 'vector'; name the Parquet file of item_id and vector, "
-            "and 'vector' in model.features"
+            "model.vectors is empty, but the model has the feature 'vector'; name a Parquet file with the columns "
+            "item_id and vector, and 'vector' in model.features"
         )
     try:
         found = items.sparkSession.read.parquet(path)
         kind = found.schema["vector"].dataType if "vector" in found.columns else None
         if isinstance(kind, ArrayType) and not isinstance(kind.elementType, NumericType):
-            raise UsageError(f"model.vectors: {path} has a vector of {kind.elementType.typeName()}, not of numbers")
+            raise UsageError(
+                f"model.vectors: {path} has a column vector of {kind.elementType.typeName()}, not of numbers"
+            )
         found = found.select(F.col("item_id").cast("string"), F.col("vector").cast("array<float>").alias("vector"))
     except AnalysisException as error:
         raise UsageError(
-            f"model.vectors: {path} is no Parquet file of item_id and vector: {first_line(error)}"
+            f"model.vectors: {path} is not a Parquet file with the columns item_id and vector: {first_line(error)}"
         ) from error
     return items.select("item_id", "item_idx").join(found.where(F.col("vector").isNotNull()), "item_id")
 
@@ -51,18 +53,16 @@ def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.
     """
     rows = read(items, path).where(F.col("item_idx") <= n_items).dropDuplicates(["item_idx"]).toPandas()
     if not len(rows):
-        raise UsageError(f"model.vectors: {path} has a vector of no item of the catalogue")
+        raise UsageError(f"model.vectors: {path} has no vector for any catalogue item")
     lengths = rows["vector"].map(len)
     if not lengths.min():
-        raise UsageError(
-            f"model.vectors: {path} has a vector without numbers, that of item {rows['item_id'][lengths.argmin()]}"
-        )
+        raise UsageError(f"model.vectors: {path} has an empty vector for item {rows['item_id'][lengths.argmin()]}")
     if lengths.nunique() > 1:
-        raise UsageError(f"model.vectors: {path} has vectors of {lengths.min()} and of {lengths.max()} numbers")
+        raise UsageError(f"model.vectors: {path} has vectors of different lengths, {lengths.min()} and {lengths.max()}")
     vectors = np.stack(rows["vector"].to_list())
     if not np.isfinite(vectors).all():
         item = rows["item_id"][~np.isfinite(vectors).all(axis=1)].iloc[0]
-        raise UsageError(f"model.vectors: {path} has a vector that is not finite, that of item {item}")
+        raise UsageError(f"model.vectors: {path} has a vector that is not finite for item {item}")
     return placed(vectors, rows["item_idx"].to_numpy(), n_items, buckets)
 
 

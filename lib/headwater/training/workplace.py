@@ -29,7 +29,7 @@ def held(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
         lock.acquire()
     except Timeout:
         raise HeadwaterError(
-            f"another training of model {config.mlflow.model_name} works in {folder}; wait for its end, or set another "
+            f"another training of model {config.mlflow.model_name} is using {folder}; wait until it finishes, or set another "
             "mlflow.model_name"
         ) from None
     try:
