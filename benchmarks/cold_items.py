@@ -38,7 +38,7 @@ from headwater.models.ranker import Ranker
 from headwater.scoring import newcomers
 from headwater.scoring.vectors import stretched
 from headwater.training.describe import BUCKETS
-from headwater.training.vectors import placed
+from headwater.training.vectors import feature_matrix
 
 K = 10
 LENGTHS = (0.0, 0.5, 0.75, 1.0)
@@ -121,7 +121,7 @@ def renumbered(
 
 def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
     brought = pd.read_parquet(path)
-    return placed(np.stack(brought["vector"].to_list()), brought["item"].to_numpy(), n_items, BUCKETS)
+    return feature_matrix(np.stack(brought["vector"].to_list()), brought["item"].to_numpy(), n_items, BUCKETS)
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:

@@ -113,7 +113,7 @@ def fit_from(
         target_counts=counts,
         validate=None if cases is None else lambda ema_model: judge(ema_model, cases),
     )
-    steps = readers.steps([{"rows": len(batch["item"])}], config.train.batch_size, 1)
+    steps = readers.steps_per_epoch([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     settings = Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps)
     with tempfile.TemporaryDirectory() as folder:
         fitted = loop.fit(model, data, settings, Group.of_one(DEVICE), Path(folder))

@@ -213,7 +213,7 @@ def fitted(
     rows: readers.Batch, start: Start, cases: Cases | None, config: Config, seed: int, targets: Targets | None = None
 ) -> SequenceModel:
     """A model trained from given weights, as of its best epoch by ``cases``; without ``cases``, of the last epoch."""
-    weighed = readers.weighed(lambda _: rows, target_weights(targets or config.train.targets))
+    weighed = readers.weighted(lambda _: rows, target_weights(targets or config.train.targets))
     return fit_from(start, weighed(""), cases, config, seed)[0]
 
 

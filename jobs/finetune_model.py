@@ -37,7 +37,7 @@ def tune(j: Job) -> dict[str, Any]:
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
     gathered = tables.read("feedback", versions["feedback"])
-    gathered = feedback.given_from(gathered, facts.moment(registry.facts(champion).get("train_until"))).persist()
+    gathered = feedback.given_from(gathered, facts.parse_time(registry.facts(champion).get("train_until"))).persist()
     new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
@@ -55,7 +55,7 @@ def tune(j: Job) -> dict[str, Any]:
     rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
     inputs |= {"seed": config.train.seed, "replay_fraction": settings.replay_fraction}
-    with workplace.held(config, inputs) as folder:
+    with workplace.locked_folder(config, inputs) as folder:
         data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
         if not has_targets(data, spec.n_items, config.train):
             shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +64,7 @@ def tune(j: Job) -> dict[str, Any]:
         artifact.write_weights(initial, weights)
         gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
         answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
-        known = facts.gather(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
+        known = facts.collect(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
         known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
         known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
         if "blend" in theirs:
@@ -72,7 +72,7 @@ def tune(j: Job) -> dict[str, Any]:
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
         tuned = folder / "model"
         artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
-        artifact.prove(tuned)
+        artifact.smoke_test(tuned)
         failpoint("finetune_model:before_register")
         version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +88,7 @@ def tune(j: Job) -> dict[str, Any]:
 
 def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
     """Whether any event in a snapshot has a weight above 0 in ``train.targets``."""
-    read = readers.checked(settings.reader, train.target_weights(settings.targets), n_items)
+    read = readers.checked_reader(settings.reader, train.target_weights(settings.targets), n_items)
     return bool(readers.target_counts(data.files, read, n_items).any())
 
 
@@ -99,7 +99,7 @@ def learned_until(registry: Registry, champion: int) -> datetime | None:
     """
     challenger = registry.alias(CHALLENGER)
     marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]
-    return max(filter(None, map(facts.moment, marks)), default=None)
+    return max(filter(None, map(facts.parse_time, marks)), default=None)
 
 
 if __name__ == "__main__":

@@ -71,11 +71,11 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     spec = facts.spec_of(config, n_items)
     source = source_of(registry, config.train.start_from, spec)
     cuts, features = (split.train_until, split.validation_until), list(config.model.features)
-    known = facts.gather(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
+    known = facts.collect(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
     known["start_from"] = config.train.start_from
     inputs = {key: known[key] for key in PINNED}
     inputs["windows"] = config.train.windows
-    with workplace.held(config, inputs) as folder:
+    with workplace.locked_folder(config, inputs) as folder:
         if resume and not folder.is_dir():
             j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")
         validation = validation_cases(split, config, n_items)
@@ -92,7 +92,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         task = Task(spec, config, inputs, described, source, resume)
         tried = learn(task, split.training, folder / "tried", validation.first(config.train.validation_users))
         best, kept = tried.best, tried
-        known |= {"best_epoch": best.trained, "pretrain_epochs": best.pretrained}
+        known |= {"best_epoch": best.train, "pretrain_epochs": best.pretrain}
         parts = hybrid.fit_parts(config.blended, tried.items, n_items)
         if config.model.hybrid:
             known["blend"] = hybrid.best_blend(models.restore(tried.spec, tried.weights), parts, validation)
@@ -104,7 +104,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         model = folder / "model"
         shutil.rmtree(model, ignore_errors=True)
         artifact.save(model, kept.weights, kept.spec, known, parts)
-        artifact.prove(model)
+        artifact.smoke_test(model)
         steps.unpersist()
         failpoint("train_model:before_register")
         version = runs.log_training(registry, config, model, known, tried.history, j.name)
@@ -114,8 +114,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         "sequences": known["sequences"],
         "items": n_items,
         "epochs": len(tried.history),
-        "pretrain_epochs": best.pretrained,
-        "best_epoch": best.trained,
+        "pretrain_epochs": best.pretrain,
+        "best_epoch": best.train,
         "loss": round(tried.history[-1]["loss"], 5),
     }
 

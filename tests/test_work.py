@@ -22,7 +22,7 @@ def an_old_folder(folder):
 
 def test_a_training_that_is_running_is_never_removed(tmp_path):
     config = a_config(tmp_path)
-    with workplace.held(config, {"events_version": 3}) as folder:
+    with workplace.locked_folder(config, {"events_version": 3}) as folder:
         an_old_folder(folder)
         given_up = an_old_folder(folder.with_name("0123456789abcdef"))
         assert prune(config, 2_000) == 1

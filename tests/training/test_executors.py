@@ -44,7 +44,7 @@ def test_ranks_on_executors_learn_what_ranks_here_do(data, tmp_path):
 def test_work_that_arrives_on_an_executor_lets_its_ranks_import_the_package(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    assert isinstance(cloudpickle.loads(cloudpickle.dumps(worker.Shipped())), worker.Shipped)
+    assert isinstance(cloudpickle.loads(cloudpickle.dumps(worker.PicklableWork())), worker.PicklableWork)
     package, *rest = os.environ["PYTHONPATH"].split(os.pathsep)
     assert os.path.isfile(os.path.join(package, "headwater", "__init__.py"))
     assert rest == ["/elsewhere"]

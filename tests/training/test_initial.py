@@ -34,9 +34,9 @@ def test_categories_and_words_become_shares_that_sum_to_one(goods):
 
 
 def test_a_category_is_no_word_of_a_title():
-    assert describe.described("category", "Red; green ") == ["category=red", "category=green"]
-    assert describe.described("title", "Red, green!") == ["red", "green"]
-    assert describe.described("text", None) == []
+    assert describe.tokens_of("category", "Red; green ") == ["category=red", "category=green"]
+    assert describe.tokens_of("title", "Red, green!") == ["red", "green"]
+    assert describe.tokens_of("text", None) == []
 
 
 @pytest.fixture

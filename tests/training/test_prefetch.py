@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headwater.training import readers
-from headwater.training.prefetch import AHEAD, parts, prefetched
+from headwater.training.prefetch import QUEUE_LENGTH, parts, prefetched
 
 
 def numbered(count, read=None):
@@ -39,7 +39,7 @@ def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
         next(batches)
         assert threading.active_count() == threads + 1
     assert threading.active_count() == threads
-    assert len(read) <= AHEAD + 3  # one was taken, one waits for room, one is in progress when the block ends
+    assert len(read) <= QUEUE_LENGTH + 3  # one was taken, one waits for room, one is in progress when the block ends
 
 
 def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other():
@@ -68,7 +68,7 @@ def test_a_file_that_is_the_only_one_is_read_once_for_all_epochs(files, times):
         read.append(path)
         return {"item": np.arange(1, 13).reshape(4, 3)}
 
-    kept = readers.kept(reader, files)
+    kept = readers.cached(reader, files)
     for number in range(3):
         assert sum(len(batch["item"]) for batch in readers.epoch(files, kept, 2, 1, number)) == 4 * len(files)
     assert len(read) == times

@@ -147,13 +147,13 @@ def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
     """Item 5 is the largest; for a masked model of four items, index 5 would be the mask token."""
     damaged = [path for path in written.files if readers.read_pyarrow(path)["item"].max() == 5]
     line = rf"{damaged[0]} holds item index 5, but the model knows only 1 to 4; delete {written.directory}$"
-    read = readers.checked(name, [0.0, *[1.0] * 7], 4)
+    read = readers.checked_reader(name, [0.0, *[1.0] * 7], 4)
     with pytest.raises(HeadwaterError, match=line):
         list(map(read, written.files))
     with pytest.raises(HeadwaterError, match=line):
         readers.read_items(written.files, 4)
     assert readers.read_items(written.files, 5).max() == 5
-    assert readers.checked(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
+    assert readers.checked_reader(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
 
 
 def test_an_item_index_below_nothing_is_none_either():

@@ -44,7 +44,7 @@ def test_what_an_event_weighs_is_its_weight_in_the_snapshot_times_that_of_its_ty
         1,
         0,
     ]  # padding, view, search, click, add_to_cart, purchase, rating, impression
-    assert readers.weighed(lambda _: rows, weights)("")["weight"].tolist() == [[0, 0, 3, 0.5]]
+    assert readers.weighted(lambda _: rows, weights)("")["weight"].tolist() == [[0, 0, 3, 0.5]]
 
 
 def test_the_loss_is_that_of_targets_alone_and_a_row_without_one_is_no_harm(spark, tmp_path):
@@ -140,7 +140,7 @@ CATEGORIES = ["spades", "pots", "seeds"]
 
 def catalogue(categories):
     """Hashed features of items 1, 2, … with these categories, as by ``describe``."""
-    return describe.hashed([[], *(describe.described("category", name) for name in categories)])
+    return describe.hashed([[], *(describe.tokens_of("category", name) for name in categories)])
 
 
 def described(kind="sasrec", items=9, **shape):
@@ -180,7 +180,7 @@ def test_factors_are_turned_towards_what_features_say_and_keep_their_angles():
     before, after = fallen["item.weight"][:5], turned["item.weight"][:5]
     before = before * (torch.arange(5) > 0).unsqueeze(1)
     torch.testing.assert_close(after @ after.T, before @ before.T)
-    said = transfer.said(turned, told)
+    said = transfer.feature_vectors(turned, told)
     assert (after * said).sum() > 2 * (before * said).sum().abs()
 
 

@@ -151,7 +151,7 @@ def test_a_kill_before_the_first_digest_leaves_no_checkpoint(tmp_path):
 def test_ranks_of_one_machine_have_a_gpu_each_or_none(monkeypatch, asked, gpus, processes, local, answer):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert train.a_gpu_each(Train(processes=processes, use_gpu=asked, local_mode=local)) is answer
+    assert train.uses_gpus(Train(processes=processes, use_gpu=asked, local_mode=local)) is answer
 
 
 def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
@@ -159,7 +159,7 @@ def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
     with pytest.raises(
         HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, but there are only 1"
     ):
-        train.a_gpu_each(Train(processes=2, use_gpu=True))
+        train.uses_gpus(Train(processes=2, use_gpu=True))
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
@@ -167,7 +167,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
     with pytest.raises(HeadwaterError, match="use_gpu is true, but this machine has no GPU"):
         device.on_gpu(True)
     assert not device.on_gpu("auto")
-    assert train.a_gpu_each(Train(use_gpu=True, local_mode=False))  # the GPUs of executors cannot be seen from here
+    assert train.uses_gpus(Train(use_gpu=True, local_mode=False))  # the GPUs of executors cannot be seen from here
 
 
 def test_what_a_worker_of_spark_raises_is_told_as_it_stands(spark):
@@ -224,11 +224,11 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path):
 def test_a_model_whose_scores_are_not_finite_is_told_before_it_is_registered(tmp_path):
     model = build(SPEC)
     artifact.save(tmp_path / "sound", model.state_dict(), SPEC, {})
-    artifact.prove(tmp_path / "sound")
+    artifact.smoke_test(tmp_path / "sound")
     huge = {name: tensor * 1e25 for name, tensor in model.state_dict().items()}
     artifact.save(tmp_path / "huge", huge, SPEC, {})
     with pytest.raises(ModelError, match=r"scores of the trained model are not finite; lower train\.learning_rate"):
-        artifact.prove(tmp_path / "huge")
+        artifact.smoke_test(tmp_path / "huge")
 
 
 @pytest.mark.parametrize("kind", ["sasrec", "bert4rec"])

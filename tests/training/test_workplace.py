@@ -9,7 +9,7 @@ from headwater.training import workplace
 
 def held(tmp_path, name="headwater", **inputs):
     config = Config.model_validate({"paths": {"warehouse": str(tmp_path)}, "mlflow": {"model_name": name}})
-    return workplace.held(config, {"events_version": 3, **inputs})
+    return workplace.locked_folder(config, {"events_version": 3, **inputs})
 
 
 def test_a_second_training_of_the_same_is_told_where_the_first_one_works(tmp_path):

@@ -20,7 +20,7 @@ from headwater.evaluation.measure import Measured, measure, measure_lists
 from headwater.evaluation.ranking import AS_RANKED, Scores
 from headwater.models.ranker import Ranker
 from headwater.models.variety import Variety
-from headwater.training.facts import moment
+from headwater.training.facts import parse_time
 
 SPLITS = ("validation", "test")
 BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
@@ -74,7 +74,7 @@ class Evaluation:
             self.before = cases.before(steps, start)
         else:
             place = 2 if split == "validation" else 1
-            held = cases.leave_one_out(steps, place, length, exclude, targets, moment(facts["validation_until"]))
+            held = cases.leave_one_out(steps, place, length, exclude, targets, parse_time(facts["validation_until"]))
             self.before = cases.without_last(steps, place)
         self.held: HeldOut = cases.collect(held, config.evaluate.max_users)
         self.before = self.before.persist()

@@ -32,7 +32,7 @@ from headwater.training.snapshot import digest
 
 WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
 NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "als", "repeats")}
-READ_BY = ("window", "decay", "most")
+NEIGHBOUR_PARAMETERS = ("window", "decay", "most")
 """The parameters of neighbours; a version saved before ``most`` existed gets its default."""
 
 
@@ -49,7 +49,7 @@ def save(
     for name, part in (neighbours or {}).items():
         matrix = part.matrix
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
-        arrays |= {key: np.array(getattr(part, key)) for key in READ_BY}
+        arrays |= {key: np.array(getattr(part, key)) for key in NEIGHBOUR_PARAMETERS}
         save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / NEIGHBOURS[name])
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
     names = [name for name in (WEIGHTS, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
@@ -57,7 +57,7 @@ def save(
 
 
 @torch.inference_mode()
-def prove(folder: Path) -> None:
+def smoke_test(folder: Path) -> None:
     """Open a model as scoring does, and score all items for one history.
 
     Raises ModelError if that fails or a score is not finite: nothing else has checked the weights after a training's last step.
@@ -136,5 +136,7 @@ def load_neighbours(folder: Path) -> dict[str, Neighbours]:
             size = len(arrays["indptr"]) - 1
             cells = (arrays["data"], arrays["indices"], arrays["indptr"])
             matrix = sparse.csr_matrix(cells, shape=(size, size))
-            found[name] = Neighbours(matrix, **{key: arrays[key].item() for key in READ_BY if key in arrays})
+            found[name] = Neighbours(
+                matrix, **{key: arrays[key].item() for key in NEIGHBOUR_PARAMETERS if key in arrays}
+            )
     return found

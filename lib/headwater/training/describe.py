@@ -21,15 +21,15 @@ SEPARATOR = re.compile(r"[|;,/>]")
 WORD = re.compile(r"\w+")
 BUCKETS = 1 << 14
 VECTOR = "vector"
-LONGEST = 2_000
+MAX_TEXT_LENGTH = 2_000
 """Only so many characters of a text are used: the first lines describe the item."""
 
 
-def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str = "") -> sparse.csr_matrix | None:
+def features(items: DataFrame, names: Sequence[str], n_items: int, vectors_path: str = "") -> sparse.csr_matrix | None:
     """Features of the items up to ``n_items``: CSR float32 ``[n_items + 1, BUCKETS]``, see ``hashed``; None without ``names``.
 
     ``names``: columns of ``items``, of which ``category`` is split at separators and any other into words; and ``vector``, the
-    item vectors in the file ``brought`` (``training.vectors``).
+    item vectors in the file ``vectors_path`` (``training.vectors``).
     """
     if not names:
         return None
@@ -37,22 +37,22 @@ def features(items: DataFrame, names: Sequence[str], n_items: int, brought: str 
     tokens: list[list[str]] = [[] for _ in range(n_items + 1)]
     for row in items.select("item_idx", *columns).toLocalIterator():
         if row["item_idx"] <= n_items:
-            tokens[row["item_idx"]] = [token for name in columns for token in described(name, row[name])]
+            tokens[row["item_idx"]] = [token for name in columns for token in tokens_of(name, row[name])]
     found = hashed(tokens)
-    return found + vectors.features(items, brought, n_items, BUCKETS) if VECTOR in names else found
+    return found + vectors.features(items, vectors_path, n_items, BUCKETS) if VECTOR in names else found
 
 
-def described(column: str, value: str | None) -> list[str]:
+def tokens_of(column: str, value: str | None) -> list[str]:
     """The tokens of one value. Those of categories have a prefix; words of all other columns share their tokens."""
     if not value:
         return []
     if column == "category":
         return [f"category={part.strip().lower()}" for part in SEPARATOR.split(value) if part.strip()]
-    words = WORD.findall(value[:LONGEST].lower())
+    words = WORD.findall(value[:MAX_TEXT_LENGTH].lower())
     return list(map(sys.intern, words))  # one copy of a word in memory, not one per item
 
 
-def hashed(described: Iterable[list[str]]) -> sparse.csr_matrix:
+def hashed(tokens: Iterable[list[str]]) -> sparse.csr_matrix:
     """TF-IDF of each item's tokens, hashed: CSR float32 ``[items, BUCKETS]``; rows sum to 1, or to 0 without tokens."""
-    counted = HashingVectorizer(analyzer=list, n_features=BUCKETS, alternate_sign=False, norm=None).transform(described)
+    counted = HashingVectorizer(analyzer=list, n_features=BUCKETS, alternate_sign=False, norm=None).transform(tokens)
     return sparse.csr_matrix(TfidfTransformer(norm="l1").fit_transform(counted), dtype=np.float32)

@@ -19,7 +19,7 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
     place from the start.
     """
     model = config.model
-    by_chance = model.dim**0.5 if model.initial == "random" else 1.0
+    default_scale = model.dim**0.5 if model.initial == "random" else 1.0
     return ModelSpec(
         kind=model.kind,
         n_items=n_items,
@@ -29,14 +29,14 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
         heads=model.heads,
         feed_forward=model.feed_forward,
         dropout=model.dropout,
-        input_scale=by_chance if model.input_scale is None else model.input_scale,
+        input_scale=default_scale if model.input_scale is None else model.input_scale,
         input_dropout=model.input_dropout,
         mask_probability=model.mask_probability,
         context=model.context,
     )
 
 
-def gather(
+def collect(
     config: Config,
     spec: ModelSpec,
     versions: dict[str, int],
@@ -61,9 +61,9 @@ def gather(
     }
 
 
-def moment(told: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """A cut or another time as recorded in a version's facts; None if there is none."""
-    return datetime.fromisoformat(told) if told else None
+    return datetime.fromisoformat(text) if text else None
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from headwater.models import SequenceModel, als, ease, repeats, transitions
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
-from headwater.training.validation import Cases, Places, marked, ndcg
+from headwater.training.validation import Cases, Places, mask_at, ndcg
 
 PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "transitions": transitions.count,
@@ -33,14 +33,14 @@ USERS = 25_000
 WEIGHTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 ROUNDS = 2
 TOLERANCE = 0.02
-LEAST = 0.25
+MIN_RECENCY_SHARE = 0.25
 """Popularity is the same for everybody, so its weight is lowered to the smallest one that costs at most the share ``TOLERANCE``
-of NDCG, but not below the share ``LEAST`` of itself."""
+of NDCG, but not below the share ``MIN_RECENCY_SHARE`` of itself."""
 CELLS = 1 << 26
 """Scores held at once, 256 MiB: of users × items, and then of users × candidates."""
-ASKED = 256
+SAMPLED_USERS = 256
 """Users sampled to estimate the number of candidates per user."""
-LONGEST = 10
+LIST_LENGTH = 10
 """The length of the lists that are measured."""
 
 
@@ -59,14 +59,14 @@ class Shortlists:
 
     def ndcg(self, weights: dict[str, float]) -> Tensor:
         """NDCG@10 of each user's blended list, ``[users]``."""
-        return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LONGEST)
+        return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LIST_LENGTH)
 
-    def tried(self, name: str, weights: dict[str, float]) -> Tensor:
+    def ndcg_by_weight(self, name: str, weights: dict[str, float]) -> Tensor:
         """The sum of all users' NDCG@10 for each of ``WEIGHTS`` as the weight of one part, float64 ``[WEIGHTS]``; ``weights``
         holds those of the other parts."""
         others, part = blended(self.logits, self.parts, {**weights, name: 0.0}), self.parts[name]
         each = (torch.add(others, part, alpha=weight) for weight in WEIGHTS)
-        return torch.stack([ndcg(scores, self.wanted, self.ideal, LONGEST).sum() for scores in each])
+        return torch.stack([ndcg(scores, self.wanted, self.ideal, LIST_LENGTH).sum() for scores in each])
 
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
@@ -85,7 +85,7 @@ def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours
 @torch.inference_mode()
 def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> dict[str, float]:
     """The ``blend`` with the highest validation NDCG@10 and, of equal ones, the smallest weights; found one weight after the
-    other, ``ROUNDS`` times. Then the weight of recency is lowered (``TOLERANCE``, ``LEAST``).
+    other, ``ROUNDS`` times. Then the weight of recency is lowered (``TOLERANCE``, ``MIN_RECENCY_SHARE``).
 
     Recency is the prior of the cases; its weight is 0 if they have none. Without cases the other weights are 1.
     """
@@ -100,11 +100,11 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
 
     for _ in range(ROUNDS):
         for name in names:
-            tried = torch.stack([some.tried(name, best) for some in shortlists]).sum(0)
+            tried = torch.stack([some.ndcg_by_weight(name, best) for some in shortlists]).sum(0)
             best[name] = WEIGHTS[int(np.argmax(tried.numpy()))]
     enough = (1 - TOLERANCE) * quality(best)
-    less = [weight for weight in WEIGHTS if LEAST * best["recency"] <= weight < best["recency"]]
-    tried_less = ({**best, "recency": weight} for weight in less)
+    lower_weights = [weight for weight in WEIGHTS if MIN_RECENCY_SHARE * best["recency"] <= weight < best["recency"]]
+    tried_less = ({**best, "recency": weight} for weight in lower_weights)
     return next((weights for weights in tried_less if quality(weights) >= enough), best)
 
 
@@ -113,9 +113,9 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
     matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
     lengths = (cases.item > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
-    asked = torch.from_numpy(cases.item[_spread(order, ASKED)])
-    many = LONGEST + sum(part.evidence(asked).nnz for part in neighbours.values()) / len(asked)
-    order = _spread(order, int(CELLS / many) + 1)
+    sampled = torch.from_numpy(cases.item[_spread(order, SAMPLED_USERS)])
+    mean_candidates = LIST_LENGTH + sum(part.evidence(sampled).nnz for part in neighbours.values()) / len(sampled)
+    order = _spread(order, int(CELLS / mean_candidates) + 1)
     size = max(1, CELLS // len(matrix))
     for users in (order[start : start + size] for start in range(0, len(order), size)):
         longest = max(1, lengths[users[-1]])
@@ -123,13 +123,13 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
-        wanted = marked(cases.wanted(users, logits.shape[1]), logits)
+        wanted = mask_at(cases.wanted(users, logits.shape[1]), logits)
         chosen = wanted.clone()
         for found in evidence.values():
             chosen[found.nonzero()] = True
         for weight in WEIGHTS if len(prior) else WEIGHTS[:1]:
             alone = logits + weight * prior if weight else logits
-            chosen.scatter_(1, alone.topk(min(LONGEST, alone.shape[1]), dim=1).indices, True)
+            chosen.scatter_(1, alone.topk(min(LIST_LENGTH, alone.shape[1]), dim=1).indices, True)
         kept, picked = chosen.byte().topk(int(chosen.sum(1).max()), dim=1)
         parts = {name: torch.from_numpy(found.toarray()).gather(1, picked) for name, found in evidence.items()}
         if len(prior):

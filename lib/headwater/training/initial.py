@@ -16,7 +16,7 @@ from headwater.models import SequenceModel, factors
 from headwater.models.spec import ModelSpec
 from headwater.training import transfer
 
-SPREAD = 0.05
+ITEM_STD = 0.05
 """Standard deviation of the entries of an item vector initialised from co-occurrence; training soon lengthens the vectors that
 it is sure of."""
 
@@ -38,14 +38,14 @@ def weights(
     state = models.build(spec).state_dict()
     if sequences is not None:
         vectors = factors.item_vectors(sequences, spec.n_items, spec.dim, seed)
-        state["item.weight"][1 : spec.n_items + 1] = vectors[1:] * SPREAD
+        state["item.weight"][1 : spec.n_items + 1] = vectors[1:] * ITEM_STD
     if described is None:
         return state, spec
     state, _ = with_features(state, spec, described)
     spec = spec_of(spec, described, source)
     if source is None:
         return state, spec
-    return transfer.carry(state, spec, source, sequences is not None), spec
+    return transfer.take_over(state, spec, source, sequences is not None), spec
 
 
 def spec_of(spec: ModelSpec, described: sparse.csr_matrix | None, source: SequenceModel | None = None) -> ModelSpec:
@@ -66,13 +66,13 @@ def fingerprint(
 ) -> str:
     """A short identifier of the inputs of ``weights`` besides the snapshot, the same on any machine. Weights and shares
     themselves are not hashed, because their last bits depend on the number of cores. ``kind``: ``model.initial``."""
-    told = hashlib.sha256(json.dumps([spec.to_dict(), seed, kind], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([spec.to_dict(), seed, kind], sort_keys=True).encode())
     if described is not None:
-        told.update(described.indptr)
-        told.update(described.indices)
+        hasher.update(described.indptr)
+        hasher.update(described.indices)
     for tensor in source.state_dict().values() if source is not None else ():
-        told.update(tensor.cpu().contiguous().numpy())
-    return told.hexdigest()[:16]
+        hasher.update(tensor.cpu().contiguous().numpy())
+    return hasher.hexdigest()[:16]
 
 
 def with_features(

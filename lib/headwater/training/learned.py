@@ -44,8 +44,8 @@ class Task:
 class Epochs:
     """The number of epochs of each stage: those to train, or the best ones by validation."""
 
-    pretrained: int
-    trained: int
+    pretrain: int
+    train: int
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def learn(
     pieces = snapshot.windows(steps, spec.max_length, options.windows)
     rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
     data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
-    learned_from = readers.read_items(data.files, spec.n_items)
-    came_from = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
-    weights = folder / f"initial-{came_from}.safetensors"
+    items = readers.read_items(data.files, spec.n_items)
+    start_fingerprint = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
+    weights = folder / f"initial-{start_fingerprint}.safetensors"
     if not (task.resume and weights.exists()):
-        known_pairs = learned_from if config.model.initial == "cooccurrence" else None
-        start, _ = initial.weights(spec, options.seed, known_pairs, task.described, task.source)
+        factor_sequences = items if config.model.initial == "cooccurrence" else None
+        start, _ = initial.weights(spec, options.seed, factor_sequences, task.described, task.source)
         write_atomically(weights, lambda path: artifact.write_weights(path, start))
     spec = initial.spec_of(spec, task.described, task.source)
     answers: list[dict[str, Any]] = []
@@ -96,15 +96,15 @@ def learn(
         )
         answers.append(train.run(planned, stage))
         weights = Path(answers[-1]["weights"])
-    return Learned(spec, learned_from, data.manifest["sequences"], answers)
+    return Learned(spec, items, data.manifest["sequences"], answers)
 
 
 def stages(config: Config, epochs: Epochs) -> dict[str, Train]:
     """The settings of each stage, in order, by the name of its folder."""
-    only = config.train.model_copy(update={"epochs": epochs.trained})
+    only = config.train.model_copy(update={"epochs": epochs.train})
     if not config.train.pretrain_epochs:
         return {"run": only}
     return {
-        "pretrain": config.train.model_copy(update={"epochs": epochs.pretrained, "targets": Targets()}),
+        "pretrain": config.train.model_copy(update={"epochs": epochs.pretrain, "targets": Targets()}),
         "run": only.model_copy(update={"learning_rate": config.finetune.learning_rate}),
     }

@@ -91,18 +91,18 @@ def fit(
         state["history"].append(entry)
         if data.validate is None or entry["epoch_ndcg_10"] > state["best"]:
             state["best"], state["best_epoch"] = entry.get("epoch_ndcg_10", -1.0), epoch
-            keep(best, optimizer.ema_model)
+            copy_weights(best, optimizer.ema_model)
         if group.rank == 0:
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
             tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
             checkpoints.write(folder, epoch, tensors | optimizer.tensors(), state)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in entry.items() if name != "epoch")
-            print(f"epoch {epoch}/{settings.epochs}: {shown}", flush=True)
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in entry.items() if name != "epoch")
+            print(f"epoch {epoch}/{settings.epochs}: {metrics}", flush=True)
             after_checkpoint()
     return Fitted(best, state["best_epoch"], state["history"])
 
 
-def keep(kept: dict[str, Tensor], model: nn.Module) -> None:
+def copy_weights(kept: dict[str, Tensor], model: nn.Module) -> None:
     """Copy a model's weights, by name, over those kept before."""
     for name, tensor in model.state_dict().items():
         kept[name] = kept[name].copy_(tensor) if name in kept else tensor.detach().clone()
@@ -122,7 +122,7 @@ def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) 
             step = torch.zeros(2, dtype=torch.float64, device=group.device)
             for place, part in enumerate(prefetch.parts(batch, settings.accumulate)):
                 last = place == settings.accumulate - 1
-                with nullcontext() if last else group.alone():
+                with nullcontext() if last else group.no_sync():
                     loss, whole = part_loss(wrapped, part, objective, settings, group)
                     if not math.isfinite(whole[0].item()):
                         raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")

@@ -139,10 +139,10 @@ class RowAdam:
     def step(self, rows: Tensor, gradients: Tensor, rate: float) -> None:
         """Update the distinct ``rows`` int64 ``[n]`` by ``gradients`` ``[n, dim]``."""
         self.steps += 1
-        fade, fade_square = (1 - beta ** int(self.steps) for beta in BETAS)
+        correction, correction_square = (1 - beta ** int(self.steps) for beta in BETAS)
         mean = self.mean[rows].lerp_(gradients, 1 - BETAS[0])
         square = self.square[rows].mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
         self.mean[rows], self.square[rows] = mean, square
-        spread = square.sqrt_().div_(math.sqrt(fade_square)).add_(EPSILON)
+        deviation = square.sqrt_().div_(math.sqrt(correction_square)).add_(EPSILON)
         moved = self.table[rows].mul_(1 - rate * self.weight_decay)
-        self.table[rows] = moved.addcdiv_(mean, spread, value=-rate / fade)
+        self.table[rows] = moved.addcdiv_(mean, deviation, value=-rate / correction)

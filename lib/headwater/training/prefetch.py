@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headwater.training.readers import Batch
 
-AHEAD = 4
+QUEUE_LENGTH = 4
 """The most batches that wait in the queue."""
 
 
@@ -24,13 +24,13 @@ def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict
     An error of the reader is raised where its batch would have come. The end of the block ends the thread too, however far it
     was.
     """
-    ready: queue.Queue[Any] = queue.Queue(AHEAD)
+    ready: queue.Queue[Any] = queue.Queue(QUEUE_LENGTH)
     stopped = threading.Event()
 
-    def put(what: Any) -> None:
+    def put(entry: Any) -> None:
         while not stopped.is_set():
             try:
-                return ready.put(what, timeout=0.1)
+                return ready.put(entry, timeout=0.1)
             except queue.Full:
                 continue
 
@@ -45,7 +45,7 @@ def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict
         except BaseException as error:
             put(error)
 
-    def taken() -> Iterator[dict[str, Tensor]]:
+    def received() -> Iterator[dict[str, Tensor]]:
         while (batch := ready.get()) is not None:
             if isinstance(batch, BaseException):
                 raise batch
@@ -54,7 +54,7 @@ def prefetched(batches: Iterable[Batch], pinned: bool) -> Iterator[Iterator[dict
     reader = threading.Thread(target=read, name="reader", daemon=True)
     reader.start()
     try:
-        yield taken()
+        yield received()
     finally:
         stopped.set()
         reader.join()

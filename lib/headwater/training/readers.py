@@ -70,21 +70,21 @@ def _quietly() -> Iterator[None]:
 READERS: dict[str, Reader] = {"petastorm": read_petastorm, "pyarrow": read_pyarrow}
 
 
-def weighed(read: Reader, targets: Sequence[float]) -> Reader:
+def weighted(read: Reader, targets: Sequence[float]) -> Reader:
     """A reader that multiplies weights by those of ``targets``, one per event type code, that of padding first."""
     table = np.asarray(targets, dtype=np.float32)
 
-    def read_weighed(path: str) -> Batch:
+    def read_weighted(path: str) -> Batch:
         rows = read(path)
         types = context.part(rows["context"], "event_type")
         return {**rows, "weight": rows["weight"] * table[types]}
 
-    return read_weighed
+    return read_weighted
 
 
-def checked(name: str, targets: Sequence[float], n_items: int) -> Reader:
-    """The reader of a training, ``weighed``; raises TableError if a file holds an unknown item (``need_known``)."""
-    read = weighed(READERS[name], targets)
+def checked_reader(name: str, targets: Sequence[float], n_items: int) -> Reader:
+    """The reader of a training, ``weighted``; raises TableError if a file holds an unknown item (``need_known``)."""
+    read = weighted(READERS[name], targets)
 
     def read_checked(path: str) -> Batch:
         rows = read(path)
@@ -108,7 +108,7 @@ def need_known(item: np.ndarray, path: str, n_items: int) -> np.ndarray:
     return item
 
 
-def kept(read: Reader, files: Sequence[str]) -> Reader:
+def cached(read: Reader, files: Sequence[str]) -> Reader:
     """The reader for ``files``. A single file, which would be read again in each epoch, is read once and kept in memory."""
     return lru_cache(maxsize=1)(read) if len(files) == 1 else read
 
@@ -137,7 +137,7 @@ def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
     return counts
 
 
-def steps(files: Sequence[Mapping[str, Any]], batch_size: int, world: int) -> int:
+def steps_per_epoch(files: Sequence[Mapping[str, Any]], batch_size: int, world: int) -> int:
     """Batches of one rank per epoch, for ``files`` as listed in a manifest and ``batch_size`` rows over all ranks."""
     rows = max(1, batch_size // world)
     return sum(-(-file["rows"] // rows) for file in files) // world
@@ -152,11 +152,11 @@ def epoch(
     """
     assert len(files) % world == 0, "the snapshot was written for another number of processes"
     order = np.random.default_rng((seed, number)).permutation(len(files))[rank::world]
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        upcoming = [beside.submit(read, files[order[0]])]
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        upcoming = [executor.submit(read, files[order[0]])]
         for place, file in enumerate(order, start=1):
             rows = upcoming.pop().result()
-            upcoming += [beside.submit(read, files[following]) for following in order[place : place + 1]]
+            upcoming += [executor.submit(read, files[following]) for following in order[place : place + 1]]
             rng = np.random.default_rng((seed, number, int(file)))
             shuffled = rng.permutation(len(rows["item"]))
             lengths = (rows["item"][shuffled] > 0).sum(axis=1)

@@ -19,7 +19,7 @@ from headwater.models.spec import ModelSpec
 class Group:
     """This process as one of the ranks, and the device that it computes on.
 
-    ``total`` sums a tensor over all ranks, ``gather`` concatenates the rows of all ranks, and within ``alone`` a backward pass
+    ``total`` sums a tensor over all ranks, ``gather`` concatenates the rows of all ranks, and within ``no_sync`` a backward pass
     does not yet reduce gradients over the ranks.
     """
 
@@ -27,7 +27,7 @@ class Group:
     world: int
     total: Callable[[Tensor], Tensor]
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
@@ -62,17 +62,17 @@ class Settings:
     @classmethod
     def of(cls, train: Train, n_items: int, steps: int, fingerprint: str = "") -> Settings:
         """The settings from a config, for a catalogue of ``n_items`` and ``steps`` per epoch."""
-        asked = {each.name: getattr(train, each.name) for each in fields(cls) if each.name in Train.model_fields}
-        asked |= {"sparse_items": train.moves_rows(n_items), "steps": steps, "fingerprint": fingerprint}
-        return cls(**asked)
+        values = {each.name: getattr(train, each.name) for each in fields(cls) if each.name in Train.model_fields}
+        values |= {"sparse_items": train.moves_rows(n_items), "steps": steps, "fingerprint": fingerprint}
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON."""
         return asdict(self) | {"loss": self.loss.model_dump()}
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Settings:
-        return cls(**told | {"loss": Loss(**told["loss"])})
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        return cls(**values | {"loss": Loss(**values["loss"])})
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        told = json.loads(text)
-        told |= {"spec": ModelSpec(**told["spec"]), "settings": Settings.from_dict(told["settings"])}
-        return cls(**told)
+        values = json.loads(text)
+        values |= {"spec": ModelSpec(**values["spec"]), "settings": Settings.from_dict(values["settings"])}
+        return cls(**values)

@@ -27,7 +27,7 @@ from headwater.schemas import EVENT_TYPES
 
 ROWS_PER_FILE = 65_536
 KEY = ("user_id", "piece")
-READ = ("item_idx", "event_type", "event_time", "event_id", "value")
+READ_COLUMNS = ("item_idx", "event_type", "event_time", "event_id", "value")
 SCHEMA = {
     "item": "array<int>",
     "type": "array<int>",
@@ -77,9 +77,9 @@ def windows(steps: DataFrame, max_length: int, count: int) -> DataFrame:
     first_of_piece = (F.col("place") % max_length == 0) & (F.col("place") > 0)
     pieces = F.when(first_of_piece, F.array(piece, piece - 1)).otherwise(F.array(piece))
     cut = steps.withColumn("place", place).withColumn("piece", F.explode(pieces)).where(F.col("piece") < count)
-    step = F.struct((-F.col("place")).alias("age"), *READ)
+    step = F.struct((-F.col("place")).alias("age"), *READ_COLUMNS)
     collected = cut.groupBy("user_id", "piece").agg(F.array_sort(F.collect_list(step)).alias("steps"))
-    return collected.select("user_id", "piece", *(F.col(f"steps.{name}").alias(name) for name in READ))
+    return collected.select("user_id", "piece", *(F.col(f"steps.{name}").alias(name) for name in READ_COLUMNS))
 
 
 def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: datetime | None = None) -> DataFrame:
@@ -95,7 +95,7 @@ def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: date
         return (step["item_idx"] <= n_items) & in_time
 
     length = max_length + 1
-    steps = F.filter(F.arrays_zip(*READ), fits)
+    steps = F.filter(F.arrays_zip(*READ_COLUMNS), fits)
     rewards = F.col("rewards") if "rewards" in pieces.columns else F.lit(None).cast("map<string,double>")
     piece = F.col("piece") if "piece" in pieces.columns else F.lit(0)
     known = pieces.select("user_id", piece.alias("piece"), steps.alias("steps"), rewards.alias("rewards"))

@@ -47,7 +47,7 @@ def plan(
     The snapshot holds all events, the plan their weights as targets (``train.targets``). Without ``resume`` the folder is
     emptied first. Raises ModelError if the snapshot's files cannot be shared out equally among ``train.processes``.
     """
-    steps = readers.steps(snapshot.manifest["files"], train.batch_size, train.processes)
+    steps = readers.steps_per_epoch(snapshot.manifest["files"], train.batch_size, train.processes)
     settings = Settings.of(train, spec.n_items, steps)
     weighing = target_weights(train.targets)
     files = [entry["sha256"] for entry in snapshot.manifest["files"]]
@@ -60,9 +60,9 @@ def plan(
     for name in validation.__dataclass_fields__ if validation is not None else ():
         array = getattr(validation, name)
         cases.update(array.tobytes() if name != "prior" else str(array.shape).encode())  # its last bits vary by machine
-    told = settings.to_dict()
-    del told["fingerprint"]
-    identity = [told, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
+    inputs = settings.to_dict()
+    del inputs["fingerprint"]
+    identity = [inputs, spec.to_dict(), train.batch_size, train.processes, files, start, cases.hexdigest(), weighing]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,24 +82,24 @@ def plan(
         validation=cases_file,
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
-        use_gpu=a_gpu_each(train),
+        use_gpu=uses_gpus(train),
         threads=max(1, local.cores() // train.processes),
         timeout_seconds=train.timeout_seconds,
     )
 
 
-def a_gpu_each(train: Train) -> bool:
+def uses_gpus(train: Train) -> bool:
     """Whether the ranks compute on GPUs. Ranks on one machine need one each; with fewer, ``auto`` falls back to the CPU.
 
     Raises HeadwaterError if GPUs are required and there are too few.
     """
-    wanted, there = train.use_gpu is True or on_gpu(train.use_gpu), torch.cuda.device_count()
-    if not (wanted and train.local_mode) or there >= train.processes:
+    wanted, available = train.use_gpu is True or on_gpu(train.use_gpu), torch.cuda.device_count()
+    if not (wanted and train.local_mode) or available >= train.processes:
         return wanted
     if train.use_gpu == "auto":
         return False
     raise HeadwaterError(
-        f"train.processes {train.processes} with train.use_gpu needs as many GPUs, but there are only {there}"
+        f"train.processes {train.processes} with train.use_gpu needs as many GPUs, but there are only {available}"
     )
 
 
@@ -123,10 +123,10 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
     # Local ranks choose their GPUs themselves; only on executors does Spark assign GPUs to tasks.
     spark_gpus = planned.use_gpu and not train.local_mode
     distributor = TorchDistributor(num_processes=train.processes, local_mode=train.local_mode, use_gpu=spark_gpus)
-    said = _Said()
+    said = _RankOutput()
     try:
         with contextlib.redirect_stdout(said):
-            answer = distributor.run(worker.Shipped(), planned.to_json())
+            answer = distributor.run(worker.PicklableWork(), planned.to_json())
     except Exception as error:
         cause = _cause("".join(said.lines) or str(error))
         raise ModelError(f"training failed: {cause}") from error
@@ -151,7 +151,7 @@ def _need_slots(processes: int, patience: float = 30.0) -> None:
         time.sleep(0.5)
 
 
-class _Said(io.TextIOBase):
+class _RankOutput(io.TextIOBase):
     """Passes the ranks' output to standard error and keeps the end of it: their errors are reported nowhere else."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from headwater.training.describe import BUCKETS
 
 SHAPE = ("kind", "dim", "layers", "heads", "feed_forward", "max_length")
 """The fields that must be equal in both models; items, dropout and the objective's settings may differ."""
-OWN = ("item.weight", "features.start", "features.bucket", "features.share")
+SITE_TENSORS = ("item.weight", "features.start", "features.bucket", "features.share")
 """The tensors that belong to a site: those of its items, and which features they have."""
 
 
@@ -36,7 +36,7 @@ def check(source: ModelSpec, spec: ModelSpec, name: str) -> None:
         )
 
 
-def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, factors: bool) -> dict[str, Tensor]:
+def take_over(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, factors: bool) -> dict[str, Tensor]:
     """The ``weights`` of a model of ``spec``, with features, after taking over those of a ``source`` that passes ``check``.
 
     ``factors``: item rows hold factors, which are rotated; otherwise item rows become zero. Rows after the items (a mask token)
@@ -44,17 +44,17 @@ def carry(weights: dict[str, Tensor], spec: ModelSpec, source: SequenceModel, fa
     out.
     """
     theirs = source.state_dict()
-    shared = (theirs.keys() & weights.keys()).difference(OWN)
+    shared = (theirs.keys() & weights.keys()).difference(SITE_TENSORS)
     carried = weights | {key: theirs[key].clone() for key in shared}
     items = torch.zeros_like(weights["item.weight"])
     items[spec.n_items + 1 :] = theirs["item.weight"][source.spec.n_items + 1 :]
     if factors:
         own = weights["item.weight"][: spec.n_items + 1]
-        items[: spec.n_items + 1] = own @ turn(own, said(carried, spec))
+        items[: spec.n_items + 1] = own @ rotation(own, feature_vectors(carried, spec))
     return carried | {"item.weight": items}
 
 
-def said(weights: dict[str, Tensor], spec: ModelSpec) -> Tensor:
+def feature_vectors(weights: dict[str, Tensor], spec: ModelSpec) -> Tensor:
     """The feature part of each item's vector, ``[n_items + 1, dim]``."""
     model = models.restore(spec, weights)
     assert model.features is not None
@@ -62,7 +62,7 @@ def said(weights: dict[str, Tensor], spec: ModelSpec) -> Tensor:
         return model.features(torch.arange(spec.n_items + 1))
 
 
-def turn(vectors: Tensor, towards: Tensor) -> Tensor:
+def rotation(vectors: Tensor, towards: Tensor) -> Tensor:
     """The rotation ``[dim, dim]`` that brings ``vectors`` nearest to ``towards``, both ``[items, dim]``."""
     left, _, right = torch.linalg.svd(vectors.T.double() @ towards.double())
     return (left @ right).to(vectors.dtype)

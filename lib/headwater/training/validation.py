@@ -84,11 +84,11 @@ def ndcg(scores: Tensor, wanted: Places, ideal: Tensor, k: int = 10) -> Tensor:
     """
     scores[wanted] = scores[wanted].nextafter(scores.new_tensor(-torch.inf))
     best = scores.topk(min(k, scores.shape[1]), dim=1)
-    hits = marked(wanted, scores).gather(1, best.indices) & (best.values > -torch.inf)
+    hits = mask_at(wanted, scores).gather(1, best.indices) & (best.values > -torch.inf)
     return (hits * _discounts(hits.shape[1]).to(hits.device)).sum(1) / ideal
 
 
-def marked(places: Places, like: Tensor) -> Tensor:
+def mask_at(places: Places, like: Tensor) -> Tensor:
     """Bool of the shape of ``like``, True at ``places``."""
     found = torch.zeros_like(like, dtype=torch.bool)
     found[places] = True

@@ -1,8 +1,8 @@
 """A shop's own item vectors, of images, sounds or texts, as features of a model.
 
-They come in a Parquet file with the columns ``item_id`` and ``vector``, all vectors of one length. Those longer than ``LENGTH``
-go through a fixed random projection, which approximately keeps distances (Johnson and Lindenstrauss, 1984) and needs no
-training: tomorrow's items, and those of another shop with the same encoder, are in the same space.
+They come in a Parquet file with the columns ``item_id`` and ``vector``, all vectors of one length. Those longer than
+``MAX_LENGTH`` go through a fixed random projection, which approximately keeps distances (Johnson and Lindenstrauss, 1984) and
+needs no training: tomorrow's items, and those of another shop with the same encoder, are in the same space.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sklearn.random_projection import GaussianRandomProjection
 from headwater.errors import UsageError
 from headwater.text import first_line
 
-LENGTH = 64
-"""Length of the projected vectors; a model spends as much on each number as on a word of a title."""
+MAX_LENGTH = 64
+"""Longer vectors are projected to this length; a model spends as much on each number as on a word of a title."""
 
 
 def read(items: DataFrame, path: str) -> DataFrame:
@@ -63,15 +63,15 @@ def features(items: DataFrame, path: str, n_items: int, buckets: int) -> sparse.
     if not np.isfinite(vectors).all():
         item = rows["item_id"][~np.isfinite(vectors).all(axis=1)].iloc[0]
         raise UsageError(f"model.vectors: {path} has a vector that is not finite for item {item}")
-    return placed(vectors, rows["item_idx"].to_numpy(), n_items, buckets)
+    return feature_matrix(vectors, rows["item_idx"].to_numpy(), n_items, buckets)
 
 
-def placed(vectors: np.ndarray, items: np.ndarray, n_items: int, buckets: int) -> sparse.csr_matrix:
-    """``vectors`` float ``[n, any]`` of ``items`` int ``[n]``, projected if longer than ``LENGTH`` and scaled to length 1, in
-    the first columns of a CSR float32 ``[n_items + 1, buckets]``."""
+def feature_matrix(vectors: np.ndarray, items: np.ndarray, n_items: int, buckets: int) -> sparse.csr_matrix:
+    """``vectors`` float ``[n, any]`` of ``items`` int ``[n]``, projected if longer than ``MAX_LENGTH`` and scaled to length 1,
+    in the first columns of a CSR float32 ``[n_items + 1, buckets]``."""
     vectors = vectors.astype(np.float64)
-    if vectors.shape[1] > LENGTH:
-        vectors = GaussianRandomProjection(LENGTH, random_state=0).fit_transform(vectors)
+    if vectors.shape[1] > MAX_LENGTH:
+        vectors = GaussianRandomProjection(MAX_LENGTH, random_state=0).fit_transform(vectors)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     dense = np.zeros((n_items + 1, vectors.shape[1]), dtype=np.float32)
     dense[items] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)

@@ -28,7 +28,7 @@ from headwater.training.snapshot import Snapshot
 from headwater.training.validation import Cases, mean_ndcg
 
 
-class Shipped:
+class PicklableWork:
     """``work`` in a form that executors can unpickle: unpickling lets the ranks started there import this package.
 
     Spark puts ``--py-files`` on the path of its own Python workers only; a rank is a child process of one of these.
@@ -37,14 +37,14 @@ class Shipped:
     def __call__(self, plan_json: str) -> dict[str, Any]:
         return work(plan_json)
 
-    def __reduce__(self) -> tuple[Callable[[], Shipped], tuple[()]]:
-        return unpickled, ()
+    def __reduce__(self) -> tuple[Callable[[], PicklableWork], tuple[()]]:
+        return unpickle, ()
 
 
-def unpickled() -> Shipped:
-    """Prepare the environment of the process that unpickles ``Shipped``, and return one."""
+def unpickle() -> PicklableWork:
+    """Prepare the environment of the process that unpickles ``PicklableWork``, and return one."""
     share_environment()
-    return Shipped()
+    return PicklableWork()
 
 
 def share_environment() -> None:
@@ -84,7 +84,7 @@ def _train(plan: Plan, rank: int, world: int, device: torch.device) -> dict[str,
     # a single rank needs no all-reduce and no DDP
     wrapped, group = wrap_ddp(model, settings, rank, world, device) if world > 1 else (model, Group.of_one(device))
     snapshot = Snapshot.open(Path(plan.snapshot))
-    read = readers.kept(readers.checked(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
+    read = readers.cached(readers.checked_reader(plan.reader, plan.targets, model.spec.n_items), snapshot.files)
     rows = max(1, plan.batch_size // world)
 
     counts = torch.zeros(model.spec.n_items + 1)

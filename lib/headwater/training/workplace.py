@@ -16,7 +16,7 @@ from headwater.work import lock_of, work_folder
 
 
 @contextmanager
-def held(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
+def locked_folder(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
     """The folder of a training with these ``inputs``, locked; models of different names have different folders.
 
     Raises HeadwaterError at once if another training holds the lock. The kernel releases the lock when its holder dies.
