@@ -207,7 +207,7 @@ def test_the_card_says_what_the_model_has_seen(store):
 )
 def test_the_card_says_what_was_held_out_and_what_for(tmp_path, facts, learned, rest):
     cut = {"train_until": ""} if "protocol" in facts else {}
-    runs.card(tmp_path, {**FACTS, **cut, **facts}, HISTORY)
+    runs.write_card(tmp_path, {**FACTS, **cut, **facts}, HISTORY)
     first, second = (tmp_path / "README.md").read_text().splitlines()[2:4]
     assert f"40 sequences, {learned}" in first
     assert second.endswith(f"{rest}.")
@@ -289,7 +289,7 @@ def test_a_training_that_cannot_be_logged_leaves_a_failed_run_and_no_version(sto
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(runs, "_draw", full)
+    monkeypatch.setattr(runs, "_draw_curves", full)
     with pytest.raises(TrackingError, match="No space left on device"):
         registered(config, folder, seed=5)
     registry = Registry(config)

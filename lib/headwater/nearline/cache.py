@@ -23,7 +23,7 @@ from headwater.scoring import executors, recent
 from headwater.scoring.items import load_catalogue
 from headwater.scoring.recent import RecentCounts
 from headwater.tracking import Registry
-from headwater.tracking.client import library
+from headwater.tracking.client import import_mlflow
 from headwater.training import artifact
 
 
@@ -45,7 +45,7 @@ class ScoringCache:
         """The model versions whose vectors are known to be in `item_embeddings`."""
         self._background = ThreadPoolExecutor(max_workers=1)
         self._history_copy: Future[None] | None = None
-        self._background.submit(library, j.config)  # this import takes as long as the start of Spark's session
+        self._background.submit(import_mlflow, j.config)  # this import takes as long as the start of Spark's session
 
     @cached_property
     def _registry(self) -> Registry:

@@ -35,21 +35,21 @@ def connect(config: Config) -> MlflowClient:
     uri = config.tracking_uri
     scheme = urlparse(uri).scheme
     if scheme in ("http", "https"):
-        _knock(uri, timeout)
-    with asking(uri):
-        mlflow = library(config)
+        _check_reachable(uri, timeout)
+    with mlflow_errors(uri):
+        mlflow = import_mlflow(config)
         path = local.sqlite_file(uri)
         if path is None:
             return mlflow.MlflowClient(uri, uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _first_start(path):  # two first starts would both create the tables
+        with _first_start_lock(path):  # two first starts would both create the tables
             _need_writable(path, timeout)
             client = mlflow.MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
 
 
-def library(config: Config) -> ModuleType:
+def import_mlflow(config: Config) -> ModuleType:
     """The imported MLflow module. The import takes seconds and does not access a store."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(config.mlflow.timeout_seconds)
@@ -67,7 +67,7 @@ def library(config: Config) -> ModuleType:
 
 
 @contextmanager
-def asking(uri: str) -> Iterator[None]:
+def mlflow_errors(uri: str) -> Iterator[None]:
     """Turn any error of MLflow into one sentence that names the store."""
     try:
         yield
@@ -84,7 +84,7 @@ def without_password(text: str) -> str:
     return re.sub(r"(://[^/@\s:]*):\S+@", r"\1:***@", text)
 
 
-def _knock(uri: str, timeout: float) -> None:
+def _check_reachable(uri: str, timeout: float) -> None:
     """Raises TrackingError if the server does not answer in time. Any HTTP answer counts, even an error page."""
     address = urlparse(uri)
     bare = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
@@ -96,14 +96,14 @@ def _knock(uri: str, timeout: float) -> None:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, ssl.SSLError):
             return  # the server answers; MLflow's own settings decide whether its certificate is acceptable
-        told = f"no answer in {timeout:g} s" if isinstance(reason, TimeoutError) else str(reason)
+        reason_text = f"no answer in {timeout:g} s" if isinstance(reason, TimeoutError) else str(reason)
         raise TrackingError(
-            f"MLflow at {without_password(uri)} cannot be reached ({told}); check mlflow.tracking_uri"
+            f"MLflow at {without_password(uri)} cannot be reached ({reason_text}); check mlflow.tracking_uri"
         ) from None
 
 
 @contextmanager
-def _first_start(path: Path) -> Iterator[None]:
+def _first_start_lock(path: Path) -> Iterator[None]:
     try:
         with FileLock(f"{path}.lock", timeout=FIRST_START_SECONDS):
             yield

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headwater import local
 from headwater.config import Config
 from headwater.errors import ModelError
-from headwater.tracking.client import asking, connect
+from headwater.tracking.client import connect, mlflow_errors
 from headwater.training import artifact
 from headwater.work import work_folder
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
-MOST_METRICS = 1_000
+MAX_METRICS = 1_000
 """How many metrics MLflow takes at once."""
 
 
@@ -40,7 +40,7 @@ class Registry:
     def alias(self, alias: str) -> int | None:
         """The version that an alias points to, or None."""
         client = self.client
-        with asking(self.uri):
+        with mlflow_errors(self.uri):
             found = client.search_registered_models(f"name = '{self.name}'")
             versions = dict(found[0].aliases) if found else {}
         return int(versions[alias]) if alias in versions else None
@@ -58,11 +58,11 @@ class Registry:
         return self.need(CHAMPION)
 
     def set_alias(self, alias: str, version: int) -> None:
-        with asking(self.uri):
+        with mlflow_errors(self.uri):
             self.client.set_registered_model_alias(self.name, alias, str(version))
 
     def set_tag(self, version: int, tag: str, value: str) -> None:
-        with asking(self.uri):
+        with mlflow_errors(self.uri):
             self.client.set_model_version_tag(self.name, str(version), tag, value)
 
     def version(self, version: int) -> ModelVersion:
@@ -70,7 +70,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         client = self.client
-        with asking(self.uri):
+        with mlflow_errors(self.uri):
             try:
                 return client.get_model_version(self.name, str(version))
             except MlflowException as error:
@@ -92,7 +92,7 @@ class Registry:
         temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         try:
-            with asking(self.uri):
+            with mlflow_errors(self.uri):
                 self._fetch(known, temporary)
             artifact.verify(temporary / "model")
             if not folder.is_dir():
@@ -108,7 +108,7 @@ class Registry:
     def history(self, version: int) -> dict[str, list[tuple[int, float]]]:
         """Curves of a version's run: metric → (epoch, value) pairs."""
         run_id = str(self.version(version).run_id)
-        with asking(self.uri):
+        with mlflow_errors(self.uri):
             metrics = self.client.get_run(run_id).data.metrics
             return {name: [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)] for name in metrics}
 
@@ -118,9 +118,9 @@ class Registry:
 
         run_id, now = str(self.version(version).run_id), int(time.time() * 1000)
         made = [Metric(name, value, now, 0) for name, value in metrics.items()]
-        with asking(self.uri):
-            for start in range(0, len(made), MOST_METRICS):
-                self.client.log_batch(run_id, metrics=made[start : start + MOST_METRICS])
+        with mlflow_errors(self.uri):
+            for start in range(0, len(made), MAX_METRICS):
+                self.client.log_batch(run_id, metrics=made[start : start + MAX_METRICS])
 
     def _fetch(self, version: ModelVersion, into: Path) -> None:
         source = local.folder(version.source or "")

@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater import local
 from headwater.config import Config
-from headwater.tracking.client import asking, without_password
+from headwater.tracking.client import mlflow_errors, without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def log_training(
     from mlflow.entities import Metric, Param, RunTag
 
     client, name = registry.client, registry.name
-    with asking(registry.uri):
+    with mlflow_errors(registry.uri):
         run = client.create_run(
             _experiment(registry, config),
             run_name=f"{stage}-{facts['kind']}",
@@ -51,7 +51,7 @@ def log_training(
             },
         )
         run_id = run.info.run_id
-    with _failing(registry, run_id), asking(registry.uri):
+    with _failed_on_error(registry, run_id), mlflow_errors(registry.uri):
         now = int(time.time() * 1000)
         settings = redacted(config)
         params = [Param(key, value) for key, value in _params(settings).items()]
@@ -68,12 +68,12 @@ def log_training(
             client.log_batch(run_id, metrics=metrics[start : start + 1000])
         _log_datasets(client, run_id, config, facts)
         with tempfile.TemporaryDirectory() as scratch:
-            _draw(history, Path(scratch) / "loss.png")
+            _draw_curves(history, Path(scratch) / "loss.png")
             (Path(scratch) / "config.json").write_text(json.dumps(settings, indent=1))
             (Path(scratch) / "environment.txt").write_text(environment())
             client.log_artifacts(run_id, scratch)
-        card(model, facts, history)
-        _describe(model, run_id, facts)
+        write_card(model, facts, history)
+        _write_mlmodel(model, run_id, facts)
         client.log_artifacts(run_id, str(model), "model")
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
@@ -87,7 +87,7 @@ def log_training(
 
 
 @contextmanager
-def _failing(registry: Registry, run_id: str) -> Iterator[None]:
+def _failed_on_error(registry: Registry, run_id: str) -> Iterator[None]:
     """Mark the run as failed if logging it raises an error."""
     try:
         yield
@@ -120,10 +120,10 @@ def code_revision(module: Path = Path(__file__).resolve()) -> str:
 def _git(module: Path, *args: str) -> str:
     """What git says of a module's repository; nothing if it fails."""
     try:
-        asked = subprocess.run(["git", *args], cwd=module.parent, capture_output=True, text=True, timeout=5)
+        done = subprocess.run(["git", *args], cwd=module.parent, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return asked.stdout.strip() if asked.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def environment() -> str:
@@ -137,7 +137,7 @@ def environment() -> str:
     return "\n".join(lines) + "\n"
 
 
-def card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
+def write_card(model: Path, facts: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write the model card: kind, training data, protocol, loss, target weights, and limits of the model."""
     last = history[-1] if history else {}
     learned, held_out = _held_out(facts)
@@ -186,7 +186,7 @@ def signature(facts: dict[str, Any]) -> ModelSignature:
     return ModelSignature(Schema([*inputs]), Schema([scores]))
 
 
-def _describe(model: Path, run_id: str, facts: dict[str, Any]) -> None:
+def _write_mlmodel(model: Path, run_id: str, facts: dict[str, Any]) -> None:
     """Write an MLmodel file with our own flavour and no loader, so that MLflow has nothing to import or unpickle."""
     from mlflow.models import Model
 
@@ -199,8 +199,8 @@ def _experiment(registry: Registry, config: Config) -> str:
     if found := registry.client.get_experiment_by_name(name):
         return found.experiment_id
     store = local.sqlite_file(config.tracking_uri)
-    beside = (store.parent / "_mlflow").as_uri() if store else None
-    return registry.client.create_experiment(name, artifact_location=beside)
+    artifacts = (store.parent / "_mlflow").as_uri() if store else None
+    return registry.client.create_experiment(name, artifact_location=artifacts)
 
 
 def _log_datasets(client: Any, run_id: str, config: Config, facts: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ def _log_datasets(client: Any, run_id: str, config: Config, facts: dict[str, Any
     client.log_inputs(run_id, datasets)
 
 
-def _draw(history: list[dict[str, float]], path: Path) -> None:
+def _draw_curves(history: list[dict[str, float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
