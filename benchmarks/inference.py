@@ -29,12 +29,12 @@ from headwater import config as configuration
 from headwater import job
 from headwater.models import SequenceModel
 from headwater.models.histories import left_padded
-from headwater.models.ranker import ENCODED_TOGETHER
+from headwater.models.ranker import ENCODER_BATCH
 from headwater.training.validation import Cases, ndcg
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Histories and their context ``[batch, seq]`` → user vectors ``[batch, dim]``."""
-TOGETHER = ENCODED_TOGETHER["cpu"]
+TOGETHER = ENCODER_BATCH["cpu"]
 TURNS = 3
 
 

@@ -92,7 +92,7 @@ def train(
 
 def of_splits(ranker: Ranker, splits: dict[str, HeldOut]) -> dict[str, float]:
     """HR@10 and NDCG@10 on each split, by name, of the sequence model and, if there is one, the hybrid."""
-    rankers = {"sequence model": ranker.alone()} | ({"hybrid": ranker} if ranker.neighbours else {})
+    rankers = {"sequence model": ranker.without_blend()} | ({"hybrid": ranker} if ranker.neighbours else {})
     return {
         f"{name}, {split} {metric}": value
         for name, each in rankers.items()

@@ -73,7 +73,7 @@ def main(
     for seed in range(1, seeds + 1):
         popular = decayed(before, n_items, settings)
         ranker = train(learned, before, cases, n_items, settings, seed).with_recency(popular)
-        for name, each in {"sequence model": ranker.alone(), "hybrid": ranker}.items():
+        for name, each in {"sequence model": ranker.without_blend(), "hybrid": ranker}.items():
             ours[name].append(of_ranker(each, held, n_items))
     best = np.mean([each.per_user[NDCG] for each in ours["hybrid"]], axis=0)
     for name, found in {**{name: [each] for name, each in beside.items()}, **ours}.items():

@@ -93,7 +93,7 @@ def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Meas
     """The version and its baselines, measured on the same users."""
     yield ranker.name, evaluation.model(ranker)
     if ranker.blend:
-        yield SEQUENCE_MODEL, evaluation.model(ranker.alone())
+        yield SEQUENCE_MODEL, evaluation.model(ranker.without_blend())
     for name in evaluation.baseline_names:
         yield name, evaluation.baseline(name)
 

@@ -30,7 +30,7 @@ def dense(factors):
 def test_factors_are_those_of_the_normal_equations(factors):
     had = incidence(SEQUENCES, 9)
     others = torch.randn(10, factors, generator=torch.Generator().manual_seed(3))
-    found = als.solved(had, others, ALPHA, RIDGE).numpy()
+    found = als.solve_factors(had, others, ALPHA, RIDGE).numpy()
     expected = [best(row, others.double().numpy()) for row in had.toarray()]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -36,7 +36,7 @@ def test_a_row_keeps_its_largest_weights():
 
 
 def test_a_large_catalogue_is_fitted_on_its_most_frequent_items(monkeypatch):
-    monkeypatch.setattr(ease, "LARGEST", 2)
+    monkeypatch.setattr(ease, "MAX_ITEMS", 2)
     fitted = ease.fit(SEQUENCES, 9, ridge=0.5).matrix
     assert set(fitted.nonzero()[0]) == {1, 2}  # item 2 is in three histories; of those in two, the lowest index wins
 

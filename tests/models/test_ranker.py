@@ -39,11 +39,11 @@ def test_a_ranker_for_another_device_leaves_the_encoder_of_the_first_where_it_is
 @pytest.mark.parametrize("hybrid", [True, False])
 def test_a_changed_ranker_is_a_copy_that_shares_the_tensors(hybrid):
     made = ranker(hybrid)
-    before, unit = made.scores(*histories(made)), made.unit
+    before, unit = made.scores(*histories(made)), made.unit_vectors
     changed = made.on(torch.device("cpu")).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS[::-1].copy())
     assert torch.equal(made.scores(*histories(made)), before)
-    assert (len(made.newcomers), made.unit) == (0, unit)
-    assert torch.equal(changed.unit, torch.cat([unit, torch.full((2, 8), 8**-0.5)]))
+    assert (len(made.newcomers), made.unit_vectors) == (0, unit)
+    assert torch.equal(changed.unit_vectors, torch.cat([unit, torch.full((2, 8), 8**-0.5)]))
     assert changed.scores(*histories(changed)).shape == (4, 12)
     theirs = changed.model.state_dict()
     assert all(tensor.data_ptr() == theirs[name].data_ptr() for name, tensor in made.model.state_dict().items())
@@ -66,7 +66,7 @@ def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():
 def test_recency_may_be_all_that_is_blended_in_and_is_not_part_of_the_model_alone():
     made = Ranker(ranker(hybrid=False).model, {"blend": {"recency": 0.5}}).with_recency(COUNTS)
     items, types = histories(made)
-    alone = made.alone().with_recency(COUNTS)
+    alone = made.without_blend().with_recency(COUNTS)
     told = made.scores(items, types) - alone.scores(items, types)
     assert torch.allclose(told[:2, 1:], 0.5 * recency_scores(COUNTS)[1:].expand(2, -1), atol=1e-5)
 

@@ -87,17 +87,17 @@ def test_a_calibrated_list_has_the_mix_of_its_user():
     scores = torch.linspace(2, 1, 20).unsqueeze(0)
     categories = torch.tensor([[[DRAMA, 0]] * 10 + [[COMEDY, 0]] * 10])
     mix = Mix(torch.tensor([[DRAMA, COMEDY]]), torch.tensor([[0.7, 0.3]]))
-    _, places = calibrated(scores, mix.belongs(categories), mix.shares, 10, 0.95)
+    _, places = calibrated(scores, mix.membership(categories), mix.shares, 10, 0.95)
     assert (places < 10).sum() == 7
-    assert calibrated(scores, mix.belongs(categories), mix.shares, 10, 0.0)[1].tolist() == [list(range(10))]
+    assert calibrated(scores, mix.membership(categories), mix.shares, 10, 0.0)[1].tolist() == [list(range(10))]
 
 
 def test_what_a_pick_gains_is_its_score_and_the_logarithm_by_hand():
     scores = torch.tensor([[3.0, 2.5, 2.0, 1.0]], dtype=torch.float64)  # span 2, and strength 1 at weight 0.5
     categories = torch.tensor([[[DRAMA, 0], [DRAMA, COMEDY], [COMEDY, 0], [HORROR, 0]]])
     mix = Mix(torch.tensor([[DRAMA, COMEDY]]), torch.tensor([[0.6, 0.4]], dtype=torch.float64))
-    assert mix.belongs(categories).tolist() == [[[1, 0], [0.5, 0.5], [0, 1], [0, 0]]]
-    values, places = calibrated(scores, mix.belongs(categories).double(), mix.shares, 3, 0.5)
+    assert mix.membership(categories).tolist() == [[[1, 0], [0.5, 0.5], [0, 1], [0, 0]]]
+    values, places = calibrated(scores, mix.membership(categories).double(), mix.shares, 3, 0.5)
     drama, comedy = 0.6 * SMOOTHING, 0.4 * SMOOTHING
     log = lambda part, had: torch.log(torch.tensor((had + part) / had, dtype=torch.float64))  # noqa: E731
     both = 2.5 + 2 * (0.6 * log(0.5, drama) + 0.4 * log(0.5, comedy))
@@ -112,7 +112,7 @@ def test_what_a_pick_gains_is_its_score_and_the_logarithm_by_hand():
 def test_who_has_no_category_yet_gets_the_best():
     mix = Mix(torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2))
     categories = torch.tensor([[[DRAMA], [COMEDY], [0], [DRAMA]]])
-    values, places = calibrated(SCORES[:1], mix.belongs(categories), mix.shares, 3, 0.8)
+    values, places = calibrated(SCORES[:1], mix.membership(categories), mix.shares, 3, 0.8)
     assert (places.tolist(), values.tolist()) == ([[0, 1, 2]], [[4.0, 3.0, 2.0]])
 
 
@@ -122,9 +122,9 @@ def test_the_first_of_a_longer_calibrated_list_are_the_shorter_list_and_scores_n
     categories = torch.randint(0, 5, (20, 30, 2), generator=draws)
     shares = torch.rand(20, 4, generator=draws, dtype=torch.float64)
     mix = Mix(torch.arange(1, 5).expand(20, -1), shares / shares.sum(1, keepdim=True))
-    values, places = calibrated(scores, mix.belongs(categories), mix.shares, 30, 0.5)
+    values, places = calibrated(scores, mix.membership(categories), mix.shares, 30, 0.5)
     for n in (1, 5, 12):
-        assert torch.equal(calibrated(scores, mix.belongs(categories), mix.shares, n, 0.5)[1], places[:, :n])
+        assert torch.equal(calibrated(scores, mix.membership(categories), mix.shares, n, 0.5)[1], places[:, :n])
     assert all(sorted(row) == list(range(30)) for row in places.tolist())
     assert (values.diff(dim=1) <= 1e-9).all()
 

@@ -87,7 +87,7 @@ class Evaluation:
         def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
             return ranker.scores(*ranker.pad(items, context))
 
-        return self._measure(scores, ranker.unit, Variety.of(self.config.topn))
+        return self._measure(scores, ranker.unit_vectors, Variety.of(self.config.topn))
 
     @property
     def baseline_names(self) -> tuple[str, ...]:

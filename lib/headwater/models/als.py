@@ -43,55 +43,56 @@ def fit(
     kept: int = KEPT,
 ) -> Neighbours:
     """ALS of int sequences ``[rows, seq]``, left-padded with 0; neither the order nor the number of an item's events counts."""
-    had = incidence(sequences, n_items)
-    chosen = np.flatnonzero(np.bincount(had.indices, minlength=n_items + 1))
-    items = item_factors(had[:, chosen], factors, alpha, ridge)
+    occurrences = incidence(sequences, n_items)
+    chosen = np.flatnonzero(np.bincount(occurrences.indices, minlength=n_items + 1))
+    items = item_factors(occurrences[:, chosen], factors, alpha, ridge)
     found = (
-        (chosen[rows], chosen[columns], weights) for rows, columns, weights in strongest(items, alpha, ridge, kept)
+        (chosen[rows], chosen[columns], weights)
+        for rows, columns, weights in largest_weights(items, alpha, ridge, kept)
     )
     rows, columns, weights = (np.concatenate(each) for each in zip(*found, strict=True)) if len(chosen) else 3 * [[]]
     matrix = sparse.csr_matrix((weights, (rows, columns)), shape=(n_items + 1, n_items + 1), dtype=np.float32)
     return Neighbours(matrix, window=sequences.shape[1], decay=1.0)
 
 
-def item_factors(had: sparse.csr_matrix, factors: int, alpha: float, ridge: float) -> Tensor:
+def item_factors(occurrences: sparse.csr_matrix, factors: int, alpha: float, ridge: float) -> Tensor:
     """Item factors float32 ``[items, factors]`` of a CSR matrix of ones ``[rows, items]``, from a fixed seed."""
-    by_item = had.T.tocsr()
-    items = torch.randn(had.shape[1], factors, generator=torch.Generator().manual_seed(1)) / 10 / factors**0.5
+    by_item = occurrences.T.tocsr()
+    items = torch.randn(occurrences.shape[1], factors, generator=torch.Generator().manual_seed(1)) / 10 / factors**0.5
     for _ in range(ROUNDS):
-        items = solved(by_item, solved(had, items, alpha, ridge), alpha, ridge)
+        items = solve_factors(by_item, solve_factors(occurrences, items, alpha, ridge), alpha, ridge)
     return items
 
 
-def solved(had: sparse.csr_matrix, others: Tensor, alpha: float, ridge: float) -> Tensor:
+def solve_factors(occurrences: sparse.csr_matrix, others: Tensor, alpha: float, ridge: float) -> Tensor:
     """The best factors ``[rows, factors]`` given those of the columns, ``[columns, factors]``.
 
     They are rotated to where YᵀY is diagonal and back: a row with fewer columns than there are factors then needs only a system
     as large as its number of columns (Woodbury).
     """
-    values, turn = torch.linalg.eigh(others.T @ others)
+    values, rotation = torch.linalg.eigh(others.T @ others)
     base = (values.clamp(min=0) + ridge) / alpha
-    turned = torch.cat([others @ turn, torch.zeros(1, others.shape[1])])
-    found = torch.zeros(had.shape[0], others.shape[1])
-    for rows, columns in batches(had, others.shape[1]):
-        theirs = turned[columns]  # [batch, most, factors]
+    rotated = torch.cat([others @ rotation, torch.zeros(1, others.shape[1])])
+    found = torch.zeros(occurrences.shape[0], others.shape[1])
+    for rows, columns in batches(occurrences, others.shape[1]):
+        gathered = rotated[columns]  # [batch, most, factors]
         if columns.shape[1] < others.shape[1]:
-            away = theirs / base
-            system = away @ theirs.mT
+            scaled = gathered / base
+            system = scaled @ gathered.mT
             system.diagonal(dim1=1, dim2=2).add_(1.0)  # [batch, most, most]
-            real = (columns < had.shape[1]).float().unsqueeze(2)
-            found[rows] = (torch.cholesky_solve(real, torch.linalg.cholesky(system)).mT @ away).squeeze(1)
+            real = (columns < occurrences.shape[1]).float().unsqueeze(2)
+            found[rows] = (torch.cholesky_solve(real, torch.linalg.cholesky(system)).mT @ scaled).squeeze(1)
         else:
-            system = theirs.mT @ theirs
+            system = gathered.mT @ gathered
             system.diagonal(dim1=1, dim2=2).add_(base)  # [batch, factors, factors]
-            total = theirs.sum(1).unsqueeze(2)
+            total = gathered.sum(1).unsqueeze(2)
             found[rows] = torch.cholesky_solve(total, torch.linalg.cholesky(system)).squeeze(2)
-    return found @ turn.T * ((1 + alpha) / alpha)
+    return found @ rotation.T * ((1 + alpha) / alpha)
 
 
-def batches(had: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(occurrences: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Non-empty rows, shortest first, and the columns of each, int64 ``[batch, most]``, padded with the number of columns."""
-    lengths = np.diff(had.indptr)
+    lengths = np.diff(occurrences.indptr)
     order = np.argsort(lengths, kind="stable")
     start = int((lengths == 0).sum())
     while start < len(order):
@@ -99,23 +100,23 @@ def batches(had: sparse.csr_matrix, factors: int) -> Iterator[tuple[Tensor, Tens
         cells = np.arange(1, len(most) + 1) * most.astype(np.int64) * factors
         end = start + max(1, int(np.searchsorted(cells, CELLS, side="right")))
         rows, longest = order[start:end], lengths[order[end - 1]]
-        columns = np.full((len(rows), longest), had.shape[1], np.int64)
-        columns[np.arange(longest) < lengths[rows, None]] = had[rows].indices
+        columns = np.full((len(rows), longest), occurrences.shape[1], np.int64)
+        columns[np.arange(longest) < lengths[rows, None]] = occurrences[rows].indices
         yield torch.from_numpy(rows), torch.from_numpy(columns)
         start = end
 
 
-def strongest(
+def largest_weights(
     items: Tensor, alpha: float, ridge: float, kept: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The ``kept`` largest weights of each row without the item's own, some rows at a time: rows, columns and weights."""
     count, factors = items.shape
     inverse = torch.linalg.inv(items.T @ items + ridge * torch.eye(factors))
-    away = items @ inverse
-    away = (1 + alpha) * away / (1 + alpha * (away * items).sum(1, keepdim=True))
+    users = items @ inverse
+    users = (1 + alpha) * users / (1 + alpha * (users * items).sum(1, keepdim=True))
     size = max(1, CELLS // max(1, count))
     for start in range(0, count, size):
-        weights = away[start : start + size] @ items.T  # [size, items]
+        weights = users[start : start + size] @ items.T  # [size, items]
         rows = torch.arange(len(weights))
         weights[rows, start + rows] = -torch.inf
         values, columns = weights.topk(min(kept, count - 1), dim=1)

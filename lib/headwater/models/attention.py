@@ -29,7 +29,7 @@ class Block(nn.Module):
     def forward(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """``steps`` ``[batch, seq, dim]``, ``allowed`` bool ``[batch, 1, seq, seq]``: which step may attend to which."""
         query, key, value = self._heads(self.project(self.before_attention(steps)))
-        return self._with_seen(steps, query, key, value, self._mask(allowed))
+        return self._attend(steps, query, key, value, self._mask(allowed))
 
     def newest(self, steps: Tensor, allowed: Tensor) -> Tensor:
         """The newest state alone, ``[batch, 1, dim]``, for a sixth of the work: the other steps serve only as keys and values."""
@@ -38,26 +38,26 @@ class Block(nn.Module):
         normed = self.before_attention(steps)
         (query,) = self._heads(F.linear(normed[:, -1:], weight[:dim], bias[:dim]))
         key, value = self._heads(F.linear(normed, weight[dim:], bias[dim:]))
-        return self._with_seen(steps[:, -1:], query, key, value, self._mask(allowed)[:, :, -1:])
+        return self._attend(steps[:, -1:], query, key, value, self._mask(allowed)[:, :, -1:])
 
     def _mask(self, allowed: Tensor) -> Tensor:
         """Which step may attend to which, or with ``reach`` the bias of each pair: ``[batch, 1 or heads, seq, seq]``."""
         if self.distance is None:
             return allowed
         place = torch.arange(allowed.shape[-1], device=allowed.device)
-        apart = (place.unsqueeze(1) - place).clamp(0, self.distance.shape[1] - 1)
-        return self.distance[:, apart].masked_fill(~allowed, -torch.inf)
+        distances = (place.unsqueeze(1) - place).clamp(0, self.distance.shape[1] - 1)
+        return self.distance[:, distances].masked_fill(~allowed, -torch.inf)
 
     def _heads(self, projected: Tensor) -> tuple[Tensor, ...]:
         """``[batch, seq, n · dim]`` as ``n`` tensors ``[batch, heads, seq, dim / heads]``."""
         size = self.project.in_features // self.heads
         return projected.unflatten(2, (-1, self.heads, size)).permute(2, 0, 3, 1, 4).unbind()
 
-    def _with_seen(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, steps: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The ``steps`` of the queries, ``[batch, queries, dim]``, after attention and feed-forward."""
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        steps = steps + self.drop(self.merge(seen.transpose(1, 2).flatten(2)))  # [batch, queries, dim]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        steps = steps + self.drop(self.merge(attended.transpose(1, 2).flatten(2)))  # [batch, queries, dim]
         return steps + self.drop(self.feed(self.before_feed(steps)))
 
 

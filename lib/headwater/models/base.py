@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from headwater.models import context as surroundings
+from headwater.models import context as event_context
 from headwater.models.dropout import Dropout
 from headwater.models.features import ItemFeatures
 from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
 
-WHOLE_SOFTMAX = Objective()
+FULL_SOFTMAX = Objective()
 
 
 class SequenceModel(nn.Module):
@@ -36,7 +36,7 @@ class SequenceModel(nn.Module):
         self.features = (
             ItemFeatures(rows, spec.feature_buckets, spec.feature_cells, spec.dim) if spec.feature_buckets else None
         )
-        parts = {name: nn.Embedding(surroundings.SIZES[name], spec.dim, padding_idx=0) for name in spec.context}
+        parts = {name: nn.Embedding(event_context.SIZES[name], spec.dim, padding_idx=0) for name in spec.context}
         for name, part in parts.items():
             self.add_module(name, part)
         self.position = nn.Embedding(spec.max_length + 1, spec.dim) if self.absolute else None
@@ -66,7 +66,7 @@ class SequenceModel(nn.Module):
         real = items > 0
         steps = self.item_rows(items) * self.spec.input_scale  # [batch, seq, dim]
         for name in self.spec.context:
-            steps = steps + self.get_submodule(name)(surroundings.part(context, name))
+            steps = steps + self.get_submodule(name)(event_context.part(context, name))
         if self.position is not None:
             steps = steps + self.position(torch.arange(items.shape[1] - 1, -1, -1, device=items.device))
         return self.drop(steps) * real.unsqueeze(-1), real
@@ -88,7 +88,7 @@ class SequenceModel(nn.Module):
         return (self.item(different) + self.features(different))[place]
 
     def loss(
-        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
+        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = FULL_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Next-item loss of sequences ``[batch, seq + 1]``: each step predicts the item of the next one.
 
@@ -96,9 +96,9 @@ class SequenceModel(nn.Module):
         that the results of ranks and batches can be added exactly.
         """
         states = self.encode(items[:, :-1], context[:, :-1])  # [batch, seq, dim]
-        wanted = (items[:, 1:] > 0) & (items[:, :-1] > 0)
+        is_target = (items[:, 1:] > 0) & (items[:, :-1] > 0)
         weight = (torch.ones_like(items, dtype=states.dtype) if weights is None else weights)[:, 1:]
-        return objective(states[wanted], items[:, 1:][wanted], weight[wanted], self)
+        return objective(states[is_target], items[:, 1:][is_target], weight[is_target], self)
 
     # DDP calls forward, and training needs the loss.
     forward = loss

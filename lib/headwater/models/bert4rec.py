@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headwater.models.base import WHOLE_SOFTMAX
+from headwater.models.base import FULL_SOFTMAX
 from headwater.models.losses import Objective
 from headwater.models.spec import ModelSpec
 from headwater.models.transformer import Transformer
@@ -26,11 +26,11 @@ class Bert4Rec(Transformer):
     def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
         """The state of a mask appended after the newest event, ``[batch, dim]``; for an empty history, that of a mask alone."""
         mask = torch.full_like(items[:, :1], self.mask_token)
-        asked = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
-        return super().user_vectors(asked, torch.cat([context, torch.zeros_like(mask)], dim=1))
+        with_mask = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
+        return super().user_vectors(with_mask, torch.cat([context, torch.zeros_like(mask)], dim=1))
 
     def loss(
-        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = WHOLE_SOFTMAX
+        self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = FULL_SOFTMAX
     ) -> tuple[Tensor, Tensor]:
         """Masked-item loss of sequences ``[batch, seq + 1]``, with the arguments and results of the next-item loss."""
         real = items > 0

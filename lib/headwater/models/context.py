@@ -35,8 +35,8 @@ def pack(types: np.ndarray, at: np.ndarray, value: np.ndarray, first: np.ndarray
     gap = np.where(first, 0, 1 + digits.clip(max=SIZES["gap"] - 2))
     positive = np.where(value > 0, value, 1.0)
     power = np.rint(2 * np.log2(positive)).clip(-10, SIZES["value"] - 13)
-    worth = np.where(value > 0, 12 + power, np.where(np.isnan(value), 0, 1)).astype(np.int64)
-    codes = types + _PLACE["gap"] * gap + _PLACE["value"] * worth
+    value_code = np.where(value > 0, 12 + power, np.where(np.isnan(value), 0, 1)).astype(np.int64)
+    codes = types + _PLACE["gap"] * gap + _PLACE["value"] * value_code
     return np.where(types > 0, codes, 0)
 
 

@@ -2,7 +2,7 @@
 
 With X the binary rows × items and P = (XᵀX + λI)⁻¹, its weights are B = I - P · diag(P)⁻¹. In the paper a row is a whole
 history; in training it is a piece of one, overlapping the next by one event (``snapshot.windows``), because the cost of XᵀX
-grows with the square of the row length. The model inverts a dense items × items matrix, so of a catalogue beyond ``LARGEST``
+grows with the square of the row length. The model inverts a dense items × items matrix, so of a catalogue beyond ``MAX_ITEMS``
 only the most frequent items are fitted. A dense B is too large for a look-up, so each row keeps its ``KEPT`` largest weights by
 absolute value.
 """
@@ -16,7 +16,7 @@ from scipy import sparse
 from headwater.models.histories import incidence
 from headwater.models.neighbours import Neighbours
 
-LARGEST = 16_384
+MAX_ITEMS = 16_384
 """The most items that are fitted: a matrix of 1 GiB, and about three of them during the inversion."""
 KEPT = 100
 RIDGE = 100.0
@@ -24,10 +24,10 @@ RIDGE = 100.0
 
 def fit(sequences: np.ndarray, n_items: int, ridge: float = RIDGE, kept: int = KEPT) -> Neighbours:
     """EASE of int sequences ``[rows, seq]``, left-padded with 0; the order of events does not count."""
-    bought = incidence(sequences, n_items)
-    counts = np.bincount(bought.indices, minlength=n_items + 1)
-    chosen = np.sort(np.argsort(-counts, kind="stable")[: min(LARGEST, int((counts > 0).sum()))])
-    part = bought[:, chosen]
+    occurrences = incidence(sequences, n_items)
+    counts = np.bincount(occurrences.indices, minlength=n_items + 1)
+    chosen = np.sort(np.argsort(-counts, kind="stable")[: min(MAX_ITEMS, int((counts > 0).sum()))])
+    part = occurrences[:, chosen]
     gram = torch.from_numpy((part.T @ part).toarray())
     gram.diagonal().add_(ridge)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))

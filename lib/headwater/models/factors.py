@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
-from headwater.models.transitions import gaps
+from headwater.models.transitions import inverse_gaps
 
 SMOOTHING = 0.75
 """Exponent of an item's frequency as context, so that rare items do not look surprising everywhere."""
@@ -27,25 +27,25 @@ def item_vectors(sequences: np.ndarray, n_items: int, dim: int, seed: int) -> Te
     vector. A random rotation spreads the weight, so that no dimension, and so no attention head, starts with all of it.
     """
     vectors = torch.zeros(n_items + 1, dim)
-    counted = gaps(sequences, n_items)
-    counted = (counted + counted.T).tocoo()
-    if counted.nnz == 0:
+    cooccurrences = inverse_gaps(sequences, n_items)
+    cooccurrences = (cooccurrences + cooccurrences.T).tocoo()
+    if cooccurrences.nnz == 0:
         return vectors
-    often = np.asarray(counted.tocsr().sum(axis=1)).ravel()
-    context = often**SMOOTHING
-    surprise = np.log1p(counted.data * context.sum() / (often[counted.row] * context[counted.col]))
-    surprise = sparse.csr_matrix((surprise, (counted.row, counted.col)), shape=counted.shape, dtype=np.float32)
+    frequency = np.asarray(cooccurrences.tocsr().sum(axis=1)).ravel()
+    context = frequency**SMOOTHING
+    pmi = np.log1p(cooccurrences.data * context.sum() / (frequency[cooccurrences.row] * context[cooccurrences.col]))
+    pmi = sparse.csr_matrix((pmi, (cooccurrences.row, cooccurrences.col)), shape=cooccurrences.shape, dtype=np.float32)
     left, values, right = randomized_svd(
-        (surprise + surprise.T) / 2,
+        (pmi + pmi.T) / 2,
         min(dim + OVERSAMPLED, n_items + 1),
         n_oversamples=0,
         n_iter=ITERATIONS,
         random_state=seed,
     )
-    alike = (left * right.T).sum(axis=0) > 0  # if False, the eigenvalue is negative and would push neighbours apart
-    kept = np.flatnonzero(alike)[:dim]
+    positive = (left * right.T).sum(axis=0) > 0  # if False, the eigenvalue is negative and would push neighbours apart
+    kept = np.flatnonzero(positive)[:dim]
     vectors[:, : len(kept)] = torch.from_numpy(left[:, kept] * np.sqrt(values[kept]))
-    turn, _ = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed)))
-    vectors = vectors @ turn
-    occurs = torch.from_numpy(often > 0)
+    rotation, _ = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed)))
+    vectors = vectors @ rotation
+    occurs = torch.from_numpy(frequency > 0)
     return vectors / vectors[occurs].std(correction=0).clamp(min=1e-6) * occurs.unsqueeze(1)

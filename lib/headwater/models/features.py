@@ -27,9 +27,9 @@ class ItemFeatures(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """The feature part of the vectors of ``items`` int64 ``[n]``: ``[n, dim]``; zero for an item without features."""
         first = self.start[items]
-        many = self.start[items + 1] - first
-        begins = many.cumsum(0) - many
-        places = torch.arange(int(many.sum()), device=items.device) + (first - begins).repeat_interleave(many)
+        counts = self.start[items + 1] - first
+        offsets = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum()), device=items.device) + (first - offsets).repeat_interleave(counts)
         return F.embedding_bag(
-            self.bucket[places], self.weight, begins, mode="sum", per_sample_weights=self.share[places]
+            self.bucket[places], self.weight, offsets, mode="sum", per_sample_weights=self.share[places]
         )

@@ -14,7 +14,7 @@ def left_padded(histories: Sequence[Sequence[int] | np.ndarray], length: int | N
     Without ``length`` the longest history determines it; it is at least 1.
     """
     width = max(map(len, histories), default=1) or 1 if length is None else length
-    return placed(*flat(histories), len(histories), width)
+    return padded_rows(*flat(histories), len(histories), width)
 
 
 def flat(histories: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def flat(histories: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, n
     return np.repeat(np.arange(len(histories)), [len(history) for history in histories]), np.concatenate(values)
 
 
-def placed(row: np.ndarray, values: np.ndarray, n_rows: int, width: int) -> np.ndarray:
+def padded_rows(row: np.ndarray, values: np.ndarray, n_rows: int, width: int) -> np.ndarray:
     """The last ``width`` values of each row, left-padded with 0, int64 ``[n_rows, width]``. ``row``, ascending, holds the row
     index of each of ``values``."""
     rows = np.zeros((n_rows, width), dtype=np.int64)
@@ -38,6 +38,6 @@ def incidence(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
     """Which items occur in each row of int sequences ``[rows, seq]``: ones, CSR float32 ``[rows, n_items + 1]``."""
     rows, places = sequences.nonzero()
     cells = (np.ones(len(rows), np.float32), (rows, sequences[rows, places]))
-    had = sparse.csr_matrix(cells, shape=(len(sequences), n_items + 1))
-    had.data[:] = 1.0
-    return had
+    occurrences = sparse.csr_matrix(cells, shape=(len(sequences), n_items + 1))
+    occurrences.data[:] = 1.0
+    return occurrences

@@ -60,9 +60,9 @@ class Objective:
         ``states`` ``[positions, dim]``, ``targets`` int64 ``[positions]`` from 1, ``weights`` ``[positions]``. A position of
         weight 0 is not a target: it costs nothing, and no negative is drawn from it.
         """
-        counting = weights > 0
-        if not counting.all():
-            states, targets, weights = states[counting], targets[counting], weights[counting]
+        is_target = weights > 0
+        if not is_target.all():
+            states, targets, weights = states[is_target], targets[is_target], weights[is_target]
         if self.loss.kind == "softmax":
             total = _TiledCrossEntropy.apply(states, items.item_matrix()[1:], targets - 1, weights)
             return total, weights.sum()
@@ -119,10 +119,10 @@ class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         tile = max(16, TILE_LOGITS[states.device.type] // len(items))
-        learning = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         total = torch.zeros((), device=states.device)
-        to_states = torch.zeros_like(states if learning else states[:0])
-        to_items = torch.zeros_like(items if learning else items[:0], dtype=torch.float32)
+        states_gradient = torch.zeros_like(states if needs_gradient else states[:0])
+        items_gradient = torch.zeros_like(items if needs_gradient else items[:0], dtype=torch.float32)
         for start in range(0, len(states), tile):
             part, target = states[start : start + tile], targets[start : start + tile, None]  # [tile, dim], [tile, 1]
             weight = weights[start : start + tile, None].float()
@@ -131,16 +131,16 @@ class _TiledCrossEntropy(torch.autograd.Function):
             chosen = logits.gather(1, target)
             norm = logits.exp_().sum(dim=1, keepdim=True)
             total += (weight * (norm.log() - chosen)).sum()
-            if learning:
+            if needs_gradient:
                 # the gradient of a row is its probabilities minus 1 at the target, here both times the softmax denominator
                 gradient, scale = logits.scatter_add_(1, target, -norm).to(part.dtype), weight / norm
-                to_states[start : start + tile] = (gradient @ items) * scale
-                to_items += gradient.T @ (part * scale).to(part.dtype)
-        ctx.save_for_backward(to_states, to_items)
+                states_gradient[start : start + tile] = (gradient @ items) * scale
+                items_gradient += gradient.T @ (part * scale).to(part.dtype)
+        ctx.save_for_backward(states_gradient, items_gradient)
         ctx.kind = items.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        to_states, to_items = ctx.saved_tensors
-        return to_states * gradients[0], (to_items * gradients[0]).to(ctx.kind), None, None
+        states_gradient, items_gradient = ctx.saved_tensors
+        return states_gradient * gradients[0], (items_gradient * gradients[0]).to(ctx.kind), None, None

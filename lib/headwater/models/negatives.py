@@ -32,9 +32,9 @@ class SamplingDistribution:
     @cached_property
     def ends(self) -> Tensor:
         """Cumulative counts, float64 ``[items + 1]``: in float32 rare items of a large catalogue would vanish."""
-        often = self.counts.double().clamp(min=0.5)
-        often[0] = 0.0
-        return often.cumsum(0)
+        counts = self.counts.double().clamp(min=0.5)
+        counts[0] = 0.0
+        return counts.cumsum(0)
 
     @cached_property
     def log_share(self) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-FAINT = 0.01
+WEAK_SCORE = 0.01
 """A score that is weak evidence: one transition in a hundred."""
 
 
@@ -44,15 +44,17 @@ class Neighbours:
 
     def sparse_scores(self, items: Tensor) -> sparse.csr_matrix:
         """The same as a sparse matrix: a row has cells only for items that go with its last few events."""
-        return self._picked(items) @ self.matrix
+        return self._item_weights(items) @ self.matrix
 
-    def _picked(self, items: Tensor) -> sparse.csr_matrix:
+    def _item_weights(self, items: Tensor) -> sparse.csr_matrix:
         """The weight of each item of a history, ``[batch, n_items + 1]``."""
         recent, weights = self._weights(items)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
-        picked = sparse.csr_matrix((weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0]))
-        picked.data = np.minimum(picked.data, np.float32(self.most))
-        return picked
+        weights_by_item = sparse.csr_matrix(
+            (weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0])
+        )
+        weights_by_item.data = np.minimum(weights_by_item.data, np.float32(self.most))
+        return weights_by_item
 
     def _weights(self, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The last ``window`` items, and the weight of each by its age alone: ``[batch, events]``."""
@@ -61,7 +63,7 @@ class Neighbours:
         return recent, np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
 
     def evidence(self, items: Tensor) -> sparse.csr_matrix:
-        """log(1 + score / ``FAINT``), which a hybrid adds to the logits: 0 where the score is 0 or below."""
+        """log(1 + score / ``WEAK_SCORE``), which a hybrid adds to the logits: 0 where the score is 0 or below."""
         found = self.sparse_scores(items)
         found.data = _log_evidence(found.data)
         return found
@@ -146,4 +148,4 @@ class Evidence:
 
 
 def _log_evidence(scores: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(scores).clamp(min=0).div_(FAINT).log1p_().numpy()
+    return torch.from_numpy(scores).clamp(min=0).div_(WEAK_SCORE).log1p_().numpy()

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from headwater.models.base import SequenceModel
-from headwater.models.histories import flat, placed
+from headwater.models.histories import flat, padded_rows
 from headwater.models.neighbours import Evidence, Neighbours
 
-ENCODED_TOGETHER = {"cpu": 192, "cuda": 4_096}
+ENCODER_BATCH = {"cpu": 192, "cuda": 4_096}
 """Histories per call of the encoder, by device: larger batches mix more different lengths, smaller ones need more calls."""
 
-GATHERED_TOGETHER = 65_536
+GATHER_BATCH = 65_536
 """Items whose vectors are copied or converted at once, so that there is never a second copy of the whole matrix."""
 
 
@@ -89,7 +89,7 @@ class Ranker:
         """The item-to-item transitions of the version; None if it has none."""
         return self.neighbours.get("transitions")
 
-    def alone(self) -> Ranker:
+    def without_blend(self) -> Ranker:
         """The sequence model of a hybrid without the other parts of the blend, to be measured separately."""
         return Ranker(self.model, {name: fact for name, fact in self.facts.items() if name != "blend"})
 
@@ -97,7 +97,7 @@ class Ranker:
         """A ranker that also scores newcomers, the items added after its training: those from ``n_items + 1`` on, with vectors
         ``[newcomers, dim]``. Histories still leave them out. Recency is reset and has to be set again."""
         made = copy.copy(self)
-        vars(made).pop("unit", None)  # the cached matrix has a row for each newcomer too
+        vars(made).pop("unit_vectors", None)  # the cached matrix has a row for each newcomer too
         made.newcomers = vectors
         made.recency = torch.zeros(made.size)
         return made
@@ -130,13 +130,13 @@ class Ranker:
         """What the users of a query are multiplied with, for some items ``[n]``: ``[n, dim + 1]``, their vectors and, in the
         last column, their recent popularity."""
         found = torch.empty(len(items), self.item_vectors.shape[1] + 1)
-        for part, wanted in zip(found.split(GATHERED_TOGETHER), items.split(GATHERED_TOGETHER), strict=True):
+        for part, wanted in zip(found.split(GATHER_BATCH), items.split(GATHER_BATCH), strict=True):
             part[:, :-1] = self.vectors(wanted)
         found[:, -1] = self.recency[items]
         return found
 
     @cached_property
-    def unit(self) -> Tensor:
+    def unit_vectors(self) -> Tensor:
         """Vectors of all items, scaled to length 1, ``[items + 1, dim]``, for evaluation metrics; scoring uses ``directions``."""
         return normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
 
@@ -145,14 +145,14 @@ class Ranker:
 
         Items that the model does not know (new since its training) are left out.
         """
-        (user, item), (beside, codes) = flat(items), flat(context)
-        assert np.array_equal(user, beside), "each event has a context"
+        (user, item), (context_user, codes) = flat(items), flat(context)
+        assert np.array_equal(user, context_user), "each event has a context"
         return self.pad_steps(user, item, codes, len(items))
 
     def pad_steps(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, users: int) -> tuple[Tensor, Tensor]:
         """The same for the events of all users in flat arrays: user after user, oldest first."""
         known = (item > 0) & (item <= self.n_items)
-        rows = (placed(user[known], part[known], users, self.max_length) for part in (item, context))
+        rows = (padded_rows(user[known], part[known], users, self.max_length) for part in (item, context))
         items, codes = map(torch.from_numpy, rows)
         return items, codes
 
@@ -167,7 +167,7 @@ class Ranker:
         parts = tuple((part, weight) for name, part in self.neighbours.items() if (weight := self.blend[name]))
         return Query(users, Evidence(parts, items, self.size))
 
-    def spreads(self, query: Query) -> Tensor:
+    def score_deviations(self, query: Query) -> Tensor:
         """The standard deviation of the model's scores over the catalogue for each user, ``[batch]``; 1 for a zero user vector.
 
         It follows from the first two moments of the item vectors, √(uᵀSu - (u·m)²), so the scores themselves are never computed.
@@ -177,7 +177,7 @@ class Ranker:
         spread = ((users @ second * users).sum(1) - (users @ first) ** 2).clamp(min=0).sqrt().float()
         return torch.where((users == 0).all(dim=1), 1.0, spread)
 
-    def own_part(self, wanted: Tensor, scores: Tensor, query: Query) -> Tensor:
+    def history_part(self, wanted: Tensor, scores: Tensor, query: Query) -> Tensor:
         """The part of a few items' scores that comes from the history: ``scores`` (``scores_of``) without recency, minus the
         mean of that over the catalogue. ``wanted`` int64, ``scores`` and the result are ``[batch, n]``."""
         alone = scores - query.users[:, -1:] * self.recency[wanted]
@@ -191,7 +191,7 @@ class Ranker:
         """The first two moments of the item vectors, ``[dim]`` and ``[dim, dim]``."""
         dim = self.item_vectors.shape[1]
         first, second = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
-        for part in self.item_vectors[1:].split(GATHERED_TOGETHER):
+        for part in self.item_vectors[1:].split(GATHER_BATCH):
             real = part.double()
             first += real.sum(0)
             second += real.T @ real
@@ -201,7 +201,7 @@ class Ranker:
         """User vectors ``[batch, dim]``; histories of similar length are encoded together, which saves padding."""
         lengths = (items > 0).sum(dim=1)
         users = torch.zeros(len(items), self.item_vectors.shape[1])
-        for some in lengths.argsort().split(ENCODED_TOGETHER[self.device.type]):
+        for some in lengths.argsort().split(ENCODER_BATCH[self.device.type]):
             longest = max(lengths[some].tolist(), default=0) or 1
             steps = (part[some, -longest:].to(self.device) for part in (items, context))
             users[some] = self.model.user_vectors(*steps).float().cpu()

@@ -1,9 +1,9 @@
 """Item-to-item transitions: which items soon follow an item, as a sparse matrix that needs no training.
 
 For each pair of events of a sequence at most ``WINDOW`` steps apart, the later item gains 1 / gap. Rows are scaled to sum to
-one, then shares below ``LEAST`` are dropped: after an item that everybody has, nearly everything follows once, and a row without
-larger shares carries no information. The score of a history is the sum of the rows of its last few items, each older one with
-half the weight.
+one, then shares below ``MIN_SHARE`` are dropped: after an item that everybody has, nearly everything follows once, and a row
+without larger shares carries no information. The score of a history is the sum of the rows of its last few items, each older one
+with half the weight.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from headwater.models.neighbours import Neighbours
 
 WINDOW = 5
 DECAY = 0.5
-LEAST = 0.001
-"""A tenth of what is weak evidence (``neighbours.FAINT``). It limits a row to a thousand cells, whatever the number of users."""
+MIN_SHARE = 0.001
+"""A tenth of what is weak evidence (``neighbours.WEAK_SCORE``). It limits a row to a thousand cells, for any number of users."""
 
 
 def count(sequences: np.ndarray, n_items: int) -> Neighbours:
     """Transitions of int sequences ``[rows, seq]``, left-padded with 0."""
-    found = shares(gaps(sequences, n_items))
-    found.data[found.data < LEAST] = 0
+    found = shares(inverse_gaps(sequences, n_items))
+    found.data[found.data < MIN_SHARE] = 0
     found.eliminate_zeros()
     return Neighbours(found, WINDOW, DECAY)
 
 
-def gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
+def inverse_gaps(sequences: np.ndarray, n_items: int) -> sparse.csr_matrix:
     """The sum of 1 / gap over the transitions between each two different items: CSR float32 ``[n_items + 1, n_items + 1]``."""
     shape = (n_items + 1, n_items + 1)
     total = sparse.csr_matrix(shape, dtype=np.float32)

@@ -41,11 +41,11 @@ def mmr(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
     from one pick to the next; the better candidate wins a tie; weight 0 keeps the order.
     """
     strength = _span(scores) * weight / (1 - weight)
-    alike = torch.zeros_like(scores)
+    similarity = torch.zeros_like(scores)
     picks = _Picks(scores, n, cap)
     for _ in range(n):
-        here = picks.take(scores - strength * alike)
-        alike = torch.maximum(alike, _cosines(vectors, here))
+        pick = picks.take(scores - strength * similarity)
+        similarity = torch.maximum(similarity, _cosines(vectors, pick))
     return picks.values, picks.places
 
 
@@ -56,17 +56,17 @@ def dpp(scores: Tensor, vectors: Tensor, n: int, weight: float, cap: Cap | None 
     · log d², where d² is the squared length of its part outside the space that the earlier picks span.
     """
     strength = _span(scores) * weight / (1 - weight)
-    rest = torch.ones_like(scores)  # d² of the paper, without q
-    spanned = scores.new_zeros(len(scores), n, scores.shape[1])
+    residual = torch.ones_like(scores)  # d² of the paper, without q
+    basis = scores.new_zeros(len(scores), n, scores.shape[1])
     picks = _Picks(scores, n, cap)
     for step in range(n):
-        here = picks.take(scores + strength * rest.clamp(min=1e-9).log())
-        alike = (1 + _cosines(vectors, here)) / 2
-        own = spanned[:, :step].gather(2, here.unsqueeze(1).expand(-1, step, 1))  # [batch, step, 1]
-        length = rest.gather(1, here)  # [batch, 1]; 0 once the picks span everything
-        new = (alike - (own * spanned[:, :step]).sum(dim=1)) * torch.where(length > 1e-6, length, torch.inf).rsqrt()
-        spanned[:, step] = new
-        rest = rest - new**2
+        pick = picks.take(scores + strength * residual.clamp(min=1e-9).log())
+        similarity = (1 + _cosines(vectors, pick)) / 2
+        own = basis[:, :step].gather(2, pick.unsqueeze(1).expand(-1, step, 1))  # [batch, step, 1]
+        length = residual.gather(1, pick)  # [batch, 1]; 0 once the picks span everything
+        new = (similarity - (own * basis[:, :step]).sum(dim=1)) * torch.where(length > 1e-6, length, torch.inf).rsqrt()
+        basis[:, step] = new
+        residual = residual - new**2
     return picks.values, picks.places
 
 
@@ -78,7 +78,7 @@ class Mix:
     categories: Tensor
     shares: Tensor
 
-    def belongs(self, categories: Tensor) -> Tensor:
+    def membership(self, categories: Tensor) -> Tensor:
         """The membership of each candidate in each category of the mix, ``[batch, candidates, most]``: 1 / k for each of a
         candidate's k ``categories``, int64 ``[batch, candidates, each]``."""
         own = self.categories[:, None, None, :]
@@ -87,10 +87,10 @@ class Mix:
 
 
 def calibrated(
-    scores: Tensor, belongs: Tensor, shares: Tensor, n: int, weight: float, cap: Cap | None = None
+    scores: Tensor, membership: Tensor, shares: Tensor, n: int, weight: float, cap: Cap | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same for lists whose categories follow the ``shares`` ``[batch, most]`` of the user's mix; ``belongs`` is the
-    membership of the candidates (``Mix.belongs``).
+    """The same for lists whose categories follow the ``shares`` ``[batch, most]`` of the user's mix; ``membership`` is
+    that of the candidates (``Mix.membership``).
 
     Steck's greedy maximisation in a form whose gains never rise: the gain of a pick is its score plus strength · span · the
     increase of Σ share · log(share · SMOOTHING + membership of the picks), which is largest for picks in the proportions of the
@@ -98,12 +98,12 @@ def calibrated(
     """
     strength = _span(scores) * weight / (1 - weight)
     shares = shares.to(scores.dtype).unsqueeze(1)  # [batch, 1, most]
-    had = SMOOTHING * shares
+    filled = SMOOTHING * shares
     picks = _Picks(scores, n, cap)
     for _ in range(n):
-        more = torch.log1p(belongs / had.clamp(min=1e-9))  # [batch, candidates, most]
-        here = picks.take(scores + strength * (shares * more).sum(dim=2))
-        had = had + belongs.gather(1, here.unsqueeze(2).expand(-1, 1, belongs.shape[2]))
+        more = torch.log1p(membership / filled.clamp(min=1e-9))  # [batch, candidates, most]
+        pick = picks.take(scores + strength * (shares * more).sum(dim=2))
+        filled = filled + membership.gather(1, pick.unsqueeze(2).expand(-1, 1, membership.shape[2]))
     return picks.values, picks.places
 
 
@@ -155,7 +155,7 @@ class Variety:
         if self.rule == "calibrated":
             if categories is None or mix is None:
                 return scores[:, :n], items[:, :n]
-            values, places = calibrated(scores, mix.belongs(categories[items]), mix.shares, n, self.weight, cap)
+            values, places = calibrated(scores, mix.membership(categories[items]), mix.shares, n, self.weight, cap)
         else:
             values, places = RULES[self.rule](scores, directions(items), n, self.weight, cap)
         return values, items.gather(1, places).masked_fill(values == -torch.inf, 0)
@@ -180,18 +180,18 @@ class _Picks:
         values = torch.where(fit, values, -torch.inf)
         # below every other score but above the positions already taken, so that no position is taken twice
         order = torch.where(fit, values, torch.finfo(values.dtype).min).masked_fill(self.taken, -torch.inf)
-        here = order.argmax(dim=1, keepdim=True)
-        self.values[:, self.step : self.step + 1] = values.gather(1, here)
-        self.places[:, self.step : self.step + 1] = here
-        self.taken.scatter_(1, here, value=True)
+        pick = order.argmax(dim=1, keepdim=True)
+        self.values[:, self.step : self.step + 1] = values.gather(1, pick)
+        self.places[:, self.step : self.step + 1] = pick
+        self.taken.scatter_(1, pick, value=True)
         self.step += 1
         if self.cap is not None:
-            self._count(self.cap.categories, here)
-        return here
+            self._count(self.cap.categories, pick)
+        return pick
 
-    def _count(self, categories: Tensor, here: Tensor) -> None:
+    def _count(self, categories: Tensor, pick: Tensor) -> None:
         each = categories.shape[2]
-        picked = categories.gather(1, here.unsqueeze(2).expand(-1, 1, each)).unsqueeze(2)  # [batch, 1, 1, each]
+        picked = categories.gather(1, pick.unsqueeze(2).expand(-1, 1, each)).unsqueeze(2)  # [batch, 1, 1, each]
         self.shared += ((categories.unsqueeze(3) == picked) & (picked > 0)).any(dim=3)
 
 
@@ -201,7 +201,7 @@ def _span(scores: Tensor) -> Tensor:
     return torch.where(lowest < torch.inf, scores[:, :1] - lowest, 0.0)
 
 
-def _cosines(vectors: Tensor, place: Tensor) -> Tensor:
-    """Cosines ``[batch, candidates]`` of all candidates with the one at ``place`` ``[batch, 1]``."""
-    one = vectors.gather(1, place.unsqueeze(2).expand(-1, 1, vectors.shape[2]))  # [batch, 1, dim]
+def _cosines(vectors: Tensor, pick: Tensor) -> Tensor:
+    """Cosines ``[batch, candidates]`` of all candidates with the one at ``pick`` ``[batch, 1]``."""
+    one = vectors.gather(1, pick.unsqueeze(2).expand(-1, 1, vectors.shape[2]))  # [batch, 1, dim]
     return (vectors @ one.transpose(1, 2)).squeeze(2)

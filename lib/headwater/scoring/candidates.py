@@ -105,7 +105,7 @@ class Candidates:
         of single scores, in standard deviations of a user's scores."""
         spread, users, cells = torch.ones(len(query.users)), query.users, query.cells
         if self.groups or extra is not None:
-            spread = self.ranker.spreads(query)
+            spread = self.ranker.score_deviations(query)
             spread = torch.where(spread > 0, spread, 1.0)  # a single item has no spread
         if self.groups:
             assert member is not None, "rules by group need the group of each user"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headwater import local
 from headwater.errors import UsageError
-from headwater.models.ranker import GATHERED_TOGETHER
+from headwater.models.ranker import GATHER_BATCH
 
 PROBED = 128
 """Lists visited per user. Up to 1,024 items these are all lists, and the search is exact."""
@@ -82,7 +82,7 @@ class FaissIndex:
         cells = torch.cat([cells, added]).unique()  # by user, then by item
         cells = cells[~torch.isin(cells, left_out)]
         scores = torch.cat(
-            [(self.vectors(some % size) * users[some // size]).sum(dim=1) for some in cells.split(GATHERED_TOGETHER)]
+            [(self.vectors(some % size) * users[some // size]).sum(dim=1) for some in cells.split(GATHER_BATCH)]
         )
         if values is not None and len(cells):
             place = torch.searchsorted(cells, added).clamp(max=len(cells) - 1)

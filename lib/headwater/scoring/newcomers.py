@@ -95,7 +95,7 @@ def of_histories(histories: list[list[int]], known: int, n_items: int) -> Newcom
 
     padded = left_padded(histories)
     padded[padded > n_items] = 0
-    followed = transitions.gaps(padded, n_items)
+    followed = transitions.inverse_gaps(padded, n_items)
     met = np.bincount(padded.ravel(), minlength=n_items + 1)[known + 1 :]
     return Newcomers(
         first=known + 1,

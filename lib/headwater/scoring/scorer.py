@@ -201,7 +201,7 @@ class Scorer:
             some = np.flatnonzero(member == place)
             anyway[some] = group.ladder.listed_anyway(items.numpy()[some], [users.excluded[user] for user in some])
         popularity_part = weighted.users[:, -1:] * self.ranker.recency[items]
-        most = popularity_part > self.ranker.own_part(items, scores, query).clamp(min=0)
+        most = popularity_part > self.ranker.history_part(items, scores, query).clamp(min=0)
         return most & torch.from_numpy(anyway)
 
     def _with_repeats(self, lists: Lists, bonus: sparse.csr_matrix, steps: Steps) -> Lists:

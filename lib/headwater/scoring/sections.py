@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from headwater.config import FurtherList
-from headwater.models.ranker import GATHERED_TOGETHER, Ranker
+from headwater.models.ranker import GATHER_BATCH, Ranker
 from headwater.scoring.candidates import ExactIndex, cells
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.places import Lists
@@ -39,7 +39,7 @@ class Sections:
     def _exact_index(self, shown: np.ndarray) -> ExactIndex:
         rows = torch.from_numpy(np.flatnonzero(shown))
         matrix = torch.empty(len(rows), self.ranker.item_vectors.shape[1])
-        for part, wanted in zip(matrix.split(GATHERED_TOGETHER), rows.split(GATHERED_TOGETHER), strict=True):
+        for part, wanted in zip(matrix.split(GATHER_BATCH), rows.split(GATHER_BATCH), strict=True):
             part[:] = self.ranker.directions(wanted)
         return ExactIndex(self.ranker.size, rows, matrix)
 

@@ -53,7 +53,7 @@ def measured(evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measur
     intervals = repeats.intervals_if_needed(histories, config.topn, len(evaluation.decayed) - 1)
     recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)
     served = to_users(evaluation.held.users, histories, items, recent, ranker, config.topn)
-    return evaluation.lists(served.lists, served.group, ranker.unit.numpy(), served.metrics)
+    return evaluation.lists(served.lists, served.group, ranker.unit_vectors.numpy(), served.metrics)
 
 
 def to_users(
