@@ -128,7 +128,7 @@ def quality(scores: Tensor, cases: Cases, batch: int = 512) -> float:
     for users in np.split(np.arange(len(cases)), range(batch, len(cases), batch)):
         some = scores[torch.from_numpy(users)]
         cases.hide_seen(some, users)
-        total += float(ndcg(some, cases.wanted(users, some.shape[1]), cases.ideal(users)).sum())
+        total += float(ndcg(some, cases.target_places(users, some.shape[1]), cases.ideal(users)).sum())
     return total / len(cases)
 
 

@@ -144,7 +144,7 @@ def judged(path: Path, cases: Cases, batch: int = 512) -> float:
         scores = users[rows] @ items.T
         scores.masked_fill_(scores.isnan(), -torch.inf)
         cases.hide_seen(scores, rows)
-        total += float(ndcg(scores, cases.wanted(rows, scores.shape[1]), cases.ideal(rows)).sum())
+        total += float(ndcg(scores, cases.target_places(rows, scores.shape[1]), cases.ideal(rows)).sum())
     return total / len(cases)
 
 

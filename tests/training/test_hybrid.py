@@ -80,7 +80,7 @@ def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
             evidence = {name: torch.from_numpy(part.evidence(items).toarray()) for name, part in parts.items()}
             whole = blended(logits, evidence | {"recency": torch.from_numpy(held.prior)}, weights)
             held.hide_seen(whole, everybody)
-            expected = ndcg(whole, held.wanted(everybody, ITEMS + 1), held.ideal(everybody))
+            expected = ndcg(whole, held.target_places(everybody, ITEMS + 1), held.ideal(everybody))
             assert 0 < expected.mean() < 1
             assert torch.cat([some.ndcg(weights) for some in found]).tolist() == pytest.approx(expected.tolist())
 

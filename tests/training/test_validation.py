@@ -26,7 +26,7 @@ def test_gains_are_discounted_by_rank_with_seen_items_left_out_and_ties_against_
     CASES.hide_seen(scores, users)
     first = (1 / log2(1 + 2)) / 1  # items 1 and 2 are seen, item 3 is ahead
     second = (1 / log2(1 + 1) + 1 / log2(1 + 5)) / (1 / log2(1 + 1) + 1 / log2(1 + 2))  # items 1, 2, 4 tie with item 6
-    gains = ndcg(scores, CASES.wanted(users, 7), CASES.ideal(users))
+    gains = ndcg(scores, CASES.target_places(users, 7), CASES.ideal(users))
     assert gains.tolist() == pytest.approx([first, second])
 
 
@@ -36,7 +36,7 @@ def test_what_a_model_does_not_know_is_missed_and_what_is_hidden_is_in_no_list()
     users = np.array([0])
     cases.hide_seen(scores, users)
     expected = (1 / log2(1 + 2)) / (1 / log2(1 + 1) + 1 / log2(1 + 2) + 1 / log2(1 + 3))
-    assert ndcg(scores, cases.wanted(users, 6), cases.ideal(users)).tolist() == pytest.approx([expected])
+    assert ndcg(scores, cases.target_places(users, 6), cases.ideal(users)).tolist() == pytest.approx([expected])
 
 
 def test_the_first_cases_are_cases_of_their_own():

@@ -48,25 +48,25 @@ LIST_LENGTH = 10
 class Shortlists:
     """The candidates for the lists of some users, right-padded for users with fewer.
 
-    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``wanted``: the positions of the
-    targets; ``ideal`` ``[users]``, the DCG of the best list.
+    ``logits`` ``[users, candidates]``, -inf in padding; ``parts`` of the same shape, by name; ``targets``: their positions;
+    ``ideal`` ``[users]``, the DCG of the best list.
     """
 
     logits: Tensor
     parts: dict[str, Tensor]
-    wanted: Places
+    targets: Places
     ideal: Tensor
 
     def ndcg(self, weights: dict[str, float]) -> Tensor:
         """NDCG@10 of each user's blended list, ``[users]``."""
-        return ndcg(blended(self.logits, self.parts, weights), self.wanted, self.ideal, LIST_LENGTH)
+        return ndcg(blended(self.logits, self.parts, weights), self.targets, self.ideal, LIST_LENGTH)
 
     def ndcg_by_weight(self, name: str, weights: dict[str, float]) -> Tensor:
         """The sum of all users' NDCG@10 for each of ``WEIGHTS`` as the weight of one part, float64 ``[WEIGHTS]``; ``weights``
         holds those of the other parts."""
         others, part = blended(self.logits, self.parts, {**weights, name: 0.0}), self.parts[name]
         each = (torch.add(others, part, alpha=weight) for weight in WEIGHTS)
-        return torch.stack([ndcg(scores, self.wanted, self.ideal, LIST_LENGTH).sum() for scores in each])
+        return torch.stack([ndcg(scores, self.targets, self.ideal, LIST_LENGTH).sum() for scores in each])
 
 
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
@@ -123,8 +123,8 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
-        wanted = mask_at(cases.wanted(users, logits.shape[1]), logits)
-        chosen = wanted.clone()
+        is_target = mask_at(cases.target_places(users, logits.shape[1]), logits)
+        chosen = is_target.clone()
         for found in evidence.values():
             chosen[found.nonzero()] = True
         for weight in WEIGHTS if len(prior) else WEIGHTS[:1]:
@@ -135,7 +135,7 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
         if len(prior):
             parts["recency"] = prior[picked]
         within = logits.gather(1, picked).masked_fill(kept == 0, -torch.inf)
-        rows, columns = wanted.gather(1, picked).nonzero(as_tuple=True)
+        rows, columns = is_target.gather(1, picked).nonzero(as_tuple=True)
         yield Shortlists(within, parts, (rows, columns), cases.ideal(users))
 
 

@@ -59,7 +59,7 @@ class Cases:
         scores[:, 0] = -torch.inf
         scores[_cells(self.seen_start, self.seen, users, scores.shape[1])] = -torch.inf
 
-    def wanted(self, users: np.ndarray, width: int) -> Places:
+    def target_places(self, users: np.ndarray, width: int) -> Places:
         """The positions of these users' targets among ``width`` items; targets that the model does not know are left out."""
         return _cells(self.target_start, self.target, users, width)
 
@@ -77,14 +77,14 @@ class Cases:
             return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
-def ndcg(scores: Tensor, wanted: Places, ideal: Tensor, k: int = 10) -> Tensor:
+def ndcg(scores: Tensor, targets: Places, ideal: Tensor, k: int = 10) -> Tensor:
     """NDCG@k of some users, float64 ``[users]``: binary gains, ties count against the model; items scored -inf are in no list.
 
-    ``scores`` ``[users, candidates]`` is changed in place; ``wanted``: the positions of the targets; ``ideal`` ``[users]``.
+    ``scores`` ``[users, candidates]`` is changed in place; ``targets``: their positions; ``ideal`` ``[users]``.
     """
-    scores[wanted] = scores[wanted].nextafter(scores.new_tensor(-torch.inf))
+    scores[targets] = scores[targets].nextafter(scores.new_tensor(-torch.inf))
     best = scores.topk(min(k, scores.shape[1]), dim=1)
-    hits = mask_at(wanted, scores).gather(1, best.indices) & (best.values > -torch.inf)
+    hits = mask_at(targets, scores).gather(1, best.indices) & (best.values > -torch.inf)
     return (hits * _discounts(hits.shape[1]).to(hits.device)).sum(1) / ideal
 
 
@@ -116,11 +116,11 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
             context = torch.from_numpy(cases.context[users, -longest:]).to(device)
             scores = (model.user_vectors(items, context) @ matrix.T).float()
             cases.hide_seen(scores, users)
-            rows, columns = cases.wanted(users, scores.shape[1])
-            wanted, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)
+            rows, columns = cases.target_places(users, scores.shape[1])
+            targets, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)
             for place, weight in enumerate(weights):
                 blended = scores + weight * prior if weight else scores  # 0 comes last, so ndcg may change these
-                totals[place] += float(ndcg(blended, wanted, ideal).sum())
+                totals[place] += float(ndcg(blended, targets, ideal).sum())
     return float(totals.max()) / len(cases)
 
 
