@@ -34,15 +34,15 @@ from headwater.training.validation import Cases, mean_ndcg
 
 USERS = int(os.environ.get("HEADWATER_BENCH_USERS", "100000"))
 ITEMS = int(os.environ.get("HEADWATER_BENCH_ITEMS", "1000000"))
-LENGTH, BATCH, JUDGED, SEED = 50, 128, 500, 1
+LENGTH, BATCH, VALIDATED, SEED = 50, 128, 500, 1
 SPEC = ModelSpec("sasrec", n_items=ITEMS, max_length=LENGTH, dim=64)
 WAYS = ["rows", "whole table", "factors"]
 
 
 def main(
-    ways: list[str] = typer.Option(WAYS, "--way", help="these, one after another"),
+    ways: list[str] = typer.Option(WAYS, "--way", help="what to measure; repeat for several"),
     epochs: int = typer.Option(3, "--epochs"),
-    steps: int = typer.Option(100, "--steps", help="of an epoch at most; 0: all"),
+    steps: int = typer.Option(100, "--steps", help="maximum number of steps per epoch; 0: all"),
     average: float = typer.Option(0.0, "--average", help="train.average"),
 ) -> None:
     print(f"{USERS:,} users, {ITEMS:,} items, d = {SPEC.dim}, batches of {BATCH}", flush=True)
@@ -56,18 +56,18 @@ def main(
 def measure(way: str, epochs: int, steps: int, average: float) -> None:
     torch.set_num_threads(1)
     rows, memory = histories(), Memory()
-    print(f"{way}: data and imports {memory.most():.2f} GiB", flush=True)
+    print(f"{way}: data and imports take {memory.peak():.2f} GiB", flush=True)
     if way == "factors":
-        begun = time.process_time()
+        started = time.process_time()
         factors.item_vectors(rows, ITEMS, SPEC.dim, SEED)
-        print(f"{way}: {time.process_time() - begun:.0f} s of CPU, {memory.most():.2f} GiB", flush=True)
+        print(f"{way}: {time.process_time() - started:.0f} s of CPU, {memory.peak():.2f} GiB", flush=True)
     else:
         train(way, rows, memory, epochs, steps, average)
 
 
 def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, average: float) -> None:
     batch = {"item": rows, "context": (rows > 0).astype(np.int64), "weight": np.ones(rows.shape, np.float32)}
-    cases, cpu, taken = held_out(rows[:JUDGED]), [0.0, 0.0, 0.0], [0]
+    cases, cpu, steps_run = held_out(rows[:VALIDATED]), [0.0, 0.0, 0.0], [0]
     settings = Settings(
         epochs=epochs,
         learning_rate=1e-3,
@@ -84,29 +84,30 @@ def train(way: str, rows: np.ndarray, memory: Memory, epochs: int, steps: int, a
 
     def batches(epoch: int) -> Iterator[readers.Batch]:
         whole = readers.epoch([""], lambda _: batch, BATCH, SEED, epoch)
-        taken[0], cpu[0] = 0, time.process_time()
+        steps_run[0], cpu[0] = 0, time.process_time()
         for each in itertools.islice(whole, steps or None):
-            taken[0] += 1
+            steps_run[0] += 1
             yield each
 
-    def judge(model: SequenceModel) -> float:
+    def validate(model: SequenceModel) -> float:
         cpu[1] = time.process_time()
         found = mean_ndcg(model, cases, torch.device("cpu"))
         cpu[2] = time.process_time()
         return found
 
-    def tell() -> None:
+    def report() -> None:
         print(
-            f"{way}: {taken[0]} steps, {1000 * (cpu[1] - cpu[0]) / taken[0]:.0f} ms of CPU each; judging {JUDGED} users "
-            f"{cpu[2] - cpu[1]:.1f} s, checkpoint {time.process_time() - cpu[2]:.1f} s; {memory.most():.2f} GiB",
+            f"{way}: {steps_run[0]} steps, {1000 * (cpu[1] - cpu[0]) / steps_run[0]:.0f} ms of CPU each; "
+            f"validation on {VALIDATED} users {cpu[2] - cpu[1]:.1f} s, "
+            f"checkpoint {time.process_time() - cpu[2]:.1f} s; {memory.peak():.2f} GiB",
             flush=True,
         )
 
     torch.manual_seed(SEED)
     model, group = build(SPEC), Group.of_one(torch.device("cpu"))
-    data = loop.Data(batches, torch.zeros(ITEMS + 1), judge)
+    data = loop.Data(batches, torch.zeros(ITEMS + 1), validate)
     with tempfile.TemporaryDirectory() as folder:
-        loop.fit(model, data, settings, group, Path(folder), after_checkpoint=tell)
+        loop.fit(model, data, settings, group, Path(folder), after_checkpoint=report)
 
 
 def histories() -> np.ndarray:
@@ -125,20 +126,20 @@ def held_out(rows: np.ndarray) -> Cases:
 
 
 class Memory:
-    """Watches the memory of this process; ``most`` returns the peak RSS since its last call, in GiB."""
+    """Watches the memory of this process; ``peak`` returns the peak RSS since its last call, in GiB."""
 
     def __init__(self) -> None:
-        self._most = 0
+        self._peak = 0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while True:
-            self._most = max(self._most, psutil.Process().memory_info().rss)
+            self._peak = max(self._peak, psutil.Process().memory_info().rss)
             time.sleep(0.05)
 
-    def most(self) -> float:
+    def peak(self) -> float:
         time.sleep(0.1)
-        found, self._most = self._most, 0
+        found, self._peak = self._peak, 0
         return found / 2**30
 
 

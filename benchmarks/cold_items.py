@@ -43,7 +43,7 @@ from headwater.training.vectors import feature_matrix
 K = 10
 LENGTHS = (0.0, 0.5, 0.75, 1.0)
 """By what share the length of a vector is moved to the usual length: `topn.newcomers`."""
-ALIKE = 20
+NEAREST = 20
 
 
 def main(
@@ -51,15 +51,17 @@ def main(
     attributes: MaybeAttributes = None,
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
-    vectors: Path | None = typer.Option(None, "--vectors", help="what describes items instead of attributes"),
-    share: float = typer.Option(0.05, "--share", help="of the items that are cold"),
+    vectors: Path | None = typer.Option(
+        None, "--vectors", help="Parquet file with item and vector, instead of --attributes"
+    ),
+    share: float = typer.Option(0.05, "--share", help="share of the items that are cold"),
     seed: int = typer.Option(1, "--seed"),
     threads: Threads = 1,
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     every = read(data)
-    sequences, described, warm = renumbered(every, described_by(every, attributes, vectors), share, seed)
+    sequences, described, warm = renumbered(every, item_features(every, attributes, vectors), share, seed)
     n_items = last_item(sequences)
     known = [items[items <= warm] for items in sequences]
     known = [items for items in known if len(items) >= 3]
@@ -80,18 +82,18 @@ def main(
     print(f"{warm:,} warm items, {n_items - warm:,} cold ones in {len(targets):,} events")
     print(f"{'':<42}chance: whole catalogue {K / n_items:.4f}, cold alone {K / (n_items - warm):.4f}")
     cold = StatesAndTargets(states(ranker, history), targets)
-    usual = StatesAndTargets(states(ranker, held.items), np.concatenate(held.targets))
-    for name, made in placed_by(ranker, described, warm, attributed=vectors is None).items():
+    warm_cases = StatesAndTargets(states(ranker, held.items), np.concatenate(held.targets))
+    for name, vectors_of_cold in cold_vectors(ranker, described, warm, with_attributes=vectors is None).items():
         for length in LENGTHS:
-            long = stretched(made, ranker, length)
-            show(f"{name}, {length:g}", cold, usual, ranker.item_vectors[1:], long)
+            stretched_vectors = stretched(vectors_of_cold, ranker, length)
+            show(f"{name}, {length:g}", cold, warm_cases, ranker.item_vectors[1:], stretched_vectors)
 
 
 @dataclass(frozen=True)
 class StatesAndTargets:
     """User states ``[cases, dim]`` and the next item of each user."""
 
-    users: Tensor
+    states: Tensor
     targets: np.ndarray
 
 
@@ -100,13 +102,13 @@ def states(ranker: Ranker, histories: list[np.ndarray]) -> Tensor:
     return ranker.query(*ranker.pad(histories, codes)).users[:, :-1]
 
 
-def described_by(sequences: list[np.ndarray], attributes: Path | None, vectors: Path | None) -> sparse.csr_matrix:
+def item_features(sequences: list[np.ndarray], attributes: Path | None, vectors: Path | None) -> sparse.csr_matrix:
     """Features of each item, from the file that is given. Raises UsageError unless it is exactly one of the two."""
     if attributes and not vectors:
         return attribute_matrix(attributes, sequences)
     if vectors and not attributes:
         return vector_matrix(vectors, last_item(sequences))
-    raise UsageError("what describes the items is either --attributes or --vectors")
+    raise UsageError("pass exactly one of --attributes and --vectors")
 
 
 def renumbered(
@@ -120,8 +122,8 @@ def renumbered(
 
 
 def vector_matrix(path: Path, n_items: int) -> sparse.csr_matrix:
-    brought = pd.read_parquet(path)
-    return feature_matrix(np.stack(brought["vector"].to_list()), brought["item"].to_numpy(), n_items, BUCKETS)
+    table = pd.read_parquet(path)
+    return feature_matrix(np.stack(table["vector"].to_list()), table["item"].to_numpy(), n_items, BUCKETS)
 
 
 def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -136,15 +138,15 @@ def cold_cases(sequences: list[np.ndarray], warm: int) -> tuple[list[np.ndarray]
     return list(history), np.array(targets)
 
 
-def placed_by(ranker: Ranker, described: sparse.csr_matrix, warm: int, attributed: bool) -> dict[str, Tensor]:
+def cold_vectors(ranker: Ranker, described: sparse.csr_matrix, warm: int, with_attributes: bool) -> dict[str, Tensor]:
     """Vectors of the cold items ``[cold, dim]``, by the name of the method."""
     vectors, known, cold = ranker.item_vectors, described[: warm + 1], described[warm + 1 :]
     assert ranker.model.features is not None
     weight = ranker.model.features.weight.detach().numpy()
     like = normalize(cold) @ normalize(known).T
-    like.data[like.data < np.repeat(cut_at(like, ALIKE), np.diff(like.indptr))] = 0.0
+    like.data[like.data < np.repeat(cut_at(like, NEAREST), np.diff(like.indptr))] = 0.0
     means = {"features": cold @ weight, "nearest in content": normalize(like, norm="l1") @ vectors.numpy()}
-    if attributed:
+    if with_attributes:
         means["attributes, as scoring does"] = newcomers.alike(described, warm) @ vectors.numpy()
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
@@ -155,18 +157,18 @@ def cut_at(matrix: sparse.csr_matrix, count: int) -> np.ndarray:
     return np.array([np.partition(row, -count)[-count] if len(row) > count else 0.0 for row in rows])
 
 
-def show(name: str, cold: StatesAndTargets, usual: StatesAndTargets, own: Tensor, vectors: Tensor) -> None:
+def show(name: str, cold: StatesAndTargets, warm_cases: StatesAndTargets, own: Tensor, vectors: Tensor) -> None:
     """Print HR@10 of cold targets among all items and among the cold ones, and of warm targets without and with cold items."""
     warm = len(own)
-    mine = (cold.users * vectors[cold.targets - warm - 1]).sum(1, keepdim=True)
-    ahead = (cold.users @ vectors.T >= mine).sum(1) - 1
-    overall = ahead + (cold.users @ own.T >= mine).sum(1)
-    mine = (usual.users * own[usual.targets - 1]).sum(1, keepdim=True)
-    without = (usual.users @ own.T >= mine).sum(1) - 1
-    beside = without + (usual.users @ vectors.T >= mine).sum(1)
-    hits = [f"{(rank < K).float().mean():.4f}" for rank in (overall, ahead, without, beside)]
+    target_score = (cold.states * vectors[cold.targets - warm - 1]).sum(1, keepdim=True)
+    ahead = (cold.states @ vectors.T >= target_score).sum(1) - 1
+    overall = ahead + (cold.states @ own.T >= target_score).sum(1)
+    target_score = (warm_cases.states * own[warm_cases.targets - 1]).sum(1, keepdim=True)
+    without_cold = (warm_cases.states @ own.T >= target_score).sum(1) - 1
+    with_cold = without_cold + (warm_cases.states @ vectors.T >= target_score).sum(1)
+    hits = [f"{(rank < K).float().mean():.4f}" for rank in (overall, ahead, without_cold, with_cold)]
     print(
-        f"{name:<42}HR@10 whole catalogue {hits[0]}, cold alone {hits[1]}; warm targets {hits[2]}, beside cold items {hits[3]}",
+        f"{name:<42}HR@10 whole catalogue {hits[0]}, cold alone {hits[1]}; warm targets {hits[2]}, with cold items {hits[3]}",
         flush=True,
     )
 

@@ -44,8 +44,8 @@ def last_item(sequences: list[np.ndarray]) -> int:
 
 
 def attribute_matrix(path: Path, sequences: list[np.ndarray]) -> Any:
-    told = json.loads(path.read_text())
-    return describe.hashed([[str(a) for a in told.get(str(k), [])] for k in range(last_item(sequences) + 1)])
+    attributes = json.loads(path.read_text())
+    return describe.hashed([[str(a) for a in attributes.get(str(k), [])] for k in range(last_item(sequences) + 1)])
 
 
 def held_out(sequences: list[np.ndarray], place: int) -> HeldOut:
@@ -77,7 +77,7 @@ def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> read
     return as_batch(cut("item"), cut("context"))
 
 
-def by_ndcg(model: SequenceModel, cases: Cases) -> float:
+def validation_ndcg(model: SequenceModel, cases: Cases) -> float:
     return mean_ndcg(model, cases, DEVICE)
 
 
@@ -88,13 +88,13 @@ def fit(
     n_items: int,
     config: Config,
     seed: int,
-    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
+    validate: Callable[[SequenceModel, Cases], float] = validation_ndcg,
 ) -> tuple[SequenceModel, int]:
-    """Train a model on all rows; returns it as of its best epoch by ``judge``, and that epoch; without ``cases``, the last."""
-    known_pairs = batch["item"] if config.model.initial == "cooccurrence" else None
+    """Train a model on all rows; returns it as of its best epoch by ``validate``, and that epoch; without ``cases``, the last."""
+    factor_sequences = batch["item"] if config.model.initial == "cooccurrence" else None
     spec = facts.spec_of(config, n_items)
-    start = initial.weights(spec, seed, known_pairs, described if config.model.features else None)
-    return fit_from(start, batch, cases, config, seed, judge)
+    start = initial.weights(spec, seed, factor_sequences, described if config.model.features else None)
+    return fit_from(start, batch, cases, config, seed, validate)
 
 
 def fit_from(
@@ -103,15 +103,15 @@ def fit_from(
     cases: Cases | None,
     config: Config,
     seed: int,
-    judge: Callable[[SequenceModel, Cases], float] = by_ndcg,
+    validate: Callable[[SequenceModel, Cases], float] = validation_ndcg,
 ) -> tuple[SequenceModel, int]:
     """Like ``fit``, but starting from given weights."""
-    model, n_items = built(start).to(DEVICE), start[1].n_items
+    model, n_items = build_model(start).to(DEVICE), start[1].n_items
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     data = loop.Data(
         batches=lambda epoch: readers.epoch([""], lambda _: batch, config.train.batch_size, seed, epoch),
         target_counts=counts,
-        validate=None if cases is None else lambda ema_model: judge(ema_model, cases),
+        validate=None if cases is None else lambda ema_model: validate(ema_model, cases),
     )
     steps = readers.steps_per_epoch([{"rows": len(batch["item"])}], config.train.batch_size, 1)
     settings = Settings.of(config.train.model_copy(update={"seed": seed}), n_items, steps)
@@ -121,14 +121,14 @@ def fit_from(
     return model.cpu().eval(), fitted.best_epoch
 
 
-def built(start: Start) -> SequenceModel:
+def build_model(start: Start) -> SequenceModel:
     weights, spec = start
     model = models.build(spec)
     model.load_state_dict(weights)
     return model.eval()
 
 
-def quality(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
+def metrics_at_10(ranker: Ranker, held: HeldOut, n_items: int) -> dict[str, float]:
     def scores(items: list[np.ndarray], context: list[np.ndarray]) -> Any:
         return ranker.scores(*ranker.pad(items, context))
 

@@ -42,10 +42,10 @@ USERS, ITEMS, RATE, SECONDS, WARM = (
         ("USERS", "10000"), ("ITEMS", "10000"), ("RATE", "100"), ("SECONDS", "120"), ("WARM", "120")
     )
 )  # fmt: skip
-MARKED = os.environ.get("HEADWATER_BENCH_MARKED") == "1"
+DELETION_VECTORS = os.environ.get("HEADWATER_BENCH_MARKED") == "1"
 HISTORY = 10
 TOPIC = "clicks"
-LONGEST = 600
+TIMEOUT_SECONDS = 600
 
 
 def main() -> None:
@@ -56,21 +56,24 @@ def main() -> None:
         config = prepare(root, broker)
         stream = subprocess.Popen([sys.executable, str(ROOT / "jobs/nearline.py"), "--config", str(config)])
         try:
-            wait_until_it_follows(root / "warehouse")
+            wait_for_start_offsets(root / "warehouse")
             sent = send(broker)
             time.sleep(30)
         finally:
             stream.send_signal(signal.SIGTERM)
-            stream.wait(LONGEST)
+            stream.wait(TIMEOUT_SECONDS)
             broker.close()
-        waited = waits(session(Config(), "bench"), root / "warehouse", sent)
-    print(f"{USERS} users, {ITEMS} items, {RATE} events/s, {'rows are marked' if MARKED else 'files are written anew'}")
+        seconds_waited = latencies(session(Config(), "bench"), root / "warehouse", sent)
+    print(f"{USERS} users, {ITEMS} items, {RATE} events/s, deletion vectors {'on' if DELETION_VECTORS else 'off'}")
     cold = RATE * WARM
-    for name, some in ((f"the first {WARM} s", waited[:cold]), (f"the {SECONDS} s after", waited[cold:])):
+    for name, some in (
+        (f"the first {WARM} s", seconds_waited[:cold]),
+        (f"the next {SECONDS} s", seconds_waited[cold:]),
+    ):
         known = [seconds for seconds in some if seconds is not None]
         median, late = np.percentile(known, [50, 95]) if known else (np.nan, np.nan)
-        print(f"{name}: median {median:.1f} s, p95 {late:.1f} s, longest {max(known, default=np.nan):.1f} s, "
-              f"without a list {len(some) - len(known)} of {len(some)}")  # fmt: skip
+        print(f"{name}: median {median:.1f} s, p95 {late:.1f} s, maximum {max(known, default=np.nan):.1f} s, "
+              f"{len(some) - len(known)} of {len(some)} events without a list")  # fmt: skip
 
 
 def prepare(root: Path, broker: Broker) -> Path:
@@ -88,7 +91,7 @@ def prepare(root: Path, broker: Broker) -> Path:
     topic = {"format": "kafka", "brokers": broker.address, "topic": TOPIC, "starting": "latest"}
     files = [{"format": "json", "glob": "*.json"}, {"format": "catalog", "glob": "*.csv"}]
     paths = {"landing": str(root / "landing"), "warehouse": str(root / "warehouse")}
-    settings = {"paths": paths, "tables": {"deletion_vectors": MARKED}}
+    settings = {"paths": paths, "tables": {"deletion_vectors": DELETION_VECTORS}}
     before, after = root / "before.yaml", root / "after.yaml"
     before.write_text(yaml.safe_dump({**settings, "ingest": {"sources": files}}))
     after.write_text(yaml.safe_dump({**settings, "ingest": {"sources": [*files, topic]}}))
@@ -101,19 +104,19 @@ def prepare(root: Path, broker: Broker) -> Path:
     return after
 
 
-def wait_until_it_follows(warehouse: Path) -> None:
+def wait_for_start_offsets(warehouse: Path) -> None:
     """Wait until the stream has recorded its start offsets: the second commit with rows to `ingest_files`."""
-    until = time.monotonic() + LONGEST
+    until = time.monotonic() + TIMEOUT_SECONDS
     while len(list((warehouse / "ingest_files/_delta_log").glob("*.json"))) < 3:
-        assert time.monotonic() < until, "the stream does not begin"
+        assert time.monotonic() < until, "the stream recorded no start offsets in time"
         time.sleep(0.5)
 
 
 def send(broker: Broker) -> list[tuple[str, float]]:
     """Send events at a steady rate; returns (user, epoch seconds) of each."""
-    rng, sent, begun = random.Random(2), [], time.time()
+    rng, sent, started = random.Random(2), [], time.time()
     for tick in range((WARM + SECONDS) * 10):
-        time.sleep(max(0.0, begun + tick / 10 - time.time()))
+        time.sleep(max(0.0, started + tick / 10 - time.time()))
         lines = []
         for _ in range(RATE // 10):
             user, moment = f"u{rng.randrange(USERS)}", time.time()
@@ -123,7 +126,7 @@ def send(broker: Broker) -> list[tuple[str, float]]:
     return sent
 
 
-def waits(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -> list[float | None]:
+def latencies(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -> list[float | None]:
     """Seconds from each event to the commit of the first list that takes it into account; None if no list does."""
     tables = Warehouse(spark, str(warehouse))
     commits = [c.at for c in tables.commits("topn") if c.operation == "MERGE" and c.note.get("mode") == "nearline"]
@@ -139,11 +142,11 @@ def waits(spark: SparkSession, warehouse: Path, sent: list[tuple[str, float]]) -
     for user, at, knows in found:
         if at in published:
             lists.setdefault(user, []).append((published[at], knows))
-    waited = []
+    seconds_waited = []
     for user, moment in sent:
         ready = [at for at, knows in lists.get(user, []) if knows >= moment - 1e-5]
-        waited.append(min(ready) - moment if ready else None)
-    return waited
+        seconds_waited.append(min(ready) - moment if ready else None)
+    return seconds_waited
 
 
 def line(user: str, item: str, at: datetime) -> str:

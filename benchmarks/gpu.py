@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from fitting import DEVICE, as_batch, built
+from fitting import DEVICE, as_batch, build_model
 from options import start
 from torch import Tensor
 
@@ -41,40 +41,40 @@ WHOLE_ROWS = 2_048
 """Users whose whole rows of scores are in memory at once for ``topk``: 8 GB at a million items."""
 RECIPE = Path(__file__).resolve().parents[1] / "conf/experiments/beauty.yaml"
 SEQUENCES, ITEMS = 22_363, 12_101
-ASKED = (1_024, 8_192)
+LIST_BATCHES = (1_024, 8_192)
 """Numbers of users whose lists are made in one batch."""
 
 
 def main(
     size: list[str] = typer.Option(SIZES, "--size", help="users x items"),
     tile: list[str] = typer.Option(
-        ["x".join(map(str, kernel.TILES[DEVICE.type]))], "--tile", help="users x items of one"
+        ["x".join(map(str, kernel.TILES[DEVICE.type]))], "--tile", help="users x items of a tile"
     ),
-    many: int = typer.Option(SEQUENCES, "--sequences", help="to train on; 0: no training"),
+    count: int = typer.Option(SEQUENCES, "--sequences", help="number of sequences to train on; 0: no training"),
 ) -> None:
     name = torch.cuda.get_device_name() if GPU else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{name}, torch {torch.__version__}; users a second, and × the bare product in float32")
+    print(f"{name}, torch {torch.__version__}; users per second, and the ratio to the bare product in float32")
     for users, items in map(numbers, size):
         for batch, width in map(numbers, tile):
-            ranked(users, items, batch, width)
-    print("\nlists a second, reasons included, of one process")
-    for users in ASKED:
-        listed(users)
-    if not many:
+            measure_kernel(users, items, batch, width)
+    print("\nlists per second in one process, reasons included")
+    for users in LIST_BATCHES:
+        measure_lists(users)
+    if not count:
         return
-    print("\nsequences a second of the second epoch, and the most memory on the device")
+    print("\nsequences per second in the second epoch, and peak memory on the device")
     for options in ({}, {"kind": "sampled_softmax", "negatives": 2_048}):
         for rows in (128, 1_024):
             for mixed in (True, False) if GPU else (False,):
-                taught(options, rows, mixed, many)
+                measure_training(options, rows, mixed, count)
 
 
-def numbers(told: str) -> tuple[int, int]:
-    users, items = told.split("x")
+def numbers(text: str) -> tuple[int, int]:
+    users, items = text.split("x")
     return int(users), int(items)
 
 
-def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
+def measure_kernel(n_users: int, n_items: int, batch: int, tile: int) -> None:
     draws = torch.Generator(DEVICE).manual_seed(0)
     users, items = (torch.randn(n, DIM, generator=draws, device=DEVICE) for n in (n_users, n_items))
     kernel.TILES[DEVICE.type] = (batch, tile)
@@ -95,21 +95,21 @@ def ranked(n_users: int, n_items: int, batch: int, tile: int) -> None:
         "rescored": lambda: kernel.top_n_rescored(users, items, N),
         "topk": whole_rows,
     }
-    taken = {name: seconds(call) for name, call in calls.items()}
-    cells = (f"{name} {n_users / each:>11,.0f} {taken['product'] / each:>5.2f} ×" for name, each in taken.items())
+    elapsed = {name: seconds(call) for name, call in calls.items()}
+    cells = (f"{name} {n_users / each:>11,.0f} {elapsed['product'] / each:>5.2f} ×" for name, each in elapsed.items())
     print(f"{n_users:,} × {n_items:,} in {batch:,} × {tile:,}: ".ljust(46) + "   ".join(cells), flush=True)
 
 
 def seconds(call: Callable[[], object], rounds: int = 3) -> float:
     """The fastest of ``rounds`` calls, after one that warms up."""
-    taken = []
+    elapsed = []
     for _ in range(rounds + 1):
         wait()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         call()
         wait()
-        taken.append(time.perf_counter() - begun)
-    return min(taken[1:])
+        elapsed.append(time.perf_counter() - started)
+    return min(elapsed[1:])
 
 
 def wait() -> None:
@@ -117,13 +117,13 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def listed(users: int) -> None:
+def measure_lists(users: int) -> None:
     config = configuration.load([RECIPE], [])
     every = sequences(config, SEQUENCES)[:, 1:]
     rows = every[:users]
     weights, spec = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
     parts = {"transitions": transitions.count(every, ITEMS)}
-    ranker = Ranker(built((weights, spec)), {"blend": {"transitions": 1.0, "recency": 0.1}}, parts)
+    ranker = Ranker(build_model((weights, spec)), {"blend": {"transitions": 1.0, "recency": 0.1}}, parts)
     popular = np.bincount(every.ravel(), minlength=ITEMS + 1) * 1.0
     nothing = np.zeros((ITEMS + 1, 1), np.int32), np.zeros(ITEMS + 1), np.array([""])
     scorer = Scorer(ranker, Catalogue(np.arange(ITEMS + 1) > 0, popular, *nothing), config.topn)
@@ -140,7 +140,7 @@ def listed(users: int) -> None:
     print(f"{users:,} users at once: {users / seconds(lambda: scorer.lists(frame)):,.0f}", flush=True)
 
 
-def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
+def measure_training(loss: dict[str, object], rows: int, mixed: bool, count: int) -> None:
     config = configuration.load([RECIPE], [])
     train = config.train.model_copy(
         update={
@@ -150,32 +150,32 @@ def taught(loss: dict[str, object], rows: int, mixed: bool, many: int) -> None:
         }
     )
     config = config.model_copy(update={"train": train})
-    batch = as_batch(sequences(config, many))
+    batch = as_batch(sequences(config, count))
     start = initial.weights(facts.spec_of(config, ITEMS), 1, None, None)
-    model = built(start).to(DEVICE).train()
+    model = build_model(start).to(DEVICE).train()
     settings, group = Settings.of(config.train, ITEMS, steps=0), Group.of_one(DEVICE)
     optimizer = optimizers.Optimizer(model, settings, group)
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, ITEMS))
     data = loop.Data(lambda epoch: readers.epoch([""], lambda _: batch, rows, 1, epoch), counts)
     for epoch in (1, 2):
         wait()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         loop.run_epoch(model, optimizer, data, epoch)
         wait()
-        taken = time.perf_counter() - begun
+        elapsed = time.perf_counter() - started
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""
     name = f"{config.train.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
-    print(f"{name:<52}{many / taken:>10,.0f}{memory}", flush=True)
+    print(f"{name:<52}{count / elapsed:>10,.0f}{memory}", flush=True)
     if GPU:
         torch.cuda.reset_peak_memory_stats()
 
 
-def sequences(config: Config, many: int) -> np.ndarray:
-    """Synthetic sequences, int ``[many, max_length + 1]``, left-padded with 0."""
+def sequences(config: Config, count: int) -> np.ndarray:
+    """Synthetic sequences, int ``[count, max_length + 1]``, left-padded with 0."""
     rng = np.random.default_rng(0)
     length = config.sequence.max_length + 1
-    lengths = np.minimum(3 + rng.geometric(0.2, many), length)
-    items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (many, length)), ITEMS) - 1] + 1
+    lengths = np.minimum(3 + rng.geometric(0.2, count), length)
+    items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (count, length)), ITEMS) - 1] + 1
     return np.where(np.arange(length) >= length - lengths[:, None], items, 0)
 
 

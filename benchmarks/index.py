@@ -30,21 +30,21 @@ DIM, N, SEEN, CLUSTERS = 64, 40, 20, 1_000
 
 def main(
     items: list[int] = typer.Option([100_000, 1_000_000], "--items"),
-    users: int = typer.Option(512, "--users", help="asked for"),
-    rounds: int = typer.Option(3, "--rounds", help="in turns; the best counts"),
+    users: int = typer.Option(512, "--users", help="number of users"),
+    rounds: int = typer.Option(3, "--rounds", help="runs of each way, in turns; the fastest counts"),
 ) -> None:
-    print(f"{'items':>12}{'made in':>10}{'size':>10}{'exact':>12}{'index':>12}{'×':>7}{'recall':>8}{'pays from':>12}")
+    print(f"{'items':>12}{'built in':>10}{'size':>10}{'exact':>12}{'index':>12}{'×':>7}{'recall':>8}{'pays from':>12}")
     for count in items:
         draws = torch.Generator().manual_seed(1)
-        middles = torch.randn(CLUSTERS, DIM, generator=draws)
-        matrix, asked = (around(middles, each, draws) for each in (count, users))
+        centres = torch.randn(CLUSTERS, DIM, generator=draws)
+        matrix, queries = (around(centres, each, draws) for each in (count, users))
         seen = (torch.randint(count, (users, 1), generator=draws) + torch.arange(SEEN) * (count // SEEN)) % count
-        blocked = torch.arange(users).repeat_interleave(SEEN), seen.flatten()
+        excluded = torch.arange(users).repeat_interleave(SEEN), seen.flatten()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index"
-            begun = time.process_time()
+            started = time.process_time()
             index.write(matrix, path)
-            made = time.process_time() - begun
+            build_seconds = time.process_time() - started
             torch.set_num_threads(1)
             rows = torch.arange(count)
             ways: dict[str, ExactIndex | index.FaissIndex] = {
@@ -55,29 +55,29 @@ def main(
             lists: dict[str, Tensor] = {}
             for _ in range(rounds):
                 for name, way in ways.items():
-                    taken, (_, lists[name]) = timed(partial(way.best, asked, N, blocked))
+                    taken, (_, lists[name]) = timed(partial(way.best, queries, N, excluded))
                     seconds[name] = min(seconds[name], taken)
             size = path.stat().st_size
         found = [len(set(a.tolist()) & set(b.tolist())) / N for a, b in zip(*lists.values(), strict=True)]
         rate = {name: users / taken for name, taken in seconds.items()}
-        from_users = made / (1 / rate["exact"] - 1 / rate["index"])
+        from_users = build_seconds / (1 / rate["exact"] - 1 / rate["index"])
         print(
-            f"{count:>12,}{made:>8.1f} s{size / 2**20:>6.0f} MiB{rate['exact']:>10,.0f}/s{rate['index']:>10,.0f}/s"
+            f"{count:>12,}{build_seconds:>8.1f} s{size / 2**20:>6.0f} MiB{rate['exact']:>10,.0f}/s{rate['index']:>10,.0f}/s"
             f"{rate['index'] / rate['exact']:>7.2f}{sum(found) / users:>8.3f}{from_users:>12,.0f}",
             flush=True,
         )
 
 
-def around(middles: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """Vectors ``[count, dim]``, each near one of the ``middles``."""
-    chosen = torch.randint(len(middles), (count,), generator=draws)
-    return middles[chosen] + 0.7 * torch.randn(count, middles.shape[1], generator=draws)
+def around(centres: Tensor, count: int, draws: torch.Generator) -> Tensor:
+    """Vectors ``[count, dim]``, each near one of the ``centres``."""
+    chosen = torch.randint(len(centres), (count,), generator=draws)
+    return centres[chosen] + 0.7 * torch.randn(count, centres.shape[1], generator=draws)
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-    begun = time.process_time()
+    started = time.process_time()
     answer = call()
-    return time.process_time() - begun, answer
+    return time.process_time() - started, answer
 
 
 if __name__ == "__main__":

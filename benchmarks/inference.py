@@ -34,8 +34,8 @@ from headwater.training.validation import Cases, ndcg
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Histories and their context ``[batch, seq]`` → user vectors ``[batch, dim]``."""
-TOGETHER = ENCODER_BATCH["cpu"]
-TURNS = 3
+BATCH = ENCODER_BATCH["cpu"]
+ROUNDS = 3
 
 
 def main(
@@ -56,21 +56,21 @@ def main(
     with torch.inference_mode():
         matrix = model.item_matrix().clone()
         print(f"{'encoding':<28}{'users/s':>10}{'×':>8}{'NDCG@10':>10}")
-        usual = 0.0
+        baseline = 0.0
         for name, encode in ways(model).items():
             vectors = encoded(encode, cases)  # warms up
-            rate = len(cases) / min(timed(partial(encoded, encode, cases)) for _ in range(TURNS))
-            usual = usual or rate
+            rate = len(cases) / min(timed(partial(encoded, encode, cases)) for _ in range(ROUNDS))
+            baseline = baseline or rate
             found = quality(vectors @ matrix.T, cases)
-            print(f"{name:<28}{rate:>10,.0f}{rate / usual:>8.2f}{found:>10.4f}", flush=True)
+            print(f"{name:<28}{rate:>10,.0f}{rate / baseline:>8.2f}{found:>10.4f}", flush=True)
         print(f"{'product':<28}{'users/s':>10}{'×':>8}{'NDCG@10':>10}")
-        vectors, usual = encoded(ways(model)["float32"], cases), 0.0
+        vectors, baseline = encoded(ways(model)["float32"], cases), 0.0
         for name, kind in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
             users, items = vectors.to(kind), matrix.to(kind)
             scores = users @ items.T
-            rate = len(cases) / min(timed(partial(torch.matmul, users, items.T)) for _ in range(TURNS))
-            usual = usual or rate
-            print(f"{name:<28}{rate:>10,.0f}{rate / usual:>8.2f}{quality(scores.float(), cases):>10.4f}", flush=True)
+            rate = len(cases) / min(timed(partial(torch.matmul, users, items.T)) for _ in range(ROUNDS))
+            baseline = baseline or rate
+            print(f"{name:<28}{rate:>10,.0f}{rate / baseline:>8.2f}{quality(scores.float(), cases):>10.4f}", flush=True)
 
 
 def ways(model: SequenceModel) -> dict[str, Encode]:
@@ -110,7 +110,7 @@ def encoded(encode: Encode, cases: Cases) -> Tensor:
     lengths = (cases.item > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     parts = []
-    for some in np.split(order, range(TOGETHER, len(order), TOGETHER)):
+    for some in np.split(order, range(BATCH, len(order), BATCH)):
         longest = max(1, lengths[some[-1]])
         items, context = (torch.from_numpy(part[some, -longest:]) for part in (cases.item, cases.context))
         parts.append(encode(items, context).float())
@@ -118,9 +118,9 @@ def encoded(encode: Encode, cases: Cases) -> Tensor:
 
 
 def timed(call: Callable[[], object]) -> float:
-    begun = time.process_time()
+    started = time.process_time()
     call()
-    return time.process_time() - begun
+    return time.process_time() - started
 
 
 def quality(scores: Tensor, cases: Cases, batch: int = 512) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from fitting import as_batch, attribute_matrix, fit, held_out, last_item, quality, read
+from fitting import as_batch, attribute_matrix, fit, held_out, last_item, metrics_at_10, read
 from options import MaybeAttributes, Seeds, Threads, start
 
 from headwater import config as configuration
@@ -52,7 +52,7 @@ def main(
     print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
     rows = left_padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
     parts = hybrid.fit_parts(settings.blended, rows, last_item(sequences))
-    for name, line in beside(sequences, rows, parts).items():
+    for name, line in baselines(sequences, rows, parts).items():
         print(f"{name:<36}{line}", flush=True)
     found = [train(sequences, rows, parts, described, settings, seed, refit) for seed in range(1, seeds + 1)]
     for name in found[0]:
@@ -97,7 +97,7 @@ def of_splits(ranker: Ranker, splits: dict[str, HeldOut]) -> dict[str, float]:
         f"{name}, {split} {metric}": value
         for name, each in rankers.items()
         for split, held in splits.items()
-        for metric, value in quality(each, held, ranker.n_items).items()
+        for metric, value in metrics_at_10(each, held, ranker.n_items).items()
     }
 
 
@@ -105,7 +105,7 @@ def by_part(part: Neighbours, length: int, items: list[np.ndarray], _: list[np.n
     return part.scores(torch.from_numpy(left_padded(items, length)))
 
 
-def beside(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neighbours]) -> dict[str, str]:
+def baselines(sequences: list[np.ndarray], rows: np.ndarray, parts: dict[str, Neighbours]) -> dict[str, str]:
     """Test metrics of popularity and of each part of the hybrid alone, which need no training."""
     n_items, held = last_item(sequences), held_out(sequences, 1)
     counts = np.bincount(rows.ravel(), minlength=n_items + 1)

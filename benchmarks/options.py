@@ -15,8 +15,8 @@ ATTRIBUTES = typer.Option("--attributes", help="JSON: item → list of attribute
 
 Attributes = Annotated[Path, ATTRIBUTES]
 MaybeAttributes = Annotated[Path | None, ATTRIBUTES]
-Seeds = Annotated[int, typer.Option("--seeds", help="trainings, with seeds 1, 2, …")]
-Threads = Annotated[int, typer.Option("--threads", help="of this process")]
+Seeds = Annotated[int, typer.Option("--seeds", help="number of trainings, with seeds 1, 2, …")]
+Threads = Annotated[int, typer.Option("--threads", help="threads of this process")]
 
 
 def start(main: Callable[..., None]) -> None:

@@ -30,7 +30,7 @@ from headwater.schemas import TABLES
 from headwater.spark import session
 from headwater.training import facts, snapshot, train
 
-BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 WAYS = ((1, 1), (1, 2), (2, 1))
 """The number of ranks, and of threads per rank."""
 
@@ -58,7 +58,7 @@ def main(
 
 def steps(spark: SparkSession, sequences: list[Any]) -> DataFrame:
     """The columns of `sequences` that a snapshot is made from; one event per hour, all clicks."""
-    times = [[BEGUN + timedelta(hours=hour) for hour in range(len(items))] for items in sequences]
+    times = [[START + timedelta(hours=hour) for hour in range(len(items))] for items in sequences]
     columns = {
         "user_id": [str(user) for user in range(len(sequences))],
         "item_idx": [items.tolist() for items in sequences],
@@ -76,11 +76,11 @@ def trained(
 ) -> list[dict[str, float]]:
     """The metrics of each epoch of a training from random weights."""
     options = config.train.model_copy(update={"processes": ranks, "local_mode": True})
-    place = folder / f"{ranks}-{threads}"
+    directory = folder / f"{ranks}-{threads}"
     cut = snapshot.training_rows(rows, n_items, config.sequence.max_length)
-    data = snapshot.export(cut, place / "snapshot", {}, ranks, options.seed)
+    data = snapshot.export(cut, directory / "snapshot", {}, ranks, options.seed)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    planned = train.plan(data, facts.spec_of(config, n_items), options, place / "run")
+    planned = train.plan(data, facts.spec_of(config, n_items), options, directory / "run")
     found: list[dict[str, float]] = train.run(replace(planned, threads=threads), options)["history"]
     return found
 

@@ -46,7 +46,7 @@ def measure(j: Job) -> dict[str, Any]:
     rows = j.warehouse.read("sequences").where(F.size("item_idx") > 1).orderBy(F.xxhash64("user_id")).limit(USERS)
     frame = executors.histories(rows).toPandas()
     draws = torch.Generator().manual_seed(1)
-    held = held_random = with_event = places = named = most = 0
+    confirmed = confirmed_random = with_event = places = named = most = 0
     seconds = {"lists": 0.0, "reasons": 0.0}
     for start in range(0, len(frame), BATCH):
         part = frame.iloc[start : start + BATCH]
@@ -54,40 +54,44 @@ def measure(j: Job) -> dict[str, Any]:
         history, codes = ranker.pad_steps(steps.user, steps.item, steps.context(), len(part))
         seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in part["seen_items"]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
-        begun = time.perf_counter()
+        started = time.perf_counter()
         variety = Variety.of(topn)
         query = ranker.query(history, codes)
         found = candidates.best(candidates.query(query), (users, torch.cat(seen)), variety.width(topn.n))
         _, items = variety.pick(*found, topn.n, ranker.directions)
-        listed = time.perf_counter()
+        lists_done = time.perf_counter()
         traces = query.evidence.traces(items)
         place = decisive_events(ranker, items, ranker.scores_of(items, query, traces), traces, history, codes)
-        seconds["lists"] += listed - begun
-        seconds["reasons"] += time.perf_counter() - listed
+        seconds["lists"] += lists_done - started
+        seconds["reasons"] += time.perf_counter() - lists_done
         length = (history > 0).sum(1, keepdim=True)
-        by_chance = history.shape[1] - 1 - (torch.rand(place.shape, generator=draws) * length).long()
+        random_place = history.shape[1] - 1 - (torch.rand(place.shape, generator=draws) * length).long()
         places += place.numel()
         with_event += int((place >= 0).sum())
         times = torch.nn.functional.one_hot(place + 1).sum(dim=1)[:, 1:]  # [batch, seq]
         named, most = named + int((times > 0).sum()), most + int(times.max(dim=1).values.sum())
-        held += int((falls(ranker, items, history, codes, place) & (place >= 0)).sum())
-        held_random += int(falls(ranker, items, history, codes, by_chance).sum())
-    print(f"{places} places: {with_event / places:.1%} have an event as their reason")
+        confirmed += int((scores_lower(ranker, items, history, codes, place) & (place >= 0)).sum())
+        confirmed_random += int(scores_lower(ranker, items, history, codes, random_place).sum())
+    print(f"{places} list positions: {with_event / places:.1%} have a reason that names an event")
     print(
-        f"of these {held / with_event:.1%} score lower without it; of all, {held_random / places:.1%} without a random event"
+        f"{confirmed / with_event:.1%} of these score lower without that event; "
+        f"{confirmed_random / places:.1%} of all score lower without a random event"
     )
-    print(f"a list of {topn.n} names {named / len(frame):.1f} events, one of them at {most / len(frame):.1f} places")
-    print(f"finding reasons takes {seconds['reasons'] / seconds['lists']:.2f} of the time of finding lists")
+    print(
+        f"a list of {topn.n} names {named / len(frame):.1f} different events, "
+        f"the most frequent one at {most / len(frame):.1f} positions"
+    )
+    print(f"finding reasons takes {seconds['reasons'] / seconds['lists']:.2f} times as long as finding the lists")
     return {"users": len(frame)}
 
 
-def falls(ranker: Ranker, items: Tensor, history: Tensor, context: Tensor, place: Tensor) -> Tensor:
+def scores_lower(ranker: Ranker, items: Tensor, history: Tensor, context: Tensor, place: Tensor) -> Tensor:
     """Whether each item scores lower without the event at ``place``, bool ``[batch, n]``; scores once per rank of the list."""
     before, lower = ranker.scores_of(items, ranker.query(history, context)), []
     for rank in range(items.shape[1]):
-        gone = torch.arange(history.shape[1]) == place[:, rank : rank + 1]
+        removed = torch.arange(history.shape[1]) == place[:, rank : rank + 1]
         shorter = ranker.pad(
-            *([row[~cut].tolist() for row, cut in zip(part, gone, strict=True)] for part in (history, context))
+            *([row[~cut].tolist() for row, cut in zip(part, removed, strict=True)] for part in (history, context))
         )
         lower.append(ranker.scores_of(items[:, rank : rank + 1], ranker.query(*shorter)) < before[:, rank : rank + 1])
     return torch.cat(lower, dim=1)

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from fitting import Start, as_batch, attribute_matrix, built, fit_from, last_item, quality, read, windows
+from fitting import Start, as_batch, attribute_matrix, build_model, fit_from, last_item, metrics_at_10, read, windows
 from fitting import held_out as last_held_out
 from options import Attributes, Seeds, Threads
 
@@ -43,9 +43,9 @@ from headwater.training.train import target_weights
 from headwater.training.validation import Cases
 
 SHARES = [0.05, 0.2, 1.0]
-VIEW, LIKE = 1, 5
+LOW, HIGH = 1, 5
 """Event types that stand for a low and a high rating: `view` and `purchase`."""
-LIKES = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
+HIGH_ONLY = Targets(view=0, search=0, click=0, add_to_cart=0, rating=0)
 
 app = typer.Typer(add_completion=False)
 Rows = dict[str, dict[float, list[float]]]
@@ -59,37 +59,37 @@ def targets(
     set_: job.Overrides = None,
     seeds: Seeds = 3,
     threads: Threads = 1,
-    share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
+    share: list[float] = typer.Option(SHARES, "--share", help="share of the users; repeat for several"),
 ) -> None:
     """Pre-train on all ratings, fine-tune on those of 4 and higher."""
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     length = settings.sequence.max_length
-    users = rated(data)
+    users = read_ratings(data)
     n_items = max(int(user["item"].max()) for user in users)
-    validation, test = (last_liked(users, place) for place in (2, 1))
-    taught = [{name: values[: liked(user)[-2]] for name, values in user.items()} for user in users]
-    everything = windows(taught, length, settings.train.windows)
+    validation, test = (last_high_rating(users, place) for place in (2, 1))
+    training_events = [{name: values[: high_ratings(user)[-2]] for name, values in user.items()} for user in users]
+    everything = windows(training_events, length, settings.train.windows)
     print(f"{len(users):,} users, {n_items:,} items, {sum(len(user['item']) for user in users):,} ratings")
-    slower = with_train(settings, learning_rate=settings.finetune.learning_rate)
+    finetuning = with_train(settings, learning_rate=settings.finetune.learning_rate)
     found: Rows = {}
     for seed in range(1, seeds + 1):
         start = initial.weights(facts.spec_of(settings, n_items), seed, everything["item"])
         learned = fitted(everything, start, None, with_train(settings, epochs=settings.train.pretrain_epochs), seed)
-        note(found, "pre-trained, as it is", 0, learned, test, n_items)
+        record(found, "pre-trained, not fine-tuned", 0, learned, test, n_items)
         for part, chosen in shares(len(users), share, seed):
-            rows = windows([taught[user] for user in chosen], length, settings.train.windows)
-            cases = some(validation, chosen).arrays(length)
+            rows = windows([training_events[user] for user in chosen], length, settings.train.windows)
+            cases = subset(validation, chosen).arrays(length)
             known = initial.weights(facts.spec_of(settings, n_items), seed, rows["item"])
             before = (learned.state_dict(), learned.spec)
             arms: dict[str, tuple[Start, Config, Targets]] = {
-                "from scratch, all ratings alike": (known, settings, Targets()),
-                "from scratch, high ratings": (known, settings, LIKES),
-                "pre-trained, then all ratings alike": (before, slower, Targets()),
-                "pre-trained, then high ratings": (before, slower, LIKES),
+                "from scratch, all ratings equal": (known, settings, Targets()),
+                "from scratch, high ratings": (known, settings, HIGH_ONLY),
+                "pre-trained, then all ratings equal": (before, finetuning, Targets()),
+                "pre-trained, then high ratings": (before, finetuning, HIGH_ONLY),
             }
-            for name, (first, chosen_settings, counted) in arms.items():
-                note(found, name, part, fitted(rows, first, cases, chosen_settings, seed, counted), test, n_items)
+            for name, (first, chosen_settings, weights) in arms.items():
+                record(found, name, part, fitted(rows, first, cases, chosen_settings, seed, weights), test, n_items)
     show(found, share)
 
 
@@ -101,7 +101,7 @@ def transfer(
     set_: job.Overrides = None,
     seeds: Seeds = 3,
     threads: Threads = 1,
-    share: list[float] = typer.Option(SHARES, "--share", help="of the users, one or more"),
+    share: list[float] = typer.Option(SHARES, "--share", help="share of the users; repeat for several"),
 ) -> None:
     """Train on one half of a catalogue, then on the other, starting from the first one's encoder and feature vectors."""
     torch.set_num_threads(threads)
@@ -112,21 +112,23 @@ def transfer(
     first = np.random.default_rng(0).random(last_item(sequences) + 1) < 0.5
     (one, about_one), (two, about_two) = (half(sequences, described, mask) for mask in (first, ~first))
     n_items, test, validation = last_item(two), last_held_out(two, 1), last_held_out(two, 2)
-    print(f"{len(one):,} users and {last_item(one):,} items first, then {len(two):,} and {n_items:,}")
+    print(
+        f"{len(one):,} users and {last_item(one):,} items in the first shop, {len(two):,} and {n_items:,} in the second"
+    )
     found: Rows = {}
     for seed in range(1, seeds + 1):
-        rows = learnable(one, length)
+        rows = training_rows(one, length)
         start = initial.weights(facts.spec_of(settings, last_item(one)), seed, rows, about_one)
         source = fitted(as_batch(rows), start, last_held_out(one, 2).arrays(length), settings, seed)
         for part, chosen in shares(len(two), share, seed):
-            rows = learnable([two[user] for user in chosen], length)
-            cases = some(validation, chosen).arrays(length)
+            rows = training_rows([two[user] for user in chosen], length)
+            cases = subset(validation, chosen).arrays(length)
             for name, first_weights in starts(settings, n_items, seed, rows, about_two, source):
-                if name.endswith("as it is"):
-                    model = built(first_weights)
+                if name.endswith("not trained further"):
+                    model = build_model(first_weights)
                 else:
                     model = fitted(as_batch(rows), first_weights, cases, settings, seed)
-                note(found, name, part, model, test, n_items)
+                record(found, name, part, model, test, n_items)
     show(found, share)
 
 
@@ -137,38 +139,38 @@ def starts(
     spec = facts.spec_of(config, n_items)
     yield "from scratch, random vectors", initial.weights(spec, seed, None, described)
     yield "from scratch, factors", initial.weights(spec, seed, rows, described)
-    nothing = initial.weights(spec, seed, None, described, source)
-    turned = initial.weights(spec, seed, rows, described, source)
-    by_chance, _ = initial.weights(spec, seed, rows, described)
-    yield "transferred, as it is", nothing
-    yield "transferred, factors turned, as it is", turned
-    yield "transferred, no vectors", nothing
-    yield "transferred, factors as they fall", ({**turned[0], "item.weight": by_chance["item.weight"]}, turned[1])
-    yield "transferred, factors turned", turned
+    zero_vectors = initial.weights(spec, seed, None, described, source)
+    rotated = initial.weights(spec, seed, rows, described, source)
+    unrotated, _ = initial.weights(spec, seed, rows, described)
+    yield "transferred, not trained further", zero_vectors
+    yield "transferred, rotated factors, not trained further", rotated
+    yield "transferred, zero vectors", zero_vectors
+    yield "transferred, unrotated factors", ({**rotated[0], "item.weight": unrotated["item.weight"]}, rotated[1])
+    yield "transferred, rotated factors", rotated
 
 
 def with_train(config: Config, **changes: Any) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=changes)})
 
 
-def rated(path: Path) -> list[dict[str, np.ndarray]]:
+def read_ratings(path: Path) -> list[dict[str, np.ndarray]]:
     """Each user's items (from 1) and event types, oldest first; users with fewer than three high ratings are left out."""
     table = pd.read_csv(path, sep="\t")
     table.columns = pd.Index([name.partition(":")[0] for name in table.columns])
     table = table.sort_values(["timestamp", "user_id", "item_id"], kind="stable")
     table["item"] = pd.factorize(table["item_id"])[0] + 1
-    table["context"] = np.where(table["rating"] >= 4, LIKE, VIEW)
+    table["context"] = np.where(table["rating"] >= 4, HIGH, LOW)
     users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in table.groupby("user_id")]
-    return [user for user in users if (user["context"] == LIKE).sum() >= 3 and liked(user)[-2] > 0]
+    return [user for user in users if (user["context"] == HIGH).sum() >= 3 and high_ratings(user)[-2] > 0]
 
 
-def liked(user: dict[str, np.ndarray]) -> np.ndarray:
-    return np.flatnonzero(user["context"] == LIKE)
+def high_ratings(user: dict[str, np.ndarray]) -> np.ndarray:
+    return np.flatnonzero(user["context"] == HIGH)
 
 
-def last_liked(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
+def last_high_rating(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
     """Each user's high rating ``place`` from the end (1 is the last) as the target, and all ratings before it as the history."""
-    until = [liked(user)[-place] for user in users]
+    until = [high_ratings(user)[-place] for user in users]
     before = [user["item"][:end] for user, end in zip(users, until, strict=True)]
     return HeldOut(
         np.arange(len(users)),
@@ -180,7 +182,7 @@ def last_liked(users: list[dict[str, np.ndarray]], place: int) -> HeldOut:
     )
 
 
-def some(held: HeldOut, chosen: np.ndarray) -> HeldOut:
+def subset(held: HeldOut, chosen: np.ndarray) -> HeldOut:
     parts = (held.items, held.context, held.seen, held.targets)
     items, context, seen, targets = ([part[user] for user in chosen] for part in parts)
     return HeldOut(held.users[chosen], items, context, seen, targets, held.events_before[chosen])
@@ -203,7 +205,7 @@ def half(sequences: list[np.ndarray], described: Any, kept: np.ndarray) -> tuple
     return [items for items in shorter if len(items) >= 3], described[np.flatnonzero(kept)]
 
 
-def learnable(sequences: list[np.ndarray], length: int) -> np.ndarray:
+def training_rows(sequences: list[np.ndarray], length: int) -> np.ndarray:
     """Each user's events before the last two, if there are at least two, ``[users, length + 1]``."""
     rows = left_padded([items[:-2] for items in sequences], length + 1)
     return rows[(rows > 0).sum(1) >= 2]
@@ -217,19 +219,19 @@ def fitted(
     return fit_from(start, weighed(""), cases, config, seed)[0]
 
 
-def note(found: Rows, name: str, share: float, model: SequenceModel, test: HeldOut, n_items: int) -> None:
-    value = quality(Ranker(model, {}, {}), test, n_items)["NDCG@10"]
+def record(found: Rows, name: str, share: float, model: SequenceModel, test: HeldOut, n_items: int) -> None:
+    value = metrics_at_10(Ranker(model, {}, {}), test, n_items)["NDCG@10"]
     found.setdefault(name, {}).setdefault(share, []).append(value)
     print(f"{name}{f', {share:.0%}' if share else ''}: {value:.4f}", flush=True)
 
 
 def show(found: Rows, shares: list[float]) -> None:
     """Print a line per name: mean and deviation over seeds for each share; a value without a share is repeated for all."""
-    print(f"{'test NDCG@10':<40}" + "".join(f"{share:>16.0%}" for share in shares))
+    print(f"{'test NDCG@10':<52}" + "".join(f"{share:>16.0%}" for share in shares))
     for name, by_share in found.items():
         values = [np.array(by_share.get(share, by_share.get(0, []))) for share in shares]
         cells = (f"{each.mean():.4f} ± {each.std(ddof=min(1, len(each) - 1)):.4f}" for each in values)
-        print(f"{name:<40}" + "".join(f"{cell:>16}" for cell in cells))
+        print(f"{name:<52}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ NDCG = ("ndcg", 10)
 
 def main(
     data: Path,
-    columns: str = typer.Option(..., "--columns", help="user,item,time[,value] as the file calls them"),
+    columns: str = typer.Option(..., "--columns", help="columns of the file for user,item,time[,value]"),
     separator: str = typer.Option(",", "--separator"),
-    where: str = typer.Option("", "--where", help="which rows count, a pandas expression"),
+    where: str = typer.Option("", "--where", help="which rows to use, a pandas expression"),
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
     seeds: Seeds = 1,
@@ -59,24 +59,27 @@ def main(
     events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
     test, validation = settings.evaluate.test_fraction, settings.evaluate.validation_fraction
     cuts = np.quantile(events["time"], [1 - test - validation, 1 - test])
-    learned, before = (events[events["time"] < cut] for cut in cuts)
-    last = before if settings.train.refit else learned
+    training_events, before = (events[events["time"] < cut] for cut in cuts)
+    last = before if settings.train.refit else training_events
     held = held_out(events, cuts[1], np.inf, settings)
     n_items = int(events["item"].max())
     new = ~np.isin(held.users, last["user"].unique())
     unknown = np.mean(~np.isin(np.concatenate(held.targets), last["item"].unique()))
     print(f"{len(events):,} events, {events['user'].nunique():,} users, {n_items:,} items")
-    print(f"{len(held):,} users tested, {new.sum():,} of them new; {unknown:.1%} of what they did was with new items")
-    beside = {name: measure(each, held, [10], np.ones(n_items + 1)) for name, each in rivals(before, n_items, settings)}
+    print(f"{len(held):,} users tested, {new.sum():,} of them new; {unknown:.1%} of their targets are new items")
+    baseline_results = {
+        name: measure(each, held, [10], np.ones(n_items + 1))
+        for name, each in baseline_scores(before, n_items, settings)
+    }
     cases = held_out(events, cuts[0], cuts[1], settings).arrays(settings.sequence.max_length)
-    ours: dict[str, list[Measured]] = {"sequence model": [], "hybrid": []}
+    our_results: dict[str, list[Measured]] = {"sequence model": [], "hybrid": []}
     for seed in range(1, seeds + 1):
-        popular = decayed(before, n_items, settings)
-        ranker = train(learned, before, cases, n_items, settings, seed).with_recency(popular)
+        popular = recent_popularity(before, n_items, settings)
+        ranker = train(training_events, before, cases, n_items, settings, seed).with_recency(popular)
         for name, each in {"sequence model": ranker.without_blend(), "hybrid": ranker}.items():
-            ours[name].append(of_ranker(each, held, n_items))
-    best = np.mean([each.per_user[NDCG] for each in ours["hybrid"]], axis=0)
-    for name, found in {**{name: [each] for name, each in beside.items()}, **ours}.items():
+            our_results[name].append(of_ranker(each, held, n_items))
+    best = np.mean([each.per_user[NDCG] for each in our_results["hybrid"]], axis=0)
+    for name, found in {**{name: [each] for name, each in baseline_results.items()}, **our_results}.items():
         show(name, found, new, best)
 
 
@@ -102,10 +105,10 @@ def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> 
     """Users with events in ``[start, end)``, whose items are the targets; with ``topn.exclude_seen`` only new ones are."""
     during = events[(events["time"] >= start) & (events["time"] < end)]
     before = events[events["time"] < start]
-    done, told = of_users(before), of_users(before, "context")
+    histories, codes = of_users(before), of_users(before, "context")
     users, items, seen, targets = [], [], [], []
     for user, wanted in of_users(during).items():
-        history = done.get(user, np.empty(0, np.int64))
+        history = histories.get(user, np.empty(0, np.int64))
         known = np.unique(history) if config.topn.exclude_seen else history[:0]
         if len(new := np.setdiff1d(wanted, known)):
             users.append(user)
@@ -113,9 +116,9 @@ def held_out(events: pd.DataFrame, start: float, end: float, config: Config) -> 
             seen.append(known)
             targets.append(new)
     last = config.sequence.max_length
-    surroundings = [told.get(user, np.empty(0, np.int64))[-last:] for user in users]
+    contexts = [codes.get(user, np.empty(0, np.int64))[-last:] for user in users]
     count = np.array(list(map(len, items)))
-    return HeldOut(np.array(users), [history[-last:] for history in items], surroundings, seen, targets, count)
+    return HeldOut(np.array(users), [history[-last:] for history in items], contexts, seen, targets, count)
 
 
 def of_users(events: pd.DataFrame, column: str = "item") -> dict[Any, np.ndarray]:
@@ -123,13 +126,15 @@ def of_users(events: pd.DataFrame, column: str = "item") -> dict[Any, np.ndarray
     return {user: values.to_numpy() for user, values in events.groupby("user")[column]}
 
 
-def decayed(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
+def recent_popularity(events: pd.DataFrame, n_items: int, config: Config) -> np.ndarray:
     """Recent popularity of each item, ``[n_items + 1]``, as in ``popularity.decayed_counts``."""
     age = (events["time"].max() - events["time"]) / DAY / config.topn.popular_half_life_days
     return np.bincount(events["item"], 0.5**age, minlength=n_items + 1)
 
 
-def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int) -> Ranker:
+def train(
+    training_events: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int
+) -> Ranker:
     """Train like ``jobs/train_model.py``: choose epochs and blend on validation; with ``train.refit``, train again on all events
     before the test."""
 
@@ -137,9 +142,9 @@ def train(learned: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int,
         users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in events.groupby("user")]
         return windows(users, config.sequence.max_length, config.train.windows)
 
-    rows = cut(learned)
+    rows = cut(training_events)
     if "recency" in config.blended:
-        cases = replace(cases, prior=recency_scores(decayed(learned, n_items, config)).numpy())
+        cases = replace(cases, prior=recency_scores(recent_popularity(training_events, n_items, config)).numpy())
     model, best_epoch = fit(rows, cases, None, n_items, config, seed)
     blend = hybrid.best_blend(model, hybrid.fit_parts(config.blended, rows["item"], n_items), cases)
     print(f"seed {seed}: {len(rows['item']):,} rows, best epoch {best_epoch}, {blend}", flush=True)
@@ -154,7 +159,7 @@ def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:
     return measure(lambda items, codes: ranker.scores(*ranker.pad(items, codes)), held, [10], np.ones(n_items + 1))
 
 
-def rivals(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str, Scores]]:
+def baseline_scores(before: pd.DataFrame, n_items: int, config: Config) -> list[tuple[str, Scores]]:
     """Baselines without gradient steps, fitted on all events before the test."""
 
     def counted(events: pd.DataFrame) -> np.ndarray:
@@ -178,10 +183,10 @@ def show(name: str, found: list[Measured], new: np.ndarray, best: np.ndarray) ->
     ndcg = np.array([each.per_user[NDCG] for each in found])
     hits = np.mean([each.mean("hit_rate", 10) for each in found])
     spread = f" ± {ndcg.mean(1).std(ddof=1):.4f}" if len(found) > 1 else ""
-    apart = f", new users {ndcg[:, new].mean():.4f}" if new.any() else ""
+    new_users = f", new users {ndcg[:, new].mean():.4f}" if new.any() else ""
     low, high = gate.interval(best - ndcg.mean(0), 2_000, 0.95, seed=1)
     ahead = "" if name == "hybrid" else f"; hybrid ahead by {low:+.4f} to {high:+.4f}"
-    print(f"{name:<20}HR@10 {hits:.4f}  NDCG@10 {ndcg.mean():.4f}{spread}{apart}{ahead}", flush=True)
+    print(f"{name:<20}HR@10 {hits:.4f}  NDCG@10 {ndcg.mean():.4f}{spread}{new_users}{ahead}", flush=True)
 
 
 if __name__ == "__main__":

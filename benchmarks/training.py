@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch._dynamo  # an optimiser would import it in its first step
 import typer
-from fitting import as_batch, attribute_matrix, by_ndcg, fit, held_out, last_item, read
+from fitting import as_batch, attribute_matrix, fit, held_out, last_item, read, validation_ndcg
 from options import MaybeAttributes, Threads, start
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from watch import Watch
@@ -73,27 +73,27 @@ class Moment:
     quality: float
 
 
-class Enough(Exception):
+class Finished(Exception):
     """A contestant has reached the target or used up its seconds."""
 
 
 def main(
     data: Path,
-    peers: Path = typer.Option(..., "--peers", help="the interpreter of the peers' environment"),
+    peers: Path = typer.Option(..., "--peers", help="Python interpreter of the peers' environment"),
     config: Path = typer.Option(ROOT.parent / "conf/experiments/beauty.yaml", "--config", help="our recipe"),
     attributes: MaybeAttributes = None,
-    minutes: float = typer.Option(5.0, "--minutes", help="of CPU time, for each contestant"),
-    every: float = typer.Option(30.0, "--every", help="CPU seconds after which a peer is judged"),
-    only: list[str] = typer.Option(PEERS, "--only", help="these peers"),
+    minutes: float = typer.Option(5.0, "--minutes", help="CPU minutes for each contestant"),
+    every: float = typer.Option(30.0, "--every", help="CPU seconds between evaluations of a peer"),
+    only: list[str] = typer.Option(PEERS, "--only", help="peers to train; repeat for several"),
     threads: Threads = 1,
     seed: int = typer.Option(1, "--seed"),
 ) -> None:
     torch.set_num_threads(threads)
     sequences = [items for items in read(data) if len(items) >= 4]  # leaves at least two items to train on
     cases = held_out(sequences, 2).arrays(LENGTH)
-    print(f"{len(sequences):,} users, {last_item(sequences):,} items, {threads} threads, {minutes:g} minutes each")
+    print(f"{len(sequences):,} users, {last_item(sequences):,} items, {threads} threads, {minutes:g} CPU minutes each")
     settings = SIZE | {"seconds": 60 * minutes, "every": every, "threads": threads, "seed": seed}
-    found = {name: peer(peers, name, sequences, cases, settings) for name in only}
+    found = {name: train_peer(peers, name, sequences, cases, settings) for name in only}
     target = max((moment.quality for moments in found.values() for moment in moments), default=1.0)
     described = attribute_matrix(attributes, sequences) if attributes else None
     plain = ["model.hybrid=false"] + ([] if attributes else ["model.features=[]"])
@@ -102,16 +102,19 @@ def main(
         for name, more in RECIPES.items()
     }
     for name, recipe in recipes.items():
-        found[name] = ours(name, sequences, described, recipe, seed, cases, 60 * minutes, target)
-    table(found, target, only)
+        found[name] = train_ours(name, sequences, described, recipe, seed, cases, 60 * minutes, target)
+    print_table(found, target, only)
     for name, recipe in recipes.items():
-        engine, by_hand = engines(sequences, described, recipe, seed, cases)
+        engine, bare_loop = engine_and_bare_loop(sequences, described, recipe, seed, cases)
         print(
-            f"{name}: {engine:,.0f} sequences a CPU second, by hand {by_hand:,.0f}: {engine / by_hand:.0%}", flush=True
+            f"{name}: {engine:,.0f} sequences per CPU second, bare loop {bare_loop:,.0f}: {engine / bare_loop:.0%}",
+            flush=True,
         )
 
 
-def peer(python: Path, name: str, sequences: list[np.ndarray], cases: Cases, settings: dict[str, Any]) -> list[Moment]:
+def train_peer(
+    python: Path, name: str, sequences: list[np.ndarray], cases: Cases, settings: dict[str, Any]
+) -> list[Moment]:
     """Train a peer in its own environment, then evaluate the vectors that it wrote."""
     history = [items[:-2] for items in sequences]
     with tempfile.TemporaryDirectory() as folder:
@@ -125,17 +128,18 @@ def peer(python: Path, name: str, sequences: list[np.ndarray], cases: Cases, set
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise SystemExit(f"{name}: {ended.stderr.strip().splitlines()[-1]}")
-        said = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        written = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         return [
-            shown(name, Moment(**moment, quality=judged(Path(vectors), cases))) for moment, vectors in map(apart, said)
+            print_moment(name, Moment(**moment, quality=ndcg_of_file(Path(vectors), cases)))
+            for moment, vectors in map(split_vectors, written)
         ]
 
 
-def apart(said: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    return {name: value for name, value in said.items() if name != "vectors"}, said["vectors"]
+def split_vectors(written: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    return {name: value for name, value in written.items() if name != "vectors"}, written["vectors"]
 
 
-def judged(path: Path, cases: Cases, batch: int = 512) -> float:
+def ndcg_of_file(path: Path, cases: Cases, batch: int = 512) -> float:
     """NDCG@10 of user and item vectors in a file, as in ``mean_ndcg``. Items that a peer does not know are NaN and rank last."""
     with np.load(path) as arrays:
         users, items = (torch.from_numpy(arrays[name]) for name in ("users", "items"))
@@ -152,7 +156,7 @@ def training_rows(sequences: list[np.ndarray], config: Config) -> np.ndarray:
     return left_padded([items[:-2] for items in sequences], config.sequence.max_length + 1)
 
 
-def ours(
+def train_ours(
     name: str,
     sequences: list[np.ndarray],
     described: Any,
@@ -168,21 +172,21 @@ def ours(
     moments: list[Moment] = []
     watch = Watch()
 
-    def judge(model: Any, cases: Cases) -> float:
+    def validate(model: Any, cases: Cases) -> float:
         wall, cpu, epochs = watch.wall, watch.cpu, len(moments) + 1
         with watch.paused():
-            quality = by_ndcg(model, cases)
-        moments.append(shown(name, Moment(wall, cpu, epochs * len(rows), epochs * events, quality)))
+            quality = validation_ndcg(model, cases)
+        moments.append(print_moment(name, Moment(wall, cpu, epochs * len(rows), epochs * events, quality)))
         if cpu > seconds or quality >= target:
-            raise Enough
+            raise Finished
         return quality
 
-    with suppress(Enough):
-        fit(as_batch(rows), cases, described, last_item(sequences), config, seed, judge)
+    with suppress(Finished):
+        fit(as_batch(rows), cases, described, last_item(sequences), config, seed, validate)
     return moments
 
 
-def shown(name: str, moment: Moment) -> Moment:
+def print_moment(name: str, moment: Moment) -> Moment:
     print(
         f"{name:<20}{moment.cpu:>7.0f} CPU s {moment.wall:>7.0f} s {moment.sequences:>10,} sequences {moment.quality:.4f}",
         flush=True,
@@ -190,7 +194,7 @@ def shown(name: str, moment: Moment) -> Moment:
     return moment
 
 
-def table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> None:
+def print_table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> None:
     """Print each contestant's time relative to the peer that set the target, and its rate relative to the fastest peer."""
     reached = {name: next((m for m in moments if m.quality >= target), None) for name, moments in found.items()}
     best = next((reached[name] for name in peers if reached[name]), None)
@@ -213,7 +217,7 @@ def table(found: dict[str, list[Moment]], target: float, peers: list[str]) -> No
         print(f"{name:<20}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
-def engines(
+def engine_and_bare_loop(
     sequences: list[np.ndarray], described: Any, config: Config, seed: int, cases: Cases
 ) -> tuple[float, float]:
     """Sequences per CPU second: of the engine, readers and checkpoints included, and of a bare loop over tensors."""
@@ -225,22 +229,22 @@ def engines(
     ]
     counts = torch.from_numpy(readers.target_counts([""], lambda _: batch, n_items))
     engine: list[float] = []
-    by_hand: list[float] = []
+    bare_loop: list[float] = []
     watch = Watch()
 
-    def judge(model: Any, _: Cases) -> float:
+    def validate(model: Any, _: Cases) -> float:
         nonlocal watch
         engine.append(watch.cpu)
         model = copy.deepcopy(model).requires_grad_()  # an average's weights have requires_grad off
         watch = Watch()
         bare(model, batches, config, seed, counts)
-        by_hand.append(watch.cpu)
+        bare_loop.append(watch.cpu)
         watch = Watch()
         return float(len(engine))
 
     train = config.train.model_copy(update={"epochs": ROUNDS})
-    fit(as_batch(rows), cases, described, n_items, config.model_copy(update={"train": train}), seed, judge)
-    return len(rows) / min(engine[1:]), len(rows) / min(by_hand[1:])
+    fit(as_batch(rows), cases, described, n_items, config.model_copy(update={"train": train}), seed, validate)
+    return len(rows) / min(engine[1:]), len(rows) / min(bare_loop[1:])
 
 
 def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: int, counts: torch.Tensor) -> None:

@@ -23,7 +23,7 @@ from watch import Watch
 Vectors = tuple[torch.Tensor, torch.Tensor]
 
 
-class Judged:
+class EvaluationCallback:
     """A callback for either Lightning package. ``vectors`` returns the module's current user and item vectors; ``real`` masks the
     events of a batch that are not padding."""
 
@@ -44,13 +44,13 @@ class Judged:
         self.events += int(real.sum())
         over = self.watch.cpu >= self.settings["seconds"]
         if over or self.watch.cpu >= self.next:
-            spent = {"wall": self.watch.wall, "cpu": self.watch.cpu}
+            elapsed = {"wall": self.watch.wall, "cpu": self.watch.cpu}
             with self.watch.paused():
-                self.tell(module, spent)
+                self.write_vectors(module, elapsed)
             self.next = self.watch.cpu + self.settings["every"]
         trainer.should_stop = trainer.should_stop or over
 
-    def tell(self, module: Any, spent: dict[str, float]) -> None:
+    def write_vectors(self, module: Any, elapsed: dict[str, float]) -> None:
         self.count += 1
         path = self.folder / f"vectors-{self.count}.npz"
         module.eval()
@@ -58,15 +58,17 @@ class Judged:
             users, items = self.vectors(module)
         module.train()
         np.savez(path, users=users.numpy(), items=items.numpy())
-        said = spent | {"sequences": self.sequences, "events": self.events, "vectors": str(path)}
-        print(json.dumps(said), flush=True)
+        line = elapsed | {"sequences": self.sequences, "events": self.events, "vectors": str(path)}
+        print(json.dumps(line), flush=True)
 
 
 def callback(base: type, **members: Any) -> Any:
-    return type("Callback", (Judged, base), {k: staticmethod(v) if callable(v) else v for k, v in members.items()})()
+    return type(
+        "Callback", (EvaluationCallback, base), {k: staticmethod(v) if callable(v) else v for k, v in members.items()}
+    )()
 
 
-def trainer(lightning: Any, judged: Any) -> Any:
+def trainer(lightning: Any, evaluation: Any) -> Any:
     return lightning.Trainer(
         max_epochs=10_000,
         accelerator="cpu",
@@ -76,7 +78,7 @@ def trainer(lightning: Any, judged: Any) -> Any:
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
-        callbacks=[judged],
+        callbacks=[evaluation],
     )
 
 
@@ -101,7 +103,7 @@ def rectools(
         states = [module.torch_model.encode_sessions({"x": part}, table)[:, -1] for part in rows.split(512)]
         return torch.cat(states), items
 
-    judged = callback(
+    evaluation = callback(
         pytorch_lightning.Callback,
         vectors=vectors,
         folder=folder,
@@ -118,7 +120,7 @@ def rectools(
         dropout_rate=settings["dropout"],
         session_max_len=settings["length"],
         batch_size=settings["batch"],
-        get_trainer_func=lambda: trainer(pytorch_lightning, judged),
+        get_trainer_func=lambda: trainer(pytorch_lightning, evaluation),
         **more,
     )
     model.fit(Dataset.construct(table))
@@ -162,7 +164,7 @@ def replay(
         items = module.model.body.embedder.get_item_weights()
         return states, torch.cat([items.new_zeros(1, dim), items])
 
-    judged = callback(
+    evaluation = callback(
         lightning.Callback,
         vectors=vectors,
         folder=folder,
@@ -193,7 +195,7 @@ def replay(
         output_normalization=torch.nn.LayerNorm(dim),
     )
     model = SasRec(body, loss.CESampled() if negatives else loss.CE(ignore_index=n_items))
-    trainer(lightning, judged).fit(LightningModule(model), datamodule=data)
+    trainer(lightning, evaluation).fit(LightningModule(model), datamodule=data)
 
 
 def padded(item: np.ndarray, start: np.ndarray, length: int, padding: int) -> np.ndarray:

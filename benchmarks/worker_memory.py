@@ -43,35 +43,35 @@ def main() -> None:
         found = [answers.get() for _ in workers]
         for worker in workers:
             worker.join()
-    for before, most, shared in found:
-        print(f"{ITEMS:,} items, d = {DIM}: a worker's own {most:.0f} MiB at most, of these {before:.0f} before the model; "
+    for before, peak, shared in found:
+        print(f"{ITEMS:,} items, d = {DIM}: a worker's private memory: {peak:.0f} MiB at peak, {before:.0f} before the model; "
               f"mapped and shared {shared:.0f} MiB")  # fmt: skip
 
 
 def work(folder: str, both, answers) -> None:
     torch.set_num_threads(1)
-    before, most, done = own(), [0.0], threading.Event()
-    watcher = threading.Thread(target=watch, args=(most, done))
+    before, peak, done = private_mib(), [0.0], threading.Event()
+    watcher = threading.Thread(target=watch, args=(peak, done))
     both.wait()
     watcher.start()
     scorer = Scorer(artifact.ranker(Path(folder) / "model"), catalogue(), Topn())
     for batch in range(BATCHES):
         scorer.lists(users(batch))
     both.wait()  # mapped memory is shared only while both have the file open
-    most[0] = max(most[0], own())
+    peak[0] = max(peak[0], private_mib())
     done.set()
     watcher.join()
     held = psutil.Process().memory_full_info()
-    answers.put((before, most[0], (held.rss - held.uss) / 2**20))
+    answers.put((before, peak[0], (held.rss - held.uss) / 2**20))
     both.wait()
 
 
-def watch(most: list[float], done: threading.Event) -> None:
+def watch(peak: list[float], done: threading.Event) -> None:
     while not done.wait(0.2):
-        most[0] = max(most[0], own())
+        peak[0] = max(peak[0], private_mib())
 
 
-def own() -> float:
+def private_mib() -> float:
     return psutil.Process().memory_full_info().uss / 2**20
 
 

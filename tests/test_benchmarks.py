@@ -104,7 +104,7 @@ def test_the_engine_beside_a_bare_loop(data, monkeypatch):
     sequences = fitting.read(data / "sequences.txt")
     cases = fitting.held_out(sequences, 2).arrays(8)
     config = configuration.load([], [*SMALL, "train.average=0.9"])
-    assert min(training.engines(sequences, None, config, 1, cases)) > 0
+    assert min(training.engine_and_bare_loop(sequences, None, config, 1, cases)) > 0
 
 
 def test_one_rank_and_two(data):
@@ -124,7 +124,7 @@ def test_a_worker_holds_about_three_times_the_matrix_of_a_large_catalogue(tmp_pa
     items = 400_000
     said = ran("worker_memory.py", cwd=tmp_path, ITEMS=items)
     matrix = items * 65 * 4 / 2**20  # MiB; a copy, or unit vectors of all items, would be as much again
-    own = re.findall(r"own (\d+) MiB at most, of these (\d+) before", said)
+    own = re.findall(r"private memory: (\d+) MiB at peak, (\d+) before", said)
     assert len(own) == 2
     assert all(int(most) - int(before) < 3.2 * matrix for most, before in own), said
 
