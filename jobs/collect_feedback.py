@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame
 
 from headwater import feedback, job
 from headwater.feedback.attribution import filter_actions
-from headwater.in_hand import read_once
+from headwater.frames import read_once
 from headwater.job import Job
-from headwater.tables import failpoint, readers, still_there
+from headwater.tables import failpoint, readers, try_read_changes
 from headwater.tables.readers import Progress
 
 app = job.command_line()
@@ -36,38 +36,38 @@ def collect(j: Job) -> dict[str, int | str]:
             tables.create(table)
         position, version = tables.position("feedback", j.name), tables.version("events")
         counts: dict[str, int | str] = {"rows_feedback": 0, "rows_unattributed": 0, "events_version": version}
-        come = readers.progress(tables, readers.FEEDBACK)
-        if come.after is not None and come.after >= version:
+        progress = readers.progress(tables, readers.FEEDBACK)
+        if progress.after is not None and progress.after >= version:
             return counts
         if tables.exists("topn") and readers.progress(tables, readers.HISTORY).unread:
             reason = "lists in topn are not in topn_history yet; score_topn is still running, or must run again"
-            so_far = -1 if come.after is None else come.after
-            return {**counts, "status": "skipped", "reason": reason, "events_version": so_far}
+            read_until = -1 if progress.after is None else progress.after
+            return {**counts, "status": "skipped", "reason": reason, "events_version": read_until}
         with ExitStack() as stack:
-            rows, answering, acting = answers(j, come, version, stack)
-            counts |= {"rows_feedback": answering, "rows_unattributed": acting - answering}
+            rows, n_answers, n_actions = answers(j, progress, version, stack)
+            counts |= {"rows_feedback": n_answers, "rows_unattributed": n_actions - n_answers}
             failpoint("collect_feedback:before_merge")
-            note = {"job": j.name, **readers.noted(tables, readers.FEEDBACK, version)}
+            note = {"job": j.name, **readers.progress_note(tables, readers.FEEDBACK, version)}
             tables.append_after(position, rows, "feedback", note)
             failpoint("collect_feedback:after_merge")
         return counts
 
 
-def answers(j: Job, come: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:
+def answers(j: Job, progress: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:
     """New rows of `feedback`, their number, and the number of actions in the versions `come.after + 1 … until` of `events`; in the
     whole table on the first run, or if the change feed cannot be read. Only the latter looks through all lists and feedback."""
     rules, history, known = j.config.feedback, j.warehouse.read("topn_history"), j.warehouse.read("feedback")
-    if (after := come.after) is not None:
-        feed = still_there(
+    if (after := progress.after) is not None:
+        feed = try_read_changes(
             lambda: read_once(
-                filter_actions(j.warehouse.inserted("events", after, until), rules.rewards), come.few, stack
+                filter_actions(j.warehouse.inserted("events", after, until), rules.rewards), progress.fits_driver, stack
             )
         )
         if feed is not None:
             new = feedback.drop_known(feed[0], feedback.known_in_span(known, feed[0]))
-            actions, acting = read_once(new, come.few, stack)
+            actions, n_actions = read_once(new, progress.fits_driver, stack)
             found = feedback.new_answers(actions, history, rules, j.now)
-            return *read_once(found, come.few, stack), acting
+            return *read_once(found, progress.fits_driver, stack), n_actions
         j.log.warning("the change feed of events cannot be read; all events are read", after=after, until=until)
     actions = feedback.drop_known(filter_actions(j.warehouse.read("events", until), rules.rewards), known)
     found = feedback.new_answers(feedback.since_first_list(actions, history), history, rules, j.now)

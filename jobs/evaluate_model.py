@@ -20,7 +20,7 @@ from headwater import job, schemas, sequences
 from headwater.errors import UsageError
 from headwater.evaluation.measure import BASELINE_VERSION, Measured, rows
 from headwater.evaluation.protocol import SEQUENCE_MODEL, SPLITS, Evaluation
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.job import Job
 from headwater.models.ranker import Ranker
 from headwater.scoring import faithfulness, served
@@ -83,7 +83,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         logged |= {f"{split}_{name}": value for name, value in of_lists.items()}
         if split == "test":
             closing |= {name: round(value, 4) for name, value in of_lists.items()}
-    frame = constant(j.spark, found, schemas.ddl("model_metrics"))
+    frame = frame_of(j.spark, found, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
     return {**closing, "rows": len(found)}

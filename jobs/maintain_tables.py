@@ -41,8 +41,8 @@ def maintain(j: Job) -> dict[str, Any]:
     deleted, needed = upkeep.delete_old(j.warehouse, rules.keep_days, window, j.now)
     for table, behind in needed.items():
         j.log.warning("old rows are not deleted, because a job still needs them", table=table, behind=behind)
-    counts, kept = upkeep.maintain(j.warehouse, rules.retention_hours, j.now)
-    for table, behind in kept.items():
+    counts, not_vacuumed = upkeep.maintain(j.warehouse, rules.retention_hours, j.now)
+    for table, behind in not_vacuumed.items():
         j.log.warning("not vacuumed, because a job has not yet read all changes", table=table, behind=behind)
     unused_since = j.now.timestamp() - rules.retention_hours * 3600
     return {"rows_deleted": deleted, **counts, "folders_removed": prune(j.config, unused_since)}

@@ -19,7 +19,7 @@ from headwater import job, schemas, sequences
 from headwater.errors import ModelError, UsageError
 from headwater.evaluation import gate
 from headwater.evaluation.protocol import Evaluation, unseen_cut
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry
@@ -101,7 +101,7 @@ def record(
     if j.warehouse.last_note("promotions", j.name) == note:
         return
     row = (j.now, action, challenger, champion, "promoted" if promoted else "refused", reason, json.dumps(details))
-    frame = constant(j.spark, [row], schemas.ddl("promotions"))
+    frame = frame_of(j.spark, [row], schemas.ddl("promotions"))
     j.warehouse.append(frame, "promotions", note)
 
 

@@ -5,7 +5,7 @@ Packages from the bottom up; a module imports only from its own row or from rows
     errors schemas encoders clock local text  plain data without Spark or torch; local files and cores
     config work                               every setting; the folder for data that can be recreated
     spark device                              the session; whether to compute on a GPU
-    tables in_hand                            everything about Delta; small frames, collected once
+    tables frames                             everything about Delta; small frames, collected once
     ingest privacy                            lines → events, quarantine, catalogue; pseudonyms
     sequences popularity                      events → per-user sequences; events → popularity
     models                                    pure torch: encoders, losses, the ranker

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headwater.errors import UsageError
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 
 BLOCK = 64
 INNER, OUTER = "_inner_pad", "_outer_pad"
@@ -57,7 +57,7 @@ def with_pseudonyms(frame: DataFrame, key: bytes, values: dict[str, Callable[[Ca
     block = hashlib.sha256(key).digest() if len(key) > BLOCK else key
     block = block.ljust(BLOCK, b"\0")
     pads = [(bytes(b ^ 0x36 for b in block), bytes(b ^ 0x5C for b in block))]
-    pad = constant(frame.sparkSession, pads, f"{INNER} binary, {OUTER} binary")
+    pad = frame_of(frame.sparkSession, pads, f"{INNER} binary, {OUTER} binary")
 
     def hashed(column: Column) -> Column:
         inner = F.unhex(F.sha2(F.concat(F.col(INNER), F.encode(column, "UTF-8")), 256))

@@ -57,11 +57,11 @@ def spoil(monkeypatch, column, made_of):
     ],
     ids=["no number", "beyond the catalogue"],
 )
-@pytest.mark.parametrize("few", [0, lists.FEW], ids=["of many users", "in hand"])
+@pytest.mark.parametrize("few", [0, lists.MAX_COLLECTED_ROWS], ids=["of many users", "in hand"])
 def test_lists_of_one_user_that_are_not_fit_keep_all_others_from_being_published(
     site, spark, monkeypatch, column, made_of, few
 ):
-    monkeypatch.setattr(lists, "FEW", few)
+    monkeypatch.setattr(lists, "MAX_COLLECTED_ROWS", few)
     spoil(monkeypatch, column, made_of)
     line = "3 of the new lists by model version 1 are not fit to publish; topn is unchanged"
     refused(site, spark, "score_topn", "--mode", "full", line=line)
@@ -69,7 +69,7 @@ def test_lists_of_one_user_that_are_not_fit_keep_all_others_from_being_published
 
 def test_an_item_whose_row_was_removed_by_hand_is_named(site, spark, monkeypatch):
     """No list should contain such an item; if one does, a query finds it while the lists are written."""
-    monkeypatch.setattr(lists, "FEW", 0)
+    monkeypatch.setattr(lists, "MAX_COLLECTED_ROWS", 0)
     path = str(site.warehouse / "items")
     monkeypatch.setattr(ScoringCache, "items", lambda _: spark.read.format("delta").load(path).where("item_idx <> 7"))
     spoil(monkeypatch, "item_idx", "transform(array_remove(item_idx, 7), (item, place) -> if(place = 0, 7, item))")

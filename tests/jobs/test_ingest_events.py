@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.errors import HeadwaterError, UsageError
-from headwater.in_hand import FEW
+from headwater.frames import MAX_COLLECTED_ROWS
 from headwater.ingest import files, reading, verdicts
 from headwater.job import Job
 from headwater.nearline import events
@@ -123,9 +123,9 @@ def test_an_empty_landing_folder_makes_empty_tables(shop):
     assert [shop.rows(table) for table in ("events", "quarantine", "items", "ingest_files")] == [[], [], [], []]
 
 
-@pytest.mark.parametrize("few", [FEW, 0])
+@pytest.mark.parametrize("few", [MAX_COLLECTED_ROWS, 0])
 def test_every_line_of_every_format_is_accounted_for_and_taken_once(shop, monkeypatch, few):
-    monkeypatch.setattr(verdicts, "FEW", few)
+    monkeypatch.setattr(verdicts, "MAX_COLLECTED_ROWS", few)
     shop = shop()
     fill(shop)
     closing = shop.ingest()
@@ -163,9 +163,9 @@ def test_a_landing_folder_of_another_store_is_read_as_a_local_one(shop, spark):
     assert ("a", "Cup") in shop.rows("items", "item_id", "title")
 
 
-@pytest.mark.parametrize("few", [FEW, 0])
+@pytest.mark.parametrize("few", [MAX_COLLECTED_ROWS, 0])
 def test_an_event_comes_again_in_another_file(shop, monkeypatch, few):
-    monkeypatch.setattr(verdicts, "FEW", few)
+    monkeypatch.setattr(verdicts, "MAX_COLLECTED_ROWS", few)
     shop = shop()
     shop.put("api/a.json", event("u1", "a"), event("u1", "b", event_id="x"))
     shop.ingest()

@@ -26,17 +26,20 @@ def publish(warehouse, users):
     spark = warehouse.spark
     rows = [(user, 1, "a", 1.0, "", "model", 1, WHEN, WHEN, None) for user in users]
     frame = spark.createDataFrame(rows, schemas.ddl("topn"))
-    read = readers.noted(warehouse, readers.LISTS, warehouse.version("sequences")) | {"model_version": 1}
+    read = readers.progress_note(warehouse, readers.LISTS, warehouse.version("sequences")) | {"model_version": 1}
     warehouse.append(frame, "topn", {"job": "score_topn", "mode": "full", **read})
     warehouse.append(
         frame,
         "topn_history",
-        {"job": "score_topn", **readers.noted(warehouse, readers.HISTORY, warehouse.version("topn"))},
+        {"job": "score_topn", **readers.progress_note(warehouse, readers.HISTORY, warehouse.version("topn"))},
     )
     further = [(user, 1, 1, "New for you", "b", 1.0, "", "new", 1, WHEN) for user in users]
     warehouse.append(spark.createDataFrame(further, schemas.ddl("sections")), "sections", {"job": "score_topn"})
     rows = [(f"f{k}", user, "a", "click", WHEN, 1, 1, None, 1.0, WHEN, WHEN) for k, user in enumerate(users)]
-    note = {"job": "collect_feedback", **readers.noted(warehouse, readers.FEEDBACK, warehouse.version("events"))}
+    note = {
+        "job": "collect_feedback",
+        **readers.progress_note(warehouse, readers.FEEDBACK, warehouse.version("events")),
+    }
     warehouse.append(spark.createDataFrame(rows, schemas.ddl("feedback")), "feedback", note)
 
 
@@ -174,7 +177,7 @@ def test_a_note_outlives_the_log_that_held_it(shop, monkeypatch):
     noting = [table for table in schemas.TABLES if shop.tables.exists(table)]
     said = {table: shop.tables.last_note(table, WRITER[table]) for table in noting}
     lists = shop.tables.version("topn")
-    monkeypatch.setattr(upkeep, "REPEATED_AFTER", timedelta(0))
+    monkeypatch.setattr(upkeep, "REPEAT_NOTES_AFTER", timedelta(0))
     shop.call("maintain_tables", "maintain")
     assert {table: shop.tables.last_note(table, WRITER[table]) for table in noting} == said
     for table in noting:
@@ -218,7 +221,7 @@ def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_a
     shutil.rmtree(shop.tables.path("events"))
     shutil.rmtree(shop.tables.path("ingest_files"))
     ingest(shop)
-    monkeypatch.setattr(upkeep, "REPEATED_AFTER", timedelta(0))
+    monkeypatch.setattr(upkeep, "REPEAT_NOTES_AFTER", timedelta(0))
     upkeep.repeat_notes(shop.tables, ["sequences"], datetime.now(UTC).timestamp())
     assert readers.progress(shop.tables, readers.SEQUENCES).after is None
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from headwater.config import load
 from headwater.errors import HeadwaterError, ModelError
-from headwater.in_hand import FEW
+from headwater.frames import MAX_COLLECTED_ROWS
 from headwater.ingest import verdicts
 from headwater.job import Job
 from headwater.nearline import lists, sequences, stream
@@ -27,7 +27,7 @@ from headwater.tracking import Registry
 
 def marked(site, table):
     """How often a commit marked rows of a table as gone instead of writing their files anew."""
-    commits = log.local(site.warehouse / table)
+    commits = log.local_commits(site.warehouse / table)
     return sum(int(commit.metrics.get("numTargetDeletionVectorsAdded", 0)) > 0 for commit in commits)
 
 
@@ -110,9 +110,9 @@ def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path
 
 def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
     found = []
-    for few in (FEW, 0):
+    for few in (MAX_COLLECTED_ROWS, 0):
         for module in (verdicts, readers, lists):
-            monkeypatch.setattr(module, "FEW", few)
+            monkeypatch.setattr(module, "MAX_COLLECTED_ROWS", few)
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))

@@ -36,7 +36,7 @@ def add(warehouse, table, job="ingest_events", **named):
 def read_all(warehouse, *following):
     """Write the notes of jobs that have read all events."""
     for reader in following or (readers.SEQUENCES, readers.FEEDBACK):
-        position = readers.noted(warehouse, reader, warehouse.version("events"))
+        position = readers.progress_note(warehouse, reader, warehouse.version("events"))
         readers.annotate(warehouse, reader.output, {"job": reader.job, "max_length": 5, **position})
 
 
@@ -102,8 +102,8 @@ def test_a_reader_goes_on_where_it_was_when_rows_and_files_are_gone(warehouse):
     assert delete_old(warehouse, events=30) == (1, {})
     assert warehouse.vacuum("events", 0) == 1
     for reader in (readers.SEQUENCES, readers.FEEDBACK):
-        come = readers.progress(warehouse, reader)
-        assert (come.after, come.unread) == (after, [])
+        progress = readers.progress(warehouse, reader)
+        assert (progress.after, progress.unread) == (after, [])
     add(warehouse, "events", newer=NOW)
     inserted = warehouse.inserted("events", after, warehouse.version("events"))
     assert [row["event_id"] for row in inserted.collect()] == ["newer"]
@@ -129,9 +129,9 @@ def test_events_that_nobody_has_read_yet_keep_no_old_ones_if_they_are_new(wareho
     assert delete_old(warehouse, events=30) == (1, {})
     assert names(warehouse, "events") == {"new"}
     for reader in (readers.SEQUENCES, readers.FEEDBACK):
-        come = readers.progress(warehouse, reader)
-        assert [commit.by for commit in come.unread] == ["ingest_events"]
-        inserted = warehouse.inserted("events", come.after, warehouse.version("events"))
+        progress = readers.progress(warehouse, reader)
+        assert [commit.by for commit in progress.unread] == ["ingest_events"]
+        inserted = warehouse.inserted("events", progress.after, warehouse.version("events"))
         assert [row["event_id"] for row in inserted.collect()] == ["new"]
 
 

@@ -117,13 +117,13 @@ def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse)
 
 
 def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch):
-    monkeypatch.setattr(log, "PORTION", 1)
+    monkeypatch.setattr(log, "FIRST_PORTION", 1)
     for batch, item in enumerate("abc"):
         warehouse.append(items(spark, (item, batch + 1, item)), "items", {"job": "ingest_events", "batch": batch})
     warehouse.append(items(spark), "items", {"job": "ingest_events", "by": "another"})
     frame = items(spark, ("d", 4, "D"))
     frame.write.format("delta").mode("append").option("userMetadata", "no note").save(warehouse.path("items"))
-    read, asked = list(warehouse.commits("items")), list(log.remote(warehouse._delta("items")))
+    read, asked = list(warehouse.commits("items")), list(log.remote_commits(warehouse._delta("items")))
     assert [commit.version for commit in read] == [5, 4, 3, 2, 1, 0]
     assert [commit.by for commit in read] == [None, "another", *["ingest_events"] * 3, None]
     for name in ("version", "operation", "note", "metrics"):
@@ -269,7 +269,7 @@ def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch
     large = data_files(warehouse, "items")
     for number in range(3):
         warehouse.append(items(spark, (f"new {number}", 5_000 + number, "N")), "items", {"job": "t"})
-    monkeypatch.setattr("headwater.tables.warehouse.PACKED_BYTES", 8_000)
+    monkeypatch.setattr("headwater.tables.warehouse.PACK_BELOW_BYTES", 8_000)
     warehouse.pack("items")
     after = data_files(warehouse, "items")
     assert (len(after - large), after & large) == (1, large)
@@ -281,7 +281,7 @@ def test_packing_writes_a_large_file_anew_where_much_of_it_is_marked(spark, tmp_
     marking.create("topn")
     marking.append(lists(spark, *((f"u{n}", 1, f"i{n}") for n in range(5_000))).coalesce(1), "topn", {"job": "t"})
     (large,) = data_files(marking, "topn")
-    monkeypatch.setattr("headwater.tables.warehouse.PACKED_BYTES", large.stat().st_size)
+    monkeypatch.setattr("headwater.tables.warehouse.PACK_BELOW_BYTES", large.stat().st_size)
     stays = []
     for users in (range(100), range(100, 500)):  # a fiftieth, a tenth
         marking.merge(lists(spark, *((f"u{n}", 1, "new") for n in users)), "topn", {"job": "t"})

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Feedback
 from headwater.feedback.attribution import attribute
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 
 
 def drop_known(actions: DataFrame, known: DataFrame) -> DataFrame:
@@ -36,7 +36,7 @@ def new_answers(actions: DataFrame, history: DataFrame, rules: Feedback, now: da
     old or too new for these actions are skipped."""
     first, last = _span(actions, "event_time")
     if first is None:
-        return constant(actions.sparkSession, [], schemas.ddl("feedback"))
+        return frame_of(actions.sparkSession, [], schemas.ddl("feedback"))
     oldest = _moment(first - int(rules.window_hours * 3_600_000_000))
     lists = history.where(F.col("generated_at").between(oldest, _moment(last)))
     return attribute(actions, lists, rules.window_hours, rules.rewards, rules.rating_scale, now)

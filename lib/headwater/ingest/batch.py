@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from headwater import schemas
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.ingest import files
 from headwater.ingest.files import LandingFile
 
@@ -70,7 +70,7 @@ def ledger_entries(batch: Batch) -> list[dict[str, Any]]:
 def ledger_rows(spark: SparkSession, batch: Batch) -> DataFrame:
     """The same rows as a DataFrame."""
     rows = [tuple(entry.values()) for entry in ledger_entries(batch)]
-    return constant(spark, rows, schemas.ddl("ingest_files"))
+    return frame_of(spark, rows, schemas.ddl("ingest_files"))
 
 
 def aware(moment: datetime) -> datetime:

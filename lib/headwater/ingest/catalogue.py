@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.ingest.files import LandingFile
 from headwater.ingest.judging import CONTROL
 
@@ -55,7 +55,7 @@ def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
     """One row per item, with the last non-null value of each column, by file time, then file name, then line."""
     times = [(file.path, file.modified_at) for file in files]
     rows = rows.join(
-        F.broadcast(constant(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
+        F.broadcast(frame_of(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
     )
     place = F.struct("modified_at", "source_file", "position")
     newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in DESCRIBED]

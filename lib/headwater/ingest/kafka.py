@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 
 from headwater.config import Source
 from headwater.errors import BrokerError, HeadwaterError, UsageError
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.ingest.files import LandingFile
 from headwater.ingest.lines import TOPIC
 from headwater.spark import KAFKA
@@ -144,7 +144,7 @@ def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataF
     ranges = [one for file in files if (one := Range.parse(file.uri)) and one.size]
     shape = "value string, source_file string, position struct<block: bigint, line: bigint>"
     if not ranges:
-        return constant(spark, [], shape)
+        return frame_of(spark, [], shape)
     assign = {source.topic: [one.partition for one in ranges]}
     starts = {source.topic: {str(one.partition): one.first for one in ranges}}
     stops = {source.topic: {str(one.partition): one.until for one in ranges}}

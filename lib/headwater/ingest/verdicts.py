@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.config import Ingest
 from headwater.errors import HeadwaterError, RefusedFiles
-from headwater.in_hand import FEW, constant, held, kept
+from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of
 from headwater.ingest import bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.batch import Batch, aware
 from headwater.ingest.lines import place
@@ -80,7 +80,7 @@ class Tally:
     @property
     def few(self) -> bool:
         """Whether the driver may hold the ready lines."""
-        return self.ready is not None and self.ready["rows"] <= FEW and self.ready["bytes"] <= HELD_BYTES
+        return self.ready is not None and self.ready["rows"] <= MAX_COLLECTED_ROWS and self.ready["bytes"] <= HELD_BYTES
 
 
 NOTHING = Tally(None, Counter(), passed=0, repeated=0)
@@ -95,19 +95,19 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     their end.
     """
     damaged = reading.damaged(batch.files)
-    with ExitStack() as cached:
+    with ExitStack() as stack:
         try:
             with kafka.reading(reader.config.ingest.sources):
-                found = _judge(reader, batch, stored, damaged, cached)
+                found = _judge(reader, batch, stored, damaged, stack)
         except Exception as error:
             if not _is_read_failure(error):
                 raise
-            cached.close()
+            stack.close()
             # Spark does not say which file failed, so each is tried separately
             more = reading.undecodable(reader.spark, batch.files) - damaged
             if not more:
                 raise
-            found = _judge(reader, batch, stored, damaged | more, cached)
+            found = _judge(reader, batch, stored, damaged | more, stack)
         yield found
 
 
@@ -120,24 +120,24 @@ def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
     return dated.select(schemas.columns("events")).repartition("event_date").hint("rebalance", "event_date")
 
 
-def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], cached: ExitStack) -> Judged:
+def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], stack: ExitStack) -> Judged:
     spark, ingest = reader.spark, reader.config.ingest
     groups, spoiled = reading.group(spark, batch.files, damaged)
     lines = reader.events(groups, judging.limits(ingest, batch.taken_at))
-    lines = kept(constant(spark, [], EVENT_DDL) if lines is None else lines, cached)
+    lines = cached(frame_of(spark, [], EVENT_DDL) if lines is None else lines, stack)
     listed = reader.catalogue(groups)
-    goods = constant(spark, [], ROW_DDL) if listed is None else kept(listed, cached)
+    goods = frame_of(spark, [], ROW_DDL) if listed is None else cached(listed, stack)
     of_goods = NOTHING if listed is None else _tally(_without_event(goods))
     _need_ids(goods, of_goods.reasons, groups)
     of_events = _tally(lines, agents=ingest.bot_agents)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
     if of_events.few:
-        verdicts = held(_with_verdict(held(ready)[0], ingest, of_events, stored))[0]
+        verdicts = collected(_with_verdict(collected(ready)[0], ingest, of_events, stored))[0]
         number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
     else:
         # whole lines are never shuffled: they learn from a few columns which of them are not events
         judged = _with_verdict(ready.select(*DECISIVE), ingest, of_events, stored).where("verdict <> 'event'")
-        others = kept(judged.select(*PLACE, "verdict"), cached)
+        others = cached(judged.select(*PLACE, "verdict"), stack)
         number = Counter[str](dict(others.groupBy("verdict").count().collect()))
         number["event"] = (0 if of_events.ready is None else of_events.ready["rows"]) - number.total()
         verdicts = ready.join(others, on=[*PLACE], how="left").fillna("event", "verdict")
@@ -148,7 +148,7 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], c
     broken = [file for file in batch.files if file.path in damaged | spoiled]
     if broken:
         lost = [(f.path, _damage(f), files.source_name(f.source), f.path, batch.taken_at) for f in broken]
-        quarantine = quarantine.unionByName(constant(spark, lost, schemas.ddl("quarantine")))
+        quarantine = quarantine.unionByName(frame_of(spark, lost, schemas.ddl("quarantine")))
 
     broken_goods = sum(file.source.format == "catalog" for file in broken)
     broken_events = Counter(_damage(file) for file in broken if file.source.format != "catalog")
@@ -231,7 +231,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
     crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
-    named = constant(ready.sparkSession, crawling, "agent string, bot_agent string")
+    named = frame_of(ready.sparkSession, crawling, "agent string, bot_agent string")
     marked = ready.join(F.broadcast(named), on="agent", how="left")
     crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
     people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from headwater import schemas
 from headwater.job import Job
 from headwater.scoring import publish
-from headwater.tables import Position, Warehouse, failpoint, readers, still_there
+from headwater.tables import Position, Warehouse, failpoint, readers, try_read_changes
 
 
 def publish_history(j: Job) -> None:
@@ -25,13 +25,13 @@ def publish_history(j: Job) -> None:
             return
         key = list(schemas.KEYS["topn_history"])
         known = tables.read("topn_history").select(key)
-        note = {"job": j.name, **readers.noted(tables, readers.HISTORY, until)}
+        note = {"job": j.name, **readers.progress_note(tables, readers.HISTORY, until)}
 
         def published() -> DataFrame:
             feed = tables.changes("topn", after or 0, until).where(F.col("_change_type").isin(*publish.PUBLISHED))
             return feed if after is not None else feed.join(known, key, how="left_anti")
 
-        if still_there(lambda: append(tables, position, published(), note)) is None:
+        if try_read_changes(lambda: append(tables, position, published(), note)) is None:
             j.log.warning(
                 "the change feed of topn cannot be read; the current rows of topn are used", after=after, until=until
             )

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from headwater import clock, schemas, sequences
 from headwater.errors import HeadwaterError
-from headwater.in_hand import FEW, constant, held, kept, read_once
+from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of, read_once
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
@@ -29,7 +29,7 @@ from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
 from headwater.scoring.items import embedding_rows, may_be_shown, with_titles
 from headwater.scoring.served import SERVED
-from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, still_there
+from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, try_read_changes
 from headwater.training import artifact
 
 TABLES = ("topn", "topn_history", "sections", "item_embeddings")
@@ -63,7 +63,7 @@ class Request:
 
     def note(self, j: Job, version: int) -> dict[str, Any]:
         """The note of lists that were made from a version of `sequences`."""
-        read = readers.noted(j.warehouse, readers.LISTS, version)
+        read = readers.progress_note(j.warehouse, readers.LISTS, version)
         return {"job": j.name, "mode": self.mode, "model_version": self.model, **read, **self.rules}
 
 
@@ -123,7 +123,7 @@ def refresh(j: Job, mode: str, cache: ScoringCache, update: Update | None = None
             counts["users_changed"] = renew(j, cache, shipped, request, stack)
         else:
             note = request.note(j, request.commit_sequences())
-            tables.append(constant(j.spark, [], schemas.ddl("topn")), "topn", note)
+            tables.append(frame_of(j.spark, [], schemas.ddl("topn")), "topn", note)
     return counts
 
 
@@ -139,7 +139,7 @@ def requested(
     request = partial(Request, mode=mode, model=model, rules=now)
     progress = readers.progress(tables, readers.LISTS)
     hidden = None
-    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, progress.said or {}, now):
+    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, progress.note or {}, now):
         hidden = users_with_hidden_items(j, now["until"])
     if update is not None:
         only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
@@ -154,22 +154,24 @@ def requested(
     after = progress.after if mode == "nearline" else None
     if after is not None and not progress.unread and hidden is None:
         return None
-    changed = None if after is None else changed_sequences(j, after, version, progress.few, stack)
+    changed = None if after is None else changed_sequences(j, after, version, progress.fits_driver, stack)
     if changed is None:
-        after, changed = None, read_once(tables.read("sequences", version), few=False, stack=stack)
+        after, changed = None, read_once(tables.read("sequences", version), collect=False, stack=stack)
     elif hidden is not None:
         theirs = tables.read("sequences", version).join(hidden, "user_id", how="left_semi")
         others = theirs.join(changed[0].select("user_id"), "user_id", how="left_anti")
-        changed = read_once(changed[0].unionByName(others), few=False, stack=stack)
+        changed = read_once(changed[0].unionByName(others), collect=False, stack=stack)
     rows, users = changed
-    few = progress.few and users <= FEW
+    few = progress.fits_driver and users <= MAX_COLLECTED_ROWS
     return request(rows=rows, users=users, few=few, all_users=after is None, version=version)
 
 
 def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStack) -> tuple[DataFrame, int] | None:
     """The newest sequences of users who changed in the versions ``after + 1 … until``, and their number; None if the change feed
     cannot be read."""
-    found = still_there(lambda: read_once(sequences.newest(j.warehouse.changes("sequences", after, until)), few, stack))
+    found = try_read_changes(
+        lambda: read_once(sequences.newest(j.warehouse.changes("sequences", after, until)), few, stack)
+    )
     if found is None:
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     return found
@@ -222,7 +224,7 @@ def with_index(
     metric, n = indexed.METRIC, j.config.topn.n
     row = (BASELINE_VERSION, SERVED, protocol, "test", "all", metric, n, recall, len(some), version, j.now)
     note = {"job": j.name, "model_version": version}
-    j.warehouse.append(constant(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
+    j.warehouse.append(frame_of(j.spark, [row], schemas.ddl("model_metrics")), "model_metrics", note)
     return shipped, {"index": "faiss", "recall": round(recall, 4)}
 
 
@@ -241,7 +243,7 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
         if table == "topn" or j.config.topn.sections or tables.exists("sections")
     }
     scored = executors.recommend(request.rows, shipped, j.config.topn)
-    scored = held(scored)[0] if request.few else kept(scored, stack)
+    scored = collected(scored)[0] if request.few else cached(scored, stack)
     unfit = beside.submit(publish.unfit(scored, shipped.n_items).count)
     places = publish.with_reasons(with_titles(executors.places(scored), cache.items(), shipped.n_items))
     rows = publish.topn_rows(places)
@@ -249,7 +251,7 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
         raise HeadwaterError(
             f"{bad} of the new lists by model version {version} are not fit to publish; topn is unchanged"
         )
-    rows = held(rows)[0] if request.few else rows
+    rows = collected(rows)[0] if request.few else rows
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, cache, version)
     note = request.note(j, sequences_commit.result())
@@ -275,11 +277,11 @@ def current_lists(j: Job, table: str, request: Request) -> CurrentLists:
     theirs = rows.join(users, "user_id", how="left_semi")
     if not request.few:
         return CurrentLists(theirs.localCheckpoint())
-    theirs, _ = held(theirs.select(*schemas.KEYS[table], "item_id"))
+    theirs, _ = collected(theirs.select(*schemas.KEYS[table], "item_id"))
     if position is None:
         return CurrentLists(theirs)
     places = users.join(theirs.groupBy("user_id").count(), "user_id", how="left")
-    incomplete, _ = held(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
+    incomplete, _ = collected(places.where(F.coalesce("count", F.lit(0)) < j.config.topn.n))
     return CurrentLists(theirs, (position, incomplete) if incomplete.where("count > 0").isEmpty() else None)
 
 

@@ -14,9 +14,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import sequences
-from headwater.in_hand import held, read_once
+from headwater.frames import collected, read_once
 from headwater.job import Job
-from headwater.tables import Position, failpoint, readers, still_there
+from headwater.tables import Position, failpoint, readers, try_read_changes
 
 
 class Update:
@@ -49,21 +49,21 @@ def update(j: Job) -> Iterator[Update]:
     with tables.locked("sequences"), ExitStack() as stack:
         tables.create("sequences")
         position, progress = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
-        after = progress.after if progress.said is not None and progress.said["max_length"] == length else None
+        after = progress.after if progress.note is not None and progress.note["max_length"] == length else None
         version = tables.version("events")
         counts = {"users_changed": 0, "events_new": 0, "events_version": version}
         if after is not None and after >= version:
             yield Update(None, 0, lambda: {**counts, "sequences_version": tables.version("sequences")})
             return
-        note = {"job": j.name, **readers.noted(tables, readers.SEQUENCES, version), "max_length": length}
-        found = None if after is None else new_steps(j, items, after, version, progress.few, stack)
-        rebuild, few = found is None, found is not None and progress.few
+        note = {"job": j.name, **readers.progress_note(tables, readers.SEQUENCES, version), "max_length": length}
+        found = None if after is None else new_steps(j, items, after, version, progress.fits_driver, stack)
+        rebuild, few = found is None, found is not None and progress.fits_driver
         if found is None:
-            found = read_once(sequences.filter_steps(tables.read("events", version), items), few=False, stack=stack)
+            found = read_once(sequences.filter_steps(tables.read("events", version), items), collect=False, stack=stack)
         steps, counts["events_new"] = found
         stored = tables.read("sequences")
         rows = sequences.build(steps, stored.limit(0) if rebuild else stored, length)
-        rows, users = held(rows) if few else (rows, 0)
+        rows, users = collected(rows) if few else (rows, 0)
 
         def write() -> dict[str, int]:
             failpoint("build_sequences:before_merge")
@@ -91,7 +91,7 @@ def new_steps(
 ) -> tuple[DataFrame, int] | None:
     """The steps of events inserted in the versions ``after + 1 … until``, and their number; None if the change feed cannot be
     read."""
-    found = still_there(
+    found = try_read_changes(
         lambda: read_once(sequences.filter_steps(j.warehouse.inserted("events", after, until), items), few, stack)
     )
     if found is None:

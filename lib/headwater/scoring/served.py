@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 
 from headwater import schemas, sequences
 from headwater.config import Topn
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.scoring import executors
 from headwater.scoring.items import load_catalogue
 from headwater.scoring.recent import RecentCounts
@@ -48,7 +48,7 @@ def measured(evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measur
     from headwater.scoring import repeats
 
     config = evaluation.config
-    unknown = constant(items.sparkSession, [], schemas.ddl("sequences"))
+    unknown = frame_of(items.sparkSession, [], schemas.ddl("sequences"))
     histories = sequences.build(evaluation.before, unknown, config.sequence.max_length)
     intervals = repeats.intervals_if_needed(histories, config.topn, len(evaluation.decayed) - 1)
     recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)

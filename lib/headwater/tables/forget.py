@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.errors import TableError
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.tables import readers
 from headwater.tables.warehouse import MAINTAINER, Warehouse
 
@@ -41,7 +41,7 @@ def token_pattern(user: str) -> str:
     return f"{before}(?:{literal}){after}"
 
 
-def refuse_half_taken(warehouse: Warehouse) -> None:
+def require_finished_batch(warehouse: Warehouse) -> None:
     """Raises TableError while a batch of ingest is planned but unfinished: repeating it would bring the person back."""
     if not warehouse.exists("ingest_files"):
         return
@@ -51,7 +51,7 @@ def refuse_half_taken(warehouse: Warehouse) -> None:
         raise TableError(f"ingest batch {planned} is unfinished; run jobs/ingest_events.py first, then repeat --forget")
 
 
-def refuse_unpublished(warehouse: Warehouse) -> None:
+def require_copied_lists(warehouse: Warehouse) -> None:
     """Raises TableError while lists in ``topn`` are missing from ``topn_history``: only the change feed, which --forget removes,
     can carry them there."""
     if readers.progress(warehouse, readers.HISTORY).unread:
@@ -69,28 +69,28 @@ def forget(warehouse: Warehouse, users: Iterable[str]) -> dict[str, int]:
     ids = sorted(set(users))
     tables = [table for table in (*schemas.PERSONAL, "quarantine") if warehouse.exists(table)]
     with warehouse.locked(*schemas.TABLES):
-        refuse_half_taken(warehouse)
-        refuse_unpublished(warehouse)
+        require_finished_batch(warehouse)
+        require_copied_lists(warehouse)
         given = _rows(warehouse.spark, ids)
         deleted = sum(_delete(warehouse, table, given) for table in tables)
         for table in tables:
             warehouse.purge(table)
-        _settle_readers(warehouse)
+        _advance_readers(warehouse)
         removed = sum(warehouse.vacuum(table, 0) for table in tables)
     return {"rows_deleted": deleted, "tables": len(tables), "files_removed": removed}
 
 
 def _rows(spark: SparkSession, ids: list[str]) -> DataFrame:
-    return constant(spark, [(user, token_pattern(user)) for user in ids], "user_id string, pattern string")
+    return frame_of(spark, [(user, token_pattern(user)) for user in ids], "user_id string, pattern string")
 
 
 def _delete(warehouse: Warehouse, table: str, given: DataFrame) -> int:
     condition = "rlike(old.raw, given.pattern)" if table == "quarantine" else "old.user_id = given.user_id"
-    held = warehouse.read(table).alias("old").join(given.alias("given"), F.expr(condition), how="left_semi")
-    return warehouse.delete(table, given, condition, NOTE) if held.limit(1).count() else 0
+    matching = warehouse.read(table).alias("old").join(given.alias("given"), F.expr(condition), how="left_semi")
+    return warehouse.delete(table, given, condition, NOTE) if matching.limit(1).count() else 0
 
 
-def _settle_readers(warehouse: Warehouse) -> None:
+def _advance_readers(warehouse: Warehouse) -> None:
     """Let every reader continue after the change feed is gone. Readers whose output another one follows come first, because a
     note is itself a commit."""
     if readers.progress(warehouse, readers.SEQUENCES).unread:

@@ -20,14 +20,14 @@ from typing import Any
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
-NAME = re.compile(r"\d{20}\.json")
-PORTION = 16
+COMMIT_FILE = re.compile(r"\d{20}\.json")
+FIRST_PORTION = 16
 UPKEEP = (
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
     "DROP FEATURE", "Deletion Vector Tombstones", "Empty Commit",
 )  # fmt: skip
 """Operations that change no row."""
-COUNTED = {"WRITE": ("numOutputRows",), "MERGE": ("numTargetRowsInserted", "numTargetRowsUpdated")}
+ROW_METRICS = {"WRITE": ("numOutputRows",), "MERGE": ("numTargetRowsInserted", "numTargetRowsUpdated")}
 """The metrics that count new rows, for each operation that our jobs use."""
 
 
@@ -51,7 +51,7 @@ class Commit:
         that none of our jobs performs, so that it never counts as few."""
         if self.operation in UPKEEP:
             return 0
-        counted = COUNTED.get(self.operation, ())
+        counted = ROW_METRICS.get(self.operation, ())
         if not all(name in self.metrics for name in counted):
             return math.inf
         return sum(int(self.metrics[name]) for name in counted) if counted else math.inf
@@ -62,12 +62,12 @@ class Commit:
         return self.note.get("by", self.job)
 
     @property
-    def said(self) -> dict[str, Any]:
+    def job_note(self) -> dict[str, Any]:
         """The note without ``by``."""
         return {name: value for name, value in self.note.items() if name != "by"}
 
 
-def begun(table: Path) -> bool:
+def has_commit(table: Path) -> bool:
     """Whether a local table has a first commit. Delta creates the log folder before that commit, and may die in between."""
     try:
         with os.scandir(table / "_delta_log") as files:  # the log may be long, but one of its first files is enough
@@ -76,11 +76,11 @@ def begun(table: Path) -> bool:
         return False
 
 
-def local(table: Path) -> Iterator[Commit]:
+def local_commits(table: Path) -> Iterator[Commit]:
     """The commits of a table in a local folder."""
-    for version in count(_newest(table / "_delta_log"), -1):
+    for version in count(_newest_version(table / "_delta_log"), -1):
         try:
-            lines = _file(table / "_delta_log", version).read_text().splitlines()
+            lines = _commit_file(table / "_delta_log", version).read_text().splitlines()
         except FileNotFoundError:
             return  # before the first version, or older than the log's retention
         info: dict[str, Any] = next(
@@ -95,27 +95,27 @@ def local(table: Path) -> Iterator[Commit]:
         )
 
 
-def _newest(log: Path) -> int:
+def _newest_version(log: Path) -> int:
     """The newest version, searched from the last checkpoint on: a log that is kept for months has so many files that listing
     them takes longer than reading the commits that are needed."""
     try:
         version = int(json.loads((log / "_last_checkpoint").read_text())["version"])
     except (OSError, ValueError, KeyError, TypeError):
         version = -1
-    if not _file(log, version).exists():
-        version = max((int(name[:20]) for name in os.listdir(log) if NAME.fullmatch(name)), default=-1)
-    while _file(log, version + 1).exists():
+    if not _commit_file(log, version).exists():
+        version = max((int(name[:20]) for name in os.listdir(log) if COMMIT_FILE.fullmatch(name)), default=-1)
+    while _commit_file(log, version + 1).exists():
         version += 1
     return version
 
 
-def _file(log: Path, version: int) -> Path:
+def _commit_file(log: Path, version: int) -> Path:
     return log / f"{version:020d}.json"
 
 
-def remote(table: DeltaTable) -> Iterator[Commit]:
+def remote_commits(table: DeltaTable) -> Iterator[Commit]:
     """The commits of any table, through Spark."""
-    oldest, limit = None, PORTION
+    oldest, limit = None, FIRST_PORTION
     while True:
         history = table.history(limit).orderBy(F.desc("version"))
         rows = history.select(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headwater import schemas
-from headwater.in_hand import FEW, constant
+from headwater.frames import MAX_COLLECTED_ROWS, frame_of
 from headwater.tables.log import UPKEEP, Commit
 from headwater.tables.warehouse import MAINTAINER, Warehouse
 
@@ -24,7 +24,7 @@ class Reader:
     output: str
     job: str
     key: str
-    starts_whole: bool = True
+    first_run_reads_all: bool = True
     """The first run, which has no note yet, reads the whole table instead of the feed."""
     optional: bool = False
     """A site may do without the job, so nothing waits for its first run."""
@@ -37,35 +37,35 @@ class Reader:
 SEQUENCES = Reader("events", "sequences", "build_sequences", "events_version")
 FEEDBACK = Reader("events", "feedback", "collect_feedback", "events_version", optional=True)
 LISTS = Reader("sequences", "topn", "score_topn", "sequences_version")
-HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", starts_whole=False)
+HISTORY = Reader("topn", "topn_history", "score_topn", "topn_version", first_run_reads_all=False)
 READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 
 @dataclass(frozen=True)
 class Progress:
     """A reader's position. ``after``: the version of its source that it has read up to; None if it has read nothing, or if the
-    source was rebuilt since and lacks that version or has it with another time. ``said``: the reader's last note. ``unread``: the
+    source was rebuilt since and lacks that version or has it with another time. ``note``: the reader's last note. ``unread``: the
     commits to its source with rows that it has not read yet, newest first.
 
     Upkeep changes no row, and --forget deletes from the reader's own table too, so commits of either never count as unread.
     """
 
     after: int | None
-    said: dict[str, Any] | None
+    note: dict[str, Any] | None
     unread: list[Commit]
 
     @property
-    def few(self) -> bool:
+    def fits_driver(self) -> bool:
         """Whether the driver can hold the unread rows."""
-        return sum(commit.rows for commit in self.unread) <= FEW
+        return sum(commit.rows for commit in self.unread) <= MAX_COLLECTED_ROWS
 
 
 def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     """A reader's current position, from the logs of its source and its output."""
     last = warehouse.last_commit(reader.output, reader.job)
-    said = None if last is None else last.said
-    if not warehouse.exists(reader.source) or (last is None and reader.starts_whole):
-        return Progress(None, said, [])
+    note = None if last is None else last.job_note
+    if not warehouse.exists(reader.source) or (last is None and reader.first_run_reads_all):
+        return Progress(None, note, [])
     after = None if last is None else int(last.note[reader.key])
     newer = []
     for commit in warehouse.commits(reader.source):
@@ -73,14 +73,14 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
             if commit.version == after and last.note.get(reader.moment_key) in (None, commit.at):
                 break
             after = None
-        if after is None and reader.starts_whole:
-            return Progress(None, said, [])
+        if after is None and reader.first_run_reads_all:
+            return Progress(None, note, [])
         newer.append(commit)
     unread = [c for c in newer if c.version > 0 and c.operation not in UPKEEP and c.by != MAINTAINER]
-    return Progress(after, said, unread)
+    return Progress(after, note, unread)
 
 
-def noted(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:
+def progress_note(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:
     """The note of a reader that has read its source up to ``version``."""
     moments = (commit.at for commit in warehouse.commits(reader.source) if commit.version == version)
     return {reader.key: version, reader.moment_key: next(moments, None)}
@@ -88,14 +88,14 @@ def noted(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:
 
 def advance(warehouse: Warehouse, reader: Reader) -> None:
     """Move the note of a reader without unread commits to the end of its source's log, past upkeep commits."""
-    come = progress(warehouse, reader)
-    if come.unread or come.after is None or come.said is None:
+    current = progress(warehouse, reader)
+    if current.unread or current.after is None or current.note is None:
         return
-    if come.after < (version := warehouse.version(reader.source)):
-        annotate(warehouse, reader.output, {**come.said, **noted(warehouse, reader, version)})
+    if current.after < (version := warehouse.version(reader.source)):
+        annotate(warehouse, reader.output, {**current.note, **progress_note(warehouse, reader, version)})
 
 
 def annotate(warehouse: Warehouse, table: str, note: dict[str, Any]) -> None:
     """Commit a note in the name of a job without changing a row; ``by`` records the real writer."""
-    rows = constant(warehouse.spark, [], schemas.ddl(table))
+    rows = frame_of(warehouse.spark, [], schemas.ddl(table))
     warehouse.append(rows, table, {**note, "by": MAINTAINER})

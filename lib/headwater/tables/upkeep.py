@@ -10,12 +10,12 @@ from headwater import schemas
 from headwater.config import KeepDays
 from headwater.tables import readers
 from headwater.tables.readers import Reader
-from headwater.tables.warehouse import MAINTAINER, WRITER, Warehouse, still_there
+from headwater.tables.warehouse import MAINTAINER, WRITER, Warehouse, try_read_changes
 
-REPEATED_AFTER = timedelta(days=30)
+REPEAT_NOTES_AFTER = timedelta(days=30)
 """A job's last note is written again at this age, because a table's log, with the notes in it, is kept for 90 days only."""
 
-AGED_BY = {
+AGE_COLUMN = {
     "events": "event_date",
     "quarantine": "ingested_at",
     "topn_history": "generated_at",
@@ -28,16 +28,20 @@ def maintain(warehouse: Warehouse, retention_hours: float, now: datetime) -> tup
     """Optimise and vacuum every existing table; returns counts, and for each table not vacuumed the jobs that are behind."""
     oldest = (now - timedelta(hours=retention_hours)).timestamp()
     tables = [table for table in schemas.TABLES if warehouse.exists(table)]
-    repeat_notes(warehouse, tables, (now - REPEATED_AFTER).timestamp())
-    removed, kept = 0, {}
+    repeat_notes(warehouse, tables, (now - REPEAT_NOTES_AFTER).timestamp())
+    removed, not_vacuumed = 0, {}
     for table in tables:
         warehouse.optimize(table)
         behind = late_readers(warehouse, table, oldest)
         if behind:
-            kept[table] = ", ".join(behind)
+            not_vacuumed[table] = ", ".join(behind)
         else:
             removed += warehouse.vacuum(table, retention_hours)
-    return {"tables": len(tables), "tables_vacuumed": len(tables) - len(kept), "files_removed": removed}, kept
+    return {
+        "tables": len(tables),
+        "tables_vacuumed": len(tables) - len(not_vacuumed),
+        "files_removed": removed,
+    }, not_vacuumed
 
 
 def delete_old(
@@ -48,7 +52,7 @@ def delete_old(
 
     `events` loses whole days, once their last instant is too old: a day is a partition, and Delta drops it unread.
     """
-    deleted, kept = 0, {}
+    deleted, needed = 0, {}
     for table, days in keep_days:
         if days is None or not warehouse.exists(table):
             continue
@@ -56,16 +60,16 @@ def delete_old(
             before = now - timedelta(days=days)
             if table == "events":
                 before = before.replace(hour=0, minute=0, second=0, microsecond=0)
-            old = F.col(AGED_BY[table]) < F.lit(before.date() if table == "events" else before)
+            old = F.col(AGE_COLUMN[table]) < F.lit(before.date() if table == "events" else before)
             rows = warehouse.read(table).where(old).count()
             if not rows:
                 continue
             if behind := waiting_readers(warehouse, table, before, window):
-                kept[table] = ", ".join(behind)
+                needed[table] = ", ".join(behind)
             else:
                 warehouse.delete_where(table, old, {"job": MAINTAINER, "what": "keep_days"})
                 deleted += rows
-    return deleted, kept
+    return deleted, needed
 
 
 def waiting_readers(warehouse: Warehouse, table: str, before: datetime, window: timedelta) -> list[str]:
@@ -79,14 +83,14 @@ def waiting_readers(warehouse: Warehouse, table: str, before: datetime, window: 
 
 def has_unread(warehouse: Warehouse, reader: Reader, before: datetime) -> bool:
     """Whether a reader of `events` has yet to read events from before a moment; True if nobody can tell any more."""
-    come = readers.progress(warehouse, reader)
-    if come.after is None:
-        return come.said is not None or not reader.optional
-    if not come.unread:
+    progress = readers.progress(warehouse, reader)
+    if progress.after is None:
+        return progress.note is not None or not reader.optional
+    if not progress.unread:
         return False
-    after, until = come.after, warehouse.version(reader.source)
+    after, until = progress.after, warehouse.version(reader.source)
     old = F.col("event_time") < F.lit(before)
-    return not still_there(lambda: warehouse.inserted(reader.source, after, until).where(old).isEmpty())
+    return not try_read_changes(lambda: warehouse.inserted(reader.source, after, until).where(old).isEmpty())
 
 
 def late_readers(warehouse: Warehouse, table: str, oldest: float) -> list[str]:
@@ -101,4 +105,4 @@ def repeat_notes(warehouse: Warehouse, tables: list[str], oldest: float) -> None
         with warehouse.locked(table):
             last = warehouse.last_commit(table, WRITER[table])
             if last is not None and last.at < oldest:
-                readers.annotate(warehouse, table, last.said)
+                readers.annotate(warehouse, table, last.job_note)

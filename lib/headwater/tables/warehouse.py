@@ -24,7 +24,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 
 from headwater import local, schemas
 from headwater.errors import TableError
-from headwater.in_hand import constant
+from headwater.frames import frame_of
 from headwater.tables import locks, log
 from headwater.tables.failpoints import failpoint
 from headwater.tables.log import Commit
@@ -49,18 +49,18 @@ WRITER = {
 MAINTAINER = "maintain_tables"
 """The job whose commits change no row that another job needs to read."""
 
-PACKED_BYTES = 64 * 2**20
+PACK_BELOW_BYTES = 64 * 2**20
 """Files of this size are not packed again: they are read fast enough, and packing them would cost more than it saves."""
 
-GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exist")
+MISSING_FILE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|[Ff]ile .* does not exist")
 """Spark's messages for a table file that no longer exists."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-MARKED = ("delta.enableDeletionVectors", "true")
+DELETION_VECTORS = ("delta.enableDeletionVectors", "true")
 """The property of a table in which replaced rows are only marked as deleted and their files left unchanged."""
 
-NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+NOTE_SETTING = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Position:
     """How far a job has come in a table that it writes: the version and the note of its last commit; that of the table and None if
     there is none."""
 
-    number: int
+    version: int
     note: dict[str, Any] | None
 
 
@@ -88,7 +88,7 @@ class Warehouse:
         self.is_local = folder is not None
         self.root = root.rstrip("/") if folder is None else str(folder)
         self.lock_timeout_seconds = lock_timeout_seconds
-        self._to_mark = set(schemas.REPLACED if deletion_vectors else ())
+        self._needs_deletion_vectors = set(schemas.REPLACED if deletion_vectors else ())
         self._held: set[str] = set()
 
     def path(self, table: str) -> str:
@@ -98,7 +98,7 @@ class Warehouse:
 
     def exists(self, table: str) -> bool:
         if self.is_local:
-            return log.begun(Path(self.path(table)))
+            return log.has_commit(Path(self.path(table)))
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def version(self, table: str) -> int:
@@ -139,17 +139,17 @@ class Warehouse:
         """Create an empty table with the schema of ``schemas.TABLES`` if there is none; an existing table gets deletion vectors
         if it should have them."""
         if self.exists(table):
-            self._mark_rows(table)
+            self._enable_deletion_vectors(table)
             return
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table))
-        for column in constant(self.spark, [], schemas.ddl(table)).schema:
+        for column in frame_of(self.spark, [], schemas.ddl(table)).schema:
             builder = builder.addColumn(column.name, column.dataType, comment=schemas.comment(table, column.name))
         if partitions := schemas.PARTITIONS.get(table):
             builder = builder.partitionedBy(*partitions)
         if table in schemas.CHANGE_FEED:
             builder = builder.property("delta.enableChangeDataFeed", "true")
-        if table in self._to_mark:
-            builder = builder.property(*MARKED)
+        if table in self._needs_deletion_vectors:
+            builder = builder.property(*DELETION_VECTORS)
         builder = builder.property("delta.dataSkippingStatsColumns", ",".join(schemas.stats_columns(table)))
         builder = builder.property("delta.logRetentionDuration", "interval 90 days")
         with self.locked(table):
@@ -158,15 +158,15 @@ class Warehouse:
                 shutil.rmtree(Path(self.path(table)) / "_delta_log", ignore_errors=True)
             builder.execute()
 
-    def _mark_rows(self, table: str) -> None:
+    def _enable_deletion_vectors(self, table: str) -> None:
         """Enable deletion vectors on a table that should have them; checked once per table, because the check is a Spark job."""
-        if table not in self._to_mark:
+        if table not in self._needs_deletion_vectors:
             return
-        name, value = MARKED
+        name, value = DELETION_VECTORS
         with self.locked(table):
             if self._delta(table).detail().first()["properties"].get(name) != value:  # type: ignore[index]
                 self.spark.sql(f"ALTER TABLE delta.`{self.path(table)}` SET TBLPROPERTIES ('{name}' = '{value}')")
-        self._to_mark.discard(table)
+        self._needs_deletion_vectors.discard(table)
 
     def append(self, frame: DataFrame, table: str, note: dict[str, Any], number: int | None = None) -> None:
         """Append rows. With a ``number``, which must rise from one append by a job to the next, rows are left out if the job has
@@ -183,11 +183,11 @@ class Warehouse:
         Of two that look at the same moment, Delta lets one append (``number``). What is left is another's merge or overwrite
         between the look and the append, and a commit right after the append, for which this one takes its own for another's.
         """
-        told, now = json.loads(json.dumps(note)), self.position(table, note["job"])
-        if now.note is None or now == position:
-            self.append(frame, table, note, position.number)
-            now = self.position(table, note["job"])
-        if now.note != told:
+        expected, current = json.loads(json.dumps(note)), self.position(table, note["job"])
+        if current.note is None or current == position:
+            self.append(frame, table, note, position.version)
+            current = self.position(table, note["job"])
+        if current.note != expected:
             raise TableError(
                 f"table {table} was written by another {note['job']} at the same time, and this one left it alone; "
                 "run one at a time off a local disk"
@@ -251,10 +251,10 @@ class Warehouse:
         The condition can refer to ``old`` and ``given``. Values are passed as rows and not in the text of the condition, so
         they are never parsed as SQL, and Delta's log, which keeps every condition, does not contain them.
         """
-        with self.locked(table), self._noted(note):
+        with self.locked(table), self._with_note(note):
             delta = self._delta(table)
             delta.alias("old").merge(given.alias("given"), condition).whenMatchedDelete().execute()
-            metrics = self._of_last_merge(table)
+            metrics = self._last_merge_metrics(table)
         return int(metrics.get("numTargetRowsDeleted", 0))
 
     def delete_where(self, table: str, condition: Column, note: dict[str, Any]) -> None:
@@ -263,28 +263,28 @@ class Warehouse:
 
         Delta's log keeps the condition as text, so it must not contain a value that can name a person; ``delete`` takes those.
         """
-        with self.locked(table), self._noted(note):
+        with self.locked(table), self._with_note(note):
             self._delta(table).delete(condition)
 
     def optimize(self, table: str) -> None:
         """Pack small files into larger ones; the rows stay the same."""
-        with self.locked(table), self._noted({"job": MAINTAINER}):
+        with self.locked(table), self._with_note({"job": MAINTAINER}):
             self._delta(table).optimize().executeCompaction()
 
     def pack(self, table: str) -> None:
-        """Pack files smaller than ``PACKED_BYTES`` into larger ones, and leave the other files unchanged."""
-        with self._setting("spark.databricks.delta.optimize.minFileSize", str(PACKED_BYTES)):
+        """Pack files smaller than ``PACK_BELOW_BYTES`` into larger ones, and leave the other files unchanged."""
+        with self._setting("spark.databricks.delta.optimize.minFileSize", str(PACK_BELOW_BYTES)):
             self.optimize(table)
 
     def purge(self, table: str) -> None:
         """Rewrite files with rows that a deletion vector marks as deleted, so that no current file holds those rows."""
-        with self.locked(table), self._noted({"job": MAINTAINER}):
+        with self.locked(table), self._with_note({"job": MAINTAINER}):
             self.spark.sql(f"REORG TABLE delta.`{self.path(table)}` APPLY (PURGE)")
 
     def vacuum(self, table: str, retention_hours: float) -> int:
         """Remove files that no version younger than ``retention_hours`` needs; returns how many."""
         unchecked = self._setting("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-        with self.locked(table), self._noted({"job": MAINTAINER}), unchecked, self._silence():
+        with self.locked(table), self._with_note({"job": MAINTAINER}), unchecked, self._silence():
             self._delta(table).vacuum(retention_hours)
             last = next(self.commits(table))
         if last.operation != "VACUUM END":
@@ -294,12 +294,12 @@ class Warehouse:
     def commits(self, table: str) -> Iterator[Commit]:
         """The commits of a table, newest first, read lazily. Raises TableError if the table is missing."""
         self._need(table)
-        return log.local(Path(self.path(table))) if self.is_local else log.remote(self._delta(table))
+        return log.local_commits(Path(self.path(table))) if self.is_local else log.remote_commits(self._delta(table))
 
     def last_note(self, table: str, job: str) -> dict[str, Any] | None:
         """The note of ``last_commit`` without ``by``; None if there is no such commit."""
         last = self.last_commit(table, job)
-        return None if last is None else last.said
+        return None if last is None else last.job_note
 
     def last_commit(self, table: str, job: str) -> Commit | None:
         """The newest commit to a table by ``job``, or in its name; None if there is none."""
@@ -310,16 +310,16 @@ class Warehouse:
     def position(self, table: str, job: str) -> Position:
         """A job's position in a table. Raises TableError if the table is missing."""
         last = self.last_commit(table, job)
-        return Position(self.version(table), None) if last is None else Position(last.version, last.said)
+        return Position(self.version(table), None) if last is None else Position(last.version, last.job_note)
 
     def changes(self, table: str, after: int, until: int) -> DataFrame:
         """Change-feed rows of the versions ``after + 1 … until`` with ``_change_type`` and ``_commit_version``.
 
-        ``still_there`` tells whether they can be read. If the log of these versions was cleaned up, this call fails; if their
+        ``try_read_changes`` tells whether they can be read. If the log of these versions was cleaned up, this call fails; if their
         files were vacuumed, the reading of the rows does.
         """
         if after >= until:
-            return constant(self.spark, [], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
+            return frame_of(self.spark, [], schemas.ddl(table) + ", _change_type string, _commit_version bigint")
         reader = self.spark.read.format("delta").option("readChangeFeed", "true")
         frame = reader.option("startingVersion", after + 1).option("endingVersion", until).load(self.path(table))
         return frame.select(*schemas.columns(table), "_change_type", "_commit_version")
@@ -358,19 +358,19 @@ class Warehouse:
     ) -> dict[str, int]:
         """One MERGE, with ``further`` clauses for unmatched rows; returns the numbers of rows inserted, updated and deleted."""
         condition = " AND ".join(f"old.{key} = new.{key}" for key in schemas.KEYS[table])
-        with self.locked(table), self._noted(note):
+        with self.locked(table), self._with_note(note):
             merge = self._delta(table).alias("old").merge(frame.alias("new"), condition)
             if delete_when is not None:
                 merge = merge.whenMatchedDelete(condition=delete_when)
             further(merge.whenMatchedUpdate(condition=update_when, set=_values(table))).execute()
-            metrics = self._of_last_merge(table)
+            metrics = self._last_merge_metrics(table)
         return {
             "inserted": int(metrics.get("numTargetRowsInserted", 0)),
             "updated": int(metrics.get("numTargetRowsUpdated", 0)),
             "deleted": int(metrics.get("numTargetRowsDeleted", 0)),
         }
 
-    def _of_last_merge(self, table: str) -> dict[str, str]:
+    def _last_merge_metrics(self, table: str) -> dict[str, str]:
         """The metrics of the last MERGE; with auto compaction, a commit that packs its files follows it."""
         return next(commit.metrics for commit in self.commits(table) if commit.operation == "MERGE")
 
@@ -380,8 +380,8 @@ class Warehouse:
         with self.locked(table):
             writer.option("userMetadata", json.dumps(note)).save(self.path(table))
 
-    def _noted(self, note: dict[str, Any]) -> AbstractContextManager[None]:
-        return self._setting(NOTE, json.dumps(note))
+    def _with_note(self, note: dict[str, Any]) -> AbstractContextManager[None]:
+        return self._setting(NOTE_SETTING, json.dumps(note))
 
     @contextmanager
     def _setting(self, key: str, value: str) -> Iterator[None]:
@@ -424,18 +424,18 @@ def _values(table: str) -> dict[str, Any]:
 
 def bytes_of(root: str, table: str) -> int:
     """The bytes of Parquet in a table's folder, including older versions; 0 for a table that is not local. Needs no session."""
-    folder, found = local.folder(root), 0
+    folder, total = local.folder(root), 0
     for file in () if folder is None else (folder / table).glob("*.parquet"):
         with suppress(FileNotFoundError):  # just vacuumed
-            found += file.stat().st_size
-    return found
+            total += file.stat().st_size
+    return total
 
 
-def still_there(read: Callable[[], Answer]) -> Answer | None:
+def try_read_changes(read: Callable[[], Result]) -> Result | None:
     """The result of reading a change feed, or None if files or log entries that it needs were removed."""
     try:
         return read()
     except (PySparkException, Py4JJavaError) as error:
-        if GONE.search(str(error)):
+        if MISSING_FILE.search(str(error)):
             return None
         raise

@@ -17,33 +17,33 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
-FEW = 5_000
+MAX_COLLECTED_ROWS = 5_000
 """Rows of events, or users with their sequences and lists, that the driver can hold safely: about 50 MB at most."""
 
 
-def held(frame: DataFrame) -> tuple[DataFrame, int]:
+def collected(frame: DataFrame) -> tuple[DataFrame, int]:
     """The same rows as a constant, and their number. They are read now, so later changes to a table do not show."""
     rows = frame.toArrow()
     return frame.sparkSession.createDataFrame(rows, frame.schema), rows.num_rows
 
 
-def kept(frame: DataFrame, stack: ExitStack) -> DataFrame:
+def cached(frame: DataFrame, stack: ExitStack) -> DataFrame:
     """The frame, cached until the stack closes, for rows that are too many to collect. A stack frees the newest frame first, so
     Spark does not plan again a cached frame that depends on a freed one."""
     stack.callback(frame.unpersist)
     return frame.persist()
 
 
-def read_once(frame: DataFrame, few: bool, stack: ExitStack) -> tuple[DataFrame, int]:
-    """The rows, read now, and their number: collected if they are ``few``, otherwise cached until the stack closes. After the
-    count Spark knows the size of a cached frame when it plans the rest."""
-    if few:
-        return held(frame)
-    frame = kept(frame, stack)
+def read_once(frame: DataFrame, collect: bool, stack: ExitStack) -> tuple[DataFrame, int]:
+    """The rows, read now, and their number: collected if asked to (``collect``), otherwise cached until the stack closes. After
+    the count Spark knows the size of a cached frame when it plans the rest."""
+    if collect:
+        return collected(frame)
+    frame = cached(frame, stack)
     return frame, frame.count()
 
 
-def constant(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:
+def frame_of(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:
     """A frame of these rows, with values in the order of the columns of ``ddl``; datetimes must be time-zone aware."""
     schema = cast(StructType, StructType.fromDDL(ddl))
     shape = to_arrow_schema(schema)

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 
 from headwater import schemas
-from headwater.in_hand import constant, held
+from headwater.frames import collected, frame_of
 
 AT = datetime(2026, 1, 1, 12, 30, 0, 123456)
 SEQUENCES = [
@@ -16,20 +16,20 @@ SEQUENCES = [
 
 def test_held_rows_are_those_of_the_frame_nulls_and_arrays_included(spark):
     frame = spark.createDataFrame(SEQUENCES, schemas.ddl("sequences"))
-    rows, count = held(frame)
+    rows, count = collected(frame)
     assert (rows.schema, count) == (frame.schema, 3)
     assert rows.collect() == frame.collect()
 
 
 def test_no_rows_can_be_held_too(spark):
-    rows, count = held(spark.createDataFrame([], schemas.ddl("topn")))
+    rows, count = collected(spark.createDataFrame([], schemas.ddl("topn")))
     assert (rows.columns, count, rows.collect()) == (schemas.columns("topn"), 0, [])
 
 
 def test_held_rows_stay_when_the_table_changes(spark, tmp_path):
     path = str(tmp_path / "table")
     spark.range(3).write.format("delta").save(path)
-    rows, _ = held(spark.read.format("delta").load(path))
+    rows, _ = collected(spark.read.format("delta").load(path))
     spark.range(5).write.format("delta").mode("overwrite").save(path)
     assert sorted(row["id"] for row in rows.collect()) == [0, 1, 2]
 
@@ -38,9 +38,9 @@ def test_rows_made_on_the_driver_are_those_that_spark_would_make_and_need_no_wor
     at = AT.replace(tzinfo=UTC)
     rows = [("u1", [1, 2], ["view", "click"], [at, at], ["a", "b"], [1.5, None], [1, 2], at, at), ("u2", *[None] * 8)]
     ddl = schemas.ddl("sequences")
-    made = constant(spark, rows, ddl)
+    made = frame_of(spark, rows, ddl)
     assert made.collect() == spark.createDataFrame(rows, ddl).collect()
     assert made.schema == spark.createDataFrame([], ddl).schema
     plan = made._jdf.queryExecution().optimizedPlan().toString()
     assert plan.startswith("LocalRelation"), plan
-    assert constant(spark, [], ddl).isEmpty()
+    assert frame_of(spark, [], ddl).isEmpty()
