@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from headwater.errors import UsageError
 from headwater.frames import frame_of
 
-BLOCK = 64
+BLOCK_BYTES = 64
 INNER, OUTER = "_inner_pad", "_outer_pad"
 
 
@@ -54,8 +54,8 @@ def with_pseudonyms(frame: DataFrame, key: bytes, values: dict[str, Callable[[Ca
 
     Nulls stay null.
     """
-    block = hashlib.sha256(key).digest() if len(key) > BLOCK else key
-    block = block.ljust(BLOCK, b"\0")
+    block = hashlib.sha256(key).digest() if len(key) > BLOCK_BYTES else key
+    block = block.ljust(BLOCK_BYTES, b"\0")
     pads = [(bytes(b ^ 0x36 for b in block), bytes(b ^ 0x5C for b in block))]
     pad = frame_of(frame.sparkSession, pads, f"{INNER} binary, {OUTER} binary")
 

@@ -40,18 +40,18 @@ def prune(config: Config, before: float) -> int:
         return 0
     work, removed = work_folder(config), 0
     for folder in filter(Path.is_dir, work.glob("models/*/*")):
-        removed += _removed(folder, before)
+        removed += _remove_if_unused(folder, before)
     for folder in filter(Path.is_dir, work.glob("training/*")):
         with suppress(Timeout), lock_of(folder):
-            removed += _removed(folder, before)
+            removed += _remove_if_unused(folder, before)
     return removed
 
 
-def _removed(folder: Path, before: float) -> bool:
-    old = _last_used(folder) < before
-    if old:
+def _remove_if_unused(folder: Path, before: float) -> bool:
+    unused = _last_used(folder) < before
+    if unused:
         shutil.rmtree(folder, ignore_errors=True)
-    return old
+    return unused
 
 
 def _last_used(folder: Path) -> float:

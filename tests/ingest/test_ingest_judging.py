@@ -219,14 +219,14 @@ def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):
     )
     names = ("item_id", "item_idx", "title", "category", "available", "first_seen")
     later, earlier = NOW + timedelta(2), NOW - timedelta(1)
-    rows = catalogue.merged(items, listed, met, later).select(*names).orderBy("item_idx")
+    rows = catalogue.changed_items(items, listed, met, later).select(*names).orderBy("item_idx")
     assert [(*row[:5], row[5].replace(tzinfo=UTC)) for row in rows.collect()] == [
         ("old", 7, "T", "c", False, NOW),
         ("z", 8, None, None, True, earlier),
         ("y", 9, None, None, True, NOW),
         ("b", 10, "B", None, True, later),
     ]
-    first = catalogue.merged(items.limit(0), listed, met, later).orderBy("item_idx").collect()
+    first = catalogue.changed_items(items.limit(0), listed, met, later).orderBy("item_idx").collect()
     assert [(row["item_id"], row["first_seen"].replace(tzinfo=UTC)) for row in first] == [
         ("z", earlier), ("old", NOW), ("y", NOW), ("b", earlier)
     ]  # fmt: skip

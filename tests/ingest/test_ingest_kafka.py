@@ -75,7 +75,7 @@ def test_a_topic_made_anew_is_refused():
 
 def test_of_a_topic_the_newest_range_of_each_partition_is_enough(spark):
     paths = [("kafka://t/0/0-9", 1), ("kafka://t/0/9-12", 2), ("kafka://t/1/0-3", 1), ("api/a.json", 1)]
-    rows = kafka.last_taken(spark.createDataFrame(paths, "path string, batch bigint")).collect()
+    rows = kafka.latest_entries(spark.createDataFrame(paths, "path string, batch bigint")).collect()
     assert sorted(row["path"] for row in rows) == ["api/a.json", "kafka://t/0/9-12", "kafka://t/1/0-3"]
 
 
@@ -92,7 +92,7 @@ def test_a_half_taken_range_is_taken_again_as_far_as_the_topic_still_has_it():
 def test_a_message_is_named_by_topic_partition_and_offset(spark):
     shape = "source_file string, position struct<block: bigint, line: bigint>"
     frame = spark.createDataFrame([("kafka://t/1", (1, 42)), ("api/a.json", (0, 7))], shape)
-    assert [row[0] for row in frame.select(lines.place()).collect()] == ["kafka://t/1/42", "api/a.json"]
+    assert [row[0] for row in frame.select(lines.origin()).collect()] == ["kafka://t/1/42", "api/a.json"]
 
 
 def test_a_tombstone_is_no_event(spark):

@@ -72,7 +72,7 @@ def test_nothing_else_is_waited_for(job):
 
 def test_a_task_that_lost_its_broker_is_told_from_one_that_failed():
     topic = Source(format="kafka", brokers="b:9092", topic="clicks")
-    with pytest.raises(BrokerError, match="brokers b:9092 stopped answering"), kafka.reading([topic]):
+    with pytest.raises(BrokerError, match="brokers b:9092 stopped answering"), kafka.explain_read_errors([topic]):
         raise RuntimeError("Lost task 0.0: org.apache.kafka.common.errors.TimeoutException: Timeout of 20000ms expired")
-    with pytest.raises(RuntimeError, match="data loss"), kafka.reading([topic]):
+    with pytest.raises(RuntimeError, match="data loss"), kafka.explain_read_errors([topic]):
         raise RuntimeError("some data may be lost: data loss")

@@ -12,7 +12,7 @@ from headwater.config.settings import Config
 from headwater.errors import UsageError
 
 
-class _EachKeyOnce(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML's safe loader with two changes: a key repeated in one mapping is an error, because the first value would be lost, and
     an unquoted date stays text."""
 
@@ -22,11 +22,11 @@ class _EachKeyOnce(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        given = set()
+        seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in given:
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} appears twice", key.start_mark)
-            given.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -51,11 +51,11 @@ def load(files: list[Path] | None = None, overrides: list[str] | None = None) ->
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _EachKeyOnce)
+        data = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
         raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {file} is not YAML: {_told(error)}") from None
+        raise UsageError(f"config file {file} is not YAML: {_yaml_problem(error)}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -63,7 +63,7 @@ def _read(file: Path) -> dict[str, Any]:
     return data
 
 
-def _told(error: Exception) -> str:
+def _yaml_problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"line {mark.line + 1}: {error.problem}" if mark else " ".join(str(error).split())  # type: ignore[attr-defined]
 
@@ -73,7 +73,7 @@ def _parse(pair: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise UsageError(f"--set {pair!r} must have the form dotted.key=value")
     try:
-        value = yaml.load(text, _EachKeyOnce)
+        value = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError:
         raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
     for part in reversed(key.strip().split(".")):

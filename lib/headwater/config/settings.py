@@ -18,9 +18,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
-Rule = Literal["mmr", "dpp", "calibrated"]
-Part = Literal["transitions", "ease", "als", "repeats", "recency"]
-SPARSE_FROM = 200_000
+VarietyRule = Literal["mmr", "dpp", "calibrated"]
+BlendPart = Literal["transitions", "ease", "als", "repeats", "recency"]
+SPARSE_MIN_ITEMS = 200_000
 """From this many items on, ``train.sparse_items: auto`` updates only the items that a step read."""
 
 
@@ -44,7 +44,7 @@ class Sequence(Section):
 class Model(Section):
     kind: str = "sasrec"
     hybrid: bool = False
-    blend: tuple[Part, ...] = ("transitions", "ease", "repeats", "recency")
+    blend: tuple[BlendPart, ...] = ("transitions", "ease", "repeats", "recency")
     dim: Positive = 64
     layers: Positive = 2
     heads: Positive = 2
@@ -156,7 +156,7 @@ class Train(Section):
     def moves_rows(self, n_items: int) -> bool:
         """Whether a step updates only the items that it read, for a catalogue of ``n_items``."""
         if self.sparse_items == "auto":
-            return self.loss.kind != "softmax" and n_items >= SPARSE_FROM
+            return self.loss.kind != "softmax" and n_items >= SPARSE_MIN_ITEMS
         return self.sparse_items
 
 
@@ -263,7 +263,7 @@ class Strategy(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     when: When
-    variety: Rule | None = None
+    variety: VarietyRule | None = None
     variety_weight: Annotated[float, Field(ge=0, lt=1)] | None = None
     candidates: Positive | None = None
     max_per_category: Annotated[int, Field(ge=0)] | None = None
@@ -282,7 +282,7 @@ class Topn(Section):
     max_repeats: Annotated[int, Field(ge=0)] = 0
     batch_users: Positive = 1_024
     use_gpu: bool | Literal["auto"] = "auto"
-    variety: Rule = "mmr"
+    variety: VarietyRule = "mmr"
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.35
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
@@ -324,12 +324,12 @@ class Topn(Section):
     def of_group(self, strategy: Strategy) -> Topn:
         """These rules with the group's changes; items denied to everybody stay denied. In a section that the group sets in part,
         the other keys are inherited."""
-        given = {name: getattr(strategy, name) for name in Strategy.model_fields if name not in ("name", "when")}
-        for name, value in given.items():
+        changes = {name: getattr(strategy, name) for name in Strategy.model_fields if name not in ("name", "when")}
+        for name, value in changes.items():
             if isinstance(value, Section):
-                own = {key: getattr(value, key) for key in value.model_fields_set}
-                given[name] = getattr(self, name).model_copy(update=own)
-        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
+                given = {key: getattr(value, key) for key in value.model_fields_set}
+                changes[name] = getattr(self, name).model_copy(update=given)
+        return self.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
 
 class Nearline(Section):
@@ -389,7 +389,7 @@ class Config(Section):
 
     @field_validator("spark", mode="before")
     @classmethod
-    def _as_spark_says_it(cls, value: Any) -> Any:
+    def _as_spark_text(cls, value: Any) -> Any:
         """The values as text, which Spark expects; YAML reads some of them as numbers and booleans."""
         if not isinstance(value, dict):
             return value
@@ -424,7 +424,7 @@ class Config(Section):
         return self
 
     @property
-    def blended(self) -> tuple[Part, ...]:
+    def blended(self) -> tuple[BlendPart, ...]:
         """The parts that a training blends in: none without ``model.hybrid``, and repeats only if lists may repeat seen items."""
         parts = self.model.blend if self.model.hybrid else ()
         return tuple(part for part in parts if part != "repeats" or not self.topn.exclude_seen)

@@ -15,14 +15,14 @@ from headwater.schemas import EVENT_TYPES, EventType
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
 CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
-LINES = ("json", "csv", "kafka")
+MAPPED_FORMATS = ("json", "csv", "kafka")
 """The formats in which a source may use its own names for columns and event types, and its own time format."""
-KEYS = {
-    "fields": (*LINES, "catalog"),
-    "constants": (*LINES, "catalog"),
-    "event_types": LINES,
-    "time_zone": LINES,
-    "time_format": LINES,
+FORMATS_OF_KEY = {
+    "fields": (*MAPPED_FORMATS, "catalog"),
+    "constants": (*MAPPED_FORMATS, "catalog"),
+    "event_types": MAPPED_FORMATS,
+    "time_zone": MAPPED_FORMATS,
+    "time_format": MAPPED_FORMATS,
     "header": ("csv",),
     "delimiter": ("csv", "catalog"),
     "brokers": ("kafka",),
@@ -52,7 +52,7 @@ class Source(Section):
     client_file: str = ""
 
     @property
-    def place(self) -> str:
+    def origin(self) -> str:
         """The origin of its lines, for messages to people."""
         return f"topic {self.topic}" if self.format == "kafka" else self.glob
 
@@ -66,7 +66,11 @@ class Source(Section):
         elif not self.glob:
             raise ValueError("glob is missing")
         keys = type(self).model_fields
-        idle = [key for key, of in KEYS.items() if self.format not in of and getattr(self, key) != keys[key].default]
+        idle = [
+            key
+            for key, of in FORMATS_OF_KEY.items()
+            if self.format not in of and getattr(self, key) != keys[key].default
+        ]
         if idle:
             raise ValueError(f"{' and '.join(idle)} cannot be used with format {self.format}; leave that out")
         if self.glob.startswith("/") or ".." in Path(self.glob).parts:

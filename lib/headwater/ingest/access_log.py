@@ -16,14 +16,14 @@ from headwater.ingest.lines import blank_as_null
 # a request passed, the visitor's first. A quoted part ends at the first quote without an escaping backslash; quoted parts are
 # atomic groups, so that no line takes quadratic time.
 _QUOTED = r'"(?>(.*?(?<!\\)(?:\\\\)*)")'
-LINE = (
+LINE_PATTERN = (
     r"(?s)\A(?:[^\s:]{1,256}:\d{1,5} |[\w.-]{1,256} (?=[0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{2,45}[, ]))?"
     r"([^\s,]{1,256})(?:, ?[^\s,]{1,256}){0,32} \S{1,256} ([^\[\]]{1,256}?) \[([^\]]{1,64})\] "
     + _QUOTED + r" (\d{3}) \S+(?: " + _QUOTED + " " + _QUOTED + r")?(?: .*)?\z"
 )  # fmt: skip
 GROUPS = {"address": 1, "account": 2, "timestamp": 3, "request": 4, "status": 5, "agent": 7}
-MARK = "\x01"
-MAX_REQUEST = 8_192
+SEPARATOR = "\x01"
+MAX_REQUEST_LENGTH = 8_192
 """The request length that web servers accept. The rules are users' own patterns and never see longer text, for which
 ``spark.STACK`` may be too small."""
 
@@ -92,20 +92,20 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     A line that does not match the log pattern gets the reason ``malformed_log``. A request that matches no rule, or whose
     status is not 2xx or 3xx, is ignored; it is not an error.
     """
-    template = MARK.join(f"${number}" for number in GROUPS.values())
+    template = SEPARATOR.join(f"${number}" for number in GROUPS.values())
     text = F.col("line")
-    parts = F.split(F.regexp_replace(text, LINE, template), MARK)
-    split = frame.withColumn("parts", F.when(~F.contains(text, F.lit(MARK)), parts))
+    parts = F.split(F.regexp_replace(text, LINE_PATTERN, template), SEPARATOR)
+    split = frame.withColumn("parts", F.when(~F.contains(text, F.lit(SEPARATOR)), parts))
     part = {name: F.get("parts", F.lit(i)) for i, name in enumerate(GROUPS)}
     split = split.withColumns(part)
-    too_long = F.length("request") > MAX_REQUEST
+    too_long = F.length("request") > MAX_REQUEST_LENGTH
     # Apache writes a quote as \" and a byte as \xNN; absolute targets are proxy requests
     target = F.regexp_extract(F.when(~too_long, F.col("request")), r"(?s)^\S+ (.*?)(?: HTTP/\d(?:\.\d)?)?$", 1)
     target = _bytes_as_percent(F.replace(target, F.lit('\\"'), F.lit('"')))
     split = split.withColumn("target", F.regexp_replace(target, "^(?i)https?://[^/?]*", ""))
-    split = split.withColumn("rule", F.when(F.rlike("status", F.lit("^[23]")), _first_rule(rules)))
+    split = split.withColumn("rule", F.when(F.rlike("status", F.lit("^[23]")), _first_matching_rule(rules)))
 
-    def taken(field: str) -> Column:
+    def captured(field: str) -> Column:
         value = F.lit(None).cast("string")
         for number, rule in reversed(list(enumerate(rules))):
             if group := getattr(rule, field):
@@ -121,17 +121,17 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     account = F.when(in_bytes, _decoded(_bytes_as_percent(F.replace(account, F.lit("%"), F.lit("%25"))))).otherwise(
         account
     )
-    unlike = F.col("parts").isNull() | (F.size("parts") != len(GROUPS))
-    reason = F.coalesce("reason", F.when(unlike, "malformed_log").when(too_long, "line_too_long"))
+    no_match = F.col("parts").isNull() | (F.size("parts") != len(GROUPS))
+    reason = F.coalesce("reason", F.when(no_match, "malformed_log").when(too_long, "line_too_long"))
     nothing = F.lit(None).cast("string")
     return split.withColumns(
         {
             "reason": reason,
             "ignored": F.coalesce(reason.isNull() & F.col("rule").isNull(), F.lit(False)),
-            "user_id": blank_as_null(F.coalesce(_decoded(taken("user_id")), account)),
+            "user_id": blank_as_null(F.coalesce(_decoded(captured("user_id")), account)),
             "visitor": F.concat("address", F.lit("\x1f"), F.coalesce("agent", F.lit(""))),
-            "item_id": blank_as_null(_decoded(taken("item_id"))),
-            "query": blank_as_null(_form_decoded(taken("query"))),
+            "item_id": blank_as_null(_decoded(captured("item_id"))),
+            "query": blank_as_null(_form_decoded(captured("query"))),
             "event_type": types,
             "event_id": nothing,
             "session_id": nothing,
@@ -140,25 +140,25 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
     ).drop("parts", "address", "account", "request", "status", "target", "rule", "line")
 
 
-def _first_rule(rules: list[Rule]) -> Column:
+def _first_matching_rule(rules: list[Rule]) -> Column:
     number = F.lit(None).cast("int")
     for i, rule in reversed(list(enumerate(rules))):
-        asked = F.upper(F.substring_index("request", " ", 1)) == rule.method
-        number = F.when(asked & F.rlike("target", F.lit(rule.pattern)), i).otherwise(number)
+        same_method = F.upper(F.substring_index("request", " ", 1)) == rule.method
+        number = F.when(same_method & F.rlike("target", F.lit(rule.pattern)), i).otherwise(number)
     return number
 
 
 def _decoded(text: Column) -> Column:
     """Percent-decoded text. A plus stays a plus; text that cannot be decoded, for instance as UTF-8, stays unchanged."""
-    return _sound(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
+    return _if_decodable(F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B"))), text)
 
 
 def _form_decoded(text: Column) -> Column:
     """Text decoded as a form field, where a plus is a space."""
-    return _sound(F.try_url_decode(text), text)
+    return _if_decodable(F.try_url_decode(text), text)
 
 
-def _sound(decoded: Column, text: Column) -> Column:
+def _if_decodable(decoded: Column, text: Column) -> Column:
     broken = F.contains(decoded, F.lit("\ufffd")) & ~F.contains(text, F.lit("%EF%BF%BD"))
     return F.when(decoded.isNull() | broken, text).otherwise(decoded)
 

@@ -28,32 +28,33 @@ class Batch:
 def plan(
     found: list[LandingFile],
     ledger: Iterable[Any],
-    ended: int,
-    begun: int,
+    last_ended: int,
+    last_begun: int,
     now: datetime,
     warn: Callable[[str, list[str]], Any],
 ) -> list[Batch]:
-    """The batches to ingest: the ledger's newest batch again if its number is above that of the last batch that ``ended``, then
-    a new one. ``begun``: the last number that was given, also if the ledger was since restored to an earlier version.
+    """The batches to ingest: the ledger's newest batch again if its number is above ``last_ended``, that of the last batch that
+    ended, then a new one. ``last_begun``: the last number that was given, also if the ledger was since restored to an earlier
+    version.
 
     ``warn`` is told of files that have changed or disappeared since they were recorded, and of messages that have expired.
     """
-    taken = {row["path"]: row for row in ledger}
-    before = {path: (row["size_bytes"], aware(row["modified_at"])) for path, row in taken.items()}
+    recorded = {row["path"]: row for row in ledger}
+    before = {path: (row["size_bytes"], aware(row["modified_at"])) for path, row in recorded.items()}
     if edited := files.changed(found, before):
         warn("files changed after they were ingested; they are not read again", edited)
-    newest = max((row["batch"] for row in taken.values()), default=0)
+    newest = max((row["batch"] for row in recorded.values()), default=0)
     batches = []
-    if newest > ended:
-        half = {path: row for path, row in taken.items() if row["batch"] == newest}
-        again = [file for file in found if file.path in half]
-        if gone := sorted(set(half) - {file.path for file in again}):
-            warn("files of an unfinished batch are gone; their lines are lost", gone)
-        if short := [file.path for file in again if file.size_bytes is None and file.uri != file.path]:
-            warn("messages of an unfinished batch have expired; they are lost", short)
-        batches.append(Batch(newest, aware(next(iter(half.values()))["taken_at"]), again, planned=True))
-    if new := [file for file in found if file.path not in taken]:
-        batches.append(Batch(1 + max(newest, ended, begun), now, new))
+    if newest > last_ended:
+        unfinished = {path: row for path, row in recorded.items() if row["batch"] == newest}
+        remaining = [file for file in found if file.path in unfinished]
+        if missing := sorted(set(unfinished) - {file.path for file in remaining}):
+            warn("files of an unfinished batch are gone; their lines are lost", missing)
+        if expired := [file.path for file in remaining if file.size_bytes is None and file.uri != file.path]:
+            warn("messages of an unfinished batch have expired; they are lost", expired)
+        batches.append(Batch(newest, aware(next(iter(unfinished.values()))["taken_at"]), remaining, planned=True))
+    if new := [file for file in found if file.path not in recorded]:
+        batches.append(Batch(1 + max(newest, last_ended, last_begun), now, new))
     return batches
 
 

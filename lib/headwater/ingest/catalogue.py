@@ -13,12 +13,12 @@ from headwater.frames import frame_of
 from headwater.ingest.files import LandingFile
 from headwater.ingest.judging import CONTROL
 
-DESCRIBED = ("title", "category", "text", "price", "available")
+ITEM_FIELDS = ("title", "category", "text", "price", "available")
 CURRENCY = r"^[^\d.,+-]*(?:(?<=\p{L})\.[^\d.,+-]*)?|\D+$"
 """What stands before an amount, perhaps an abbreviation with its point (Rs. 500), and what stands after it."""
-MARK = r"[ \u00a0\u2009\u202f'\u2019]"
+THOUSANDS_SEPARATOR = r"[ \u00a0\u2009\u202f'\u2019]"
 """What separates thousands besides points and commas: spaces and apostrophes."""
-MAX_AMOUNT = 100
+MAX_AMOUNT_LENGTH = 100
 
 
 def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
@@ -40,10 +40,10 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
 def _amount(text: Column) -> Column:
     """A number of at least 0, with or without a currency around it; null for anything else. A comma before one or two final
     digits is a decimal comma, any other comma separates thousands; so do spaces, apostrophes and two or more points."""
-    short = F.when(F.length(text) <= MAX_AMOUNT, text)  # the end of a long text would take quadratic time
+    short = F.when(F.length(text) <= MAX_AMOUNT_LENGTH, text)  # the end of a long text would take quadratic time
     bare = F.regexp_replace(short, CURRENCY, "")
-    marked = F.rlike(bare, F.lit(rf"^\d{{1,3}}({MARK})\d{{3}}(\1\d{{3}})*([.,]\d+)?$"))
-    bare = F.when(marked, F.regexp_replace(bare, MARK, "")).otherwise(bare)
+    separated = F.rlike(bare, F.lit(rf"^\d{{1,3}}({THOUSANDS_SEPARATOR})\d{{3}}(\1\d{{3}})*([.,]\d+)?$"))
+    bare = F.when(separated, F.regexp_replace(bare, THOUSANDS_SEPARATOR, "")).otherwise(bare)
     decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$|^\d{1,3}(\.\d{3}){2,}$"))
     thousands = F.rlike(bare, F.lit(r"^\d{1,3}(,\d{3})+(\.\d+)?$"))
     plain = F.when(decimals, F.replace(F.replace(bare, F.lit("."), F.lit("")), F.lit(","), F.lit(".")))
@@ -58,11 +58,11 @@ def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
         F.broadcast(frame_of(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
     )
     place = F.struct("modified_at", "source_file", "position")
-    newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in DESCRIBED]
+    newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in ITEM_FIELDS]
     return rows.groupBy("item_id").agg(*newest)
 
 
-def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: datetime) -> DataFrame:
+def changed_items(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: datetime) -> DataFrame:
     """The rows of ``items`` that are new or may have changed.
 
     A column that a catalogue row leaves out keeps its old value. New items get the next numbers after the highest one: first
@@ -70,28 +70,30 @@ def merged(items: DataFrame, catalogue: DataFrame, events: DataFrame, moment: da
     ``moment`` or the first event, if that is earlier; for items without events in the first catalogue it is the time of the
     first event of any item, because they were there when the events began.
     """
-    met = events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
-    named = met.join(catalogue.withColumn("listed", F.lit(True)), on="item_id", how="full_outer")
-    old = items.select("item_id", "item_idx", "first_seen", *(F.col(name).alias(f"old_{name}") for name in DESCRIBED))
-    known = named.join(old, on="item_id", how="left")
+    first_events = (
+        events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
+    )
+    mentioned = first_events.join(catalogue.withColumn("listed", F.lit(True)), on="item_id", how="full_outer")
+    old = items.select("item_id", "item_idx", "first_seen", *(F.col(name).alias(f"old_{name}") for name in ITEM_FIELDS))
+    known = mentioned.join(old, on="item_id", how="left")
     known = known.where(F.col("item_idx").isNull() | F.col("listed"))
     highest = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("highest"))
-    begun = met.agg(F.min("first_event").alias("begun"))
+    begun = first_events.agg(F.min("first_event").alias("begun"))
     order = Window.partitionBy(F.col("item_idx").isNull()).orderBy(F.col("first_event").asc_nulls_last(), "item_id")
     facts = known.crossJoin(F.broadcast(highest)).crossJoin(F.broadcast(begun))
     numbered = facts.withColumn("number", F.row_number().over(order))
-    values = {name: F.coalesce(name, f"old_{name}") for name in DESCRIBED}
+    values = {name: F.coalesce(name, f"old_{name}") for name in ITEM_FIELDS}
     values["available"] = F.coalesce(values["available"], F.lit(True))
     values["item_idx"] = F.coalesce("item_idx", F.col("highest") + F.col("number"))
-    there = F.coalesce("first_event", F.when(F.col("highest") == 0, F.col("begun")))
-    values["first_seen"] = F.coalesce("first_seen", F.least(there, F.lit(moment)))
+    appeared = F.coalesce("first_event", F.when(F.col("highest") == 0, F.col("begun")))
+    values["first_seen"] = F.coalesce("first_seen", F.least(appeared, F.lit(moment)))
     return numbered.withColumns(values).select(schemas.columns("items"))
 
 
-def unlisted(items: DataFrame, events: DataFrame) -> DataFrame:
+def without_item_row(items: DataFrame, events: DataFrame) -> DataFrame:
     """The events whose item has no row yet."""
     return events.where(F.col("item_id").isNotNull()).join(items, on="item_id", how="left_anti")
 
 
-CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in DESCRIBED)
+ITEM_CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in ITEM_FIELDS)
 """The condition under which a merge updates an existing item."""

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from headwater.frames import collected
 
-SAME = ("user_id", "item_id", "event_type")
+SAME_IN_COPIES = ("user_id", "item_id", "event_type")
 """Columns in which two lines of one event agree; the time or the value may have been corrected in between."""
 
 
@@ -41,4 +41,4 @@ def with_stored(events: DataFrame, stored: DataFrame, collect: bool = False) -> 
 
 
 def _content() -> Column:
-    return F.struct(*SAME)
+    return F.struct(*SAME_IN_COPIES)

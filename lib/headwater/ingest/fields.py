@@ -15,7 +15,7 @@ MAX_DELIMITERS = 20_000
 """Spark's CSV parser fails the whole job at 20,480 columns; we quarantine such a line as malformed instead."""
 
 
-def of_source(source: Source) -> tuple[str, ...]:
+def fields_of(source: Source) -> tuple[str, ...]:
     return CATALOG_FIELDS if source.format == "catalog" else EVENT_FIELDS
 
 
@@ -27,31 +27,31 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
     """
     text = F.trim("line")
     # parsed as an array, because Spark would silently read only the first of two objects on a line
-    listed = F.concat(F.lit("["), F.rtrim(text, F.lit(", \t\r")), F.lit("]"))
-    parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(listed)))
-    alone = F.try_variant_get("json", "$[1]", "variant").isNull()
+    as_array = F.concat(F.lit("["), F.rtrim(text, F.lit(", \t\r")), F.lit("]"))
+    parsed = frame.withColumn("json", F.when(F.startswith(text, F.lit("{")), F.try_parse_json(as_array)))
+    is_single = F.try_variant_get("json", "$[1]", "variant").isNull()
 
-    def found(theirs: str) -> Column:
-        nested = _json_path(source, theirs.split("."))
+    def found(column: str) -> Column:
+        nested = _json_path(source, column.split("."))
         value = F.try_variant_get("json", nested, "string")
-        if "." in theirs:
-            value = F.coalesce(value, F.try_variant_get("json", _json_path(source, [theirs]), "string"))
+        if "." in column:
+            value = F.coalesce(value, F.try_variant_get("json", _json_path(source, [column]), "string"))
         return value
 
-    def is_nested(ours: str) -> Column:
-        theirs = source.fields.get(ours, ours)
-        kind = F.schema_of_variant(F.try_variant_get("json", _json_path(source, theirs.split(".")), "variant"))
-        looks = F.rlike(F.col(ours), F.lit(r"^[\[{]"))
+    def is_nested(field: str) -> Column:
+        column = source.fields.get(field, field)
+        kind = F.schema_of_variant(F.try_variant_get("json", _json_path(source, column.split(".")), "variant"))
+        looks = F.rlike(F.col(field), F.lit(r"^[\[{]"))
         return F.when(looks, F.rlike(kind, F.lit("^(OBJECT|ARRAY)"))).otherwise(False)
 
-    filled = parsed.withColumns(_filled(source, found))
-    ids = [name for name in ("user_id", "item_id", "event_id", "session_id") if name in of_source(source)]
+    filled = parsed.withColumns(_field_values(source, found))
+    ids = [name for name in ("user_id", "item_id", "event_id", "session_id") if name in fields_of(source)]
     bad = F.lit(False)
     for name in ids:
         bad = bad | F.coalesce(is_nested(name), F.lit(False))
     reason = F.coalesce(
         "reason",
-        F.when(F.col("json").isNull() | ~alone, "malformed_json"),
+        F.when(F.col("json").isNull() | ~is_single, "malformed_json"),
         F.when(bad, "bad_id"),
     )
     return filled.withColumn("reason", reason).drop("json", "line")
@@ -70,29 +70,29 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
         "columnNameOfCorruptRecord": "broken", "maxColumns": "20480",
     }  # fmt: skip
     count = F.length(text) - F.length(F.replace(text, F.lit(source.delimiter), F.lit("")))
-    few = (F.octet_length(text) < MAX_DELIMITERS) | (count < MAX_DELIMITERS)  # only a long line is counted
-    sound = few & ~is_part(text, source.delimiter)
-    parsed = frame.withColumn("csv", F.when(sound, F.from_csv(text, schema, options)))
+    is_short = (F.octet_length(text) < MAX_DELIMITERS) | (count < MAX_DELIMITERS)  # only a long line is counted
+    parsable = is_short & ~is_part(text, source.delimiter)
+    parsed = frame.withColumn("csv", F.when(parsable, F.from_csv(text, schema, options)))
 
-    def found(theirs: str) -> Column | None:
-        return F.col(f"csv.c{columns.index(theirs)}") if theirs in columns else None
+    def found(column: str) -> Column | None:
+        return F.col(f"csv.c{columns.index(column)}") if column in columns else None
 
     broken = F.col("csv").isNull() | F.col("csv.broken").isNotNull()
     reason = F.coalesce("reason", F.when(broken, "malformed_csv"))
-    return parsed.withColumns({**_filled(source, found), "reason": reason}).drop("csv", "line")
+    return parsed.withColumns({**_field_values(source, found), "reason": reason}).drop("csv", "line")
 
 
-def _filled(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:
+def _field_values(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:
     """Each of our fields: the source's value, else its constant, else null."""
-    columns = {}
-    for ours in of_source(source):
-        theirs = found(source.fields.get(ours, ours))
-        constant = source.constants.get(ours)
+    values = {}
+    for field in fields_of(source):
+        value = found(source.fields.get(field, field))
+        constant = source.constants.get(field)
         if isinstance(constant, float) and constant.is_integer():
             constant = int(constant)  # the config reads 42 as 42.0; as an id it is 42
         fallback = F.lit(None if constant is None else str(constant)).cast("string")
-        columns[ours] = fallback if theirs is None else F.coalesce(blank_as_null(theirs), fallback)
-    return columns
+        values[field] = fallback if value is None else F.coalesce(blank_as_null(value), fallback)
+    return values
 
 
 def _json_path(source: Source, keys: list[str]) -> str:
@@ -103,5 +103,5 @@ def _json_path(source: Source, keys: list[str]) -> str:
         elif "'" not in key:
             path += f"['{key}']"
         else:
-            raise UsageError(f"ingest.sources: the JSON key {key!r} of {source.place} holds both kinds of quotes")
+            raise UsageError(f"ingest.sources: the JSON key {key!r} of {source.origin} holds both kinds of quotes")
     return path

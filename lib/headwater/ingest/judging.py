@@ -16,7 +16,7 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 CONTROL = r"[\x00-\x1f\x7f]"
 SEPARATOR = "\x1f"
 BUYING = ("purchase", "add_to_cart")
-NOBODY = ("null", "NULL", "undefined", "None", "NaN", "nan")
+NULL_WORDS = ("null", "NULL", "undefined", "None", "NaN", "nan")
 """Text that programming languages write for a missing value. As an id it would make one person, or item, of all without an id."""
 
 
@@ -55,20 +55,20 @@ def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
     longest = F.greatest(*(F.coalesce(F.length(name), F.lit(0)) for name in ("user_id", "item_id", "event_id")))
     ids = F.concat_ws("", "user_id", "item_id", "event_id", "session_id")
     kind, time = F.col("event_type"), F.col("event_time")
-    sound = F.when(F.col("user_id").isNull() & F.col("visitor").isNull(), "missing_user_id")
-    sound = sound.when(~F.coalesce(kind.isin(*EVENT_TYPES), F.lit(False)), "unknown_event_type")
-    sound = sound.when((kind != "search") & F.col("item_id").isNull(), "missing_item_id")
-    sound = sound.when(longest > limit.max_id_length, "id_too_long")
-    nobody = F.col("user_id").isin(*NOBODY) | F.col("item_id").isin(*NOBODY)
-    sound = sound.when(F.rlike(ids, F.lit(CONTROL)) | F.coalesce(nobody, F.lit(False)), "bad_id")
-    sound = sound.when(F.col("timestamp").isNull(), "missing_timestamp")
-    sound = sound.when(time.isNull(), "bad_timestamp")
-    sound = sound.when(time < F.lit(limit.earliest), "time_too_old")
-    sound = sound.when(time > F.lit(limit.latest), "time_in_future")
-    sound = sound.when(text.isNotNull() & ~F.coalesce(is_number, F.lit(False)), "bad_value")
-    sound = sound.when(F.abs(number) > limit.max_value, "value_outlier")
-    sound = sound.when(kind.isin(*BUYING) & (number < 0), "negative_value")
-    reason = F.when(F.col("ignored"), F.lit(None)).otherwise(F.coalesce("reason", sound))
+    fault = F.when(F.col("user_id").isNull() & F.col("visitor").isNull(), "missing_user_id")
+    fault = fault.when(~F.coalesce(kind.isin(*EVENT_TYPES), F.lit(False)), "unknown_event_type")
+    fault = fault.when((kind != "search") & F.col("item_id").isNull(), "missing_item_id")
+    fault = fault.when(longest > limit.max_id_length, "id_too_long")
+    is_null_word = F.col("user_id").isin(*NULL_WORDS) | F.col("item_id").isin(*NULL_WORDS)
+    fault = fault.when(F.rlike(ids, F.lit(CONTROL)) | F.coalesce(is_null_word, F.lit(False)), "bad_id")
+    fault = fault.when(F.col("timestamp").isNull(), "missing_timestamp")
+    fault = fault.when(time.isNull(), "bad_timestamp")
+    fault = fault.when(time < F.lit(limit.earliest), "time_too_old")
+    fault = fault.when(time > F.lit(limit.latest), "time_in_future")
+    fault = fault.when(text.isNotNull() & ~F.coalesce(is_number, F.lit(False)), "bad_value")
+    fault = fault.when(F.abs(number) > limit.max_value, "value_outlier")
+    fault = fault.when(kind.isin(*BUYING) & (number < 0), "negative_value")
+    reason = F.when(F.col("ignored"), F.lit(None)).otherwise(F.coalesce("reason", fault))
     return frame.withColumns({"reason": reason, "value": F.when(reason.isNull(), number)})
 
 
@@ -84,10 +84,10 @@ def with_event_id(frame: DataFrame) -> DataFrame:
         F.col("value").cast("string"), F.col("query"), F.col("session_id"),
     )  # fmt: skip
 
-    def sized(part: Column) -> Column:
+    def with_length(part: Column) -> Column:
         # the length in front keeps different contents from giving the same text
         return F.coalesce(F.concat(F.length(part).cast("string"), F.lit(":"), part), F.lit("-"))
 
-    hashed = F.left(F.sha2(F.concat(*(sized(part) for part in content)), 256), F.lit(32))
+    hashed = F.left(F.sha2(F.concat(*(with_length(part) for part in content)), 256), F.lit(32))
     given = F.col("event_id").isNotNull()
     return frame.withColumns({"id_given": given, "event_id": F.coalesce("event_id", hashed)})

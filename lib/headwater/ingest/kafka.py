@@ -26,7 +26,7 @@ from headwater.config import Source
 from headwater.errors import BrokerError, HeadwaterError, UsageError
 from headwater.frames import frame_of
 from headwater.ingest.files import LandingFile
-from headwater.ingest.lines import TOPIC
+from headwater.ingest.lines import TOPIC_PREFIX
 from headwater.spark import KAFKA
 from headwater.text import first_line
 
@@ -34,7 +34,7 @@ TIMEOUT_SECONDS = 20
 """A job fails after this long without an answer from a broker, instead of after minutes."""
 CLIENT_ERROR = "org.apache.kafka.common.errors."
 """The text that a failed Spark task's message contains if Kafka's client gave up."""
-RANGE = re.compile(re.escape(TOPIC) + r"([^/]+)/(\d+)/(\d+)-(\d+)")
+RANGE = re.compile(re.escape(TOPIC_PREFIX) + r"([^/]+)/(\d+)/(\d+)-(\d+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -54,13 +54,13 @@ class Range:
 
     @property
     def path(self) -> str:
-        return f"{TOPIC}{self.topic}/{self.partition}/{self.first}-{self.until}"
+        return f"{TOPIC_PREFIX}{self.topic}/{self.partition}/{self.first}-{self.until}"
 
     @property
     def size(self) -> int:
         return self.until - self.first
 
-    def since(self, ends: dict[int, tuple[int, int]]) -> Range:
+    def clip(self, ends: dict[int, tuple[int, int]]) -> Range:
         """The rest of the range if its partition now begins later (``ends``: first offset, and one after the last)."""
         oldest = ends.get(self.partition, (0, 0))[0]
         return replace(self, first=max(self.first, oldest), until=max(self.until, oldest))
@@ -68,12 +68,12 @@ class Range:
 
 def partition_or_file(path: str) -> str:
     """The partition that a path of the ledger belongs to; for a file, the path itself."""
-    return path.rpartition("/")[0] if path.startswith(TOPIC) else path
+    return path.rpartition("/")[0] if path.startswith(TOPIC_PREFIX) else path
 
 
-def last_taken(ledger: DataFrame) -> DataFrame:
+def latest_entries(ledger: DataFrame) -> DataFrame:
     """Rows of ``ingest_files``: all files, but only the newest range of each partition of a topic."""
-    is_range = F.startswith("path", F.lit(TOPIC))
+    is_range = F.startswith("path", F.lit(TOPIC_PREFIX))
     partition = F.when(is_range, F.substring_index("path", "/", 4)).otherwise(F.col("path"))
     newest = F.max_by(F.struct(*ledger.columns), "batch").alias("row")
     return ledger.groupBy(partition.alias("partition")).agg(newest).select("row.*")
@@ -84,8 +84,8 @@ def find(
 ) -> tuple[list[LandingFile], int]:
     """The ranges to ingest from all topics, and how many messages wait beyond ``max_messages``.
 
-    The result includes the ranges that ``ledger`` (``last_taken``) already lists, just as files on disk are found again; their
-    ``uri`` names the part that the topic still has. Raises UsageError if a topic does not exist, HeadwaterError if the
+    The result includes the ranges that ``ledger`` (``latest_entries``) already lists, just as files on disk are found again;
+    their ``uri`` names the part that the topic still has. Raises UsageError if a topic does not exist, HeadwaterError if the
     connector is missing and BrokerError if brokers do not answer.
     """
     topics = [source for source in sources if source.format == "kafka"]
@@ -95,10 +95,10 @@ def find(
     need_connector(spark)
     found, waiting = [], 0
     for source in topics:
-        mine = [one for one in taken if one.topic == source.topic]
+        of_topic = [one for one in taken if one.topic == source.topic]
         ends = offsets(spark, source)
-        ranges, left = plan(source, mine, ends, warn)
-        found += [LandingFile(one.path, one.since(ends).path, None, now, source) for one in (*mine, *ranges)]
+        ranges, left = plan(source, of_topic, ends, warn)
+        found += [LandingFile(one.path, one.clip(ends).path, None, now, source) for one in (*of_topic, *ranges)]
         waiting += left
     return found, waiting
 
@@ -142,9 +142,9 @@ def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataF
     """The messages of some ranges: ``value`` (unchanged bytes, null for a tombstone), ``source_file`` (the partition) and
     ``position`` (partition and offset)."""
     ranges = [one for file in files if (one := Range.parse(file.uri)) and one.size]
-    shape = "value string, source_file string, position struct<block: bigint, line: bigint>"
+    ddl = "value string, source_file string, position struct<block: bigint, line: bigint>"
     if not ranges:
-        return frame_of(spark, [], shape)
+        return frame_of(spark, [], ddl)
     assign = {source.topic: [one.partition for one in ranges]}
     starts = {source.topic: {str(one.partition): one.first for one in ranges}}
     stops = {source.topic: {str(one.partition): one.until for one in ranges}}
@@ -155,7 +155,9 @@ def read(spark: SparkSession, source: Source, files: list[LandingFile]) -> DataF
     place = F.struct(F.col("partition").cast("bigint").alias("block"), F.col("offset").alias("line"))
     return reader.load().select(
         F.col("value").cast("string").alias("value"),
-        F.concat_ws("/", F.lit(f"{TOPIC}{source.topic}"), F.col("partition").cast("string")).alias("source_file"),
+        F.concat_ws("/", F.lit(f"{TOPIC_PREFIX}{source.topic}"), F.col("partition").cast("string")).alias(
+            "source_file"
+        ),
         place.alias("position"),
     )
 
@@ -166,11 +168,11 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
     Raises UsageError if the topic does not exist, BrokerError if brokers do not answer.
     """
     jvm: Any = spark._jvm
-    patience = jvm.java.time.Duration.ofSeconds(TIMEOUT_SECONDS)
-    with asking(source):
+    timeout = jvm.java.time.Duration.ofSeconds(TIMEOUT_SECONDS)
+    with explain_client_errors(source):
         consumer = _consumer(spark, source)
         try:
-            known = consumer.partitionsFor(source.topic, patience)
+            known = consumer.partitionsFor(source.topic, timeout)
             partitions = [
                 jvm.org.apache.kafka.common.TopicPartition(source.topic, one.partition()) for one in known or []
             ]
@@ -179,7 +181,7 @@ def offsets(spark: SparkSession, source: Source) -> dict[int, tuple[int, int]]:
                     f"topic {source.topic} does not exist at {source.brokers}; create it or correct ingest.sources"
                 )
             listed = jvm.java.util.ArrayList(partitions)
-            first, end = consumer.beginningOffsets(listed, patience), consumer.endOffsets(listed, patience)
+            first, end = consumer.beginningOffsets(listed, timeout), consumer.endOffsets(listed, timeout)
             return {one.partition(): (int(first[one]), int(end[one])) for one in partitions}
         finally:
             consumer.close(jvm.java.time.Duration.ZERO)
@@ -222,7 +224,7 @@ def need_connector(spark: SparkSession) -> None:
 
 
 @contextmanager
-def asking(source: Source) -> Iterator[None]:
+def explain_client_errors(source: Source) -> Iterator[None]:
     """Turn any error of the client into one sentence that names the brokers."""
     try:
         yield
@@ -234,16 +236,17 @@ def asking(source: Source) -> Iterator[None]:
             raise
         while cause.getCause() is not None:
             cause = cause.getCause()
-        told = first_line(cause.getMessage() or cause)
+        reason = first_line(cause.getMessage() or cause)
         if cause.getClass().getSimpleName() == "ConfigException":
-            raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {told}") from None
+            raise UsageError(f"topic {source.topic}: brokers {source.brokers} cannot be used: {reason}") from None
         raise BrokerError(
-            f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({told}); start them or correct ingest.sources"
+            f"topic {source.topic}: brokers {source.brokers} do not answer or refuse ({reason}); "
+            "start them or correct ingest.sources"
         ) from None
 
 
 @contextmanager
-def reading(sources: list[Source]) -> Iterator[None]:
+def explain_read_errors(sources: list[Source]) -> Iterator[None]:
     """Turn the error of a task that lost its brokers while it read messages into one sentence that names the brokers."""
     try:
         yield

@@ -17,7 +17,7 @@ BLANKS = " \t\r\n\u00a0"
 """Characters stripped from both ends of every value."""
 QUOTED = '(?:[^"]|"")*+'
 """A Java pattern for the text between the quotes of a field; it is possessive, so it neither recurses nor backtracks."""
-TOPIC = "kafka://"
+TOPIC_PREFIX = "kafka://"
 """The prefix of a partition's name; no path of a file below a folder begins with it."""
 
 
@@ -72,9 +72,9 @@ def closes(text: Column, delimiter: str) -> Column:
 
 def is_part(text: Column, delimiter: str) -> Column:
     """Whether a line of CSV is not a complete row: a quote is missing or misplaced."""
-    whole = ~F.contains(text, F.lit('"')) | _csv(text, delimiter, "(?:FIELDMARK)*+FIELD")
+    is_complete = ~F.contains(text, F.lit('"')) | _csv(text, delimiter, "(?:FIELDMARK)*+FIELD")
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
-    return ~whole | (closes(text, delimiter) & (quotes % 2 == 1))
+    return ~is_complete | (closes(text, delimiter) & (quotes % 2 == 1))
 
 
 def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
@@ -86,16 +86,16 @@ def joined(frame: DataFrame, delimiter: str, max_bytes: int) -> DataFrame:
     in_order = Window.partitionBy("source_file").orderBy("position")
     begins, ends = opens(bare, delimiter), closes(bare, delimiter) & is_part(bare, delimiter)
     one = F.when(begins != ends, 1).otherwise(0)  # if both are true, one field ends and another begins
-    turned = frame.withColumn("one", one).withColumn("turns", F.sum("one").over(in_order))
+    counted = frame.withColumn("one", one).withColumn("turns", F.sum("one").over(in_order))
     first = F.when((F.col("turns") - F.col("one")) % 2 == 0, 1).otherwise(0)
-    numbered = turned.withColumn("row", F.sum(first).over(in_order))
+    numbered = counted.withColumn("row", F.sum(first).over(in_order))
     lines = F.sort_array(F.collect_list(F.struct("position", "value")))
     rows = numbered.groupBy("source_file", "row").agg(lines.alias("lines"))
     last = F.rtrim(F.element_at("lines.value", -1), F.lit("\r"))
     text = F.array_join("lines.value", "\n")
-    whole = F.when((F.size("lines") > 1) & (F.octet_length(text) <= max_bytes), closes(last, delimiter))
-    together = F.array(F.struct(F.element_at("lines.position", 1).alias("position"), text.alias("value")))
-    line = F.explode(F.when(whole, together).otherwise(F.col("lines"))).alias("line")
+    is_one_row = F.when((F.size("lines") > 1) & (F.octet_length(text) <= max_bytes), closes(last, delimiter))
+    joined_line = F.array(F.struct(F.element_at("lines.position", 1).alias("position"), text.alias("value")))
+    line = F.explode(F.when(is_one_row, joined_line).otherwise(F.col("lines"))).alias("line")
     return rows.select("source_file", line).select("line.value", "source_file", "line.position")
 
 
@@ -132,9 +132,9 @@ def _bare(value: Column) -> Column:
     return F.when(F.startswith(bare, F.lit("\ufeff")), F.substring(bare, 2, 1 << 30)).otherwise(bare)
 
 
-def place() -> Column:
+def origin() -> Column:
     """The origin of a line: its file below the landing folder, or the topic, partition and offset of its message."""
-    is_message = F.startswith("source_file", F.lit(TOPIC))
+    is_message = F.startswith("source_file", F.lit(TOPIC_PREFIX))
     return F.when(is_message, F.concat_ws("/", "source_file", "position.line")).otherwise(F.col("source_file"))
 
 

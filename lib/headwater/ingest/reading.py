@@ -25,14 +25,16 @@ from headwater.ingest import access_log, catalogue, fields, judging, kafka, line
 from headwater.ingest.files import LandingFile, source_name
 from headwater.text import first_line
 
-EVENT = ("source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
-         "event_time", "event_id", "id_given", "value", "query", "session_id")  # fmt: skip
-ROW = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.DESCRIBED)
-NEEDED = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
+EVENT_COLUMNS = (
+    "source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
+    "event_time", "event_id", "id_given", "value", "query", "session_id",
+)  # fmt: skip
+CATALOGUE_COLUMNS = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.ITEM_FIELDS)
+REQUIRED_FIELDS = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
 """Fields that a file must have by its header, or its source by a constant. A search has no item."""
-COLUMNS_SHOWN = 20
-FIRST_LINE_BYTES = 1_000_000
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+MAX_COLUMNS_SHOWN = 20
+MAX_FIRST_LINE_BYTES = 1_000_000
+DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 """The errors of a gzip file with damaged content. Any other OSError may be gone at the next look."""
 
 
@@ -51,9 +53,9 @@ def check(spark: SparkSession, config: Config) -> None:
     """Raises UsageError for a source that cannot be read as configured."""
     for source in config.ingest.sources:
         if source.format == "csv" and source.header is False:
-            raise UsageError(f"ingest.sources: header of {source.place} must be true or the list of its column names")
+            raise UsageError(f"ingest.sources: header of {source.origin} must be true or the list of its column names")
         if isinstance(source.header, list):
-            _need_columns(source, tuple(source.header), f"the header of ingest.sources {source.place}")
+            _need_columns(source, tuple(source.header), f"the header of ingest.sources {source.origin}")
         times.check_format(spark, source)
 
 
@@ -74,7 +76,7 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
         elif source.format in ("csv", "catalog"):
             try:
                 header = _first_line(spark, file, salvage=file.path in damaged)
-            except DAMAGE:
+            except DAMAGE_ERRORS:
                 spoiled.add(file.path)
                 continue
             except OSError as error:
@@ -83,7 +85,7 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
             if header is None:
                 continue  # an empty file
             if not header:
-                columns = fields.of_source(source)  # only blank lines
+                columns = fields.fields_of(source)  # only blank lines
             elif source.format == "catalog" and header.lstrip().startswith("{"):
                 header = None
             else:
@@ -111,7 +113,7 @@ class Reader:
     key: bytes | None
 
     def events(self, groups: list[Group], limit: judging.Limits) -> DataFrame | None:
-        """Every line of the event files, with the columns ``EVENT``; ``reason`` is null for an event. None without files."""
+        """Every line of the event files, with ``EVENT_COLUMNS``; ``reason`` is null for an event. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format != "catalog"]
         if not frames:
             return None
@@ -129,17 +131,17 @@ class Reader:
                     "raw": _redacted,
                 },
             )
-        return judging.with_event_id(frame).select(*EVENT)
+        return judging.with_event_id(frame).select(*EVENT_COLUMNS)
 
     def catalogue(self, groups: list[Group]) -> DataFrame | None:
-        """Every row of the catalogue files, with the columns ``ROW``. None without files."""
+        """Every row of the catalogue files, with ``CATALOGUE_COLUMNS``. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format == "catalog"]
         if not frames:
             return None
         frame = catalogue.with_reason(reduce(DataFrame.unionByName, frames), self.config.ingest.max_id_length)
         if self.key is not None:
             frame = privacy.with_pseudonyms(frame, self.key, {"raw": _redacted})
-        return frame.select(*ROW)
+        return frame.select(*CATALOGUE_COLUMNS)
 
     def _parsed(self, group: Group) -> DataFrame:
         source = group.source
@@ -173,8 +175,8 @@ def surplus_headers(frame: DataFrame) -> DataFrame:
 
 def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
     """Rows of ``quarantine`` from lines that have a ``reason``."""
-    place = lines.place().alias("source_file")
-    return frame.select("raw", "reason", "source", place, F.lit(moment).alias("ingested_at"))
+    origin = lines.origin().alias("source_file")
+    return frame.select("raw", "reason", "source", origin, F.lit(moment).alias("ingested_at"))
 
 
 def damaged(files: list[LandingFile]) -> set[str]:
@@ -199,7 +201,7 @@ def undecodable(spark: SparkSession, files: list[LandingFile]) -> set[str]:
     refused: dict[str, HeadwaterError] = {}
     for file in failing:
         try:
-            _copy_to_nowhere(spark, file)
+            _read_all_bytes(spark, file)
         except Exception as error:
             refused[file.path] = _unreadable(file, getattr(error, "java_exception", error))
     if refused:
@@ -224,23 +226,23 @@ def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
 
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
-    theirs = ", ".join(map(repr, columns[:COLUMNS_SHOWN])) + (", …" if len(columns) > COLUMNS_SHOWN else "")
-    has = f"the columns are {theirs}"
-    for ours, named in source.fields.items():
-        if named not in columns:
-            if source.format == "catalog" and ours == "item_id":
+    listing = ", ".join(map(repr, columns[:MAX_COLUMNS_SHOWN])) + (", …" if len(columns) > MAX_COLUMNS_SHOWN else "")
+    found = f"the columns are {listing}"
+    for name, column in source.fields.items():
+        if column not in columns:
+            if source.format == "catalog" and name == "item_id":
                 break
-            raise UsageError(f"{where} has no column {named!r}, which ingest.sources names for {ours}; {has}")
-    for ours in NEEDED[source.format]:
-        named = source.fields.get(ours, ours)
-        if named in columns or ours in source.constants:
+            raise UsageError(f"{where} has no column {column!r}, which ingest.sources names for {name}; {found}")
+    for name in REQUIRED_FIELDS[source.format]:
+        column = source.fields.get(name, name)
+        if column in columns or name in source.constants:
             continue
         if source.format == "catalog":
             raise HeadwaterError(
-                f"catalogue {where} has no column {named!r}; it cannot be ingested without item ids; {has}"
+                f"catalogue {where} has no column {column!r}; it cannot be ingested without item ids; {found}"
             )
         raise UsageError(
-            f"{where} has no column {ours!r}, and ingest.sources names no other, or constant, for it; {has}"
+            f"{where} has no column {name!r}, and ingest.sources names no other, or constant, for it; {found}"
         )
 
 
@@ -248,13 +250,13 @@ def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | 
     """The first line of a file that is not blank, without BOM and CR as in ``lines.with_text``; "" if all lines are blank, None if
     the file is empty.
 
-    Raises OSError, or one of ``DAMAGE``, if a local file cannot be read, and EOFError if nothing can be salvaged of a file that is
-    known to be damaged.
+    Raises OSError, or one of ``DAMAGE_ERRORS``, if a local file cannot be read, and EOFError if nothing can be salvaged of a file
+    that is known to be damaged.
     """
     if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
         text = None
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
-            while not text and (line := stream.readline(FIRST_LINE_BYTES)):
+            while not text and (line := stream.readline(MAX_FIRST_LINE_BYTES)):
                 text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
         return text
     frame = lines.reader(spark, salvage).text([file.uri])
@@ -273,7 +275,7 @@ def _bare(line: str) -> str:
 
 
 def _fault(file: LandingFile) -> Exception | None:
-    """Why a file cannot be read: a HeadwaterError, or one of ``DAMAGE``. A local file is opened, and unpacked if it is gzip."""
+    """Why a file cannot be read: a HeadwaterError or one of ``DAMAGE_ERRORS``. A local file is opened, and gzip unpacked."""
     if not file.has_utf8_name:
         return HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
     try:
@@ -281,7 +283,7 @@ def _fault(file: LandingFile) -> Exception | None:
             with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
                 while stream.read(1 << 20) and file.path.endswith(".gz"):
                     pass
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         return error
     except OSError as error:
         return _unreadable(file, error.strerror or error)
@@ -296,7 +298,7 @@ def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
     return True
 
 
-def _copy_to_nowhere(spark: SparkSession, file: LandingFile) -> None:
+def _read_all_bytes(spark: SparkSession, file: LandingFile) -> None:
     """Reads all bytes of a file of any store. Raises Java's error if that fails."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(file.uri)

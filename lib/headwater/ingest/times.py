@@ -54,8 +54,8 @@ def _iso(upper: Column, time_zone: str) -> Column:
     upper = F.regexp_replace(upper, MINUTES, "$1:00")  # the cast needs seconds
     local = F.when(F.length(upper) > 10, upper).otherwise(F.concat(upper, F.lit("T00:00:00")))
     has_offset = (F.length(upper) > 10) & F.rlike(upper, F.lit(OFFSET))
-    whole = F.when(has_offset, upper).otherwise(F.concat(local, F.lit(f" {time_zone}")))
-    return F.when(F.rlike(upper, F.lit(ISO)), F.replace(whole, F.lit(","), F.lit(".")).try_cast("timestamp"))
+    with_zone = F.when(has_offset, upper).otherwise(F.concat(local, F.lit(f" {time_zone}")))
+    return F.when(F.rlike(upper, F.lit(ISO)), F.replace(with_zone, F.lit(","), F.lit(".")).try_cast("timestamp"))
 
 
 def _epoch(upper: Column) -> Column:

@@ -21,10 +21,10 @@ from headwater.errors import HeadwaterError, RefusedFiles
 from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of
 from headwater.ingest import bots, duplicates, files, judging, kafka, reading
 from headwater.ingest.batch import Batch, aware
-from headwater.ingest.lines import place
+from headwater.ingest.lines import origin
 from headwater.ingest.reading import Reader
 
-HELD_BYTES = 32 * 2**20
+MAX_COLLECTED_BYTES = 32 * 2**20
 """A batch whose lines have more bytes than this in total stays on the executors, however few lines it has."""
 
 POSITION = "position struct<block: bigint, line: bigint>"
@@ -33,17 +33,17 @@ EVENT_DDL = (
     "user_id string, item_id string, event_type string, event_time timestamp, event_id string, id_given boolean, "
     "value double, query string, session_id string"
 )
-ROW_DDL = (
+CATALOGUE_DDL = (
     f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
     "category string, text string, price double, available boolean"
 )
 
-PLACE = ("source_file", "position")
+LINE_KEY = ("source_file", "position")
 """Columns that name a line of a batch."""
-DECISIVE = (*PLACE, "event_id", "user_id", "item_id", "event_type", "event_time", "agent")
+VERDICT_COLUMNS = (*LINE_KEY, "event_id", "user_id", "item_id", "event_type", "event_time", "agent")
 """Columns that decide the verdict on a line that could be an event."""
 
-TAKEN = ("event", "duplicate")
+NOT_QUARANTINED = ("event", "duplicate")
 """Verdicts on lines that do not go to `quarantine`."""
 
 
@@ -78,12 +78,16 @@ class Tally:
     repeated: int
 
     @property
-    def few(self) -> bool:
+    def fits_driver(self) -> bool:
         """Whether the driver may hold the ready lines."""
-        return self.ready is not None and self.ready["rows"] <= MAX_COLLECTED_ROWS and self.ready["bytes"] <= HELD_BYTES
+        return (
+            self.ready is not None
+            and self.ready["rows"] <= MAX_COLLECTED_ROWS
+            and self.ready["bytes"] <= MAX_COLLECTED_BYTES
+        )
 
 
-NOTHING = Tally(None, Counter(), passed=0, repeated=0)
+NO_LINES = Tally(None, Counter(), passed=0, repeated=0)
 
 
 @contextmanager
@@ -97,24 +101,24 @@ def judge(reader: Reader, batch: Batch, stored: DataFrame) -> Iterator[Judged]:
     damaged = reading.damaged(batch.files)
     with ExitStack() as stack:
         try:
-            with kafka.reading(reader.config.ingest.sources):
-                found = _judge(reader, batch, stored, damaged, stack)
+            with kafka.explain_read_errors(reader.config.ingest.sources):
+                judged = _judge(reader, batch, stored, damaged, stack)
         except Exception as error:
             if not _is_read_failure(error):
                 raise
             stack.close()
             # Spark does not say which file failed, so each is tried separately
-            more = reading.undecodable(reader.spark, batch.files) - damaged
-            if not more:
+            undecodable = reading.undecodable(reader.spark, batch.files) - damaged
+            if not undecodable:
                 raise
-            found = _judge(reader, batch, stored, damaged | more, stack)
-        yield found
+            judged = _judge(reader, batch, stored, damaged | undecodable, stack)
+        yield judged
 
 
 def event_rows(new: DataFrame, taken_at: datetime) -> DataFrame:
     """Rows of ``events``, one file per day; adaptive execution has several tasks write a large day."""
     dated = new.withColumns(
-        {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": place()}
+        {"ingested_at": F.lit(taken_at), "event_date": F.to_date("event_time"), "source_file": origin()}
     )
     # Spark drops the hint without adaptive execution, and with it the repartition below the hint
     return dated.select(schemas.columns("events")).repartition("event_date").hint("rebalance", "event_date")
@@ -126,47 +130,51 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], s
     lines = reader.events(groups, judging.limits(ingest, batch.taken_at))
     lines = cached(frame_of(spark, [], EVENT_DDL) if lines is None else lines, stack)
     listed = reader.catalogue(groups)
-    goods = frame_of(spark, [], ROW_DDL) if listed is None else cached(listed, stack)
-    of_goods = NOTHING if listed is None else _tally(_without_event(goods))
-    _need_ids(goods, of_goods.reasons, groups)
-    of_events = _tally(lines, agents=ingest.bot_agents)
+    catalogue = frame_of(spark, [], CATALOGUE_DDL) if listed is None else cached(listed, stack)
+    catalogue_tally = NO_LINES if listed is None else _tally(_without_event(catalogue))
+    _need_ids(catalogue, catalogue_tally.reasons, groups)
+    event_tally = _tally(lines, agents=ingest.bot_agents)
     ready = lines.where(F.col("reason").isNull() & ~F.col("ignored"))
-    if of_events.few:
-        verdicts = collected(_with_verdict(collected(ready)[0], ingest, of_events, stored))[0]
-        number = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
+    if event_tally.fits_driver:
+        verdicts = collected(_with_verdict(collected(ready)[0], ingest, event_tally, stored))[0]
+        verdict_counts = Counter[str](dict(verdicts.groupBy("verdict").count().collect()))
     else:
         # whole lines are never shuffled: they learn from a few columns which of them are not events
-        judged = _with_verdict(ready.select(*DECISIVE), ingest, of_events, stored).where("verdict <> 'event'")
-        others = cached(judged.select(*PLACE, "verdict"), stack)
-        number = Counter[str](dict(others.groupBy("verdict").count().collect()))
-        number["event"] = (0 if of_events.ready is None else of_events.ready["rows"]) - number.total()
-        verdicts = ready.join(others, on=[*PLACE], how="left").fillna("event", "verdict")
+        judged = _with_verdict(ready.select(*VERDICT_COLUMNS), ingest, event_tally, stored).where("verdict <> 'event'")
+        not_events = cached(judged.select(*LINE_KEY, "verdict"), stack)
+        verdict_counts = Counter[str](dict(not_events.groupBy("verdict").count().collect()))
+        verdict_counts["event"] = (
+            0 if event_tally.ready is None else event_tally.ready["rows"]
+        ) - verdict_counts.total()
+        verdicts = ready.join(not_events, on=[*LINE_KEY], how="left").fillna("event", "verdict")
 
-    refused = verdicts.where(~F.col("verdict").isin(*TAKEN)).withColumn("reason", F.col("verdict"))
-    rejects = [refused, *_rejects(lines, of_events), *_rejects(goods, of_goods)]
+    refused = verdicts.where(~F.col("verdict").isin(*NOT_QUARANTINED)).withColumn("reason", F.col("verdict"))
+    rejects = [refused, *_rejects(lines, event_tally), *_rejects(catalogue, catalogue_tally)]
     quarantine = reduce(DataFrame.unionByName, [reading.quarantined(frame, batch.taken_at) for frame in rejects])
     broken = [file for file in batch.files if file.path in damaged | spoiled]
     if broken:
-        lost = [(f.path, _damage(f), files.source_name(f.source), f.path, batch.taken_at) for f in broken]
-        quarantine = quarantine.unionByName(frame_of(spark, lost, schemas.ddl("quarantine")))
+        broken_rows = [(f.path, _damage(f), files.source_name(f.source), f.path, batch.taken_at) for f in broken]
+        quarantine = quarantine.unionByName(frame_of(spark, broken_rows, schemas.ddl("quarantine")))
 
-    broken_goods = sum(file.source.format == "catalog" for file in broken)
+    broken_catalogues = sum(file.source.format == "catalog" for file in broken)
     broken_events = Counter(_damage(file) for file in broken if file.source.format != "catalog")
-    reasons = of_events.reasons + Counter({name: n for name, n in number.items() if name not in TAKEN})
-    reasons += Counter(repeated_header=of_events.repeated) + broken_events
-    of_lines = {
-        "rows_events": number["event"],
+    reasons = event_tally.reasons + Counter(
+        {name: n for name, n in verdict_counts.items() if name not in NOT_QUARANTINED}
+    )
+    reasons += Counter(repeated_header=event_tally.repeated) + broken_events
+    line_counts = {
+        "rows_events": verdict_counts["event"],
         "rows_quarantined": reasons.total(),
-        "rows_duplicate": number["duplicate"],
-        "rows_ignored": of_events.passed,
+        "rows_duplicate": verdict_counts["duplicate"],
+        "rows_ignored": event_tally.passed,
     }
     counts = {
-        "rows_in": sum(of_lines.values()),
-        **of_lines,
-        "rows_catalog": of_goods.passed,
-        "rows_catalog_quarantined": of_goods.reasons.total() + of_goods.repeated + broken_goods,
+        "rows_in": sum(line_counts.values()),
+        **line_counts,
+        "rows_catalog": catalogue_tally.passed,
+        "rows_catalog_quarantined": catalogue_tally.reasons.total() + catalogue_tally.repeated + broken_catalogues,
     }
-    sound = goods.where(F.col("reason").isNull())
+    sound = catalogue.where(F.col("reason").isNull())
     return Judged(verdicts, sound, quarantine, counts, dict(reasons), [file.path for file in broken])
 
 
@@ -205,24 +213,24 @@ def _tally(lines: DataFrame, agents: bool = False) -> Tally:
     return Tally(facts, reasons, passed, repeated)
 
 
-def _without_event(goods: DataFrame) -> DataFrame:
+def _without_event(catalogue: DataFrame) -> DataFrame:
     """Catalogue rows with the event columns that ``_tally`` needs."""
     nothing = F.lit(None).cast("timestamp")
-    return goods.withColumns(
+    return catalogue.withColumns(
         {"agent": F.lit(None).cast("string"), "ignored": F.lit(True), "id_given": F.lit(False), "event_time": nothing}
     )
 
 
-def _need_ids(goods: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
+def _need_ids(catalogue: DataFrame, reasons: Counter[str], groups: list[reading.Group]) -> None:
     """Raises RefusedFiles for catalogues of JSON lines in which no row has an id."""
     if not reasons["missing_item_id"]:
         return
-    headless = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
+    json_catalogues = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
     named = F.count(F.when(F.col("reason").isNull(), True))
-    rows = goods.where(F.col("source_file").isin(headless)).groupBy("source_file").agg(named.alias("named"))
-    if lacking := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
+    rows = catalogue.where(F.col("source_file").isin(json_catalogues)).groupBy("source_file").agg(named.alias("named"))
+    if without_ids := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
         line = "catalogue {} has no row with an item_id; it cannot be ingested without item ids"
-        raise RefusedFiles({path: HeadwaterError(line.format(path)) for path in lacking})
+        raise RefusedFiles({path: HeadwaterError(line.format(path)) for path in without_ids})
 
 
 def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFrame) -> DataFrame:
@@ -230,28 +238,28 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     facts = tally.ready
     if facts is None:
         return ready.withColumn("verdict", F.lit("event"))
-    crawling = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
-    named = frame_of(ready.sparkSession, crawling, "agent string, bot_agent string")
-    marked = ready.join(F.broadcast(named), on="agent", how="left")
-    crawled = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
+    crawlers = [(agent, "bot_agent") for agent in bots.crawlers(facts["agents"])]
+    crawler_agents = frame_of(ready.sparkSession, crawlers, "agent string, bot_agent string")
+    marked = ready.join(F.broadcast(crawler_agents), on="agent", how="left")
+    crawler_lines = marked.where(F.col("bot_agent").isNotNull()).withColumn("verdict", F.col("bot_agent"))
     people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))
     first = people.where(F.col("copy") == 1)
-    robots = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
+    bot_users = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
     if not facts["given"]:
         # an id computed from the content includes the time, so only the days of this batch can hold it
         days = (aware(facts["first"]).date(), aware(facts["last"]).date())
         stored = stored.where(F.col("event_date").between(*days))
-    people = duplicates.with_stored(people, stored, tally.few).join(robots, on="user_id", how="left")
-    is_robot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
+    people = duplicates.with_stored(people, stored, tally.fits_driver).join(bot_users, on="user_id", how="left")
+    is_bot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (
         F.when(F.col("another"), "id_of_another_event")
         .when(F.col("copy") > 1, "duplicate")
-        .when(is_robot, F.col("bot_reason"))
+        .when(is_bot, F.col("bot_reason"))
         .when(F.col("stored"), "duplicate")
         .otherwise("event")
     )
     judged = people.withColumn("verdict", verdict)
-    return judged.select(*ready.columns, "verdict").unionByName(crawled.select(*ready.columns, "verdict"))
+    return judged.select(*ready.columns, "verdict").unionByName(crawler_lines.select(*ready.columns, "verdict"))
 
 
 def _is_read_failure(error: Exception) -> bool:

@@ -60,7 +60,7 @@ class Ledger:
         """Ingested files, and the newest range of each partition. Call it while holding the table's lock."""
         version = j.warehouse.version("ingest_files")
         if version != self.version:
-            rows = kafka.last_taken(j.warehouse.read("ingest_files", version)).collect()
+            rows = kafka.latest_entries(j.warehouse.read("ingest_files", version)).collect()
             self.rows = {kafka.partition_or_file(row["path"]): row for row in rows}
             self.version = version
         return self.rows.values()
@@ -154,7 +154,9 @@ class Intake:
         with judge(self.reader, one, tables.read("events")) as read, ThreadPoolExecutor(max_workers=1) as beside:
             items = tables.read("items")
             listed = (
-                None if read.counts["rows_catalog"] else beside.submit(catalogue.unlisted(items, read.events).isEmpty)
+                None
+                if read.counts["rows_catalog"]
+                else beside.submit(catalogue.without_item_row(items, read.events).isEmpty)
             )
             if read.damaged:
                 j.log.warning("files are damaged; the lines before the damage are ingested", files=read.damaged)
@@ -170,9 +172,9 @@ class Intake:
             failpoint("ingest_events:after_quarantine")
             if listed is None or not listed.result():
                 listed_items = catalogue.latest(read.catalogue, one.files)
-                rows = catalogue.merged(items, listed_items, read.events, one.taken_at).localCheckpoint()
+                rows = catalogue.changed_items(items, listed_items, read.events, one.taken_at).localCheckpoint()
                 if rows.count():
-                    tables.merge(rows, "items", note, update_when=catalogue.CHANGED)
+                    tables.merge(rows, "items", note, update_when=catalogue.ITEM_CHANGED)
             failpoint("ingest_events:after_items")
             so_far.update(read.counts)
             note = {**note, **read.counts, "so_far": dict(so_far)}
