@@ -79,11 +79,11 @@ class JobOperator(SparkSubmitOperator):
 
     def _get_hook(self) -> SparkSubmitHook:
         hook = super()._get_hook()
-        read = hook._process_spark_submit_log
-        hook._process_spark_submit_log = lambda itr: read(self._noting(itr))  # type: ignore[method-assign]
+        process = hook._process_spark_submit_log
+        hook._process_spark_submit_log = lambda itr: process(self._record_closing_line(itr))  # type: ignore[method-assign]
         return hook
 
-    def _noting(self, lines: Iterator[str]) -> Iterator[str]:
+    def _record_closing_line(self, lines: Iterator[str]) -> Iterator[str]:
         """The same lines; the last that is a job's closing line is kept."""
         for line in lines:
             if line.startswith('{"job":'):
@@ -106,7 +106,7 @@ class JobOperator(SparkSubmitOperator):
         if closing.get("status") == "skipped":
             raise AirflowSkipException(f"{self.task_id} had too little to do")
         if self.skip_if is not None and self.skip_if(closing):
-            raise AirflowSkipException(str(closing.get("reason", "nothing follows from it")))
+            raise AirflowSkipException(str(closing.get("reason", "the later tasks have nothing to do")))
         return closing
 
 
@@ -115,7 +115,7 @@ def is_refused(closing: dict[str, Any]) -> bool:
     return str(closing.get("reason", "")).startswith("refused")
 
 
-def start_job(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:
+def job_task(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:
     """A task that runs ``jobs/<name>.py`` with the site's config and ``args``, for at most ``minutes``."""
     config = [word for file in CONFIG for word in ("--config", file)]
     return JobOperator(

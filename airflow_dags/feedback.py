@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import chain, dag
 
-from _jobs import CHAMPION, DEFAULTS, FEEDBACK, FINETUNED, SEQUENCES, TOPN, is_refused, start_job
+from _jobs import CHAMPION, DEFAULTS, FEEDBACK, FINETUNED, SEQUENCES, TOPN, is_refused, job_task
 
 
 @dag(
@@ -38,11 +38,11 @@ from _jobs import CHAMPION, DEFAULTS, FEEDBACK, FINETUNED, SEQUENCES, TOPN, is_r
 )
 def feedback() -> None:
     chain(
-        start_job("collect_feedback", minutes=60, outlets=[FEEDBACK]),
-        start_job("finetune_model", minutes=120),
-        start_job("evaluate_model", "--version", FINETUNED, minutes=60),
-        start_job("promote_model", "--version", FINETUNED, minutes=30, outlets=[CHAMPION], skip_if=is_refused),
-        start_job("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
+        job_task("collect_feedback", minutes=60, outlets=[FEEDBACK]),
+        job_task("finetune_model", minutes=120),
+        job_task("evaluate_model", "--version", FINETUNED, minutes=60),
+        job_task("promote_model", "--version", FINETUNED, minutes=30, outlets=[CHAMPION], skip_if=is_refused),
+        job_task("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
     )
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import CronTriggerTimetable, dag
 
-from _jobs import DEFAULTS, start_job
+from _jobs import DEFAULTS, job_task
 
 
 @dag(
@@ -32,7 +32,7 @@ from _jobs import DEFAULTS, start_job
     tags=["headwater", "maintenance"],
 )
 def maintenance() -> None:
-    start_job("maintain_tables", minutes=240)
+    job_task("maintain_tables", minutes=240)
 
 
 maintenance()

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import CronTriggerTimetable, chain, dag
 
-from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, start_job
+from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, job_task
 
 
 @dag(
@@ -43,9 +43,9 @@ from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, start_job
 )
 def nearline() -> None:
     chain(
-        start_job("ingest_events", minutes=30, outlets=[EVENTS]),
-        start_job("build_sequences", minutes=30, outlets=[SEQUENCES], trigger_rule="all_done"),
-        start_job("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN]),
+        job_task("ingest_events", minutes=30, outlets=[EVENTS]),
+        job_task("build_sequences", minutes=30, outlets=[SEQUENCES], trigger_rule="all_done"),
+        job_task("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN]),
     )
 
 

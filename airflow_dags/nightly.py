@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import CronTriggerTimetable, chain, dag
 
-from _jobs import CHAMPION, DEFAULTS, EVENTS, REPORT, SEQUENCES, TOPN, TRAINED, start_job
+from _jobs import CHAMPION, DEFAULTS, EVENTS, REPORT, SEQUENCES, TOPN, TRAINED, job_task
 
 
 @dag(
@@ -41,13 +41,13 @@ from _jobs import CHAMPION, DEFAULTS, EVENTS, REPORT, SEQUENCES, TOPN, TRAINED, 
 )
 def nightly() -> None:
     chain(
-        start_job("ingest_events", minutes=120, outlets=[EVENTS]),
-        start_job("build_sequences", minutes=120, outlets=[SEQUENCES]),
-        start_job("train_model", "--resume", minutes=360),
-        start_job("evaluate_model", "--version", TRAINED, minutes=60),
-        start_job("promote_model", "--version", TRAINED, minutes=30, outlets=[CHAMPION]),
-        start_job("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
-        start_job("build_report", "--output", REPORT, minutes=30),
+        job_task("ingest_events", minutes=120, outlets=[EVENTS]),
+        job_task("build_sequences", minutes=120, outlets=[SEQUENCES]),
+        job_task("train_model", "--resume", minutes=360),
+        job_task("evaluate_model", "--version", TRAINED, minutes=60),
+        job_task("promote_model", "--version", TRAINED, minutes=30, outlets=[CHAMPION]),
+        job_task("score_topn", "--mode", "full", minutes=180, outlets=[TOPN]),
+        job_task("build_report", "--output", REPORT, minutes=30),
     )
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 PACKAGE = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
-INSIDE = "recbole/dataset_example/ml-100k/ml-100k."
+DATA_PREFIX = "recbole/dataset_example/ml-100k/ml-100k."
 EVENT_OF = {1: "rating", 2: "rating", 3: "view", 4: "rating", 5: "purchase"}
 """The event type on the demo's site for an interaction with this many stars."""
 
@@ -64,10 +64,10 @@ def fetch(cache: Path) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            got = _download(Path(scratch))
-            if _digest(got) != SHA256:
+            downloaded = _download(Path(scratch))
+            if _digest(downloaded) != SHA256:
                 raise DemoError(f"{WHEEL} from your package index is not the pinned one (SHA-256 differs); not used")
-            os.replace(got, kept)
+            os.replace(downloaded, kept)
     except OSError as error:
         raise DemoError(f"the cache {cache} cannot be written ({error.strerror}); set HEADWATER_CACHE") from None
     return kept
@@ -77,23 +77,23 @@ def _download(folder: Path) -> Path:
     """Try each available pip, because an environment made by uv has none of its own."""
     base = getattr(sys, "_base_executable", sys.executable)
     pips = [[sys.executable, "-m", "pip"], [base, "-m", "pip"], ["python3", "-m", "pip"], ["uvx", "pip"]]
-    said = "no pip found"
+    problem = "no pip found"
     for pip in pips:
         if shutil.which(pip[0]) is None:
             continue
         command = [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), PACKAGE]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+            finished = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.TimeoutExpired) as error:
-            said = f"pip did not finish ({type(error).__name__})"
+            problem = f"pip did not finish ({type(error).__name__})"
             continue
         wheel = folder / WHEEL
-        if done.returncode == 0 and wheel.exists():
+        if finished.returncode == 0 and wheel.exists():
             return wheel
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        if lines and "No module named pip" not in done.stderr:
-            said = re.sub(r"\w+://\S+", "the index", lines[-1])[:200]
-    raise DemoError(f"{PACKAGE}, which holds MovieLens-100K, cannot be downloaded with pip: {said}")
+        lines = [line for line in finished.stderr.splitlines() if "error" in line.lower()]
+        if lines and "No module named pip" not in finished.stderr:
+            problem = re.sub(r"\w+://\S+", "the index", lines[-1])[:200]
+    raise DemoError(f"{PACKAGE}, which holds MovieLens-100K, cannot be downloaded with pip: {problem}")
 
 
 def _digest(file: Path) -> str:
@@ -103,8 +103,8 @@ def _digest(file: Path) -> str:
 def read_movielens(wheel: Path) -> tuple[list[Interaction], list[Film]]:
     """Interactions sorted by time, user and film, and all films, read from the wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        ratings = _table(archive.read(INSIDE + "inter").decode())
-        films = _table(archive.read(INSIDE + "item").decode())
+        ratings = _table(archive.read(DATA_PREFIX + "inter").decode())
+        films = _table(archive.read(DATA_PREFIX + "item").decode())
     interactions = [
         Interaction(f"u{user}", film, int(float(stars)), datetime.fromtimestamp(int(float(time)), UTC))
         for user, film, stars, time in ratings

@@ -1,9 +1,9 @@
 """MovieLens-100K replayed as the life of a film site: the time of each interaction, and users' actions on their lists.
 
-The interactions are split in time order into past and live. The past (all but the newest ``LIVE``) is shifted as one block so
-that it ends ``QUIET`` before the start of the demo. The live interactions get new times, in the same order, within the last
-minutes; they feed the nearline rounds and the actions on lists. Clicks are made up only there (``simulated``). ``traffic``
-writes everything as files.
+The interactions are split in time order into past and live. The past (all but the newest ``LIVE_INTERACTIONS``) is
+shifted as one block so that it ends ``QUIET_PERIOD`` before the start of the demo. The live interactions get new times, in the
+same order, within the last minutes; they feed the nearline rounds and the actions on lists. Clicks are made up only there
+(``simulated``). ``traffic`` writes everything as files.
 
 Everything is seeded: the same base time gives the same bytes.
 """
@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 from movielens import Interaction
 
-LIVE = 2_000
-ROUND = 250
-ROUND_PER_USER = 40
+LIVE_INTERACTIONS = 2_000
+ROUND_INTERACTIONS = 250
+ROUND_MAX_PER_USER = 40
 TRAFFIC_DAYS = 30
 SECOND_NIGHT_DAYS = 5
-QUIET = timedelta(seconds=90)
+QUIET_PERIOD = timedelta(seconds=90)
 
 
 class Shown(NamedTuple):
@@ -47,9 +47,9 @@ class Plan:
 
 
 def plan(interactions: list[Interaction], base: datetime) -> Plan:
-    """Split interactions into the parts of the demo, and shift the past so that it ends ``QUIET`` before ``base``."""
-    past, live = interactions[:-LIVE], interactions[-LIVE:]
-    end = base - QUIET
+    """Split interactions into the parts of the demo, and shift the past so that it ends ``QUIET_PERIOD`` before ``base``."""
+    past, live = interactions[:-LIVE_INTERACTIONS], interactions[-LIVE_INTERACTIONS:]
+    end = base - QUIET_PERIOD
     shift = end - past[-1].time
     past = [one._replace(time=one.time + shift) for one in past]
     rounds: list[list[Interaction]] = []
@@ -68,17 +68,17 @@ def plan(interactions: list[Interaction], base: datetime) -> Plan:
 
 
 def _take_round(live: list[Interaction]) -> tuple[list[Interaction], list[Interaction]]:
-    """The next ``ROUND`` interactions, at most ``ROUND_PER_USER`` per user, and the rest; each user's order is kept."""
+    """The next ``ROUND_INTERACTIONS``, at most ``ROUND_MAX_PER_USER`` per user, and the rest; each user's order is kept."""
     taken: list[Interaction] = []
     rest: list[Interaction] = []
     of_user: Counter[str] = Counter()
     for one in live:
-        if len(taken) < ROUND and of_user[one.user] < ROUND_PER_USER:
+        if len(taken) < ROUND_INTERACTIONS and of_user[one.user] < ROUND_MAX_PER_USER:
             of_user[one.user] += 1
             taken.append(one)
         else:
             rest.append(one)
-            of_user[one.user] = ROUND_PER_USER  # the user's later interactions must not overtake this one
+            of_user[one.user] = ROUND_MAX_PER_USER  # the user's later interactions must not overtake this one
     return taken, rest
 
 

@@ -38,7 +38,7 @@ from replay import Shown
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "demo-out"
 LANDING, WAREHOUSE, REPORT = OUT / "landing", OUT / "warehouse", OUT / "report.html"
-LOG, ANSWER = OUT / "jobs.log", OUT / "answer.log"
+LOG, JOB_OUTPUT = OUT / "jobs.log", OUT / "answer.log"
 CONFIG = "conf/demo.yaml"
 STEPS = 26
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -50,7 +50,7 @@ class Demo:
 
     bar: tqdm
     worker: subprocess.Popen | None = None
-    answers: list[tuple[str, dict]] = field(default_factory=list)
+    closing_lines: list[tuple[str, dict]] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     peak_gib: float = 0.0
     waits: list[float] = field(default_factory=list)
@@ -76,20 +76,20 @@ class Demo:
             start = log.tell()
             code = self._send(command, job, start, began)
             took = time.monotonic() - began
-            out = ANSWER.read_text(encoding="utf-8", errors="replace")
+            out = JOB_OUTPUT.read_text(encoding="utf-8", errors="replace")
             log.write(out)
         if code:
             raise DemoError(f"{_last_line(start, job) or f'{job}: exit code {code}'}  (more in {LOG})")
-        answer = _closing_line(out, job)
-        self.answers.append((job, answer))
+        closing = _closing_line(out, job)
+        self.closing_lines.append((job, closing))
         self.seconds[job].append(took)
         counts = ", ".join(
-            f"{k} {_short(v)}" for k, v in answer.items() if k != "job" and not isinstance(v, dict | list)
+            f"{k} {_short(v)}" for k, v in closing.items() if k != "job" and not isinstance(v, dict | list)
         )
-        number = f"[{len(self.answers):2}/{STEPS}] "
+        number = f"[{len(self.closing_lines):2}/{STEPS}] "
         self.say(f"{number if self.bar.disable else '  '}{job:16} {took:5.1f} s  {counts}")
         self.bar.update()
-        return answer
+        return closing
 
     def stop(self) -> None:
         """End the worker and all its descendants."""
@@ -99,8 +99,8 @@ class Demo:
     def _send(self, command: list[str], job: str, start: int, began: float) -> int:
         """Let the worker run one job; returns the job's exit code, or the worker's own if the worker died."""
         if self.worker is None:
-            ANSWER.write_text("")
-            program = [sys.executable, str(Path(__file__).with_name("warm.py")), str(ANSWER)]
+            JOB_OUTPUT.write_text("")
+            program = [sys.executable, str(Path(__file__).with_name("warm.py")), str(JOB_OUTPUT)]
             with LOG.open("a") as log:
                 self.worker = subprocess.Popen(
                     program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
@@ -116,20 +116,20 @@ class Demo:
 
     def _watch(self, worker: subprocess.Popen, job: str, start: int, began: float) -> None:
         """Draw a spinner while the worker runs, and a second bar once its output contains ``epoch 3/15: …``."""
-        turn, measured = 0, 0.0
+        frame, measured = 0, 0.0
         epochs: tqdm | None = None
-        with LOG.open(encoding="utf-8", errors="replace") as log, ANSWER.open(errors="replace") as answers:
+        with LOG.open(encoding="utf-8", errors="replace") as log, JOB_OUTPUT.open(errors="replace") as outputs:
             log.seek(start)
             while not select.select([worker.stdout], [], [], 0.1)[0]:
-                turn += 1
+                frame += 1
                 elapsed = time.monotonic() - began
                 if elapsed - measured > 1.0:
                     measured = elapsed
                     self.peak_gib = max(self.peak_gib, processes.memory_gib(worker.pid))
                 if self.bar.disable:
                     continue
-                self.bar.set_description_str(f"{SPINNER[turn % len(SPINNER)]} {job} {elapsed:4.0f} s")
-                for line in (*log, *answers):
+                self.bar.set_description_str(f"{SPINNER[frame % len(SPINNER)]} {job} {elapsed:4.0f} s")
+                for line in (*log, *outputs):
                     epochs = _draw_epochs(epochs, line)
         if epochs is not None:
             epochs.close()
@@ -240,7 +240,7 @@ def loop(demo: Demo) -> None:
         now = _now()
         users = len({one.user for one in interactions})
         demo.say(f"\nNearline {number}: {len(interactions)} events of {users} users within the last minute")
-        live = replay.stamp(interactions, now - replay.QUIET / 2, now, seed=number)
+        live = replay.stamp(interactions, now - replay.QUIET_PERIOD / 2, now, seed=number)
         traffic.write_live(LANDING, live, films, f"round-{number}")
         nearline(demo)
 
@@ -253,17 +253,17 @@ def loop(demo: Demo) -> None:
 def summary(demo: Demo, total: float) -> list[str]:
     """The lines of the closing table. A number that no job reported is left out, never estimated."""
     lines = ["", "What went in"]
-    into: Counter[str] = Counter()
-    for job, answer in demo.answers:
+    ingested: Counter[str] = Counter()
+    for job, closing in demo.closing_lines:
         if job == "ingest_events":
-            into.update({key: value for key, value in answer.items() if isinstance(value, int)})
+            ingested.update({key: value for key, value in closing.items() if isinstance(value, int)})
     reasons = Counter(row["reason"] for row in tables.read(WAREHOUSE / "quarantine", ["reason"]))
     for key, words in (
         ("rows_in", "lines of events"), ("rows_events", "became events"), ("rows_duplicate", "duplicates"),
         ("rows_ignored", "requests that are not actions"), ("rows_quarantined", "quarantined"),
         ("rows_catalog", "catalogue rows"),
     ):  # fmt: skip
-        lines.append(f"  {into[key]:>8,}  {words}")
+        lines.append(f"  {ingested[key]:>8,}  {words}")
     lines.append("            " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
 
     lists = tables.read(WAREHOUSE / "topn", ["user_id", "strategy"])
@@ -271,11 +271,11 @@ def summary(demo: Demo, total: float) -> list[str]:
     strategies = Counter(row["strategy"] for row in lists)
     lines += ["What came out", f"  {len(users):>8,}  users with a list ({len(lists):,} places)"]
     lines.append("            places by strategy: " + ", ".join(f"{k} {v:,}" for k, v in strategies.most_common()))
-    near = [answer for job, answer in demo.answers if job == "score_topn"][2:4]
-    for number, answer in enumerate(near, 1):
-        scored, changed = answer.get("users_scored"), answer.get("users_changed")
+    nearline_runs = [closing for job, closing in demo.closing_lines if job == "score_topn"][2:4]
+    for number, closing in enumerate(nearline_runs, 1):
+        scored, changed = closing.get("users_scored"), closing.get("users_changed")
         lines.append(f"  {scored:>8,}  users scored again in nearline round {number}, {changed:,} lists changed")
-    collected = [answer for job, answer in demo.answers if job == "collect_feedback"]
+    collected = [closing for job, closing in demo.closing_lines if job == "collect_feedback"]
     if collected:
         rows = tables.read(WAREHOUSE / "feedback", ["event_id"])
         lines.append(
@@ -283,7 +283,7 @@ def summary(demo: Demo, total: float) -> list[str]:
             f"{demo.clicks['simulated']} clicks are simulated)"
         )
 
-    tuned = {answer.get("model_version", 0) for job, answer in demo.answers if job == "finetune_model"}
+    tuned = {closing.get("model_version", 0) for job, closing in demo.closing_lines if job == "finetune_model"}
     lines += ["Quality: NDCG@10, temporal split, full catalogue, held-out test events", *quality(tuned)]
     if demo.waits:
         lines.append("Freshness, from a user's last event to the first list that reflects it (nearline)")

@@ -149,8 +149,8 @@ def _access_log(interactions: list[Interaction], titles: dict[str, str], draw: r
         agent = BROWSERS[member % len(BROWSERS)]
         slug = re.sub(r"[^a-z0-9]+", "-", titles[one.film].lower()).strip("-")
         if draw.random() < 0.1:
-            asked = quote_plus(titles[one.film].split()[0])
-            lines.append(_request(address, one.user, one.time, f"/search?q={asked}", 200, agent))
+            term = quote_plus(titles[one.film].split()[0])
+            lines.append(_request(address, one.user, one.time, f"/search?q={term}", 200, agent))
         lines.append(_request(address, one.user, one.time, f"/film/{one.film}-{slug}", 200, agent))
         for asset in draw.sample(ASSETS, k=draw.randrange(3)):
             lines.append(_request(address, one.user, one.time, asset, 304, agent))

@@ -61,7 +61,7 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
     steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     n_items = items.count()
     k = 10 if 10 in j.config.evaluate.k else j.config.evaluate.k[0]
-    found: list[tuple[Any, ...]] = []
+    metric_rows: list[tuple[Any, ...]] = []
     closing: dict[str, Any] = {"model_version": chosen, "protocol": ranker.facts["protocol"]}
     logged: dict[str, float] = {}
     for split in SPLITS[-1:] if ranker.facts.get("refit") else SPLITS:  # a refit trains on validation events
@@ -77,16 +77,16 @@ def evaluate(j: Job, version: int | None, alias: Alias | None) -> dict[str, Any]
         measured[SERVED] = served.measured(evaluation, items, ranker)
         for name, each in measured.items():
             version_of = chosen if name == ranker.name else BASELINE_VERSION
-            found += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
+            metric_rows += rows(each, version_of, name, chosen, evaluation.protocol, split, j.now)
         logged |= {f"{split}_{name}": value for name, value in measured[ranker.name].by_name().items()}
         of_lists = {name: value for (name, _), value in measured[SERVED].overall.items() if name in OF_SERVED_LISTS}
         logged |= {f"{split}_{name}": value for name, value in of_lists.items()}
         if split == "test":
             closing |= {name: round(value, 4) for name, value in of_lists.items()}
-    frame = frame_of(j.spark, found, schemas.ddl("model_metrics"))
+    frame = frame_of(j.spark, metric_rows, schemas.ddl("model_metrics"))
     j.warehouse.append(frame, "model_metrics", {"job": j.name, "model_version": chosen})
     registry.log_metrics(chosen, logged)
-    return {**closing, "rows": len(found)}
+    return {**closing, "rows": len(metric_rows)}
 
 
 def compared(evaluation: Evaluation, ranker: Ranker) -> Iterator[tuple[str, Measured]]:

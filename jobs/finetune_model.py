@@ -44,8 +44,8 @@ def tune(j: Job) -> dict[str, Any]:
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
     until = feedback.holdout_cut(gathered, settings.holdout_fraction)
     parent = registry.download(champion)
-    model, theirs = artifact.load(parent)
-    features = theirs.get("features", [])
+    model, parent_facts = artifact.load(parent)
+    features = parent_facts.get("features", [])
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
     described = describe.features(items, features, n_items, config.model.vectors)
@@ -67,8 +67,8 @@ def tune(j: Job) -> dict[str, Any]:
         known = facts.collect(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
         known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
         known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
-        if "blend" in theirs:
-            known["blend"] = theirs["blend"]
+        if "blend" in parent_facts:
+            known["blend"] = parent_facts["blend"]
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
         tuned = folder / "model"
         artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)

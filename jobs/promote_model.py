@@ -53,13 +53,13 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     items = j.warehouse.pinned("items")  # ingest may be running at the same time
     steps = sequences.filter_steps(j.warehouse.pinned("events"), items).persist()
     facts = unseen_cut([ranker.facts for ranker in rankers.values()])
-    one_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
-    evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": one_length}))
+    gate_length = j.config.evaluate.model_copy(update={"k": [j.config.gate.k]})
+    evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": gate_length}))
     key = (j.config.gate.metric, j.config.gate.k)
     values = {version: evaluation.model(ranker).per_user[key] for version, ranker in rankers.items()}
     recent = evaluation.baseline("recent_popularity").per_user[key]
-    standing = values[champion] if champion else None
-    decision = gate.decide(values[challenger], standing, recent, j.config.gate, j.config.train.seed)
+    champion_values = values[champion] if champion else None
+    decision = gate.decide(values[challenger], champion_values, recent, j.config.gate, j.config.train.seed)
     record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
     failpoint("promote_model:before_alias")
     if decision.promote:
@@ -67,8 +67,8 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
             registry.set_alias(PREVIOUS, champion)
         registry.set_alias(CHAMPION, challenger)
     j.log.info(decision.reason, challenger=challenger, champion=champion)
-    now = challenger if decision.promote else champion
-    return {"promoted": decision.promote, "reason": decision.reason, "model_version": now, **decision.details}
+    champion_now = challenger if decision.promote else champion
+    return {"promoted": decision.promote, "reason": decision.reason, "model_version": champion_now, **decision.details}
 
 
 def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:

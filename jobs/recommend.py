@@ -48,21 +48,21 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         raise UsageError('give either --history "view:A click:B" or --user ID')
     topn = j.config.topn.model_copy(update={"n": n or j.config.topn.n, "sections": ()})
     events = adhoc.parse(history) if history.strip() else []
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        opening = beside.submit(champion, j.config)  # while Spark starts
+    with ThreadPoolExecutor(max_workers=1) as background:
+        loading = background.submit(champion, j.config)  # while Spark starts
         items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
-        version, ranker = opening.result()
-    known = recent.count(events_table, sequences, items, topn, ranker.n_items)
-    shown = load_catalogue(items, known, topn)
-    scorer = Scorer(ranker, shown, topn, max_length=j.config.sequence.max_length)
-    catalog = items.select("item_id", "item_idx", "title").toPandas()
+        version, ranker = loading.result()
+    counts = recent.count(events_table, sequences, items, topn, ranker.n_items)
+    catalogue = load_catalogue(items, counts, topn)
+    scorer = Scorer(ranker, catalogue, topn, max_length=j.config.sequence.max_length)
+    titles = items.select("item_id", "item_idx", "title").toPandas()
     if user:
-        wanted = stored(j, user)
-        events = adhoc.events(wanted, catalog)
+        history_row = stored(j, user)
+        events = adhoc.events(history_row, titles)
     else:
-        wanted = adhoc.row(events, catalog, known.until)
-    unknown = adhoc.unknown(events, catalog, scorer.ranker.n_items)
-    answer = Answer(adhoc.recommend(scorer, wanted, catalog), unknown, len(wanted["item_idx"].iloc[0]) > 0)
+        history_row = adhoc.row(events, titles, counts.until)
+    unknown = adhoc.unknown(events, titles, scorer.ranker.n_items)
+    answer = Answer(adhoc.recommend(scorer, history_row, titles), unknown, len(history_row["item_idx"].iloc[0]) > 0)
     if not as_json:
         print(adhoc.table(answer))
     return {"model_version": version, "items": answer.items, "unknown": answer.unknown}

@@ -122,8 +122,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
 
 def validation_cases(split: Split, config: Config, n_items: int) -> Cases:
     """The cases for early stopping and the blend; a hybrid with recency also gets the popularity before those events."""
-    asked = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
-    found = cases.collect(split.validation, asked).arrays(config.sequence.max_length)
+    n_cases = max(config.train.validation_users, hybrid.USERS if config.model.hybrid else 0)
+    found = cases.collect(split.validation, n_cases).arrays(config.sequence.max_length)
     if "recency" in config.blended:
         counts = popularity.decayed_counts(split.training, n_items, config.topn.popular_half_life_days)
         return replace(found, prior=recency_scores(counts).numpy())

@@ -40,10 +40,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         paths = {"landing": f"{folder}/landing", "warehouse": f"{folder}/warehouse"}
-        walk(Config(paths=paths, spark=dump), Path(folder, "landing"))
+        run_jobs(Config(paths=paths, spark=dump), Path(folder, "landing"))
 
 
-def walk(config: Config, landing: Path) -> None:
+def run_jobs(config: Config, landing: Path) -> None:
     """Run two nights of a shop with two items, which loads most of the classes that any job loads."""
     job = Job("archive_classes", config)
     for folder in ("api", "catalog"):

@@ -39,14 +39,14 @@ def main() -> None:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Discard the lines that Java prints for each jar."""
-    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    saved, devnull = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
         yield
     finally:
-        for place, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, place)
+        for descriptor, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, descriptor)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_every_interaction_is_in_exactly_one_part_of_the_plan(planned):
 def test_the_past_is_moved_as_one_block_and_ends_just_before_the_demo(planned):
     past = [*planned.history, *planned.first_night, *planned.second_night]
     given = some_interactions()[: len(past)]
-    assert past[-1].time == BASE - replay.QUIET
+    assert past[-1].time == BASE - replay.QUIET_PERIOD
     assert {new.time - old.time for new, old in zip(past, given, strict=True)} == {past[0].time - given[0].time}
 
 
@@ -82,15 +82,15 @@ def test_a_round_takes_few_events_of_one_user_and_keeps_each_users_order(planned
         places = [order[one.user, one.film] for one in live if one.user == user]
         assert places == sorted(places)
     for part in planned.rounds:
-        assert len(part) == replay.ROUND
-        assert max(Counter(one.user for one in part).values()) <= replay.ROUND_PER_USER
+        assert len(part) == replay.ROUND_INTERACTIONS
+        assert max(Counter(one.user for one in part).values()) <= replay.ROUND_MAX_PER_USER
 
 
 def test_a_user_who_fills_a_round_waits_with_all_the_rest():
-    busy = [Interaction("u1", str(n), 3, BASE) for n in range(replay.ROUND_PER_USER + 2)]
+    busy = [Interaction("u1", str(n), 3, BASE) for n in range(replay.ROUND_MAX_PER_USER + 2)]
     taken, rest = replay._take_round([*busy, Interaction("u2", "1", 3, BASE)])
-    assert taken == [*busy[: replay.ROUND_PER_USER], Interaction("u2", "1", 3, BASE)]
-    assert rest == busy[replay.ROUND_PER_USER :]
+    assert taken == [*busy[: replay.ROUND_MAX_PER_USER], Interaction("u2", "1", 3, BASE)]
+    assert rest == busy[replay.ROUND_MAX_PER_USER :]
 
 
 def test_stamps_keep_the_order_and_stay_inside_the_window(planned):

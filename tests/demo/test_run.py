@@ -32,7 +32,7 @@ def demo(tmp_path, monkeypatch):
         (tmp_path / "jobs" / f"{name}.py").write_text(text)
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run, "LOG", tmp_path / "jobs.log")
-    monkeypatch.setattr(run, "ANSWER", tmp_path / "answer.log")
+    monkeypatch.setattr(run, "JOB_OUTPUT", tmp_path / "answer.log")
     demo = run.Demo(tqdm(total=3, disable=True))
     yield demo
     demo.stop()
@@ -49,7 +49,7 @@ def test_a_step_is_one_line_with_its_counts_when_nobody_watches(demo, capsys):
 
 def test_jobs_share_a_process_and_none_sees_what_another_printed(demo):
     assert demo.run("good") == demo.run("good")
-    assert run.ANSWER.read_text().count("noise") == 1
+    assert run.JOB_OUTPUT.read_text().count("noise") == 1
     with pytest.raises(DemoError, match="bad"):
         demo.run("bad")
     assert demo.worker.poll() is None
@@ -122,7 +122,7 @@ def test_ctrl_c_is_one_line_exit_130_and_no_job_left(tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(run.__file__).parent)!r})\n"
         "import run, pathlib\n"
         f"run.ROOT = pathlib.Path({str(tmp_path)!r}); run.OUT = run.ROOT / 'out'\n"
-        "run.LANDING, run.LOG, run.ANSWER = run.OUT / 'landing', run.OUT / 'jobs.log', run.OUT / 'answer.log'\n"
+        "run.LANDING, run.LOG, run.JOB_OUTPUT = run.OUT / 'landing', run.OUT / 'jobs.log', run.OUT / 'answer.log'\n"
         "run.loop = lambda demo: demo.run('long')\n"
         "sys.exit(run.main())\n"
     )
