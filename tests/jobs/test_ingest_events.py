@@ -236,7 +236,7 @@ def test_a_damaged_file_spoils_itself_only(shop):
             "pos/x.csv",
             ["who,item_id", "u,a"],
             UsageError,
-            "x.csv has no column 'timestamp', and ingest.sources names no other, .*; the columns are 'who', 'item_id'",
+            "x.csv has no column 'timestamp', and ingest.sources gives no other name .*; the columns are 'who', 'item_id'",
         ),
         ("goods/x.csv", ["title", "Cup"], HeadwaterError, "x.csv has no column 'item_id'"),
         ("goods/x.csv", ["item_id\rA"], HeadwaterError, "the first line of goods/x.csv is not a valid CSV header"),

@@ -242,7 +242,7 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
                 f"catalogue {where} has no column {column!r}; it cannot be ingested without item ids; {found}"
             )
         raise UsageError(
-            f"{where} has no column {name!r}, and ingest.sources names no other, or constant, for it; {found}"
+            f"{where} has no column {name!r}, and ingest.sources gives no other name or constant for it; {found}"
         )
 
 

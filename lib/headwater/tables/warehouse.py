@@ -189,8 +189,8 @@ class Warehouse:
             current = self.position(table, note["job"])
         if current.note != expected:
             raise TableError(
-                f"table {table} was written by another {note['job']} at the same time, and this one left it alone; "
-                "run one at a time off a local disk"
+                f"table {table} was written by another {note['job']} at the same time; run the job again, and only one at a time "
+                "unless the warehouse is on a local disk"
             )
 
     def overwrite(self, frame: DataFrame, table: str, note: dict[str, Any]) -> None:
