@@ -54,8 +54,8 @@ def collect(j: Job) -> dict[str, int | str]:
 
 
 def answers(j: Job, progress: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:
-    """New rows of `feedback`, their number, and the number of actions in the versions `come.after + 1 … until` of `events`; in the
-    whole table on the first run, or if the change feed cannot be read. Only the latter looks through all lists and feedback."""
+    """New rows of `feedback`, their number, and the number of actions in the versions `progress.after + 1 … until` of `events`; in
+    the whole table on the first run, or if the change feed cannot be read. Only the latter looks through all lists and feedback."""
     rules, history, known = j.config.feedback, j.warehouse.read("topn_history"), j.warehouse.read("feedback")
     if (after := progress.after) is not None:
         feed = try_read_changes(
