@@ -20,7 +20,7 @@ VERSION = "3.9.1"
 HOME = Path.home() / ".ivy2"
 JARS = HOME / f"headwater-broker-{VERSION}"
 SPARK_JARS = Path(pyspark.__file__).parent / "jars"
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 SETTINGS = """
 process.roles=broker,controller
 node.id=1
@@ -85,7 +85,7 @@ class Broker:
     def close(self) -> None:
         self.client.shutdown()
         self.process.terminate()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT_SECONDS)
 
 
 def need_jars() -> Path:
@@ -106,7 +106,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -15,14 +15,14 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "demo")]  # for shop, sites, inside and warm, which whole-job tests share
 
 
-LONGEST = ("test_nearline", "test_kills", "test_nightly_run", "test_local_cluster", "test_maintain_tables")
+LONGEST_FILES = ("test_nearline", "test_kills", "test_nightly_run", "test_local_cluster", "test_maintain_tables")
 
 
 def pytest_collection_modifyitems(items):
     """Run the longest files first, then other whole-job tests, so that no pytest process ends with a long one."""
 
     def turn(item):
-        long = LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+        long = LONGEST_FILES.index(item.path.stem) if item.path.stem in LONGEST_FILES else len(LONGEST_FILES)
         return long, item.get_closest_marker("fault") is None
 
     items.sort(key=turn)

@@ -27,7 +27,7 @@ def batch(rows: int = 48, items: int = 12) -> Batch:
     return {"item": item, "context": np.ones_like(item), "weight": np.ones(item.shape, np.float32)}
 
 
-def alone_in_ddp(
+def train_single_rank_in_ddp(
     folder: Path, spec: ModelSpec, settings: Settings, batches: list[Batch], device: torch.device = CPU
 ) -> Fitted:
     """Train a single rank wrapped in DDP all the same: with gloo on a CPU, with NCCL on a GPU."""

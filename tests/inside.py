@@ -22,7 +22,7 @@ WHEN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 """Clicks are counted in minutes from here."""
 
 
-class Inside:
+class InProcessSite:
     """A landing folder, a warehouse and a config; ``call`` runs a job's body and returns its counts, or raises."""
 
     def __init__(self, spark, root: Path, settings: dict) -> None:

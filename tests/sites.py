@@ -18,7 +18,7 @@ import yaml
 import warm
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 420
+JOB_TIMEOUT_SECONDS = 420
 """Seconds after which a job is considered hung."""
 
 
@@ -50,7 +50,7 @@ class Site:
             env={**os.environ, **environment},
         )
         try:
-            out, err = process.communicate(timeout=LONGEST)
+            out, err = process.communicate(timeout=JOB_TIMEOUT_SECONDS)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import shop
-from sites import LONGEST, ROOT, Site
+from sites import JOB_TIMEOUT_SECONDS, ROOT, Site
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "event_time")
 SEQUENCES = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
@@ -62,6 +62,6 @@ def streaming(site: Site, stderr: int | object = subprocess.PIPE) -> Iterator[su
 
 def closing_of(process: subprocess.Popen) -> dict:
     """The closing line of a stream that ended by itself and successfully."""
-    out, err = process.communicate(timeout=LONGEST)
+    out, err = process.communicate(timeout=JOB_TIMEOUT_SECONDS)
     assert process.returncode == 0, err[-2000:]
     return json.loads(out.strip().splitlines()[-1])

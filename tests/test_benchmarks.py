@@ -42,32 +42,32 @@ def data(tmp_path_factory):
     return folder
 
 
-def ended(script, *args, cwd, **sizes):
+def run_benchmark(script, *args, cwd, **sizes):
     """Run a benchmark to its end; ``sizes`` become HEADWATER_BENCH_*."""
     env = os.environ | {f"HEADWATER_BENCH_{name}": str(size) for name, size in sizes.items()}
     command = [sys.executable, str(ROOT / "benchmarks" / script), *args]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def ran(script, *args, cwd, **sizes):
+def benchmark_output(script, *args, cwd, **sizes):
     """Run a benchmark that must succeed; returns its output."""
-    done = ended(script, *args, cwd=cwd, **sizes)
+    done = run_benchmark(script, *args, cwd=cwd, **sizes)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def test_quality_on_a_published_split(data):
+def test_the_leave_one_out_and_cold_items_benchmarks_run(data):
     attributes = ("--attributes", "attributes.json", "--threads", "1")
     settings = [f"--set={each}" for each in (*SMALL, "model.hybrid=true", "model.features=[category]")]
-    said = ran("leave_one_out.py", "sequences.txt", *attributes, *settings, "--refit", cwd=data)
+    said = benchmark_output("leave_one_out.py", "sequences.txt", *attributes, *settings, "--refit", cwd=data)
     assert "hybrid, test NDCG@10" in said
     assert "hybrid, refit, test NDCG@10" in said
-    said = ran("cold_items.py", "sequences.txt", *attributes[:2], *settings, "--share=0.2", cwd=data)
+    said = benchmark_output("cold_items.py", "sequences.txt", *attributes[:2], *settings, "--share=0.2", cwd=data)
     assert "attributes, as scoring does, 1 " in said
     vectors = np.random.default_rng(1).normal(size=(30, 80))
     pd.DataFrame({"item": range(1, 31), "vector": list(vectors)}).to_parquet(data / "vectors.parquet")
     brought = ("--vectors=vectors.parquet", *settings, "--share=0.2")
-    assert "nearest in content, 1 " in ran("cold_items.py", "sequences.txt", *brought, cwd=data)
+    assert "nearest in content, 1 " in benchmark_output("cold_items.py", "sequences.txt", *brought, cwd=data)
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,27 @@ def test_quality_on_a_published_split(data):
         (["sequences.txt", "--seed=3"], 2, "leave_one_out: No such option: --seed"),
     ],
 )
-def test_what_is_wrong_with_its_command_is_one_line(data, args, code, line):
-    done = ended("leave_one_out.py", *args, cwd=data)
+def test_a_wrong_benchmark_command_is_a_one_line_error(data, args, code, line):
+    done = run_benchmark("leave_one_out.py", *args, cwd=data)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
     assert line in done.stderr
 
 
-def test_quality_ahead_in_time_and_of_stages(data):
+def test_the_temporal_and_stages_benchmarks_run(data):
     columns = ("--separator", r"\t", "--columns", "user_id,item_id,timestamp", "--threads", "1")
     settings = [f"--set={each}" for each in SMALL]
-    said = ran("temporal.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
+    said = benchmark_output("temporal.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
     assert "hybrid ahead by" in said
     assert "own items" not in said
     again = ("--set=model.hybrid=true", "--set=topn.exclude_seen=false")
-    assert "own items" in ran("temporal.py", "events.tsv", *columns, *settings, *again, cwd=data)
-    said = ran("stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data)
+    assert "own items" in benchmark_output("temporal.py", "events.tsv", *columns, *settings, *again, cwd=data)
+    said = benchmark_output(
+        "stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data
+    )
     assert "pre-trained, then high ratings" in said
 
 
-def test_the_engine_beside_a_bare_loop(data, monkeypatch):
+def test_the_training_benchmark_compares_the_engine_with_a_bare_loop(data, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import fitting
     import training
@@ -107,30 +109,34 @@ def test_the_engine_beside_a_bare_loop(data, monkeypatch):
     assert min(training.engine_and_bare_loop(sequences, None, config, 1, cases)) > 0
 
 
-def test_one_rank_and_two(data):
-    said = ran("ranks.py", "sequences.txt", "--epochs=2", *(f"--set={each}" for each in SMALL[:3]), cwd=data)
+def test_the_ranks_benchmark_compares_one_rank_with_two(data):
+    said = benchmark_output(
+        "ranks.py", "sequences.txt", "--epochs=2", *(f"--set={each}" for each in SMALL[:3]), cwd=data
+    )
     one, threads, two = said.splitlines()
     assert (one[:7], threads[:7], two[:7]) == ("1 ranks", "1 ranks", "2 ranks")
     assert one.split("loss")[1] == threads.split("loss")[1]
 
 
-def test_kernel_index_memory_and_a_large_catalogue(tmp_path):
-    assert "rescored" in ran("gpu.py", "--size=64x500", "--sequences=0", cwd=tmp_path)
-    assert "recall" in ran("index.py", "--items=2000", "--users=16", "--rounds=1", cwd=tmp_path)
-    assert "rows" in ran("big_catalogue.py", "--epochs=1", "--steps=2", cwd=tmp_path, USERS=600, ITEMS=2_000)
+def test_the_gpu_index_and_large_catalogue_benchmarks_run(tmp_path):
+    assert "rescored" in benchmark_output("gpu.py", "--size=64x500", "--sequences=0", cwd=tmp_path)
+    assert "recall" in benchmark_output("index.py", "--items=2000", "--users=16", "--rounds=1", cwd=tmp_path)
+    assert "rows" in benchmark_output(
+        "big_catalogue.py", "--epochs=1", "--steps=2", cwd=tmp_path, USERS=600, ITEMS=2_000
+    )
 
 
 def test_a_worker_holds_about_three_times_the_matrix_of_a_large_catalogue(tmp_path):
     items = 400_000
-    said = ran("worker_memory.py", cwd=tmp_path, ITEMS=items)
+    said = benchmark_output("worker_memory.py", cwd=tmp_path, ITEMS=items)
     matrix = items * 65 * 4 / 2**20  # MiB; a copy, or unit vectors of all items, would be as much again
     own = re.findall(r"private memory: (\d+) MiB at peak, (\d+) before", said)
     assert len(own) == 2
     assert all(int(most) - int(before) < 3.2 * matrix for most, before in own), said
 
 
-def test_the_scoring_job_from_end_to_end_and_its_peer(tmp_path):
-    said = ran("score_job.py", cwd=tmp_path, SITES="60x200", CHANGED="5,10")
+def test_the_scoring_job_benchmark_runs_from_end_to_end(tmp_path):
+    said = benchmark_output("score_job.py", cwd=tmp_path, SITES="60x200", CHANGED="5,10")
     names, cells = (re.split(r"  +", line) for line in said.splitlines()[1:])
     assert names[-2:] == ["5 users", "10 users"]
     assert (cells[0], len(cells)) == ("60 × 200", len(names))

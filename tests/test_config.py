@@ -21,16 +21,16 @@ def test_the_documented_defaults_are_the_real_ones():
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.stem)
-def test_every_file_of_ours_is_a_config(file):
+def test_every_config_file_in_conf_is_valid(file):
     assert config.load([file]).ingest.sources
 
 
 @pytest.mark.parametrize("given", ["2020-02-01", '"2020-02-01"', "2020-02-01T00:00:00Z", "2020-02-01 01:00:00+01:00"])
-def test_a_date_may_stand_with_and_without_quotes(given):
+def test_a_date_can_be_given_with_or_without_quotes(given):
     assert config.load([], [f"ingest.earliest={given}"]).ingest.earliest == datetime(2020, 2, 1, tzinfo=UTC)
 
 
-def test_lists_may_be_kept_for_just_as_long_as_actions_answer_them():
+def test_lists_may_be_kept_exactly_as_long_as_the_feedback_window():
     loaded = config.load([], ["maintain.keep_days={topn_history: 2.5, quarantine: 30}", "feedback.window_hours=60"])
     assert loaded.maintain.keep_days == config.KeepDays(topn_history=2.5, quarantine=30)
 
@@ -40,7 +40,7 @@ def test_settings_of_spark_need_no_quotes():
     assert loaded.spark == {"spark.sql.adaptive.enabled": "true", "spark.sql.shuffle.partitions": "2", "a": "0.6"}
 
 
-def test_later_files_and_then_set_win(tmp_path):
+def test_later_files_override_earlier_ones_and_set_overrides_files(tmp_path):
     (tmp_path / "a.yaml").write_text("topn: {n: 3}\ntrain: {epochs: 7}\n")
     (tmp_path / "b.yaml").write_text("topn: {n: 4}\n")
     loaded = config.load([tmp_path / "a.yaml", tmp_path / "b.yaml"], ["train.seed=5", "topn.exclude_seen=false"])
@@ -57,7 +57,7 @@ def test_later_files_and_then_set_win(tmp_path):
         (False, "bpr", 1_000_000, False),
     ],
 )
-def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
+def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_items, rows):
     assert config.Train(sparse_items=asked, loss=config.Loss(kind=kind)).moves_rows(n_items) is rows
 
 
@@ -185,19 +185,19 @@ def test_a_sampled_loss_over_many_items_moves_rows(asked, kind, n_items, rows):
         ),
     ],
 )
-def test_what_is_wrong_is_one_line_naming_the_key(overrides, line):
+def test_a_config_error_is_one_line_that_names_the_key(overrides, line):
     with pytest.raises(UsageError) as caught:
         config.load([], overrides)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_store_lies_in_the_warehouse_however_that_is_named(tmp_path):
+def test_the_default_store_is_in_the_warehouse_given_as_a_path_or_uri(tmp_path):
     for name in (str(tmp_path), f"file://{tmp_path}"):
         assert config.load([], [f"paths.warehouse={name}"]).tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_a_warehouse_elsewhere_needs_a_store_to_be_named():
+def test_a_warehouse_on_another_file_system_needs_a_tracking_uri():
     with pytest.raises(UsageError, match=r"set mlflow.tracking_uri: paths.warehouse is not a local folder"):
         _ = config.load([], ["paths.warehouse=s3a://bucket/warehouse"]).tracking_uri
 
@@ -216,7 +216,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
         config.load([tmp_path / "bad.yaml"])
 
 
-def test_what_a_user_had_is_blended_in_only_where_lists_may_hold_it():
+def test_repeats_are_blended_in_only_if_lists_may_hold_seen_items():
     assert config.load([], []).blended == ()
     hybrid = config.load([], ["model.hybrid=true"])
     assert hybrid.blended == ("transitions", "ease", "recency")

@@ -14,7 +14,7 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 STEPS = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
 
 
-def test_an_event_has_one_context_on_every_path(spark, tmp_path):
+def test_an_event_has_the_same_context_in_training_evaluation_and_scoring(spark, tmp_path):
     after = [0.0, 0.4, 61.9, 3_600.0, 90_000.25]
     kinds, values = ["view", "rating", "click", "purchase", "view"], [None, 4.0, None, 129.9, 0.0]
     rows = [

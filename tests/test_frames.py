@@ -14,14 +14,14 @@ SEQUENCES = [
 ]
 
 
-def test_held_rows_are_those_of_the_frame_nulls_and_arrays_included(spark):
+def test_held_rows_equal_those_of_the_frame_including_nulls_and_arrays(spark):
     frame = spark.createDataFrame(SEQUENCES, schemas.ddl("sequences"))
     rows, count = collected(frame)
     assert (rows.schema, count) == (frame.schema, 3)
     assert rows.collect() == frame.collect()
 
 
-def test_no_rows_can_be_held_too(spark):
+def test_an_empty_frame_can_be_held(spark):
     rows, count = collected(spark.createDataFrame([], schemas.ddl("topn")))
     assert (rows.columns, count, rows.collect()) == (schemas.columns("topn"), 0, [])
 
@@ -34,7 +34,7 @@ def test_held_rows_stay_when_the_table_changes(spark, tmp_path):
     assert sorted(row["id"] for row in rows.collect()) == [0, 1, 2]
 
 
-def test_rows_made_on_the_driver_are_those_that_spark_would_make_and_need_no_worker(spark):
+def test_rows_made_on_the_driver_equal_those_made_by_spark_and_need_no_worker(spark):
     at = AT.replace(tzinfo=UTC)
     rows = [("u1", [1, 2], ["view", "click"], [at, at], ["a", "b"], [1.5, None], [1, 2], at, at), ("u2", *[None] * 8)]
     ddl = schemas.ddl("sequences")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cycle import alone_in_ddp, batch, write_snapshot
+from cycle import batch, train_single_rank_in_ddp, write_snapshot
 
 from headwater import models
 from headwater.config import Loss, Topn, Train
@@ -37,7 +37,7 @@ def pairs(cells, device, values=None):
 
 
 @pytest.mark.parametrize("rank", [top_n, top_n_rescored])
-def test_lists_are_the_same_ties_and_all(rank):
+def test_lists_on_the_gpu_equal_those_on_the_cpu_including_ties(rank):
     """Vectors are small integers: every product is exact in any precision, and there are many ties."""
     draws = torch.Generator().manual_seed(1)
     users = torch.randint(-3, 4, (700, 16), generator=draws).float()
@@ -67,7 +67,7 @@ def built(kind, device, **options):
 
 @pytest.mark.parametrize("kind", sorted(models.ENCODERS))
 @pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=32)], ids=lambda loss: loss.kind)
-def test_states_losses_and_gradients_are_the_same(kind, loss, monkeypatch):
+def test_states_losses_and_gradients_are_the_same_on_gpu_and_cpu(kind, loss, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # TF32 would round recurrent layers to ten bits
     found = []
     for device in (CPU, GPU):
@@ -82,7 +82,7 @@ def test_states_losses_and_gradients_are_the_same(kind, loss, monkeypatch):
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
 
 
-def test_a_scorer_lists_alike():
+def test_a_scorer_gives_the_same_lists_on_gpu_and_cpu():
     """A model over 300 items, blended with transitions; a third of the users have no history, and seen items are excluded."""
     items, context = (part.numpy() for part in histories(90))
     items[::3], context[::3] = 0, 0
@@ -106,7 +106,7 @@ def test_a_scorer_lists_alike():
     np.testing.assert_allclose(found[1]["score"], found[0]["score"], atol=1e-4)
 
 
-def test_validation_judges_alike():
+def test_validation_gives_the_same_ndcg_on_gpu_and_cpu():
     items, context = (part.numpy() for part in histories())
     start = np.arange(len(items) + 1)
     prior = np.linspace(0, 1, ITEMS + 1, dtype=np.float32)
@@ -168,13 +168,13 @@ def test_gradients_that_pass_through_ddp_and_nccl_are_those_of_gloo(tmp_path, mo
     for device in (CPU, GPU):
         folder = tmp_path / device.type
         folder.mkdir()
-        found = alone_in_ddp(folder, spec, settings, [batch(32), batch(16)], device)
+        found = train_single_rank_in_ddp(folder, spec, settings, [batch(32), batch(16)], device)
         losses.append([entry["loss"] for entry in found.history])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[1][-1] < losses[1][0]
 
 
-def test_a_resumed_rank_goes_on_where_it_was(tmp_path):
+def test_a_resumed_rank_continues_where_it_was(tmp_path):
     whole, weights = trained(tmp_path, "whole", True, epochs=6)
     trained(tmp_path, "again", True, epochs=6)
     for path in sorted((tmp_path / "again/checkpoints").glob("epoch-*"))[-2:]:

@@ -21,11 +21,11 @@ def test_an_event_counts_half_after_each_half_life_and_nothing_when_it_is_old(sp
     assert counts.tolist() == pytest.approx([0, 1 + 1 / 2, 1 / 4, 0, 0])
 
 
-def test_without_events_every_item_counts_nothing(spark):
+def test_without_events_the_count_of_every_item_is_zero(spark):
     assert popularity.decayed_counts(steps(spark), 2, 7).tolist() == [0, 0, 0]
 
 
-def test_what_is_popular_is_as_of_the_newest_event_that_somebody_did(spark):
+def test_popularity_is_counted_up_to_the_newest_event_that_is_not_an_impression(spark):
     rows = [
         (str(day), "u", "a", kind, NOW - timedelta(days=day), *[None] * 3, "", "", NOW, NOW.date())
         for day, kind in ((0, "impression"), (1, "view"), (2, "view"))

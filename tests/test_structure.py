@@ -10,11 +10,11 @@ import headwater
 
 LIBRARY = Path(headwater.__file__).parent
 ROWS = [row.split() for row in re.findall(r"^    (\S+(?: \S+)*)  ", headwater.__doc__, re.MULTILINE)]
-HEIGHT = {room: height for height, row in enumerate(ROWS) for room in row}
+HEIGHT = {package: height for height, row in enumerate(ROWS) for package in row}
 MODULES = sorted(set(LIBRARY.rglob("*.py")) - {LIBRARY / "__init__.py"})
 
 
-def room_of(module):
+def package_of(module):
     return module.relative_to(LIBRARY).parts[0].removesuffix(".py")
 
 
@@ -27,11 +27,11 @@ def imports(source):
         yield from (name.split(".")[1] for name in names if name.startswith("headwater."))
 
 
-def test_the_library_names_all_its_rooms():
-    assert {room_of(module) for module in MODULES} == set(HEIGHT)
+def test_the_docstring_of_the_library_names_all_its_packages():
+    assert {package_of(module) for module in MODULES} == set(HEIGHT)
 
 
-def test_an_import_is_found_wherever_it_stands():
+def test_imports_are_found_at_any_position_in_a_module():
     source = (
         "import headwater.spark\ndef f():\n    from headwater import clock\nfrom headwater.tables.log import find\n"
     )
@@ -39,14 +39,14 @@ def test_an_import_is_found_wherever_it_stands():
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(LIBRARY)))
-def test_imports_point_down(module):
-    rooms = set(imports(module.read_text())) - {room_of(module), "__version__"}
-    assert [room for room in rooms if HEIGHT[room] > HEIGHT[room_of(module)]] == []
+def test_modules_import_only_packages_of_their_own_row_or_the_rows_above(module):
+    packages = set(imports(module.read_text())) - {package_of(module), "__version__"}
+    assert [package for package in packages if HEIGHT[package] > HEIGHT[package_of(module)]] == []
 
 
-def test_no_two_rooms_of_a_row_import_each_other():
-    known = {room: set() for room in HEIGHT}
+def test_no_two_packages_of_a_row_import_each_other():
+    known = {package: set() for package in HEIGHT}
     for module in MODULES:
-        known[room_of(module)] |= set(imports(module.read_text()))
+        known[package_of(module)] |= set(imports(module.read_text()))
     both = [(a, b) for row in ROWS for a in row for b in row if a < b and b in known[a] and a in known[b]]
     assert both == []

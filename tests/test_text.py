@@ -14,7 +14,7 @@ from headwater.text import first_line, printable
         (TimeoutError(" \n"), "TimeoutError"),
     ],
 )
-def test_of_an_error_its_first_line_is_told_and_its_class_where_it_says_nothing(error, line):
+def test_an_error_is_reduced_to_its_first_line_or_to_its_class_if_it_has_no_text(error, line):
     assert first_line(error) == line
 
 

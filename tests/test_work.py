@@ -8,11 +8,11 @@ from headwater.training import workplace
 from headwater.work import prune, work_folder
 
 
-def a_config(tmp_path):
+def make_config(tmp_path):
     return Config(paths={"warehouse": str(tmp_path / "warehouse")})
 
 
-def an_old_folder(folder):
+def make_old_folder(folder):
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints/epoch-00001.safetensors").write_text("weights")
     for path in (folder, *folder.rglob("*")):
@@ -21,10 +21,10 @@ def an_old_folder(folder):
 
 
 def test_a_training_that_is_running_is_never_removed(tmp_path):
-    config = a_config(tmp_path)
+    config = make_config(tmp_path)
     with workplace.locked_folder(config, {"events_version": 3}) as folder:
-        an_old_folder(folder)
-        given_up = an_old_folder(folder.with_name("0123456789abcdef"))
+        make_old_folder(folder)
+        given_up = make_old_folder(folder.with_name("0123456789abcdef"))
         assert prune(config, 2_000) == 1
         assert (folder.exists(), given_up.exists()) == (True, False)
     assert prune(config, 2_000) == 1
@@ -32,8 +32,8 @@ def test_a_training_that_is_running_is_never_removed(tmp_path):
 
 
 def test_a_folder_whose_files_vanish_while_it_is_looked_at_is_in_use(tmp_path, monkeypatch):
-    config = a_config(tmp_path)
-    folder = an_old_folder(work_folder(config) / "models/headwater/3-0123abcd")
+    config = make_config(tmp_path)
+    folder = make_old_folder(work_folder(config) / "models/headwater/3-0123abcd")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rglob", lambda self, _: [self / "checkpoints", self / "checkpoints/removed"])
         assert prune(config, 2_000) == 0

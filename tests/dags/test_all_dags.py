@@ -49,7 +49,7 @@ def job_flags():
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def test_every_file_imports_and_all_four_timetables_are_there(bag):
+def test_every_file_imports_and_all_four_dags_exist(bag):
     assert bag.import_errors == {}
     assert set(bag.dags) == NAMES
 
@@ -65,20 +65,20 @@ def test_a_dag_file_imports_airflow_and_the_standard_library_only(file):
     assert imported - set(sys.stdlib_module_names) <= {"airflow", "_jobs"}
 
 
-def test_every_dag_is_a_runbook_and_runs_once_at_a_time(bag):
+def test_every_dag_has_a_runbook_and_runs_once_at_a_time(bag):
     for dag in bag.dags.values():
         assert "fails" in (dag.doc_md or ""), dag.dag_id
         assert (dag.max_active_runs, dag.catchup) == (1, False), dag.dag_id
         assert "headwater" in dag.tags
 
 
-def test_every_task_of_a_dag_stands_in_its_runbook(bag):
+def test_every_task_of_a_dag_is_named_in_its_runbook(bag):
     for dag in bag.dags.values():
         for task in dag.tasks:
             assert task.task_id in dag.doc_md, f"{dag.dag_id}: {task.task_id}"
 
 
-def test_every_task_retries_ever_more_slowly_and_ends_in_time(tasks):
+def test_every_task_retries_with_growing_delays_and_has_a_timeout(tasks):
     for task in tasks:
         assert task.retries >= 2, task.task_id
         assert task.retry_exponential_backoff, task.task_id
@@ -86,13 +86,13 @@ def test_every_task_retries_ever_more_slowly_and_ends_in_time(tasks):
         assert timedelta(0) < task.execution_timeout <= timedelta(hours=6), task.task_id
 
 
-def test_every_task_waits_in_a_pool_of_one_slot_that_the_pool_file_makes(tasks):
+def test_every_task_runs_in_a_one_slot_pool_of_the_pool_file(tasks):
     pools = json.loads((DAGS / "pools.json").read_text())
     assert {task.pool for task in tasks} == set(pools)
     assert all(pool["slots"] == 1 and pool["description"] for pool in pools.values())
 
 
-def test_a_job_waits_in_the_same_pool_whichever_dag_starts_it(tasks):
+def test_a_job_has_the_same_pool_in_every_dag(tasks):
     pools = {}
     for task in tasks:
         assert pools.setdefault(Path(task.application).stem, task.pool) == task.pool
@@ -108,27 +108,27 @@ def test_every_task_starts_a_job_that_exists_with_flags_that_exist(tasks, job_fl
         assert set(flags) <= set(job_flags[job.stem]), f"{job.stem} {flags}"
 
 
-def test_arguments_are_lists_that_no_shell_reads_and_no_dag_takes_parameters(bag, tasks):
+def test_arguments_are_plain_strings_and_no_dag_takes_parameters(bag, tasks):
     assert all(not dag.params for dag in bag.dags.values())
     for task in tasks:
         assert all(isinstance(word, str) for word in task.application_args)
         assert not any("params" in word or "dag_run" in word for word in task.application_args)
 
 
-def test_a_file_that_fails_ingest_keeps_no_nearline_list_old_but_starts_no_training(bag):
+def test_a_failed_ingest_does_not_stop_nearline_lists_but_stops_training(bag):
     building = {dag.dag_id: dag.task_dict.get("build_sequences") for dag in bag.dags.values()}
     waits = {dag_id: task.trigger_rule for dag_id, task in building.items() if task is not None}
     assert waits == {"headwater_nearline": "all_done", "headwater_nightly": "all_success"}
 
 
-def test_the_feedback_dag_updates_nothing_that_starts_it(bag):
+def test_the_feedback_dag_does_not_trigger_itself(bag):
     dag = bag.dags["headwater_feedback"]
     starts = {asset.name for asset in dag.timetable.asset_condition.objects}
     assert starts == {"headwater_sequences"}
     assert not starts & {asset.name for task in dag.tasks for asset in task.outlets}
 
 
-def test_whoever_writes_a_table_says_so_with_an_asset(tasks):
+def test_every_task_that_writes_a_table_updates_its_asset(tasks):
     expected = {
         "ingest_events": "headwater_events", "build_sequences": "headwater_sequences", "score_topn": "headwater_topn",
         "promote_model": "headwater_champion", "collect_feedback": "headwater_feedback",

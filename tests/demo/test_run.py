@@ -38,7 +38,7 @@ def demo(tmp_path, monkeypatch):
     demo.stop()
 
 
-def test_a_step_is_one_line_with_its_counts_when_nobody_watches(demo, capsys):
+def test_a_step_prints_one_line_with_its_counts_without_a_terminal(demo, capsys):
     answer = demo.run("good", "--mode", "full")
     assert answer == {"job": "good", "status": "ok", "rows_in": 3}
     line = capsys.readouterr().out.strip()
@@ -47,7 +47,7 @@ def test_a_step_is_one_line_with_its_counts_when_nobody_watches(demo, capsys):
     assert "$ python jobs/good.py --config conf/demo.yaml --mode full" in run.LOG.read_text()
 
 
-def test_jobs_share_a_process_and_none_sees_what_another_printed(demo):
+def test_jobs_share_a_process_and_each_answer_holds_only_its_own_output(demo):
     assert demo.run("good") == demo.run("good")
     assert run.JOB_OUTPUT.read_text().count("noise") == 1
     with pytest.raises(DemoError, match="bad"):
@@ -86,7 +86,7 @@ def test_each_demo_begins_with_an_empty_folder(monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["landing"]
 
 
-def test_stopping_a_job_ends_its_whole_family_even_in_other_sessions():
+def test_stopping_a_job_ends_all_its_child_processes_even_in_other_sessions():
     grandchild = (
         "import subprocess, sys, time\n"
         "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
@@ -100,10 +100,10 @@ def test_stopping_a_job_ends_its_whole_family_even_in_other_sessions():
     assert processes.memory_gib(child.pid) > 0
     processes.stop(child)
     assert child.returncode is not None
-    assert gone(other)
+    assert has_ended(other)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     for _ in range(50):
         stat = Path(f"/proc/{pid}/stat")
         if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
@@ -142,7 +142,7 @@ def test_ctrl_c_is_one_line_exit_130_and_no_job_left(tmp_path):
     _, said = driver.communicate(timeout=30)
     assert driver.returncode == 130
     assert said.strip() == "demo: stopped; `make demo` starts again from the beginning"
-    assert gone(int(noted.read_text()))
+    assert has_ended(int(noted.read_text()))
 
 
 def test_epochs_in_a_jobs_output_become_a_second_bar():
@@ -153,7 +153,7 @@ def test_epochs_in_a_jobs_output_become_a_second_bar():
     bar.close()
 
 
-def test_a_delta_table_is_read_as_its_newest_version_stands(warehouse, spark):
+def test_a_delta_table_is_read_at_its_newest_version(warehouse, spark):
     when = datetime(2026, 1, 1, tzinfo=UTC)
     first = spark.createDataFrame([("a b", "bad", "api", "f", when), ("c", "bot", "web", "f", when)], _quarantine())
     warehouse.create("quarantine")
@@ -169,7 +169,7 @@ def test_a_delta_table_is_read_as_its_newest_version_stands(warehouse, spark):
     assert abs((datetime.now(UTC) - tables.committed_at(path)).total_seconds()) < 120
 
 
-def test_a_table_that_is_not_there_has_no_rows(tmp_path):
+def test_a_missing_table_has_no_rows(tmp_path):
     assert tables.read(tmp_path / "nothing", ["reason"]) == []
 
 

@@ -79,7 +79,7 @@ def test_a_page_names_every_module_of_the_folder_that_it_describes(page, folder)
     assert modules - {"__init__"} <= named
 
 
-def test_the_config_that_the_readme_shows_is_one(tmp_path):
+def test_the_config_shown_in_the_readme_is_valid(tmp_path):
     [shown] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (tmp_path / "site.yaml").write_text(shown)
     assert [source.format for source in load([tmp_path / "site.yaml"]).ingest.sources] == ["csv", "catalog"]

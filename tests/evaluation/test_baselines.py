@@ -25,14 +25,14 @@ def steps(spark, histories):
     return spark.createDataFrame(rows, STEPS)
 
 
-def test_of_their_own_items_the_most_frequent_lead_and_popularity_decides_the_rest():
+def test_own_items_are_ranked_by_frequency_and_all_others_by_popularity():
     scores = baselines.by_own(np.array([0.0, 1, 9, 3, 3, 7]))
     histories = [np.array([3, 1, 1, 4]), np.array([], np.int64), np.array([4, 77])]  # 77 is not in the catalogue yet
     ranked = scores(histories, []).argsort(dim=1, descending=True, stable=True)[:, :5]
     assert ranked.tolist() == [[1, 3, 4, 2, 5], [2, 5, 3, 4, 1], [4, 2, 5, 3, 1]]
 
 
-def test_transitions_counted_in_spark_are_those_of_the_sequences(spark):
+def test_transitions_counted_in_spark_equal_those_counted_from_sequences(spark):
     chance = np.random.default_rng(1)
     histories = [chance.integers(1, 8, length) for length in (1, 2, 9, 30, 7)]
     found = baselines.transitions(steps(spark, histories), 9)
@@ -41,12 +41,12 @@ def test_transitions_counted_in_spark_are_those_of_the_sequences(spark):
     assert (found.window, found.decay) == (wanted.window, wanted.decay)
 
 
-def test_beyond_the_limit_each_item_keeps_what_followed_it_most(spark):
+def test_beyond_the_limit_each_item_keeps_its_most_frequent_followers(spark):
     found = baselines.transitions(steps(spark, [[1, 2, 3], [1, 2], [2, 3]]), 3, pairs=3)
     assert found.matrix.toarray()[1:, 1:].tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
-def test_transitions_are_learned_from_everybody_however_few_are_ranked_for(spark):
+def test_transitions_are_learned_from_all_users_even_if_few_are_evaluated(spark):
     """A user's last transition occurs elsewhere only in one other user's history, and all items are equally popular."""
     pairs = [(2 * user + 1, 2 * user + 2) for user in range(6)]
     circle = [(*pairs[(user + 1) % 6], *pairs[user]) for user in range(6)]
@@ -57,7 +57,7 @@ def test_transitions_are_learned_from_everybody_however_few_are_ranked_for(spark
     assert evaluation.baseline("item_transitions").mean("hit_rate", 1) == 1.0
 
 
-def test_recent_days_have_24_hours_whatever_the_clocks_of_the_machine_do(spark, monkeypatch):
+def test_recent_days_have_24_hours_when_daylight_saving_time_begins(spark, monkeypatch):
     monkeypatch.setenv("TZ", "Europe/London")
     time.tzset()
     newest = datetime(2025, 4, 1, 12, tzinfo=UTC)  # clocks went forward on 30 March

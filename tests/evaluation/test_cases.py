@@ -37,7 +37,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_temporal_history_lies_before_the_cut_and_targets_in_the_window(spark):
+def test_a_temporal_history_is_before_the_cut_and_targets_are_in_the_window(spark):
     cut, end = START + timedelta(days=4), START + timedelta(days=8)
     found = collected(cases.temporal(steps(spark, *ROWS), cut, end, 10, exclude_seen=True))
     assert found == {"u": ([1, 2], [1, 2], [3], 2), "new": ([], [], [2], 0)}
@@ -55,7 +55,7 @@ def test_leave_one_out_takes_the_last_event_and_validates_on_the_one_before(spar
     assert collected(cases.leave_one_out(steps(spark, *ROWS), 2, 10, True))["u"] == ([1, 2, 1], [1, 2], [3], 3)
 
 
-def test_what_two_versions_were_not_trained_on_is_what_neither_was():
+def test_the_cut_for_two_versions_leaves_only_events_that_neither_was_trained_on():
     early, late, left_out = (
         {"protocol": protocol, "validation_until": until}
         for protocol, until in (("temporal", "2025-01-05"), ("temporal", "2025-01-09"), ("leave_one_out", ""))
@@ -65,7 +65,7 @@ def test_what_two_versions_were_not_trained_on_is_what_neither_was():
     assert unseen_cut([left_out, early]) == {"protocol": "leave_one_out", "validation_until": "2025-01-05"}
 
 
-def test_of_last_events_only_those_behind_a_cut_are_targets(spark):
+def test_with_a_cut_only_last_events_after_it_are_targets(spark):
     found = collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, False, since=START + timedelta(days=7)))
     assert found == {"u": ([1, 2, 1, 3], [], [4], 4)}
     both = collected(cases.leave_one_out(steps(spark, *ROWS), 1, 10, False, since=START + timedelta(days=6)))
@@ -88,7 +88,7 @@ def test_cuts_are_exact_quantiles_of_time(spark):
     assert cases.cuts(frame, 0.1, 0.2) == (START + timedelta(days=7), START + timedelta(days=9))
 
 
-def test_cuts_part_the_events_as_quantiles_do(spark):
+def test_cuts_divide_the_events_like_quantiles(spark):
     days = np.random.default_rng(0).exponential(5, size=301).round(2)
     frame = steps(spark, *[("u", float(day), f"e{place}", 1) for place, day in enumerate(days)])
     exact = np.quantile(days, [0.75, 0.9])
@@ -96,7 +96,7 @@ def test_cuts_part_the_events_as_quantiles_do(spark):
     assert [(days < at).sum() for at in cut] == [(days < at).sum() for at in exact]
 
 
-def test_events_of_one_instant_cannot_be_cut(spark):
+def test_events_of_a_single_time_or_no_events_cannot_be_cut(spark):
     with pytest.raises(HeadwaterError, match="span too little time"):
         cases.cuts(steps(spark, ("u", 1, "a", 1), ("v", 1, "b", 2)), 0.1, 0.1)
     with pytest.raises(HeadwaterError, match="no events with an item"):
@@ -110,7 +110,7 @@ def held(targets, seen=()):
     return cases.HeldOut(np.array(["u"]), [array([1])], [array([1])], [array(seen)], [array(targets)], np.array([1]))
 
 
-def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items():
+def test_ranks_count_ties_against_the_target_exclude_seen_items_and_miss_unknown_ones():
     scores = torch.tensor([[9.0, 5.0, 3.0, 3.0, 1.0]])
     ranking = rank(lambda items, types: scores, held([2, 9]), 3)
     assert ranking.ranks[0].tolist() == [3, UNRANKED]
@@ -120,7 +120,7 @@ def test_ranks_count_ties_against_us_leave_seen_items_out_and_miss_unknown_items
     assert ranking.lists.tolist() == [[3, 4, 0, 0]]
 
 
-class Largest(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):
     """Records the number of elements of the largest tensor that any operation returns."""
 
     most = 0
@@ -135,7 +135,7 @@ class Largest(TorchDispatchMode):
 def test_a_user_with_very_many_targets_costs_no_more_memory_than_the_catalogue():
     scores = torch.from_numpy(np.random.default_rng(1).integers(0, 50, (1, 1001)).astype(np.float32))
     targets = np.arange(1, 1001, 2)
-    with Largest() as made:
+    with LargestTensor() as made:
         ranking = rank(lambda items, types: scores, held(targets, seen=[2, 4]), 3)
     assert made.most <= scores.numel()
     others = np.delete(scores[0].numpy(), [0, 2, 4])
@@ -143,7 +143,7 @@ def test_a_user_with_very_many_targets_costs_no_more_memory_than_the_catalogue()
 
 
 @pytest.mark.parametrize("better", [0, 4])
-def test_ties_go_against_us_where_lists_are_picked_for_variety_too(better):
+def test_ties_count_against_the_target_also_with_variety(better):
     unit = torch.nn.functional.normalize(torch.arange(51.0 * 3).reshape(51, 3).cos(), dim=1)
     scores = torch.tensor([[0.0, *[2.0] * better, *[1.0] * (50 - better)]])
     ranking = rank(lambda items, types: scores, held([better + 1]), 10, variety=Variety("mmr", 0.35, 40), unit=unit)

@@ -22,7 +22,7 @@ LOW, HIGH = np.full(50, 0.1), np.full(50, 0.3)
     ],
     ids=["better", "equal", "worse", "first", "popular", "few users"],
 )
-def test_it_decides_and_says_why(challenger, champion, recent, promote, words):
+def test_the_gate_decides_and_gives_a_reason(challenger, champion, recent, promote, words):
     decision = decide(challenger, champion, recent, GATE, seed=1)
     assert decision.promote is promote
     assert words in decision.reason

@@ -27,7 +27,7 @@ def scores(items, types):
     return torch.tensor([9.0, 4, 3, 2, 1]).repeat(len(items), 1)
 
 
-def test_every_group_has_its_own_metrics_of_lists_beside_those_of_users():
+def test_every_segment_has_its_own_list_metrics_and_user_metrics():
     found = measure.measure(scores, held(0, 5, 50), [2], COUNTS, unit=torch.eye(5))
     rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)
     column = list(TABLES["model_metrics"]).index
@@ -43,7 +43,7 @@ def test_every_group_has_its_own_metrics_of_lists_beside_those_of_users():
     assert {row[column("users")] for row in rows if row[column("segment")] == "all"} == {3}
 
 
-def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for():
+def test_served_lists_are_measured_as_given_and_for_each_group():
     people = held(0, 5, 50, 5)
     lists = np.array([[4, 1, 0], [2, 1, 3], [1, 2, 0], [1, 2, 3]])
     group = np.array(["cold", "", "cold", ""], dtype=object)
@@ -57,7 +57,7 @@ def test_lists_are_measured_as_they_stand_for_the_groups_that_they_were_made_for
     }  # fmt: skip
 
 
-def test_a_group_of_a_segments_name_leaves_that_segment_as_it_is():
+def test_a_group_with_the_name_of_a_segment_does_not_change_that_segment():
     people, lists = held(5, 5, 50), np.array([[1], [4], [3]])
     group = np.array(["", "light", "light"], dtype=object)
     found = measure.measure_lists(lists, people, [1], COUNTS, unit=np.eye(5), group=group)
@@ -66,7 +66,7 @@ def test_a_group_of_a_segments_name_leaves_that_segment_as_it_is():
     assert hits == {"all": (2 / 3, 3), "light": (1 / 2, 2), "heavy": (1.0, 1), "group light": (1 / 2, 2)}
 
 
-def test_a_group_without_users_has_no_rows():
+def test_a_segment_without_users_has_no_rows():
     found = measure.measure(scores, held(0, 1), [1], COUNTS)
     rows = measure.rows(found, 3, "sasrec", 3, "temporal", "test", NOW)
     assert {row[4] for row in rows} == {"all", "new"}

@@ -10,11 +10,11 @@ from headwater.evaluation.ranking import UNRANKED
 RANKS = [np.array([1, 4]), np.array([3]), np.array([11]), np.array([UNRANKED]), np.array([2, 3, UNRANKED])]
 
 
-def test_hit_rate_is_one_where_any_target_stands_in_the_list():
+def test_hit_rate_is_one_if_any_target_is_in_the_list():
     np.testing.assert_array_equal(metrics.hit_rate(RANKS, 3), [1, 1, 0, 0, 1])
 
 
-def test_ndcg_divides_by_the_best_list_of_as_many_targets():
+def test_ndcg_divides_by_the_ideal_list_of_as_many_targets():
     first, third = metrics.ndcg(RANKS, 5)[[0, 4]]
     assert first == pytest.approx((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)))
     assert third == pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
@@ -34,7 +34,7 @@ def test_coverage_novelty_and_diversity_by_hand():
     assert metrics.diversity(np.array([[1, 0]]), unit) == 0.0
 
 
-def test_they_agree_with_rectools_for_one_target_and_for_many():
+def test_metrics_agree_with_rectools():
     """RecTools normalises NDCG by an ideal list of k targets, whatever their number, so it is compared with k targets each."""
     from rectools import Columns
     from rectools.metrics import MRR, NDCG, CatalogCoverage, HitRate

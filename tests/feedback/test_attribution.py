@@ -33,62 +33,64 @@ def events(spark, *rows):
     return spark.createDataFrame(full, schemas.ddl("events"))
 
 
-def found(spark, happened, shown, hours=1.0):
+def attributed(spark, happened, shown, hours=1.0):
     rows = feedback.attribute(happened, shown, hours, REWARDS, 5.0, NOON)
     assert rows.columns == schemas.columns("feedback")
     wanted = ("event_id", "rank", "model_version", "served_at", "propensity")
     return sorted(tuple(row[name] for name in wanted) for row in rows.collect())
 
 
-def test_an_action_answers_the_newest_list_that_stood_there(spark):
+def test_an_action_is_attributed_to_the_newest_list_at_its_time(spark):
     shown = lists(spark, ("u", 0, "abc", 1), ("u", 10, "bca", 2), ("u", 30, "cab", 3))
     happened = events(spark, ("e1", "u", "b", "click", 5), ("e2", "u", "b", "click", 20), ("e3", "u", "b", "click", 40))
-    assert found(spark, happened, shown) == [
+    assert attributed(spark, happened, shown) == [
         ("e1", 2, 1, at(0), None),
         ("e2", 1, 2, at(10), 0.25),
         ("e3", 3, 3, at(30), None),
     ]
 
 
-def test_an_item_of_an_older_list_only_is_nobodys(spark):
+def test_an_action_on_an_item_that_is_only_in_an_older_list_is_not_attributed(spark):
     shown = lists(spark, ("u", 0, "ab", 1), ("u", 10, "cd", 1))
-    assert found(spark, events(spark, ("e", "u", "a", "click", 20)), shown) == []
+    assert attributed(spark, events(spark, ("e", "u", "a", "click", 20)), shown) == []
 
 
-def test_an_action_before_the_first_list_is_nobodys(spark):
-    assert found(spark, events(spark, ("e", "u", "a", "click", -1)), lists(spark, ("u", 0, "a", 1))) == []
+def test_an_action_before_the_first_list_is_not_attributed(spark):
+    assert attributed(spark, events(spark, ("e", "u", "a", "click", -1)), lists(spark, ("u", 0, "a", 1))) == []
 
 
-def test_an_action_at_the_very_instant_of_a_list_answers_it(spark):
+def test_an_action_at_the_exact_time_of_a_list_is_attributed_to_it(spark):
     shown = lists(spark, ("u", 0, "ab", 1), ("u", 10, "ba", 2))
-    assert found(spark, events(spark, ("e", "u", "a", "view", 10)), shown) == [("e", 2, 2, at(10), None)]
+    assert attributed(spark, events(spark, ("e", "u", "a", "view", 10)), shown) == [("e", 2, 2, at(10), None)]
 
 
 @pytest.mark.parametrize(("minute", "count"), [(60, 1), (61, 0)])
-def test_a_list_answers_for_the_window_its_end_included(spark, minute, count):
-    assert len(found(spark, events(spark, ("e", "u", "a", "click", minute)), lists(spark, ("u", 0, "a", 1)))) == count
+def test_an_action_is_attributed_up_to_and_including_the_end_of_the_window(spark, minute, count):
+    assert (
+        len(attributed(spark, events(spark, ("e", "u", "a", "click", minute)), lists(spark, ("u", 0, "a", 1)))) == count
+    )
 
 
-def test_the_list_of_another_user_does_not_answer(spark):
+def test_an_action_is_not_attributed_to_the_list_of_another_user(spark):
     shown = lists(spark, ("u", 0, "b", 1), ("v", 0, "a", 1))
-    assert found(spark, events(spark, ("e", "u", "a", "click", 5)), shown) == []
+    assert attributed(spark, events(spark, ("e", "u", "a", "click", 5)), shown) == []
 
 
 def test_searches_impressions_and_types_without_a_reward_are_left_out(spark):
     happened = events(
         spark, ("e1", "u", None, "search", 5), ("e2", "u", "a", "impression", 5), ("e3", "u", "a", "add_to_cart", 5)
     )
-    assert found(spark, happened, lists(spark, ("u", 0, "a", 1))) == []
+    assert attributed(spark, happened, lists(spark, ("u", 0, "a", 1))) == []
 
 
 def test_two_actions_on_one_item_are_two_rows(spark):
     happened = events(spark, ("e1", "u", "a", "view", 5), ("e2", "u", "a", "purchase", 5))
-    assert [row[0] for row in found(spark, happened, lists(spark, ("u", 0, "a", 1)))] == ["e1", "e2"]
+    assert [row[0] for row in attributed(spark, happened, lists(spark, ("u", 0, "a", 1)))] == ["e1", "e2"]
 
 
 def test_without_any_list_or_any_event_there_is_no_feedback(spark):
-    assert found(spark, events(spark, ("e", "u", "a", "click", 5)), lists(spark)) == []
-    assert found(spark, events(spark), lists(spark, ("u", 0, "a", 1))) == []
+    assert attributed(spark, events(spark, ("e", "u", "a", "click", 5)), lists(spark)) == []
+    assert attributed(spark, events(spark), lists(spark, ("u", 0, "a", 1))) == []
 
 
 @pytest.mark.parametrize(

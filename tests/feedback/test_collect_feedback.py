@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from inside import Inside
+from inside import InProcessSite
 from pyspark.sql import functions as F
 
 from headwater import schemas
@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def shop(spark, tmp_path):
-    return Inside(spark, tmp_path, {"feedback": {"window_hours": 24}})
+    return InProcessSite(spark, tmp_path, {"feedback": {"window_hours": 24}})
 
 
 def collect(shop):
@@ -38,7 +38,7 @@ def publish(shop, user, items, table="topn_history", note=None):
     shop.tables.append(shop.tables.spark.createDataFrame(rows, schemas.ddl(table)), table, note or {"job": "t"})
 
 
-def test_each_action_is_taken_once_and_what_answers_no_list_is_counted(shop, monkeypatch):
+def test_each_action_is_collected_once_and_unattributed_actions_are_counted(shop, monkeypatch):
     act(shop, ("e1", "u", "a", 1), ("e2", "u", "z", 1), ("e0", "u", "a", -5))
     publish(shop, "u", "ab")
     assert collect(shop) == {"rows_feedback": 1, "rows_unattributed": 2, "events_version": 1}
@@ -59,7 +59,7 @@ def test_each_action_is_taken_once_and_what_answers_no_list_is_counted(shop, mon
     assert shop.rows("feedback", "event_id", "rank") == [("e1", 1), ("e3", 2)]
 
 
-def test_before_the_first_list_the_table_is_made_and_the_events_are_done_with(shop):
+def test_before_the_first_list_the_table_is_created_and_events_count_as_read(shop):
     act(shop, ("e1", "u", "a", 1))
     assert collect(shop) == {"rows_feedback": 0, "rows_unattributed": 1, "events_version": 1}
     assert shop.rows("feedback") == []
@@ -67,13 +67,13 @@ def test_before_the_first_list_the_table_is_made_and_the_events_are_done_with(sh
     assert collect(shop)["rows_feedback"] == 0
 
 
-def test_without_events_one_line_names_the_job_to_run(shop):
+def test_without_events_the_error_names_the_job_to_run(shop):
     with pytest.raises(TableError, match=r"run jobs/ingest_events.py first"):
         collect(shop)
 
 
-@pytest.mark.parametrize("lose", [Inside.vacuum, Inside.clean_up_log])
-def test_where_the_change_feed_is_gone_the_whole_table_is_read_and_nothing_doubled(shop, lose):
+@pytest.mark.parametrize("lose", [InProcessSite.vacuum, InProcessSite.clean_up_log])
+def test_without_the_change_feed_the_whole_table_is_read_and_nothing_is_doubled(shop, lose):
     publish(shop, "u", "ab")
     act(shop, ("e1", "u", "a", 1))
     collect(shop)
@@ -97,7 +97,7 @@ def test_an_event_that_was_deleted_and_is_delivered_again_is_not_doubled(shop):
     assert shop.rows("feedback", "event_id") == [("e1",), ("e2",)]
 
 
-def test_lists_and_feedback_of_another_time_than_the_new_actions_are_not_read(shop, spark):
+def test_lists_and_feedback_outside_the_time_of_the_new_actions_are_not_read(shop, spark):
     publish(shop, "u", "ab")
     act(shop, ("e1", "u", "a", 1))
     collect(shop)
@@ -110,7 +110,7 @@ def test_lists_and_feedback_of_another_time_than_the_new_actions_are_not_read(sh
     assert collect(shop)["rows_feedback"] == 1
 
 
-def test_lists_on_their_way_to_the_history_are_waited_for(shop):
+def test_collecting_is_skipped_until_published_lists_are_in_the_history(shop):
     act(shop, ("e1", "u", "a", 1))
     publish(shop, "u", "a", "topn", {"job": "score_topn", "sequences_version": 0, "model_version": 1})
     assert collect(shop)["status"] == "skipped"

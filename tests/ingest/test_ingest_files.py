@@ -31,7 +31,7 @@ def landing(root, *paths):
         ("a.b/*", "axb/c", False),
     ],
 )
-def test_a_glob_stays_within_one_folder_unless_it_says_otherwise(glob, path, matches):
+def test_a_glob_matches_within_one_folder_unless_it_has_a_double_star(glob, path, matches):
     assert bool(files.glob_pattern(glob).fullmatch(path)) is matches
 
 
@@ -41,7 +41,7 @@ def test_hidden_names_and_folders_are_left_alone(tmp_path, spark):
     assert ([f.path for f in found], shared) == (["api/a.json", "api/x/e.json"], [])
 
 
-def test_a_file_of_two_sources_goes_to_the_first(tmp_path, spark):
+def test_a_file_matched_by_two_sources_goes_to_the_first(tmp_path, spark):
     root = landing(tmp_path, "api/a.json")
     found, shared = files.find(spark, root, [JSON, Source(format="csv", glob="api/*")])
     assert ([f.source.format for f in found], shared) == (["json"], ["api/a.json"])
@@ -80,24 +80,24 @@ def test_new_files_make_the_next_batch():
     assert (one.number, [f.path for f in one.files], one.planned) == (5, ["b"], False)
 
 
-def test_a_ledger_that_lost_rows_gives_no_number_twice():
+def test_a_ledger_that_lost_rows_reuses_no_batch_number():
     [one] = batch.plan(found("a"), [], 500, 0, MOMENT, pytest.fail)
     assert one.number == 501
 
 
-def test_a_half_taken_batch_is_taken_first_and_with_its_own_files_only():
+def test_an_unfinished_batch_comes_first_and_only_with_its_own_files():
     again, new = batch.plan(found("a", "b", "c"), [row("a", 1), row("b", 2)], 1, 2, MOMENT, pytest.fail)
     assert (again.number, [f.path for f in again.files], again.planned) == (2, ["b"], True)
     assert (new.number, [f.path for f in new.files]) == (3, ["c"])
 
 
-def test_gone_and_changed_files_are_named():
+def test_missing_and_changed_files_are_named():
     said = []
     batch.plan(found("a"), [row("a", 1, size=2), row("b", 1)], 0, 1, MOMENT, lambda line, paths: said.append(paths))
     assert said == [["a"], ["b"]]
 
 
-def test_times_from_rows_are_utc_whatever_zone_the_process_has(monkeypatch):
+def test_times_from_rows_are_utc_in_any_time_zone_of_the_process(monkeypatch):
     import time
 
     monkeypatch.setitem(os.environ, "TZ", "Asia/Tokyo")

@@ -57,7 +57,7 @@ def judged(spark, *changes):
         ({"ignored": True, "user_id": None}, None),
     ],
 )
-def test_a_line_gets_its_reason(spark, change, reason):
+def test_a_line_gets_its_quarantine_reason(spark, change, reason):
     assert judged(spark, change).first()["reason"] == reason
 
 
@@ -69,14 +69,14 @@ def test_the_batches_of_an_hour_have_the_same_limits():
     assert early.latest == NOW + timedelta(hours=25)
 
 
-def test_event_types_are_renamed_whatever_their_case(spark):
+def test_event_types_are_renamed_regardless_of_case(spark):
     frame = spark.createDataFrame([("CART",), ("View",), ("cartoon",)], "event_type string")
     source = Source(format="csv", glob="*", event_types={"Cart": "add_to_cart"})
     rows = judging.with_event_type(frame, source).collect()
     assert [row["event_type"] for row in rows] == ["add_to_cart", "view", "cartoon"]
 
 
-def test_an_id_comes_from_all_content_and_from_nothing_else(spark):
+def test_a_generated_event_id_depends_on_all_content_and_on_nothing_else(spark):
     same, other = {"value": "2"}, {"value": "2.0"}
     frame = judged(
         spark, same, other, {"value": "3"}, {"user_id": "ui", "item_id": "x"}, {"user_id": "u", "item_id": "ix"},
@@ -90,7 +90,7 @@ def test_an_id_comes_from_all_content_and_from_nothing_else(spark):
     assert [row["id_given"] for row in rows] == [False] * 5 + [True]
 
 
-def test_crawlers_are_known_by_agent_and_a_cubot_is_a_telephone():
+def test_crawlers_are_recognised_by_agent_and_a_cubot_phone_is_not_one():
     google = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
     cubot = "Mozilla/5.0 (Linux; Android 9; CUBOT_X18_Plus) AppleWebKit/537.36 Chrome/80.0 Mobile Safari/537.36"
     cubot_note = cubot.replace("CUBOT_X18_Plus", "Cubot Note 20")
@@ -104,7 +104,7 @@ def events(spark, *rows):
     )
 
 
-def test_bots_browse_too_fast_or_too_regularly_and_baskets_do_not(spark):
+def test_too_fast_or_too_regular_browsing_marks_a_bot_and_a_basket_does_not(spark):
     frame = events(
         spark,
         *[("fast", "view", 1 + at % 7) for at in range(11)],
@@ -118,7 +118,7 @@ def test_bots_browse_too_fast_or_too_regularly_and_baskets_do_not(spark):
     assert sorted(map(tuple, rows)) == [("fast", "bot_rate"), ("steady", "bot_regular")]
 
 
-def test_the_first_line_of_an_event_stands_and_stored_ones_are_known(spark):
+def test_the_first_line_of_an_event_counts_and_stored_events_are_recognised(spark):
     said = "user_id string, item_id string, event_type string"
     frame = spark.createDataFrame(
         [
@@ -161,7 +161,7 @@ def goods(spark, *rows):
     return spark.createDataFrame([(None, f, (0, n), *rest) for n, (f, *rest) in enumerate(rows)], schema)
 
 
-def test_the_last_value_of_a_catalogue_stands_and_a_bad_price_is_none(spark):
+def test_the_last_value_of_an_item_wins_and_an_invalid_price_is_null(spark):
     rows = goods(
         spark,
         ("b.csv", "x", "new", None, None, "2.5", "no"),
@@ -197,7 +197,7 @@ def test_a_price_is_an_amount_with_or_without_a_currency(spark):
     )
 
 
-def test_what_is_available_is_a_word_or_a_number_in_stock_and_a_title_is_one_line(spark):
+def test_availability_is_read_from_a_word_or_stock_number_and_titles_become_one_line(spark):
     said = ("yes", "FALSE", "1", "0", "17", "-2", "0.0", "sold out", None)
     rows = goods(spark, *(("f", str(n), "a\r\n mug", "x\ny", None, None, word) for n, word in enumerate(said)))
     typed = catalogue.with_reason(rows, 512).orderBy("position").collect()
@@ -206,7 +206,7 @@ def test_what_is_available_is_a_word_or_a_number_in_stock_and_a_title_is_one_lin
     assert {(row["title"], row["category"]) for row in typed} == {("a mug", "x y")}
 
 
-def test_new_items_are_numbered_on_and_old_ones_keep_their_number(spark):
+def test_new_items_get_the_next_numbers_and_known_items_keep_theirs(spark):
     from headwater import schemas
 
     items = spark.createDataFrame([("old", 7, "t", "c", None, 1.0, False, NOW)], schemas.ddl("items"))

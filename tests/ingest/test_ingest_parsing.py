@@ -22,7 +22,7 @@ def taken(frame, *columns):
     return [tuple(row) for row in frame.orderBy("position").select(*columns).collect()]
 
 
-def test_lines_get_their_reasons_before_any_parser(spark, tmp_path):
+def test_unusable_lines_get_a_reason_before_they_are_parsed(spark, tmp_path):
     name = "odd + name %20[1]#?.txt"
     good = "\ufeffgood\r\n".encode()
     (tmp_path / name).write_bytes(good + b"\n \t\nb\xe9d\nx\0y\n" + b"z" * 50 + b"\nhead\nlast")
@@ -80,13 +80,13 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
     ]
 
 
-def test_constants_fill_what_the_source_lacks(spark):
+def test_constants_fill_fields_that_a_line_lacks(spark):
     source = Source(format="json", glob="*", constants={"event_type": "purchase", "value": 2})
     frame = fields.json_fields(texts(spark, '{"value": 3}', "{}"), source)
     assert taken(frame, "event_type", "value") == [("purchase", "3"), ("purchase", "2")]
 
 
-def test_csv_is_rfc_4180_and_counts_its_columns(spark):
+def test_csv_is_parsed_by_rfc_4180_and_lines_need_the_right_number_of_columns(spark):
     source = Source(format="csv", glob="*", delimiter=";", fields={"user_id": "u"})
     frame = texts(
         spark, '1;"a ""b"";c";x', "1;2", "1;2;3;4", ' 1 ;"";', '1;"open;x', '1;2;"open', ";" * 30_000, '1;5" pipe;x',
@@ -123,7 +123,7 @@ CATALOGUE = (
 
 
 @pytest.mark.parametrize("max_bytes", [1_000, 20])
-def test_a_quoted_field_may_run_over_lines_of_a_catalogue(spark, tmp_path, max_bytes):
+def test_a_quoted_field_of_a_catalogue_may_span_several_lines(spark, tmp_path, max_bytes):
     (tmp_path / "goods.csv").write_bytes("\n".join(CATALOGUE).encode())
     source = Source(format="catalog", glob="*")
     read = lines.joined(lines.read(spark, str(tmp_path), [str(tmp_path / "goods.csv")]), ",", max_bytes)
@@ -157,7 +157,7 @@ def test_a_quoted_field_may_run_over_lines_of_a_catalogue(spark, tmp_path, max_b
         ("9" * 30, None),
     ],
 )
-def test_a_moment_is_read_from(spark, text, expected):
+def test_timestamps_of_many_formats_are_parsed_to_utc(spark, text, expected):
     frame = spark.createDataFrame([(text,)], "t string")
     moment = times.moment(F.col("t"), "Europe/London").alias("m")
     [row] = frame.select(F.date_format(moment, "yyyy-MM-dd HH:mm:ss.SSSSSS").alias("m")).collect()
@@ -165,7 +165,7 @@ def test_a_moment_is_read_from(spark, text, expected):
     assert row["m"] == want
 
 
-def test_a_source_has_its_own_pattern_and_zone(spark):
+def test_a_source_can_have_its_own_time_pattern_and_zone(spark):
     frame = spark.createDataFrame([("1/7/2019 8:05",), ("2019-07-01T00:00:00Z",)], "t string")
     moment = times.moment(F.col("t"), "Europe/London", "d/M/yyyy H:mm")
     rows = frame.select(F.date_format(moment, "yyyy-MM-dd HH:mm").alias("m")).collect()
@@ -177,7 +177,7 @@ def test_a_source_has_its_own_pattern_and_zone(spark):
     [("", True), ("d/M/yyyy H:mm", True), ("yyyy-MM-dd[ HH:mm[XXX]]", True), ("%d/%m", False), ("bananas", False),
      ("EEE, d MMM yyyy HH:mm:ss Z", False)],  # Spark writes names of weekdays but does not read them
 )  # fmt: skip
-def test_a_pattern_by_which_spark_cannot_read_is_a_usage_error(spark, pattern, reads):
+def test_a_time_pattern_that_spark_cannot_parse_with_is_a_usage_error(spark, pattern, reads):
     with nullcontext() if reads else pytest.raises(UsageError, match="time_format"):
         times.check_format(spark, Source(format="csv", glob="*", time_format=pattern))
 
@@ -197,7 +197,7 @@ def logs(spark, *values):
     return access_log.log_fields(texts(spark, *values), access_log.compile_rules(spark, RULES))
 
 
-def test_the_first_rule_that_fits_makes_an_action_of_a_request(spark):
+def test_the_first_url_rule_that_matches_turns_a_request_into_an_event(spark):
     frame = logs(
         spark,
         log_line("GET /p/a%20b+c HTTP/1.1", account="anna"),
@@ -223,7 +223,7 @@ def test_the_first_rule_that_fits_makes_an_action_of_a_request(spark):
     ]
 
 
-def test_a_log_of_several_hosts_tells_its_visitors_apart(spark):
+def test_a_host_name_before_a_log_line_does_not_change_its_visitor(spark):
     lines = [log_line(address=address) for address in ("10.0.0.1", "2001:db8::1")]
     hosted = [f"{host} {line}" for host in ("shop.example:443", "www.shop.example", "shop") for line in lines]
     first, second, *same = taken(logs(spark, *lines, *hosted), "visitor", "reason")
@@ -231,7 +231,7 @@ def test_a_log_of_several_hosts_tells_its_visitors_apart(spark):
     assert same == [first, second] * 3
 
 
-def test_a_visitor_is_known_by_account_and_first_address_whatever_a_request_came_by(spark):
+def test_a_visitor_is_identified_by_account_and_first_address_behind_any_proxies(spark):
     accounts = {"-": None, "anna": "anna", "joe smith": "joe smith", r"Jos\xC3\xA9 50%25": "José 50%25"}
     lines = [
         before + log_line(address="203.0.113.9" + by, account=account)
@@ -254,7 +254,7 @@ def test_a_quote_in_an_agent_is_read_and_a_broken_line_is_malformed(spark):
     ]
 
 
-def test_hostile_log_lines_take_no_long_time_and_no_deep_stack(spark):
+def test_hostile_log_lines_are_parsed_quickly_and_without_deep_recursion(spark):
     hostile = [
         '" 200 1 ' * 100_000,
         "[" * 500_000,
@@ -266,7 +266,7 @@ def test_hostile_log_lines_take_no_long_time_and_no_deep_stack(spark):
 
 
 @pytest.mark.parametrize("path", [r"^/(?:\w+/)+(?P<item_id>\d+)$", r"^/(?:(?:\w|-)+/)+(?P<item_id>\d+)$"])
-def test_a_rule_that_repeats_a_group_reads_the_longest_request(spark, path):
+def test_a_url_rule_with_a_repeated_group_matches_the_longest_request(spark, path):
     rules = access_log.compile_rules(spark, [UrlRule(event_type="view", path=path)])
     longest = ["a/" * 4_080 + "7", "a" * 8_160 + "/7", "a/" * 4_080 + "x", "a/" * 8_200 + "7"]
     frame = access_log.log_fields(texts(spark, *(log_line(f"GET /{target} HTTP/1.1") for target in longest)), rules)
@@ -298,6 +298,6 @@ def test_a_python_pattern_means_the_same_to_java(spark, python, text):
     assert row["g"] == pattern.search(text)["item_id"]
 
 
-def test_a_pattern_that_java_lacks_is_a_usage_error(spark):
+def test_a_pattern_that_java_does_not_support_is_a_usage_error(spark):
     with pytest.raises(UsageError, match="url_rules"):
         access_log.compile_rules(spark, [UrlRule(event_type="view", path=r"(a)?(?P<item_id>b)(?(1)c|d)")])

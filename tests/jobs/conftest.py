@@ -8,7 +8,7 @@ import shop
 from sites import Site
 
 HERE = Path(__file__).parent
-HANGS = 1_200
+TEST_TIMEOUT_SECONDS = 1_200
 """Seconds after which a test of several jobs is considered hung, even on a busy machine."""
 
 
@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.fault)
-            item.add_marker(pytest.mark.timeout(HANGS))
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 
-def where(_: int) -> str:
+def library_file(_: int) -> str:
     import headwater
 
     return headwater.__file__
@@ -23,5 +23,5 @@ for program, *flags in json.loads(sys.argv[1]):
     if code := warm.run(program, flags):
         sys.exit(code)
 context = SparkSession.getActiveSession().sparkContext
-found = set(context.parallelize(range(4), 4).map(where).collect())
+found = set(context.parallelize(range(4), 4).map(library_file).collect())
 print(json.dumps({"executors_import": sorted(found)}))

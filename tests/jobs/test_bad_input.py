@@ -10,7 +10,7 @@ from headwater.config import load
 from headwater.tracking import Registry
 
 
-def refused(site, job, *args, code, line, start="start"):
+def assert_refused(site, job, *args, code, line, start="start"):
     ended = getattr(site, start)(job, *args)
     assert ended.returncode == code, ended.stderr
     last = ended.stderr.strip().splitlines()[-1]
@@ -37,19 +37,19 @@ def refused(site, job, *args, code, line, start="start"):
     ],
 )
 def test_a_bad_flag_or_key_is_exit_code_two(site, job, args, line):
-    refused(site(shop.CONFIG), job, *args, code=2, line=line)
+    assert_refused(site(shop.CONFIG), job, *args, code=2, line=line)
 
 
-def test_an_empty_landing_folder_is_fine_and_nothing_follows_from_it(site):
+def test_an_empty_landing_folder_is_no_error_but_scoring_and_training_are_refused(site):
     empty = site(shop.CONFIG)
     assert empty.run("ingest_events")["rows_in"] == 0
     assert empty.run("build_sequences")["users_changed"] == 0
-    refused(empty, "score_topn", "--mode", "full", code=1, line="champion", start="run_here")
-    refused(empty, "train_model", code=1, line="sequence", start="run_here")
+    assert_refused(empty, "score_topn", "--mode", "full", code=1, line="champion", start="run_here")
+    assert_refused(empty, "train_model", code=1, line="sequence", start="run_here")
 
 
-def test_a_landing_folder_that_is_not_there_is_named(site):
-    refused(
+def test_a_missing_landing_folder_is_named(site):
+    assert_refused(
         site(shop.CONFIG), "ingest_events", "--set", "paths.landing=/no/such/folder", code=2, line="/no/such/folder"
     )
 
@@ -66,11 +66,11 @@ def test_a_file_that_does_not_fit_its_source_is_exit_code_two_without_a_closing_
     )
 
 
-def test_a_job_before_its_inputs_names_the_job_to_run(site):
-    refused(site(shop.CONFIG), "build_sequences", code=1, line="run jobs/ingest_events.py first")
+def test_a_job_without_its_inputs_names_the_job_to_run_first(site):
+    assert_refused(site(shop.CONFIG), "build_sequences", code=1, line="run jobs/ingest_events.py first")
 
 
-def walked(opened, walks):
+def site_with_clicks(opened, walks):
     """A site whose users clicked on items, one per day."""
     lines = [
         shop.api_line(user, item, "click", shop.START + timedelta(days=day, minutes=minute))
@@ -84,44 +84,44 @@ def walked(opened, walks):
     return opened
 
 
-def registered(site):
+def model_versions(site):
     return Registry(load([site.config])).client.search_model_versions()
 
 
-def test_one_item_is_nothing_to_rank(site):
-    shop_site = walked(site(shop.CONFIG), {f"u{k}": ["i1"] * 10 for k in range(5)})
-    refused(shop_site, "train_model", code=1, line="the catalogue has one item", start="run_here")
-    assert registered(shop_site) == []
+def test_training_on_a_single_item_is_refused(site):
+    shop_site = site_with_clicks(site(shop.CONFIG), {f"u{k}": ["i1"] * 10 for k in range(5)})
+    assert_refused(shop_site, "train_model", code=1, line="the catalogue has one item", start="run_here")
+    assert model_versions(shop_site) == []
 
 
-def test_users_with_one_event_each_are_nothing_to_train_on(site):
-    shop_site = walked(site(shop.CONFIG), {f"u{k}": [f"i{k % 4}"] for k in range(20)})
-    refused(shop_site, "train_model", code=1, line="no sequence has two events to train on", start="run_here")
-    assert registered(shop_site) == []
+def test_training_on_users_with_one_event_each_is_refused(site):
+    shop_site = site_with_clicks(site(shop.CONFIG), {f"u{k}": [f"i{k % 4}"] for k in range(20)})
+    assert_refused(shop_site, "train_model", code=1, line="no sequence has two events to train on", start="run_here")
+    assert model_versions(shop_site) == []
 
 
 @pytest.fixture(scope="module")
-def rounds(tmp_path_factory):
+def six_item_site(tmp_path_factory):
     """Six items known only from clicks, without a catalogue."""
     walks = {f"u{k}": [f"i{(k + step) % 6}" for step in range(10)] for k in range(12)}
-    return walked(Site(tmp_path_factory.mktemp("rounds"), shop.CONFIG), walks)
+    return site_with_clicks(Site(tmp_path_factory.mktemp("rounds"), shop.CONFIG), walks)
 
 
-def test_features_that_no_item_has_are_named(rounds):
+def test_features_that_no_item_has_are_refused_by_name(six_item_site):
     asked = ("--set", "model.features=[title, category]")
     line = "model.features: no item of the catalogue has a title or a category"
-    refused(rounds, "train_model", *asked, code=1, line=line, start="run_here")
-    assert registered(rounds) == []
+    assert_refused(six_item_site, "train_model", *asked, code=1, line=line, start="run_here")
+    assert model_versions(six_item_site) == []
 
 
-def test_a_training_that_explodes_registers_nothing_and_goes_on_from_the_epoch_before(rounds):
+def test_a_training_that_diverges_registers_nothing_and_resumes_from_the_last_finite_epoch(six_item_site):
     """An epoch is one step here. The first makes the weights explode, and the loss of the second is no longer finite."""
     exploding = "train={epochs: 3, batch_size: 1000, learning_rate: 1.0e+30, clip_norm: 1.0e+30}"
     line = "train_model: training failed: the loss is no longer finite in epoch 2; lower train.learning_rate"
     for resume in ([], ["--resume"]):
-        ended = rounds.run_here("train_model", "--set", exploding, *resume)
+        ended = six_item_site.run_here("train_model", "--set", exploding, *resume)
         assert (ended.returncode, ended.stdout, ended.stderr.splitlines()[-1]) == (1, "", line)
         assert ("epoch 1/3: " in ended.stderr) is (not resume)  # a resumed run does not repeat epoch 1
-        kept = (rounds.warehouse / "_work/training").glob("*/tried/run/checkpoints/*.safetensors")
+        kept = (six_item_site.warehouse / "_work/training").glob("*/tried/run/checkpoints/*.safetensors")
         assert [path.name for path in kept] == ["epoch-00001.safetensors"]
-    assert registered(rounds) == []
+    assert model_versions(six_item_site) == []

@@ -12,7 +12,7 @@ from headwater.tables import Warehouse
 MANY = 1_000_000
 
 
-def test_a_user_with_a_million_events_has_the_last_of_them_and_a_list(trained, tmp_path, spark):
+def test_a_user_with_a_million_events_gets_a_sequence_of_the_last_ones_and_a_list(trained, tmp_path, spark):
     """The driver may fetch only 4 MB, so it cannot collect the events."""
     small = {"spark.driver.maxResultSize": "4m", "spark.sql.shuffle.partitions": "2"}
     site = copy_of(trained, tmp_path / "site", spark=small)

@@ -124,7 +124,7 @@ def test_an_empty_landing_folder_makes_empty_tables(shop):
 
 
 @pytest.mark.parametrize("few", [MAX_COLLECTED_ROWS, 0])
-def test_every_line_of_every_format_is_accounted_for_and_taken_once(shop, monkeypatch, few):
+def test_every_line_of_every_format_is_accounted_for_and_ingested_once(shop, monkeypatch, few):
     monkeypatch.setattr(verdicts, "MAX_COLLECTED_ROWS", few)
     shop = shop()
     fill(shop)
@@ -150,7 +150,7 @@ def test_every_line_of_every_format_is_accounted_for_and_taken_once(shop, monkey
     assert {table: shop.rows(table) for table in before} == before
 
 
-def test_a_landing_folder_of_another_store_is_read_as_a_local_one(shop, spark):
+def test_a_landing_folder_on_another_file_system_is_read_like_a_local_one(shop, spark):
     shop = shop()
     fill(shop)
     mounted = "fs.viewfs.mounttable.default.link./landing folder"
@@ -164,7 +164,7 @@ def test_a_landing_folder_of_another_store_is_read_as_a_local_one(shop, spark):
 
 
 @pytest.mark.parametrize("few", [MAX_COLLECTED_ROWS, 0])
-def test_an_event_comes_again_in_another_file(shop, monkeypatch, few):
+def test_a_repeated_event_is_a_duplicate_and_a_reused_event_id_is_quarantined(shop, monkeypatch, few):
     monkeypatch.setattr(verdicts, "MAX_COLLECTED_ROWS", few)
     shop = shop()
     shop.put("api/a.json", event("u1", "a"), event("u1", "b", event_id="x"))
@@ -183,7 +183,7 @@ def test_an_event_comes_again_in_another_file(shop, monkeypatch, few):
 
 
 @pytest.mark.parametrize("instant", ["after_plan", "after_quarantine", "after_items", "after_events"])
-def test_a_killed_batch_is_ended_by_the_next_run(shop, instant):
+def test_a_killed_batch_is_completed_by_the_next_run(shop, instant):
     shop = shop()
     fill(shop)
     with pytest.raises(Killed):
@@ -199,14 +199,14 @@ def test_a_killed_batch_is_ended_by_the_next_run(shop, instant):
     assert len(set(shop.rows("events", "event_id"))) == 5
 
 
-def test_a_batch_without_a_single_event_ends_too(shop):
+def test_a_batch_without_any_event_is_completed(shop):
     shop = shop()
     shop.put("api/a.json", "{broken")
     assert shop.ingest()["batches"] == 1
     assert shop.ingest()["batches"] == 0
 
 
-def test_a_damaged_file_spoils_itself_only(shop):
+def test_a_damaged_file_does_not_affect_other_files(shop):
     shop = shop()
     whole = shop.put("api/cut.json.gz", *(event(f"u{i}", f"i{i * 7919}", i % 3000) for i in range(3000)))
     whole.write_bytes(whole.read_bytes()[:-2000])
@@ -244,7 +244,7 @@ def test_a_damaged_file_spoils_itself_only(shop):
         ("goods/x.json", ['{"title": "Cup"}'], HeadwaterError, "x.json has no row with an item_id"),
     ],
 )
-def test_a_file_that_cannot_be_of_its_source_is_left_alone_and_fails_the_run_after_all_others_are_taken(
+def test_a_file_that_does_not_match_its_source_is_left_alone_and_fails_the_run_at_its_end(
     shop, path, lines, error, named
 ):
     shop = shop()
@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_of_its_source_is_left_alone_and_fails_the_run_aft
 
 
 @pytest.mark.parametrize("path", ["api/x.json", "api/x.json.gz", "pos/x.csv", "goods/x.csv"])
-def test_a_file_whose_bytes_cannot_be_read_is_left_alone_and_taken_once_they_can(shop, path):
+def test_an_unreadable_file_is_left_alone_and_ingested_once_it_can_be_read(shop, path):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"))
     file = shop.put(path, *{"api": [event("u2", "b")], "pos": ["who,item_id,timestamp", "u2,b,2024-05-01"],
@@ -298,7 +298,7 @@ def test_blank_lines_before_a_header_are_counted_and_the_header_is_found(shop, p
 
 @pytest.mark.parametrize("path", ["pos/x.csv", "pos/x.csv.gz", "api/x.json", "api/x.json.bz2"])
 @pytest.mark.parametrize("then", ["found", "tried"])
-def test_a_file_that_vanishes_before_it_is_read_is_not_taken(shop, monkeypatch, path, then):
+def test_a_file_that_vanishes_before_it_is_read_is_not_ingested(shop, monkeypatch, path, then):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"))
     gone = shop.put(path, "who,item_id,timestamp", "u2,b,2024-05-01")
@@ -350,7 +350,7 @@ def test_a_stream_warns_of_each_file_once(shop):
     ]
 
 
-def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
+def test_if_no_new_file_matches_its_source_nothing_is_written_and_the_error_counts_them(shop):
     shop = shop()
     shop.put("goods/x.json", '{"title": "Cup"}')
     shop.put("pos/x.csv", "name,item_id", "u,a")
@@ -368,7 +368,7 @@ def test_if_no_new_file_fits_nothing_is_written_and_the_line_counts_them(shop):
     assert [warehouse.version(table) for table in ("events", "quarantine", "items", "ingest_files")] == [0, 0, 0, 0]
 
 
-def test_a_refused_file_is_taken_once_it_has_been_replaced(shop):
+def test_a_refused_file_is_ingested_once_it_has_been_replaced(shop):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"))
     shop.put("pos/x.csv", "name,item_id,timestamp", "u3,c,2024-05-01")
@@ -383,7 +383,7 @@ def test_a_refused_file_is_taken_once_it_has_been_replaced(shop):
     assert shop.rows("events", "user_id") == [("u1",), ("u3",)]
 
 
-def test_a_file_of_a_killed_batch_that_no_longer_fits_is_named_and_the_batch_ends_once_it_fits_again(shop):
+def test_a_killed_batch_waits_until_a_file_that_no_longer_matches_its_source_does_again(shop):
     shop = shop()
     shop.put("api/a.json", event("u1", "a"))
     shop.put("pos/x.csv", "who,item_id,timestamp", "u3,c,2024-05-01")
@@ -405,7 +405,7 @@ def test_a_file_of_a_killed_batch_that_no_longer_fits_is_named_and_the_batch_end
     assert shop.rows("ingest_files", "path", "batch") == [("api/a.json", 1), ("api/late.json", 2), ("pos/x.csv", 1)]
 
 
-def test_with_a_key_no_table_shows_a_person(shop, tmp_path):
+def test_with_a_privacy_key_no_table_contains_a_user_id(shop, tmp_path):
     (tmp_path / "key").write_text("secret\n")
     shop = shop(privacy={"key_file": str(tmp_path / "key")})
     shop.put(
@@ -422,7 +422,7 @@ def test_with_a_key_no_table_shows_a_person(shop, tmp_path):
 
 
 @pytest.mark.parametrize("instant", ["judged", "ingest_events:after_plan", "ingest_events:after_items"])
-def test_another_ingest_at_any_instant_doubles_and_loses_nothing_where_there_are_no_locks(shop, instant):
+def test_a_concurrent_ingest_without_locks_doubles_and_loses_nothing(shop, instant):
     site = shop()
     site.put("api/a.json", event("u1", "a"), event("u2", "b", 1), "{broken")
     site.put("goods/a.csv", "item_id,title", "c,Cup")
@@ -443,7 +443,7 @@ def test_another_ingest_at_any_instant_doubles_and_loses_nothing_where_there_are
     assert site.ingest()["rows_events"] == 1
 
 
-def test_a_ledger_that_was_restored_after_a_killed_batch_does_not_hold_up_the_next(shop):
+def test_a_ledger_restored_after_a_killed_batch_does_not_block_the_next_batch(shop):
     site = shop()
     site.put("api/a.json", event("u1", "a"))
     site.ingest()

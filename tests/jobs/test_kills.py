@@ -30,7 +30,7 @@ def copy_of(stages, job, tmp_path, name="site"):
     return Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
 
 
-def killed(site, job, failpoint, *args):
+def run_until_killed(site, job, failpoint, *args):
     ended = site.start(job, *args, failpoint=failpoint)
     assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
 
@@ -38,12 +38,12 @@ def killed(site, job, failpoint, *args):
 def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_path, spark):
     site = copy_of(stages, "ingest_events", tmp_path)
     for instant in ("after_plan", "after_quarantine", "after_items"):
-        killed(site, "ingest_events", f"ingest_events:{instant}")
+        run_until_killed(site, "ingest_events", f"ingest_events:{instant}")
     again = copy_of(stages, "ingest_events", tmp_path, "again")
     shutil.copytree(site.warehouse, again.warehouse)
     closing = site.run("ingest_events")
     assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
-    killed(again, "ingest_events", "ingest_events:after_events")
+    run_until_killed(again, "ingest_events", "ingest_events:after_events")
     assert again.run("ingest_events")["rows_in"] == 0
     for table, columns in (
         ("events", ("event_id", "user_id", "item_id", "event_time", "source_file")),
@@ -76,7 +76,7 @@ def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(stages, tmp_p
 def test_a_build_killed_again_and_again_gives_the_same_sequences(stages, tmp_path, spark):
     site = copy_of(stages, "build_sequences", tmp_path)
     for instant in ("before_merge", "after_merge"):
-        killed(site, "build_sequences", f"build_sequences:{instant}")
+        run_until_killed(site, "build_sequences", f"build_sequences:{instant}")
     assert site.run("build_sequences")["users_changed"] == 0
     columns = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
     assert site.rows(spark, "sequences", *columns) == stages[1].rows(spark, "sequences", *columns)
@@ -85,7 +85,7 @@ def test_a_build_killed_again_and_again_gives_the_same_sequences(stages, tmp_pat
 def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_path, spark):
     site = copy_of(stages, "score_topn", tmp_path)
     for instant in ("before_topn", "after_topn", "after_history"):
-        killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
+        run_until_killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
     assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
     columns = ("user_id", "rank", "item_id", "score", "reason")
     for table, more in (("topn", ()), ("topn_history", ()), ("sections", ("section", "heading"))):
@@ -94,7 +94,7 @@ def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_p
     assert len(embeddings) == len(set(embeddings)) == 40
 
 
-def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp_path, spark):
+def test_a_refresh_killed_between_new_and_known_users_completes_both(stages, tmp_path, spark):
     """New users' rows have a separate commit, which must not be taken for the complete update."""
     sites = []
     for name in ("clean", "killed"):
@@ -106,7 +106,7 @@ def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp
     for job, *args in (("build_sequences",), ("score_topn", "--mode", "nearline")):
         for site in sites:
             if site is sites[1]:
-                killed(site, job, f"{job}:after_new", *args)
+                run_until_killed(site, job, f"{job}:after_new", *args)
             closing = site.run(job, *args)
             assert closing["users_changed"] == len(changed) - (job == "score_topn" and site is sites[1])
     for table, columns in (
@@ -121,7 +121,7 @@ def test_a_refresh_killed_between_new_users_and_known_ones_does_both(stages, tmp
 
 def test_a_killed_training_resumes_to_the_same_weights(stages, tmp_path, spark):
     site = copy_of(stages, "train_model", tmp_path)
-    killed(site, "train_model", "train_model:after_checkpoint")
+    run_until_killed(site, "train_model", "train_model:after_checkpoint")
     resumed = site.run("train_model", "--resume")
     site.run("score_topn", "--mode", "full")
     assert resumed["model_version"] == 1

@@ -27,7 +27,7 @@ def test_the_loop_runs_on_executors_that_get_the_library_as_a_zip(site, spark, t
     calls = [[str(ROOT / f"jobs/{job}.py"), "--config", str(store.config), *flags] for job, *flags in jobs]
     act = [str(ROOT / "tests/jobs/act_on_lists.py"), str(store.warehouse), str(store.landing / "api/liked.json")]
     calls[jobs.index(("act",))] = act
-    *closings, where = submitted(
+    *closings, where = submit_jobs(
         store, calls, shutil.make_archive(str(tmp_path / "zip"), "zip", ROOT / "lib", "headwater")
     )
     assert all(".zip/headwater/" in file for file in where["executors_import"]), where["executors_import"]
@@ -42,7 +42,7 @@ def test_the_loop_runs_on_executors_that_get_the_library_as_a_zip(site, spark, t
     assert (tmp_path / "report.html").stat().st_size > 5_000
 
 
-def submitted(store, calls, archive):
+def submit_jobs(store, calls, archive):
     """Run jobs one after the other by spark-submit; returns the JSON lines that they print."""
     command = [
         str(BIN / "spark-submit"), "--master", "local-cluster[2,1,1024]", "--py-files", archive, "--driver-memory", "1g",

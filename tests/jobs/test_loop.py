@@ -23,7 +23,7 @@ STABLE = {
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory):
+def first_night(tmp_path_factory):
     """A shop after its first night."""
     site = Site(tmp_path_factory.mktemp("loop") / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
@@ -34,8 +34,8 @@ def night(tmp_path_factory):
     return site, closing
 
 
-def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spark):
-    site, closing = night
+def test_the_first_night_ingests_every_line_and_gives_every_user_a_list(first_night, spark):
+    site, closing = first_night
     assert {key: closing["ingest"][key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
     assert closing["ingest"]["rows_catalog"] == 40
     assert closing["build"]["users_changed"] == 60
@@ -52,8 +52,8 @@ def test_the_first_night_takes_every_line_and_gives_everybody_a_list(night, spar
     assert not bought & {(user, item) for user, _, item in lists}
 
 
-def test_the_evaluation_says_whether_reasons_hold_and_tells_the_tracker_of_each_segment(night, spark):
-    site, closing = night
+def test_the_evaluation_measures_reasons_and_logs_each_segment_to_the_tracker(first_night, spark):
+    site, closing = first_night
     rows = site.rows(spark, "model_metrics", "model", "split", "segment", "metric", "k", "value")
     found = {
         metric: value for model, split, _, metric, k, value in rows if (model, split, k) == ("as_served", "test", 5)
@@ -70,8 +70,8 @@ def test_the_evaluation_says_whether_reasons_hold_and_tells_the_tracker_of_each_
     assert registry.history(1)["test_reason_holds"][0][1] == pytest.approx(found["reason_holds"])
 
 
-def test_lists_by_an_index_are_the_same_where_it_probes_all_and_the_job_says_so(night, spark, monkeypatch):
-    site, _ = night
+def test_an_index_that_probes_all_lists_changes_no_list_and_the_job_reports_it(first_night, spark, monkeypatch):
+    site, _ = first_night
     monkeypatch.setattr(indexed, "PAYS_ABOVE", 0.0)  # for only sixty users no index would be built
     before = site.rows(spark, "topn", "user_id", "rank", "item_id", "reason")
     closing = site.run("score_topn", "--mode", "full", "--set", "topn.index=faiss")
@@ -81,8 +81,8 @@ def test_lists_by_an_index_are_the_same_where_it_probes_all_and_the_job_says_so(
     assert [row for row in rows if row[0] == "index_recall"] == [("index_recall", "as_served", "test", 5, 1.0, 60, 1)]
 
 
-def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(night, spark):
-    site, _ = night
+def test_a_second_day_changes_only_users_who_acted_and_a_rerun_changes_nothing(first_night, spark):
+    site, _ = first_night
     before, further = site.rows(spark, "topn"), site.rows(spark, "sections")
     changed = shop.write_second_day(site.landing)
     assert site.run("ingest_events")["rows_events"] == 14
@@ -105,8 +105,8 @@ def test_a_second_day_touches_only_those_who_acted_and_then_nothing_is_left(nigh
     assert {name: site.rows(spark, name, *columns) for name, columns in STABLE.items() if name != "feedback"} == tables
 
 
-def test_a_list_of_another_length_takes_the_place_of_the_one_that_stands(night, spark):
-    site, _ = night
+def test_a_list_of_another_length_replaces_the_current_one(first_night, spark):
+    site, _ = first_night
     others = [row for row in site.rows(spark, "topn") if row[0] != "u1"]
     for day, n in enumerate((7, 3, 5), 16):
         lines = [
@@ -124,8 +124,8 @@ def test_a_list_of_another_length_takes_the_place_of_the_one_that_stands(night, 
     assert [row for row in site.rows(spark, "topn") if row[0] != "u1" and not row[0].startswith("came")] == others
 
 
-def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_items(night, spark):
-    site, _ = night
+def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_items(first_night, spark):
+    site, _ = first_night
     now = datetime.now(UTC) + timedelta(seconds=1)
     shown = [row for row in site.rows(spark, "topn", "user_id", "item_id", "rank") if row[2] <= 2]
     lines = [shop.api_line(user, item, "click", now + timedelta(seconds=k)) for k, (user, item, _) in enumerate(shown)]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from inside import WHEN, Inside
+from inside import WHEN, InProcessSite
 from structlog.testing import capture_logs
 
 from headwater import privacy, schemas
@@ -55,11 +55,11 @@ def forget(site, user):
     return site.call("maintain_tables", "remove", user)
 
 
-def people(warehouse, table):
+def user_ids(warehouse, table):
     return {row["user_id"] for row in warehouse.read(table).select("user_id").distinct().collect()}
 
 
-def files_that_hold(folder, text):
+def files_containing(folder, text):
     """All files below a folder, including logs and the change feed, that contain a text in their rows, statistics or bytes."""
     import pyarrow.parquet as pq
 
@@ -83,7 +83,7 @@ def marks():
 def shop(spark, tmp_path, marks):
     """Three users, one with an id that is SQL, after ingest and build; two of them also have a rejected line."""
     settings = {"sequence": {"max_length": 10}, "tables": {"deletion_vectors": marks}}
-    site = Inside(spark, tmp_path / "site", settings)
+    site = InProcessSite(spark, tmp_path / "site", settings)
     dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
     rows = [(user, item, k) for user in (NASTY, "ann", "bob") for k, item in enumerate("abc")]
     site.click("day1.json", *rows, dirt=dirt)
@@ -94,17 +94,17 @@ def shop(spark, tmp_path, marks):
 
 
 @pytest.mark.parametrize("marks", [False, True])
-def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(shop):
+def test_a_forgotten_user_is_in_no_table_file_or_log_and_the_loop_goes_on(shop):
     tables = shop.tables
-    assert files_that_hold(shop.root, "OR 1=1")
+    assert files_containing(shop.root, "OR 1=1")
     closing = forget(shop, NASTY)
     # three events, one row each in sequences, topn, topn_history, sections and feedback, and a rejected line
     assert (closing["rows_deleted"], closing["tables"]) == (3 + 5 + 1, 7)
     for table in schemas.PERSONAL:
-        assert people(tables, table) == {"ann", "bob"}
+        assert user_ids(tables, table) == {"ann", "bob"}
     assert shop.rows("quarantine", "raw") == [('{"user_id": "ann", "item_id": ',)]
     assert tables.read("events").count() == 6
-    assert files_that_hold(shop.root, "OR 1=1") == []
+    assert files_containing(shop.root, "OR 1=1") == []
     assert forget(shop, NASTY)["rows_deleted"] == 0
 
     # every reader of a change feed continues at its position and reads only what is new
@@ -121,7 +121,7 @@ def test_a_person_is_gone_from_every_table_file_and_log_and_the_loop_goes_on(sho
     assert tables.changes("topn", note["topn_version"], tables.version("topn")).collect() == []
 
 
-def test_unread_events_and_forgetting_together_lose_nothing(shop):
+def test_forgetting_a_user_before_new_events_are_read_loses_no_other_events(shop):
     shop.click("day2.json", ("ann", "d", 9), ("bob", "d", 9), (NASTY, "d", 9))
     ingest(shop)
     assert forget(shop, NASTY)["rows_deleted"] == 4 + 5 + 1
@@ -136,7 +136,7 @@ def test_unread_events_and_forgetting_together_lose_nothing(shop):
     assert (collected["rows_feedback"], collected["rows_unattributed"]) == (2, 6)
 
 
-def test_an_unknown_person_is_no_error_and_an_empty_id_is(shop):
+def test_forgetting_an_unknown_user_is_no_error_but_an_empty_id_is(shop):
     before = {name: shop.rows(name) for name in HOLDING}
     assert forget(shop, "nobody")["rows_deleted"] == 0
     assert {name: shop.rows(name) for name in HOLDING} == before
@@ -144,36 +144,36 @@ def test_an_unknown_person_is_no_error_and_an_empty_id_is(shop):
         forget(shop, " ")
 
 
-def test_a_half_taken_batch_is_ended_first(spark, shop):
+def test_forgetting_is_refused_while_an_ingest_batch_is_unfinished(spark, shop):
     row = [("later.json", "s", "json", 1, WHEN, 2, WHEN)]
     shop.tables.append(
         spark.createDataFrame(row, schemas.ddl("ingest_files")), "ingest_files", {"job": "ingest_events"}
     )
     with pytest.raises(TableError, match=r"ingest batch 2 is unfinished; run jobs/ingest_events.py first"):
         forget(shop, NASTY)
-    assert NASTY in people(shop.tables, "events")
+    assert NASTY in user_ids(shop.tables, "events")
 
 
-def test_lists_on_their_way_to_the_history_come_first(spark, shop):
+def test_forgetting_is_refused_while_lists_are_not_in_the_history_yet(spark, shop):
     row = [("ann", 1, "b", 1.0, "", "model", 1, WHEN, WHEN, None)]
     shop.tables.overwrite(spark.createDataFrame(row, schemas.ddl("topn")), "topn", {"job": "score_topn"})
     with pytest.raises(TableError, match=r"not in topn_history yet; run jobs/score_topn.py first"):
         forget(shop, NASTY)
 
 
-def test_with_a_key_a_person_is_found_by_pseudonym(spark, tmp_path):
+def test_with_a_privacy_key_a_user_is_forgotten_by_pseudonym(spark, tmp_path):
     secret = tmp_path / "key"
     secret.write_text("a secret")
-    site = Inside(spark, tmp_path / "site", {"privacy": {"key_file": str(secret)}})
+    site = InProcessSite(spark, tmp_path / "site", {"privacy": {"key_file": str(secret)}})
     site.click("day1.json", ("ann", "a", 1), ("bob", "a", 1))
     ingest(site)
     build(site)
-    assert people(site.tables, "events") == {privacy.pseudonym(name, b"a secret") for name in ("ann", "bob")}
+    assert user_ids(site.tables, "events") == {privacy.pseudonym(name, b"a secret") for name in ("ann", "bob")}
     assert forget(site, "ann")["rows_deleted"] == 2
-    assert people(site.tables, "sequences") == {privacy.pseudonym("bob", b"a secret")}
+    assert user_ids(site.tables, "sequences") == {privacy.pseudonym("bob", b"a secret")}
 
 
-def test_a_note_outlives_the_log_that_held_it(shop, monkeypatch):
+def test_maintenance_repeats_old_notes_in_newer_commits(shop, monkeypatch):
     noting = [table for table in schemas.TABLES if shop.tables.exists(table)]
     said = {table: shop.tables.last_note(table, WRITER[table]) for table in noting}
     lists = shop.tables.version("topn")
@@ -191,7 +191,7 @@ def test_a_note_outlives_the_log_that_held_it(shop, monkeypatch):
     assert (ingest(shop)["batches"], build(shop)["users_changed"]) == (0, 0)
 
 
-def test_tables_built_anew_are_read_anew_by_those_who_follow_them(spark, shop):
+def test_rebuilt_tables_are_read_from_their_beginning(spark, shop):
     sequences = [(user, items) for user, items in shop.rows("sequences", "user_id", "item_idx")]
     shop.click("day2.json", ("bob", "c", 9))
     ingest(shop)
@@ -217,7 +217,7 @@ def test_tables_built_anew_are_read_anew_by_those_who_follow_them(spark, shop):
     assert shop.call("collect_feedback", "collect")["rows_feedback"] == 0
 
 
-def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_anew(spark, shop, monkeypatch):
+def test_a_repeated_note_does_not_count_as_having_read_a_rebuilt_table(spark, shop, monkeypatch):
     shutil.rmtree(shop.tables.path("events"))
     shutil.rmtree(shop.tables.path("ingest_files"))
     ingest(shop)
@@ -226,8 +226,8 @@ def test_a_note_that_was_repeated_does_not_pass_for_a_reading_of_a_table_built_a
     assert readers.progress(shop.tables, readers.SEQUENCES).after is None
 
 
-@pytest.mark.parametrize("lose", [Inside.vacuum, Inside.clean_up_log])
-def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lose):
+@pytest.mark.parametrize("lose", [InProcessSite.vacuum, InProcessSite.clean_up_log])
+def test_a_lost_change_feed_causes_a_full_read_and_loses_no_row(spark, shop, lose):
     shop.click("day2.json", ("bob", "c", 9))
     ingest(shop)
     later = WHEN + timedelta(days=1)
@@ -243,7 +243,7 @@ def test_change_feeds_that_are_gone_cost_a_reading_and_no_row(spark, shop, lose)
     assert set(shop.rows("topn_history")) >= {*history, *shop.rows("topn")}
 
 
-def keep(site, **days):
+def maintain_with_keep_days(site, **days):
     """Run maintenance; returns the number of deleted rows, and for each table that keeps old rows the jobs that need them."""
     settings = Maintain(retention_hours=0, keep_days=KeepDays(**days))
     with capture_logs() as logged:
@@ -251,14 +251,14 @@ def keep(site, **days):
     return closing["rows_deleted"], {line["table"]: line["behind"] for line in logged if "old rows" in line["event"]}
 
 
-def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
+def test_old_rows_and_their_files_are_deleted_and_the_loop_goes_on(shop):
     lengths = shop.rows("sequences", "user_id", "item_idx")
-    assert keep(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (9 + 2 + 3 + 3, {})
+    assert maintain_with_keep_days(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (9 + 2 + 3 + 3, {})
     for table in ("events", "quarantine", "topn_history", "feedback"):
         assert shop.rows(table) == []
         assert list(Path(shop.tables.path(table)).rglob("*.parquet")) == []
     assert shop.rows("sequences", "user_id", "item_idx") == lengths
-    assert keep(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (0, {})
+    assert maintain_with_keep_days(shop, events=1, quarantine=1e-6, topn_history=7, feedback=1) == (0, {})
     built = build(shop)
     assert (built["users_changed"], built["events_new"]) == (0, 0)
 
@@ -266,26 +266,26 @@ def test_old_rows_and_their_files_go_and_the_loop_goes_on(shop):
     shutil.copy(shop.landing / "api" / "day1.json", shop.landing / "api" / "day1_again.json")
     shop.click("day2.json", ("bob", "d", 9))
     assert ingest(shop)["rows_events"] == 10
-    assert keep(shop, events=1) == (0, {"events": "build_sequences, collect_feedback"})
+    assert maintain_with_keep_days(shop, events=1) == (0, {"events": "build_sequences, collect_feedback"})
     assert build(shop)["events_new"] == 10
     sizes = {user: len(items) for user, items in shop.rows("sequences", "user_id", "item_idx")}
     assert sizes == {"ann": 3, "bob": 4, NASTY: 3}
     collected = shop.call("collect_feedback", "collect")
     assert (collected["rows_feedback"], collected["rows_unattributed"]) == (0, 10)
-    assert keep(shop, events=1) == (10, {})
+    assert maintain_with_keep_days(shop, events=1) == (10, {})
 
 
-def test_a_person_is_forgotten_in_rows_that_were_deleted_too(shop):
+def test_a_user_is_also_forgotten_in_files_of_deleted_rows(shop):
     settings = Maintain(keep_days=KeepDays(events=1, quarantine=1e-6))
     assert shop.call("maintain_tables", "maintain", maintain=settings)["rows_deleted"] == 9 + 2
-    assert files_that_hold(shop.root / "events", "OR 1=1")
+    assert files_containing(shop.root / "events", "OR 1=1")
     assert forget(shop, NASTY)["rows_deleted"] == 5
-    assert files_that_hold(shop.root, "OR 1=1") == []
+    assert files_containing(shop.root, "OR 1=1") == []
     assert build(shop)["users_changed"] == 0
-    assert people(shop.tables, "sequences") == {"ann", "bob"}
+    assert user_ids(shop.tables, "sequences") == {"ann", "bob"}
 
 
-def test_maintenance_leaves_the_rows_and_counts_tables_and_files(shop):
+def test_maintenance_keeps_all_rows_and_counts_tables_and_files(shop):
     before = {name: shop.rows(name) for name in HOLDING}
     closing = shop.call("maintain_tables", "maintain", maintain=Maintain(retention_hours=0))
     assert (closing["folders_removed"], closing["rows_deleted"]) == (0, 0)

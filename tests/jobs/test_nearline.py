@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 import shop
-from sites import LONGEST, Site, copy_of
+from sites import JOB_TIMEOUT_SECONDS, Site, copy_of
 from streams import TOPN, clicks, closing_of, of_tables, streaming, topic_of
 from structlog.testing import capture_logs
 
@@ -25,20 +25,20 @@ from headwater.tables import log, readers
 from headwater.tracking import Registry
 
 
-def marked(site, table):
+def deletion_vector_commits(site, table):
     """How often a commit marked rows of a table as gone instead of writing their files anew."""
     commits = log.local_commits(site.warehouse / table)
     return sum(int(commit.metrics.get("numTargetDeletionVectorsAdded", 0)) > 0 for commit in commits)
 
 
-def killed(site, failpoint):
+def run_until_killed(site, failpoint):
     ended = site.start("nearline", "--once", failpoint=failpoint)
     assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
 
 
-def warmed(j):
+def warm_cache(j):
     """What a stream has kept after some rounds: only then are sequences committed while lists are made."""
-    cache = ScoringCache(j, popular_seconds=LONGEST)
+    cache = ScoringCache(j, popular_seconds=JOB_TIMEOUT_SECONDS)
     cache.recent_counts(cache.champion())
     return cache
 
@@ -62,9 +62,7 @@ def test_one_round_does_what_three_jobs_do_and_the_next_finds_nothing(trained, t
     assert commits == {table: warm.commits(table) for table in commits}
 
 
-def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that_held_it_are_made(
-    trained, tmp_path, spark
-):
+def test_a_sold_out_item_leaves_all_lists_in_the_next_round_and_only_those_are_remade(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site")
     before = {table: site.rows(spark, table, "user_id", "item_id") for table in ("topn", "sections")}
     holders = {user for rows in before.values() for user, item in rows if item == "i7"}
@@ -81,7 +79,7 @@ def test_what_is_sold_out_leaves_all_lists_in_the_next_round_and_only_those_that
     assert site.run("nearline", "--once")["users_scored"] == 0
 
 
-def test_what_is_denied_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
+def test_a_denied_item_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "deny": ["i7"]})
     tables = ("topn", "sections")
     holders = {user for table in tables for user, item in site.rows(spark, table, "user_id", "item_id") if item == "i7"}
@@ -92,7 +90,7 @@ def test_what_is_denied_leaves_all_lists_in_the_next_round(trained, tmp_path, sp
     assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
 
 
-def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
+def test_items_that_become_too_old_leave_all_lists_in_the_next_round(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "max_age_days": 17})
     site.run("score_topn", "--mode", "full")
     tables = ("topn", "sections")
@@ -108,7 +106,7 @@ def test_what_grows_too_old_leaves_all_lists_in_the_next_round(trained, tmp_path
     assert commits == {table: site.commits(table) for table in commits}
 
 
-def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, spark, monkeypatch):
+def test_the_path_for_few_rows_leaves_the_same_tables_as_the_path_for_many(trained, tmp_path, spark, monkeypatch):
     found = []
     for few in (MAX_COLLECTED_ROWS, 0):
         for module in (verdicts, readers, lists):
@@ -116,7 +114,7 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
         site = copy_of(trained, tmp_path / str(few))
         changed = shop.write_second_day(site.landing)
         j = Job("nearline", load([site.config]))
-        cache = warmed(j)
+        cache = warm_cache(j)
         counts, *_ = stream.take_round(j, Intake(j.sibling("ingest_events")), cache)
         cache.close()
         assert counts["users_scored"] == len(changed)
@@ -125,11 +123,11 @@ def test_few_rows_in_hand_leave_the_tables_that_many_leave(trained, tmp_path, sp
     assert found[0] == found[1]
 
 
-def test_lists_wait_for_the_commit_of_the_sequences_that_they_are_made_of(trained, tmp_path, spark, monkeypatch):
+def test_lists_are_published_only_after_their_sequences_are_committed(trained, tmp_path, spark, monkeypatch):
     site = copy_of(trained, tmp_path / "site")
     changed = shop.write_second_day(site.landing)
     j = Job("nearline", load([site.config]))
-    intake, cache, commit = Intake(j.sibling("ingest_events")), warmed(j), sequences.commit
+    intake, cache, commit = Intake(j.sibling("ingest_events")), warm_cache(j), sequences.commit
 
     def fail(*_):
         time.sleep(5)  # the lists are long made
@@ -158,7 +156,7 @@ def test_a_round_also_makes_the_lists_of_users_whose_sequences_another_job_built
     assert site.run("nearline", "--once")["users_scored"] == 0
 
 
-def test_without_a_champion_a_round_makes_no_list_but_the_sequences_that_a_training_needs(tmp_path, spark):
+def test_without_a_champion_a_round_makes_sequences_but_no_lists(tmp_path, spark):
     site = Site(tmp_path / "site", shop.CONFIG)
     shop.write_first_day(site.landing)
     j = Job("nearline", load([site.config]))
@@ -183,16 +181,14 @@ class Pauses(threading.Event):
             self.set()
 
 
-def till(*rows, columns="customer,sku,at,quantity"):
+def till_export(*rows, columns="customer,sku,at,quantity"):
     return "\n".join([columns, *rows]) + "\n"
 
 
-def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_once_it_is_replaced(
-    trained, tmp_path, spark
-):
+def test_a_stream_warns_once_of_a_refused_file_and_ingests_it_after_it_is_replaced(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site", nearline={"interval_seconds": 7})
     sale = f"newcomer,i1,{shop.START + timedelta(days=15):%Y-%m-%d %H:%M:%S},1"
-    (site.landing / "pos/day2.csv").write_text(till(sale, columns="buyer,sku,at,quantity"))
+    (site.landing / "pos/day2.csv").write_text(till_export(sale, columns="buyer,sku,at,quantity"))
     (site.landing / "catalog/day2.csv").write_text('{"name": "Thing 99"}\n')
     (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)))
     tables = [
@@ -205,7 +201,7 @@ def test_a_stream_warns_of_a_refused_file_once_goes_on_without_it_and_takes_it_o
 
     def replace():
         count()
-        (site.landing / "pos/day2.csv").write_text(till(sale))
+        (site.landing / "pos/day2.csv").write_text(till_export(sale))
 
     j, pauses = Job("nearline", load([site.config])), Pauses(count, replace, count)
     with capture_logs() as said:
@@ -241,7 +237,7 @@ def test_a_stream_that_runs_once_makes_the_lists_and_then_fails_for_a_refused_fi
     assert ("newcomer",) in site.rows(spark, "topn", "user_id")
 
 
-def test_every_table_has_its_turn_to_be_packed_and_none_shares_it():
+def test_every_table_is_packed_in_turn_and_never_two_in_one_round():
     for at_once in (1, 2, 4):
         rounds = range(0, 48, at_once)
         turns = [stream.table_to_pack(before, before + at_once) for before in rounds]
@@ -255,19 +251,19 @@ def test_a_new_champion_makes_the_lists_from_the_next_round_on(trained, tmp_path
     j = Job("nearline", load([site.config]))
     intake, cache = Intake(j.sibling("ingest_events")), ScoringCache(j, popular_seconds=300)
 
-    def acts(user):
+    def act(user):
         (site.landing / f"api/{user}.json").write_text("\n".join(clicks(user, 2)))
         stream.take_round(j, intake, cache)
         return {version for name, version in site.rows(spark, "topn", "user_id", "model_version") if name == user}
 
-    before = acts("u1")
+    before = act("u1")
     Registry(j.config).set_alias("champion", 2)
-    after = acts("u2")
+    after = act("u2")
     cache.close()
     assert (before, after) == ({1}, {2})
 
 
-def test_messages_end_in_events_or_in_quarantine_with_their_place_and_are_taken_once(trained, tmp_path, spark, kafka):
+def test_messages_are_ingested_once_into_events_or_quarantine_with_their_offset(trained, tmp_path, spark, kafka):
     name = kafka.make("clicks")
     site = copy_of(trained, tmp_path / "site", topic_of(kafka, name, max_messages=12))
     good = clicks("u1", 20)
@@ -305,24 +301,27 @@ def test_a_stream_killed_at_every_stage_loses_and_doubles_no_message(trained, tm
     for number, instant in enumerate(instants):
         for user in range(5):
             kafka.send(name, [*clicks(f"u{user}", 20, first=number * 20), "{broken"], user % 2)
-        killed(killed_site, instant)
+        run_until_killed(killed_site, instant)
     for site in (killed_site, clean):
         site.run("nearline", "--once", fresh=True)
     found = of_tables(killed_site, spark)
     assert len(found["events"]) == len({row[0] for row in found["events"]}) == 720 + len(instants) * 5 * 20
     assert found == of_tables(clean, spark)
-    assert all(marked(killed_site, table) and not marked(clean, table) for table in ("sequences", "topn"))
+    assert all(
+        deletion_vector_commits(killed_site, table) and not deletion_vector_commits(clean, table)
+        for table in ("sequences", "topn")
+    )
     history = killed_site.rows(spark, "topn_history", "user_id", "rank", "generated_at")
     assert len(history) == len(set(history))
 
 
-def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spark, kafka):
+def test_sigterm_ends_the_stream_after_the_current_round(trained, tmp_path, spark, kafka):
     name = kafka.make("live")
     live = topic_of(kafka, name, starting="latest")
     site = copy_of(trained, tmp_path / "site", live, tables={"deletion_vectors": True})
     kafka.send(name, clicks("u5", 3))
     with streaming(site) as process:
-        until = time.monotonic() + LONGEST
+        until = time.monotonic() + JOB_TIMEOUT_SECONDS
         begun = "kafka://live"
         while not any(path.startswith(begun) for (path,) in site.rows(spark, "ingest_files", "path")):
             assert process.poll() is None, process.communicate()
@@ -336,10 +335,10 @@ def test_sigterm_ends_the_stream_after_the_round_in_hand(trained, tmp_path, spar
         process.send_signal(signal.SIGTERM)
         closing = closing_of(process)
     assert (closing["status"], closing["rows_events"], closing["users_scored"]) == ("ok", 6, 2)
-    assert marked(site, "topn")
+    assert deletion_vector_commits(site, "topn")
 
 
-def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on(trained, tmp_path, spark):
+def test_sigterm_early_in_a_batch_lets_its_lists_finish_and_the_next_start_continues(trained, tmp_path, spark):
     site = copy_of(trained, tmp_path / "site")
     (site.landing / "api/day2.json").write_text("\n".join(clicks("newcomer", 3)) + "\n")
     with streaming(site) as process:
@@ -359,7 +358,7 @@ def test_sigterm_early_in_a_batch_waits_for_its_lists_and_the_next_start_goes_on
     assert [closing[name] for name in ("rows_events", "users_changed", "users_scored")] == [2, 1, 1]
 
 
-def test_rounds_that_search_by_an_index_say_so_and_with_which_recall(trained, tmp_path, spark, monkeypatch):
+def test_rounds_that_use_an_index_report_it_with_its_recall(trained, tmp_path, spark, monkeypatch):
     monkeypatch.setattr(indexed, "PAYS_ABOVE", 0.0)  # one user alone would be searched without one
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "index": "faiss"})
     (site.landing / "api/day2.json").write_text("\n".join(clicks("u1", 2)) + "\n")
@@ -377,7 +376,7 @@ def test_rounds_that_search_by_an_index_say_so_and_with_which_recall(trained, tm
         ("clicks", "no.such.host:9092", 2, "brokers no.such.host:9092 cannot be used"),
     ],
 )
-def test_a_broker_or_topic_that_is_not_there_is_one_line_and_the_lists_stay(
+def test_a_missing_broker_or_topic_is_a_one_line_error_and_the_lists_stay(
     trained, tmp_path, spark, kafka, topic, brokers, code, line
 ):
     site = copy_of(trained, tmp_path / "site", topic_of(kafka, topic) | ({"brokers": brokers} if brokers else {}))

@@ -27,14 +27,14 @@ CUT = START + timedelta(days=6)
 ITEMS, USERS, LENGTH = 40, 60, 8
 
 
-def load(name):
+def load_job(name):
     spec = importlib.util.spec_from_file_location(name, JOBS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-promote_model, evaluate_model = load("promote_model"), load("evaluate_model")
+promote_model, evaluate_model = load_job("promote_model"), load_job("evaluate_model")
 
 
 def item(user, day):
@@ -62,7 +62,7 @@ def shop(spark, tmp_path_factory):
 
 
 @pytest.fixture
-def a_job(shop, tmp_path):
+def make_job(shop, tmp_path):
     """A function that makes a job on the shop's events, with the test's own registry and audit rows."""
 
     def make(**gate):
@@ -102,7 +102,7 @@ def aliases(job):
     return tuple(registry.alias(name) for name in (CHALLENGER, CHAMPION, PREVIOUS))
 
 
-def end_here(name):
+def kill_before_alias(name):
     assert name == "promote_model:before_alias"
     raise KeyboardInterrupt
 
@@ -112,15 +112,15 @@ def audit(job):
     return [(row["action"], row["challenger_version"], row["champion_version"], row["decision"]) for row in rows]
 
 
-def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_back_for_good(
-    a_job, tmp_path, monkeypatch
+def test_a_better_challenger_becomes_champion_and_a_rollback_restores_the_old_one_for_good(
+    make_job, tmp_path, monkeypatch
 ):
-    job = a_job()
+    job = make_job()
     register(job, tmp_path / "bad", knows=False)
     register(job, tmp_path / "good", knows=True)
     assert aliases(job) == (2, 1, None)
     with monkeypatch.context() as killed:
-        killed.setattr(promote_model, "failpoint", end_here)
+        killed.setattr(promote_model, "failpoint", kill_before_alias)
         with pytest.raises(KeyboardInterrupt):
             promote_model.promote(job)
     assert aliases(job) == (2, 1, None)  # decided and recorded, but not done: the next run does it without a second row
@@ -131,19 +131,19 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
     assert f"{closing['challenger']:.4f} against {closing['champion']:.4f} of the champion" in closing["reason"]
     assert aliases(job) == (2, 2, 1)
 
-    again = promote_model.promote(a_job())
+    again = promote_model.promote(make_job())
     assert (again["promoted"], again["reason"]) == (False, "version 2 is the champion already")
 
-    back = promote_model.roll_back(a_job())
+    back = promote_model.roll_back(make_job())
     assert back == {"promoted": True, "reason": "rolled back from version 2 to 1", "model_version": 1}
     assert aliases(job) == (2, 1, 1)
-    assert promote_model.roll_back(a_job()) == back  # as if killed after the last step
+    assert promote_model.roll_back(make_job()) == back  # as if killed after the last step
     assert aliases(job) == (2, 1, 1)
-    refused = promote_model.promote(a_job())
+    refused = promote_model.promote(make_job())
     assert (refused["promoted"], refused["model_version"]) == (False, 1)
     assert "version 2 was rolled back" in refused["reason"]
     with pytest.raises(ModelError, match="no previous champion to restore"):
-        promote_model.roll_back(a_job())
+        promote_model.roll_back(make_job())
     assert audit(job) == [
         ("promote", 2, 1, "promoted"), ("rollback", 1, 2, "promoted"), ("promote", 2, 1, "refused"),
     ]  # fmt: skip
@@ -151,8 +151,8 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_brings_the_old_one_
     assert details["metric"] == "ndcg@10"
 
 
-def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, tmp_path):
-    job = a_job(beat_recent_popularity=False)
+def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(make_job, tmp_path):
+    job = make_job(beat_recent_popularity=False)
     register(job, tmp_path / "good", knows=True)
     register(job, tmp_path / "bad", knows=False)
     closing = promote_model.promote(job)
@@ -161,7 +161,7 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
     assert aliases(job) == (2, 1, None)
     assert audit(job) == [("promote", 2, 1, "refused")]
 
-    found = evaluate_model.evaluate(a_job(), None, evaluate_model.Alias.champion)
+    found = evaluate_model.evaluate(make_job(), None, evaluate_model.Alias.champion)
     assert (found["model_version"], found["users_test"]) == (1, USERS)
     assert found["ndcg"] > max(found[f"ndcg_{name}"] for name in ("popularity", "recent_popularity")) + 0.2
     rows = job.warehouse.read("model_metrics").where(
@@ -179,8 +179,8 @@ def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(a_job, 
     assert found["ndcg_own_items"] == 0 < found["ndcg_popularity"]  # in eight days no user repeated an item
 
 
-def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):
-    job = a_job(min_users=1_000)
+def test_too_few_held_out_users_decide_nothing(make_job, tmp_path):
+    job = make_job(min_users=1_000)
     register(job, tmp_path / "bad", knows=False)
     register(job, tmp_path / "good", knows=True)
     closing = promote_model.promote(job)
@@ -188,8 +188,8 @@ def test_too_few_held_out_users_decide_nothing(a_job, tmp_path):
     assert f"{USERS} held-out users are too few to decide (gate.min_users 1000)" in closing["reason"]
 
 
-def test_without_a_challenger_or_a_previous_champion_one_line_says_so(a_job):
+def test_without_a_challenger_or_a_previous_champion_one_line_says_so(make_job):
     with pytest.raises(ModelError, match=r"no challenger yet; run jobs/train_model\.py first"):
-        promote_model.promote(a_job())
+        promote_model.promote(make_job())
     with pytest.raises(ModelError, match="no previous champion to restore"):
-        promote_model.roll_back(a_job())
+        promote_model.roll_back(make_job())

@@ -13,18 +13,18 @@ import threading
 import time
 from contextlib import contextmanager
 
-from sites import LONGEST, copy_of
+from sites import JOB_TIMEOUT_SECONDS, copy_of
 from streams import clicks, of_tables, streaming, topic_of
 
 KILLS = int(os.environ.get("HEADWATER_KILLS", "2"))
 SEED = int(os.environ.get("HEADWATER_SEED", time.time_ns() % 1_000_000))
 USERS = [*(f"u{number}" for number in range(0, 60, 3)), *(f"newcomer{number}" for number in range(5))]
-AFTER_BEGIN = 12.0
+LATEST_KILL_SECONDS = 12.0
 """The latest kill after a batch has begun, in seconds: several rounds."""
 
 
 @contextmanager
-def load(kafka, topic, rng):
+def background_load(kafka, topic, rng):
     """A thread that sends forty clicks a second, and a broken message now and then, until the block ends; yields how many clicks
     each user has sent so far."""
     sent, stop = dict.fromkeys(USERS, 0), threading.Event()
@@ -50,12 +50,12 @@ def kill_within_a_batch(site, rng):
     """Start the stream, wait until it works on a batch, and kill it, Python and Java, a random time later."""
     log = site.root / "stream.log"
     with log.open("w") as stderr, streaming(site, stderr) as process:
-        until = time.monotonic() + LONGEST
+        until = time.monotonic() + JOB_TIMEOUT_SECONDS
         while "batch begins" not in log.read_text(errors="replace"):
             assert process.poll() is None, log.read_text(errors="replace")[-2000:]
             assert time.monotonic() < until, "the stream did not begin"
             time.sleep(0.2)
-        with_luck = rng.uniform(0, AFTER_BEGIN)
+        with_luck = rng.uniform(0, LATEST_KILL_SECONDS)
         try:
             process.wait(with_luck)
         except subprocess.TimeoutExpired:
@@ -68,7 +68,7 @@ def test_a_stream_killed_at_random_under_load_loses_and_doubles_nothing(trained,
     rng = random.Random(SEED)
     topic = kafka.make(f"load{SEED}")
     killed, clean = (copy_of(trained, tmp_path / name, topic_of(kafka, topic)) for name in ("killed", "clean"))
-    with load(kafka, topic, random.Random(SEED)) as sent:
+    with background_load(kafka, topic, random.Random(SEED)) as sent:
         for _ in range(KILLS):
             kill_within_a_batch(killed, rng)
     for user in USERS:  # a list depends on what was popular when it was made: the last round makes all of them

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from inside import Inside
+from inside import InProcessSite
 
 from headwater import privacy, schemas
 from headwater.errors import HeadwaterError
@@ -11,9 +11,9 @@ from headwater.errors import HeadwaterError
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_with_a_key_a_user_is_found_by_the_id_of_their_events_and_by_the_pseudonym_of_the_tables(spark, tmp_path):
+def test_with_a_privacy_key_a_user_is_found_by_id_and_by_pseudonym(spark, tmp_path):
     (tmp_path / "key").write_text("a secret")
-    shop = Inside(spark, tmp_path / "site", {"privacy": {"key_file": str(tmp_path / "key")}})
+    shop = InProcessSite(spark, tmp_path / "site", {"privacy": {"key_file": str(tmp_path / "key")}})
     ann = privacy.pseudonym("ann", b"a secret")
     row = (ann, [3], ["view"], [NOW], ["e1"], [None], [3], NOW, NOW)
     shop.tables.append(spark.createDataFrame([row], schemas.ddl("sequences")), "sequences", {"job": "tests"})

@@ -2,7 +2,7 @@
 
 import pytest
 import shop
-from inside import Inside
+from inside import InProcessSite
 
 from headwater.config import Model, Targets, Train
 from headwater.errors import HeadwaterError, ModelError, UsageError
@@ -14,7 +14,7 @@ SHORT = Train(epochs=2, use_gpu=False)
 
 @pytest.fixture(scope="module")
 def site(spark, tmp_path_factory):
-    site = Inside(spark, tmp_path_factory.mktemp("stages"), shop.CONFIG)
+    site = InProcessSite(spark, tmp_path_factory.mktemp("stages"), shop.CONFIG)
     shop.write_first_day(site.landing)
     site.call("ingest_events", "ingest")
     site.call("build_sequences", "build")
@@ -25,7 +25,7 @@ def train(site, model=DESCRIBED, **settings):
     return site.call("train_model", "fit", False, model=model, train=SHORT.model_copy(update=settings))
 
 
-def test_a_version_tells_its_stages_and_its_curves_go_on_from_one_to_the_next(site):
+def test_a_version_records_its_stages_and_its_curves_continue_across_them(site):
     first = train(site, refit=False)["model_version"]
     folder = Registry(site.config).download(first)
     only_bought = Targets(view=0, click=0)
@@ -43,7 +43,7 @@ def test_a_version_tells_its_stages_and_its_curves_go_on_from_one_to_the_next(si
     assert "view 0, search 1, click 0" in card
 
 
-def test_a_training_is_refused_while_the_same_one_goes_on(site, monkeypatch):
+def test_a_training_is_refused_while_the_same_training_is_running(site, monkeypatch):
     def meanwhile(*_):
         with pytest.raises(HeadwaterError, match="another training of model headwater is using"):
             train(site, learning_rate=0.1)
@@ -54,7 +54,7 @@ def test_a_training_is_refused_while_the_same_one_goes_on(site, monkeypatch):
         train(site)
 
 
-def test_a_version_is_named_by_its_number_and_refused_before_anything_is_learned(site):
+def test_start_from_with_an_unusable_version_is_refused_by_its_number_before_training(site):
     plain = train(site, model=Model(dim=16, layers=1, heads=1), refit=False, epochs=1)["model_version"]
     with pytest.raises(ModelError, match=f"model {plain} has no item features"):
         train(site, start_from=str(plain))

@@ -10,7 +10,7 @@ def with_rules(trained, tmp_path, **rules):
     return copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], **rules})
 
 
-def test_groups_of_users_have_metrics_of_their_own_which_are_those_of_served_lists(trained, tmp_path, spark):
+def test_groups_of_users_have_their_own_metrics_measured_on_served_lists(trained, tmp_path, spark):
     groups = [{"name": "few", "when": {"max_events": 9}}, {"name": "many", "when": {"min_events": 10}}]
     site = with_rules(trained, tmp_path, strategies=groups)
     site.run("evaluate_model")
@@ -26,7 +26,7 @@ def test_groups_of_users_have_metrics_of_their_own_which_are_those_of_served_lis
     assert abs(few[0] * few[1] + many[0] * many[1] - everybody[0] * everybody[1]) < 1e-9
 
 
-def test_the_odds_of_a_place_by_lot_reach_the_feedback_on_it(trained, tmp_path, spark):
+def test_the_propensity_of_an_explored_place_reaches_the_feedback_on_it(trained, tmp_path, spark):
     """All items of this shop have few enough events to be explored; one group of users has no explored places."""
     plain = {"name": "plain", "when": {"category": "kind 1", "min_share": 0.3}, "explore": {"share": 0}}
     site = with_rules(trained, tmp_path, explore={"share": 0.3, "events": 1000.0}, strategies=[plain])

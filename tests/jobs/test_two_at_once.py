@@ -1,7 +1,7 @@
 """Two concurrent runs of a job without locks, as on non-local storage: nothing is written twice, and one run reports it."""
 
 import pytest
-from inside import WHEN, Inside
+from inside import WHEN, InProcessSite
 
 import collect_feedback
 from headwater import schemas
@@ -13,7 +13,7 @@ from headwater.nearline import history, sequences
 @pytest.fixture
 def shop(spark, tmp_path):
     """Two users with three events each, sequences, and lists that no job has read yet."""
-    site = Inside(spark, tmp_path / "site", {"sequence": {"max_length": 10}, "feedback": {"window_hours": 24}})
+    site = InProcessSite(spark, tmp_path / "site", {"sequence": {"max_length": 10}, "feedback": {"window_hours": 24}})
     site.click("day1.json", *((user, item, minute) for user in ("ann", "bob") for minute, item in enumerate("abc")))
     site.call("ingest_events", "ingest")
     build(site)
@@ -46,7 +46,7 @@ def copy_lists(site):
 
 
 @pytest.fixture
-def meanwhile(monkeypatch):
+def run_before(monkeypatch):
     """A function that makes something happen just before a module's next call of a function."""
 
     def before(module, function, happens):
@@ -62,16 +62,16 @@ def meanwhile(monkeypatch):
     return before
 
 
-def test_new_people_are_appended_once_and_their_later_events_are_not_lost(shop, meanwhile):
+def test_new_users_are_appended_once_and_their_later_events_are_not_lost(shop, run_before):
     shop.click("day2.json", ("cid", "a", 10), ("ann", "d", 11))
     shop.call("ingest_events", "ingest")
 
-    def another_comes_first():
+    def another_run_comes_first():
         assert build(shop)["users_changed"] == 2
         shop.click("day3.json", ("cid", "b", 12))
         shop.call("ingest_events", "ingest")
 
-    meanwhile(sequences, "commit", another_comes_first)
+    run_before(sequences, "commit", another_run_comes_first)
     with pytest.raises(TableError, match="sequences was written by another build_sequences"):
         build(shop)
     assert build(shop)["users_changed"] == 1
@@ -79,45 +79,45 @@ def test_new_people_are_appended_once_and_their_later_events_are_not_lost(shop, 
     assert kept == [("ann", 4), ("bob", 3), ("cid", 2)]
 
 
-def test_feedback_is_collected_once(shop, meanwhile):
+def test_feedback_is_collected_once(shop, run_before):
     copy_lists(shop)
     collect(shop)
     so_far = len(shop.rows("feedback"))
     shop.click("day2.json", ("ann", "a", 10), ("bob", "a", 11))
     shop.call("ingest_events", "ingest")
 
-    def another_comes_as_far():
+    def another_run_collects_the_same():
         assert collect(shop)["rows_feedback"] == 2
 
-    meanwhile(collect_feedback, "failpoint", another_comes_as_far)
+    run_before(collect_feedback, "failpoint", another_run_collects_the_same)
     assert collect(shop)["rows_feedback"] == 2  # the same rows, stored once
     assert len(shop.rows("feedback")) == so_far + 2
     shop.click("day3.json", ("bob", "a", 12))
     shop.call("ingest_events", "ingest")
 
-    def another_comes_further():
+    def another_run_gets_ahead():
         shop.click("day4.json", ("ann", "a", 13))
         shop.call("ingest_events", "ingest")
         assert collect(shop)["rows_feedback"] == 2
 
-    meanwhile(collect_feedback, "failpoint", another_comes_further)
+    run_before(collect_feedback, "failpoint", another_run_gets_ahead)
     with pytest.raises(TableError, match="feedback was written by another collect_feedback"):
         collect(shop)
     assert collect(shop)["rows_feedback"] == 0
     assert len(shop.rows("feedback")) == so_far + 4
 
 
-def test_lists_are_copied_once(shop, meanwhile):
-    meanwhile(history, "append", lambda: copy_lists(shop))
+def test_lists_are_copied_to_the_history_once(shop, run_before):
+    run_before(history, "append", lambda: copy_lists(shop))
     copy_lists(shop)
     assert len(shop.rows("topn_history")) == 2
     publish(shop, "cid")
 
-    def another_comes_further():
+    def another_run_gets_ahead():
         publish(shop, "dan")
         copy_lists(shop)
 
-    meanwhile(history, "append", another_comes_further)
+    run_before(history, "append", another_run_gets_ahead)
     with pytest.raises(TableError, match="topn_history was written by another score_topn"):
         copy_lists(shop)
     copy_lists(shop)

@@ -11,7 +11,7 @@ SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6], [0, 0, 2, 2], [0
 ALPHA, RIDGE = 20.0, 0.5
 
 
-def best(had, others):
+def solve_row(had, others):
     """Factors of one row; ``had``: for each column, whether the row has it."""
     weight = 1 + ALPHA * had
     system = others.T @ (weight[:, None] * others) + RIDGE * np.eye(others.shape[1])
@@ -21,7 +21,7 @@ def best(had, others):
 def dense(factors):
     """Weights of all other items for a history of each single item, computed without tiles."""
     items = als.item_factors(incidence(SEQUENCES, 7)[:, 1:], factors, ALPHA, RIDGE).double().numpy()
-    weights = np.array([best(one, items) @ items.T for one in np.eye(7)])
+    weights = np.array([solve_row(one, items) @ items.T for one in np.eye(7)])
     np.fill_diagonal(weights, 0)
     return weights
 
@@ -31,13 +31,13 @@ def test_factors_are_those_of_the_normal_equations(factors):
     had = incidence(SEQUENCES, 9)
     others = torch.randn(10, factors, generator=torch.Generator().manual_seed(3))
     found = als.solve_factors(had, others, ALPHA, RIDGE).numpy()
-    expected = [best(row, others.double().numpy()) for row in had.toarray()]
+    expected = [solve_row(row, others.double().numpy()) for row in had.toarray()]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("cells", [1, 1 << 22])
 @pytest.mark.parametrize("factors", [2, 6])
-def test_a_weight_is_what_a_history_of_one_item_says_in_tiles_of_any_size(factors, cells, monkeypatch):
+def test_a_weight_is_the_score_for_a_history_of_one_item_for_every_tile_size(factors, cells, monkeypatch):
     expected = dense(factors)
     monkeypatch.setattr(als, "CELLS", cells)
     fitted = als.fit(SEQUENCES, 9, factors, ALPHA, RIDGE).matrix.toarray()
@@ -56,7 +56,7 @@ def test_a_row_keeps_its_largest_weights():
         np.testing.assert_allclose(kept[largest], row[largest], atol=1e-4)
 
 
-def test_who_likes_one_kind_of_items_is_listed_more_of_that_kind():
+def test_a_history_of_one_kind_of_items_ranks_that_kind_first():
     rng = np.random.default_rng(0)
     kinds = rng.integers(2, size=400)
     sequences = np.array([1 + 20 * kind + rng.choice(20, 6, replace=False) for kind in kinds])
@@ -67,7 +67,7 @@ def test_who_likes_one_kind_of_items_is_listed_more_of_that_kind():
     assert (ten[1] > 20).all()
 
 
-def test_the_same_is_fitted_each_time_and_nothing_of_nothing():
+def test_fitting_is_deterministic_and_empty_sequences_give_no_weights():
     one, other = (als.fit(SEQUENCES, 9, 3).matrix for _ in range(2))
     assert (one != other).nnz == 0
     assert als.fit(np.zeros((2, 4), np.int64), 9).matrix.nnz == 0

@@ -23,7 +23,7 @@ def parts(codes):
     return {name: context.part(codes, name).tolist() for name in context.SIZES}
 
 
-def test_each_part_comes_back_from_the_code():
+def test_each_part_can_be_read_back_from_the_code():
     codes = packed([0, 1, 6, 7], [0, 10, 11.9, 11 + 3600], [np.nan, np.nan, 5, -2], [True, True, False, False])
     assert parts(codes) == {"event_type": [0, 1, 6, 7], "gap": [0, 0, 2, 13], "value": [0, 0, 17, 1]}
 
@@ -36,12 +36,12 @@ def test_gaps_and_values_of_any_size_have_a_code():
     assert context.part(codes, "gap").tolist() == [0, 1, 2, 31, 1]  # a clock that went back counts as a gap of zero
 
 
-def test_stars_lie_apart():
+def test_ratings_from_one_to_five_have_different_codes():
     assert len(set(parts(packed([1] * 5, [0] * 5, [1, 2, 3, 4, 5]))["value"])) == 5
 
 
 @pytest.mark.parametrize("name", list(context.SIZES))
-def test_a_model_reads_what_it_is_told_of_and_nothing_else(name):
+def test_a_model_reads_only_the_context_parts_that_its_spec_names(name):
     items = torch.tensor([[3, 4, 5]])
     here = packed([1, 1, 1], [0, 60, 120], [1, 1, 1])[None]
     changed = {

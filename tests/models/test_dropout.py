@@ -7,7 +7,7 @@ from headwater.models.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.9])
-def test_a_share_falls_and_the_mean_stays(p):
+def test_a_share_p_of_the_values_is_zeroed_and_the_mean_is_kept(p):
     torch.manual_seed(1)
     found = Dropout(p)(torch.ones(300, 1_001))
     assert float((found == 0).float().mean()) == pytest.approx(p, abs=0.005)
@@ -18,14 +18,14 @@ def test_a_share_falls_and_the_mean_stays(p):
         assert both == pytest.approx(p * p, abs=0.005)
 
 
-def test_a_gradient_falls_where_its_value_fell():
+def test_a_gradient_is_zero_where_its_value_was_zeroed():
     values = torch.randn(7, 5, requires_grad=True)
     found = Dropout(0.5)(values)
     found.sum().backward()
     torch.testing.assert_close(values.grad * values, found)
 
 
-def test_a_seed_gives_the_same_again_and_the_next_call_another():
+def test_the_same_seed_gives_the_same_mask_and_the_next_call_another():
     dropout, ones = Dropout(0.5), torch.ones(100)
     torch.manual_seed(3)
     first, second = dropout(ones), dropout(ones)
@@ -34,7 +34,7 @@ def test_a_seed_gives_the_same_again_and_the_next_call_another():
     assert not torch.equal(first, second)
 
 
-def test_nothing_falls_in_evaluation_or_at_zero_and_a_scalar_or_nothing_at_all_passes():
+def test_evaluation_and_p_zero_keep_all_values_and_empty_tensors_and_scalars_work():
     ones = torch.ones(1_000)
     assert torch.equal(Dropout(0.5).eval()(ones), ones)
     assert torch.equal(Dropout(0.0)(ones), ones)
@@ -43,5 +43,5 @@ def test_nothing_falls_in_evaluation_or_at_zero_and_a_scalar_or_nothing_at_all_p
     assert Dropout(0.999999)(ones).isfinite().all()
 
 
-def test_half_precision_stays_half():
+def test_half_precision_stays_half_precision():
     assert Dropout(0.5)(torch.ones(9, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -18,7 +18,7 @@ def closed_form(ridge):
     return weights
 
 
-def test_weights_are_those_of_the_closed_form_and_no_item_speaks_for_itself():
+def test_weights_equal_the_closed_form_with_a_zero_diagonal():
     fitted = ease.fit(SEQUENCES, 9, ridge=0.5).matrix.toarray()
     assert fitted.shape == (10, 10)
     np.testing.assert_allclose(fitted[1:8, 1:8], closed_form(0.5), atol=1e-5)
@@ -41,7 +41,7 @@ def test_a_large_catalogue_is_fitted_on_its_most_frequent_items(monkeypatch):
     assert set(fitted.nonzero()[0]) == {1, 2}  # item 2 is in three histories; of those in two, the lowest index wins
 
 
-def test_a_history_is_read_as_a_whole_and_an_item_counts_once():
+def test_scores_use_the_whole_history_and_count_each_item_once():
     fitted = ease.fit(SEQUENCES, 9, ridge=0.5)
     scores = fitted.scores(torch.tensor([[1, 4, 1, 1]]))
     np.testing.assert_allclose(scores[0, 1:8].numpy(), closed_form(0.5)[[0, 3]].sum(0), atol=1e-5)

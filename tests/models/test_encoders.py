@@ -24,7 +24,7 @@ def types_of(items):
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
-def test_a_state_knows_nothing_of_the_future(kind):
+def test_a_state_does_not_depend_on_later_events(kind):
     model = built(kind).eval()
     one, other = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 2, 3, 9, 8]])
     a, b = model.encode(one, types_of(one)), model.encode(other, types_of(other))
@@ -33,7 +33,7 @@ def test_a_state_knows_nothing_of_the_future(kind):
 
 
 @dataclasses.dataclass
-class Asked:
+class RecordingObjective:
     """Replaces a loss: keeps the states that predict an item, and the target items."""
 
     generator: torch.Generator
@@ -43,35 +43,37 @@ class Asked:
         return states.sum(), weights.sum()
 
 
-def asked(model, items, context, seed):
-    objective = Asked(torch.Generator().manual_seed(seed))
+def recorded_loss(model, items, context, seed):
+    objective = RecordingObjective(torch.Generator().manual_seed(seed))
     model.loss(items, context, objective=objective)
     return objective
 
 
-def test_a_masked_event_tells_nothing_of_itself(monkeypatch):
+def test_predictions_for_a_masked_event_do_not_depend_on_that_event(monkeypatch):
     """The states that predict a masked event do not depend on its item or context; they do depend on visible events."""
     model = built("bert4rec").eval()
     items, context = torch.arange(1, 15).reshape(2, 7), torch.ones(2, 7, dtype=torch.int64)
     read = []
     monkeypatch.setattr(model, "encode", lambda *what: read.append(what[0]) or type(model).encode(model, *what))
-    first = asked(model, items, context, seed=1)
+    first = recorded_loss(model, items, context, seed=1)
     hidden = read[0] == model.mask_token
     assert 0 < hidden.sum() < items.numel()
     assert torch.equal(first.targets, items[hidden])
-    other = asked(model, items.masked_fill(hidden, 20), context.masked_fill(hidden, 5), seed=1)
+    other = recorded_loss(model, items.masked_fill(hidden, 20), context.masked_fill(hidden, 5), seed=1)
     assert set(other.targets.tolist()) == {20}
     assert torch.equal(other.states, first.states)
-    assert not torch.allclose(asked(model, items.masked_fill(~hidden, 20), context, seed=1).states, first.states)
-    assert not torch.allclose(asked(model, items, context.masked_fill(~hidden, 5), seed=1).states, first.states)
+    assert not torch.allclose(
+        recorded_loss(model, items.masked_fill(~hidden, 20), context, seed=1).states, first.states
+    )
+    assert not torch.allclose(recorded_loss(model, items, context.masked_fill(~hidden, 5), seed=1).states, first.states)
 
 
-def test_an_event_that_is_alone_is_never_masked():
+def test_the_only_event_of_a_history_is_never_masked():
     model = built("bert4rec")
     alone, among_others = torch.tensor([[0, 0, 0, 7]]), torch.tensor([[0, 0, 0, 7], [1, 2, 3, 4]])
     for seed in range(20):
-        assert len(asked(model, alone, types_of(alone), seed).targets) == 0
-        assert 7 not in asked(model, among_others, types_of(among_others), seed).targets
+        assert len(recorded_loss(model, alone, types_of(alone), seed).targets) == 0
+        assert 7 not in recorded_loss(model, among_others, types_of(among_others), seed).targets
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +103,7 @@ def test_the_newest_state_is_the_last_of_all_states(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_scale_lengthens_what_goes_in_and_nothing_else(kind):
+def test_the_input_scale_multiplies_the_inputs_and_not_the_item_matrix(kind):
     model, items = built(kind).eval(), torch.tensor([[0, 4, 5, 6]])
     longer = models.build(dataclasses.replace(model.spec, input_scale=3.0)).eval()
     longer.load_state_dict(model.state_dict())
@@ -113,7 +115,7 @@ def test_the_scale_lengthens_what_goes_in_and_nothing_else(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_history_of_nothing_gives_finite_numbers(kind):
+def test_an_empty_history_gives_finite_vectors(kind):
     empty = torch.zeros(2, 5, dtype=torch.int64)
     assert torch.isfinite(built(kind).eval().user_vectors(empty, empty)).all()
 
@@ -151,7 +153,7 @@ def test_a_planted_cycle_is_learned(kind, loss):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_all_padding_batch_costs_nothing(kind):
+def test_a_batch_of_padding_has_loss_and_weight_zero(kind):
     empty = torch.zeros(2, 6, dtype=torch.int64)
     total, weight = built(kind).loss(empty, empty)
     assert (total.item(), weight.item()) == (0.0, 0.0)
@@ -178,7 +180,7 @@ def test_bfloat16_gives_nearly_the_loss_and_the_gradient_of_float32(kind, loss, 
     assert torch.cosine_similarity(gradient, near_gradient, dim=0) > 0.99
 
 
-def test_a_weight_scales_what_a_target_costs():
+def test_the_weight_of_a_target_scales_its_loss():
     model, items = built("sasrec"), torch.tensor([[1, 2, 3, 4]])
     costs = []
     for target in (1, 2, 3):
@@ -207,7 +209,7 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loss", [Loss(), Loss(kind="gbce", source="batch")], ids=lambda loss: loss.kind)
-def test_of_the_smallest_history_there_is_something_to_learn(kind, loss):
+def test_a_history_of_two_events_always_has_a_target(kind, loss):
     """For every seed, although random masking of two events may mask neither."""
     model, items = built(kind), torch.tensor([[0, 4, 5]])
     for seed in range(20):

@@ -11,20 +11,20 @@ CLIQUES = np.concatenate([RNG.integers(1, 6, (80, 6)), RNG.integers(6, 11, (80, 
 SEQUENCES = np.concatenate([CLIQUES, [[0, 0, 0, 0, 0, 12]]])
 
 
-def test_what_occurs_together_lies_together():
+def test_items_that_occur_together_have_similar_vectors():
     unit = torch.nn.functional.normalize(factors.item_vectors(SEQUENCES, 12, 4, seed=1), dim=1)
     cosines = unit[1:11] @ unit[1:11].T
     same = torch.block_diag(torch.ones(5, 5), torch.ones(5, 5)).bool()
     assert cosines[same].min() > 0.8 > 0.3 > cosines[~same].max()
 
 
-def test_the_entries_of_what_occurs_have_spread_one_and_the_rest_is_zero():
+def test_vectors_of_items_that_occur_have_standard_deviation_one_and_others_are_zero():
     vectors = factors.item_vectors(SEQUENCES, 12, 4, seed=1)
     torch.testing.assert_close(vectors[1:11].std(correction=0), torch.tensor(1.0))
     assert not vectors[[0, 11, 12]].any()
 
 
-def test_the_same_seed_gives_the_same_vectors_and_leaves_other_draws_alone():
+def test_the_same_seed_gives_the_same_vectors_and_does_not_affect_other_random_draws():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -33,6 +33,6 @@ def test_the_same_seed_gives_the_same_vectors_and_leaves_other_draws_alone():
     assert torch.equal(first, factors.item_vectors(SEQUENCES, 12, 4, seed=1))
 
 
-def test_more_dimensions_than_items_and_no_pair_at_all_are_fine():
+def test_more_dimensions_than_items_and_sequences_without_pairs_give_finite_vectors():
     assert torch.isfinite(factors.item_vectors(SEQUENCES, 12, 64, seed=1)).all()
     assert not factors.item_vectors(np.array([[0, 3]]), 12, 4, seed=1).any()

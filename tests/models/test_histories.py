@@ -5,7 +5,7 @@ import numpy as np
 from headwater.models.histories import left_padded
 
 
-def test_the_last_events_stand_on_the_right_and_zeros_before_a_shorter_history():
+def test_the_last_events_are_kept_and_shorter_histories_are_padded_with_zeros_on_the_left():
     rows = left_padded([[1, 2, 3], np.array([4]), []], 2)
     assert rows.dtype == np.int64
     assert rows.tolist() == [[2, 3], [0, 4], [0, 0]]

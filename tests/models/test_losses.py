@@ -35,7 +35,7 @@ def drawn(seed=2, positions=9, n_items=7, dim=4):
     return states, matrix, targets, weights
 
 
-def test_the_whole_softmax_and_its_gradient_are_those_of_cross_entropy():
+def test_the_full_softmax_and_its_gradient_equal_cross_entropy():
     states, matrix, targets, weights = drawn()
     plain = cross_entropy(states @ matrix[1:].T, targets - 1, reduction="none") @ weights
     expected = torch.autograd.grad(3 * plain, [states, matrix])
@@ -64,17 +64,17 @@ def value(kind, **options):
     return losses.SAMPLED[kind](POSITIVE, NEGATIVE, HIT, EXPECTED, loss, 7).item()
 
 
-def test_sampled_softmax_is_of_the_target_and_what_was_drawn():
+def test_sampled_softmax_covers_the_target_and_the_drawn_negatives():
     e = torch.tensor([1.0, 0.5, -1.0]).exp()
     assert value("sampled_softmax", correction=False) == pytest.approx(-(e[0] / e.sum()).log().item(), rel=1e-5)
 
 
-def test_with_correction_a_negative_stands_for_as_many_items_as_it_is_rare():
+def test_with_correction_a_negative_is_weighted_by_the_inverse_of_its_expected_count():
     e = torch.tensor([1.0, 0.5, -1.0]).exp() / torch.tensor([1.0, 0.5, 0.25])
     assert value("sampled_softmax") == pytest.approx(-(e[0] / e.sum()).log().item(), rel=1e-5)
 
 
-def test_gbce_between_the_plain_loss_and_no_overconfidence():
+def test_gbce_calibration_interpolates_between_the_plain_loss_and_full_correction():
     s = torch.tensor([1.0, -0.5, 1.0])  # the score of the positive, and the negated scores of the negatives
     log = logsigmoid(s)
     alpha = 3 / 6
@@ -88,7 +88,7 @@ def test_bpr_is_the_mean_over_negatives_that_are_not_the_target():
     assert value("bpr") == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_corrected_sample_estimates_the_whole_softmax():
+def test_sampled_softmax_with_correction_estimates_the_gradient_of_the_full_softmax():
     """With the correction, the mean gradient over many draws is close to that of the full softmax; without it, it is not."""
     states, matrix, targets, weights = drawn(n_items=40)
     whole = torch.autograd.grad(Objective()(states, targets, weights, Matrix(matrix))[0], states)[0]
@@ -104,7 +104,7 @@ def test_the_corrected_sample_estimates_the_whole_softmax():
     assert distance(negatives=4, correction=False) > 0.2
 
 
-def test_negatives_come_as_often_as_their_source_says():
+def test_negatives_are_drawn_with_the_frequencies_of_their_source():
     counts = torch.tensor([0.0, 6, 3, 0, 0, 0, 0])
     generator = torch.Generator().manual_seed(0)
     targets = torch.tensor([2, 2, 5, 2])
@@ -130,7 +130,7 @@ def test_negatives_come_as_often_as_their_source_says():
 
 
 @pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=64, source="batch")])
-def test_what_weighs_nothing_is_no_target_and_no_negative(loss):
+def test_positions_of_weight_zero_are_neither_targets_nor_negatives(loss):
     states, matrix, targets, weights = drawn()
     weights[::2] = 0
 
@@ -144,7 +144,7 @@ def test_what_weighs_nothing_is_no_target_and_no_negative(loss):
 
 
 @pytest.mark.parametrize("source", ["uniform", "popular", "batch"])
-def test_a_batch_without_targets_costs_nothing(source):
+def test_a_batch_without_targets_has_loss_and_weight_zero(source):
     objective = Objective(Loss(kind="sampled_softmax", source=source), torch.ones(8), torch.Generator())
     nothing = torch.zeros(0, dtype=torch.int64)
     total, weight = objective(torch.zeros(0, 4), nothing, torch.zeros(0), Matrix(torch.randn(8, 4)))

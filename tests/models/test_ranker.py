@@ -28,7 +28,7 @@ def ranker(hybrid):
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_a_ranker_for_another_device_leaves_the_encoder_of_the_first_where_it_is(kind):
+def test_moving_a_ranker_to_another_device_leaves_the_original_encoder_in_place(kind):
     made = Ranker(build(ModelSpec(kind, 9, max_length=4, dim=8, layers=2, feature_buckets=3, feature_cells=5)), {})
     moved, near = made.on(torch.device("meta")), made.on(torch.device("cpu"))
     assert (made.device.type, moved.device.type) == ("cpu", "meta")
@@ -63,7 +63,7 @@ def test_a_hybrid_is_the_blend_of_logits_evidence_and_recency():
     assert torch.allclose(made.scores(items, types)[:2, 1:], expected[:2, 1:], atol=1e-5)
 
 
-def test_recency_may_be_all_that_is_blended_in_and_is_not_part_of_the_model_alone():
+def test_recency_can_be_the_only_blended_part_and_is_not_in_the_model_alone():
     made = Ranker(ranker(hybrid=False).model, {"blend": {"recency": 0.5}}).with_recency(COUNTS)
     items, types = histories(made)
     alone = made.without_blend().with_recency(COUNTS)
@@ -87,7 +87,7 @@ def test_a_model_alone_scores_by_the_product_of_its_vectors():
 
 
 @pytest.mark.parametrize("hybrid", [True, False])
-def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
+def test_candidates_are_the_best_items_that_are_allowed_and_not_blocked(hybrid):
     made = ranker(hybrid)
     items, types = histories(made)
     allowed = torch.ones(10, dtype=torch.bool)
@@ -105,7 +105,7 @@ def test_candidates_are_the_best_of_what_is_allowed_and_not_blocked(hybrid):
 
 
 @pytest.mark.parametrize("hybrid", [True, False])
-def test_scores_of_a_few_items_are_those_of_all(hybrid):
+def test_scores_of_some_items_equal_those_from_scoring_all_items(hybrid):
     made = ranker(hybrid).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS)
     items, types = histories(made)
     wanted = torch.tensor([[1, 9, 0], [4, 10, 11], [2, 3, 4], [5, 5, 11]])
@@ -113,7 +113,7 @@ def test_scores_of_a_few_items_are_those_of_all(hybrid):
     torch.testing.assert_close(made.scores_of(wanted, made.query(items, types)), expected)
 
 
-def test_with_nothing_allowed_there_are_no_candidates():
+def test_without_allowed_items_there_are_no_candidates():
     made = ranker(hybrid=True)
     items, types = histories(made)
     none = torch.empty(0, dtype=torch.int64)

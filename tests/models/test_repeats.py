@@ -8,12 +8,12 @@ from headwater.models import repeats
 HISTORY = torch.tensor([[0, 0, 2, 3, 2, 2], [0, 0, 0, 0, 0, 0], [1, 1, 1, 4, 4, 3]])
 
 
-def test_an_item_counts_as_often_as_it_came_and_no_other_does():
+def test_an_item_scores_the_number_of_its_recent_events_and_others_score_zero():
     part = repeats.fit(np.zeros((1, 4), np.int64), 4)
     assert part.scores(HISTORY).tolist() == [[0, 0, 3, 1, 0], [0] * 5, [0, 1, 0, 1, 2]]  # of the last four events
 
 
-def test_what_single_events_say_adds_up_to_the_same():
+def test_evidence_of_single_events_adds_up_to_the_total():
     part = repeats.of(4, window=6)
     wanted = torch.tensor([[1, 2, 3]]).expand(3, -1)
     whole = torch.from_numpy(part.evidence(HISTORY).toarray())

@@ -17,7 +17,7 @@ from headwater.report import charts, markup, output
         ("see http://x.org", "see http:&#47;&#47;x.org"),
     ],
 )
-def test_text_from_data_is_shown_and_never_obeyed(text, shown):
+def test_text_from_data_is_escaped(text, shown):
     assert markup.esc(text) == shown
 
 
@@ -25,7 +25,7 @@ def test_text_from_data_is_shown_and_never_obeyed(text, shown):
     ("part", "total", "shown"),
     [(1, 4, "25.0 %"), (4, 4, "100 %"), (9_999, 10_000, "> 99.9 %"), (0, 3, "0.0 %"), (0, 0, "–")],
 )
-def test_a_share_is_whole_only_when_it_is(part, total, shown):
+def test_a_share_is_shown_as_100_percent_only_if_it_is_exactly_that(part, total, shown):
     assert markup.percent(part, total) == shown
 
 
@@ -33,7 +33,7 @@ def test_a_share_is_whole_only_when_it_is(part, total, shown):
     ("seconds", "shown"),
     [(None, "–"), (2.25, "2.2 s"), (59, "59 s"), (90, "1.5 min"), (7_200, "2 h"), (172_800, "2 d")],
 )
-def test_a_length_of_time_has_the_unit_that_reads_best(seconds, shown):
+def test_a_duration_is_shown_in_a_suitable_unit(seconds, shown):
     assert markup.duration(seconds) == shown
 
 
@@ -54,7 +54,7 @@ def test_a_curve_of_equal_values_is_a_level_line():
     assert len(heights) == 1
 
 
-def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path):
+def test_an_output_path_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     with pytest.raises(UsageError, match="is a folder"):
         output.check_writable(tmp_path)
     with pytest.raises(UsageError, match="nowhere"):

@@ -97,7 +97,7 @@ def test_the_page_holds_every_section_and_needs_nothing_but_itself(page):
     assert all(value.startswith("#") for _, attrs in tags for name, value in attrs.items() if name in ("href", "src"))
 
 
-def test_what_stands_in_the_data_is_escaped(page):
+def test_html_in_the_data_is_escaped(page):
     assert EVIL not in page.html
     assert "&lt;script src=&quot;https:&#47;&#47;x.org" in page.html
 
@@ -113,7 +113,7 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     assert "2 actions on shown items, worth a reward of 5.0" in text
 
 
-def test_the_loop_tells_which_jobs_have_yet_to_read_a_table(spark, tmp_path):
+def test_the_loop_section_names_the_jobs_that_have_yet_to_read_a_table(spark, tmp_path):
     warehouse = Warehouse(spark, str(tmp_path / "behind"), 60)
     event = ("e", "ann", "i1", "view", NOW, None, None, None, "s", "f", NOW, NOW.date())
     for _ in range(3):
@@ -132,7 +132,7 @@ def unread(warehouse, table):
     return next(state.unread for state in data.table_states(warehouse) if state.name == table)
 
 
-def test_freshness_tells_who_is_behind_and_who_has_no_list(full):
+def test_freshness_counts_users_who_are_behind_or_have_no_list(full):
     fresh = data.freshness(full)
     assert (fresh.users, fresh.up_to_date, fresh.behind, fresh.without_list) == (3, 1, 1, 1)
     assert fresh.newest_list == MADE.timestamp()
@@ -140,14 +140,14 @@ def test_freshness_tells_who_is_behind_and_who_has_no_list(full):
     assert (fresh.wait_median, fresh.wait_p95) == (90, 90)
 
 
-def test_of_two_evaluations_the_newest_counts_and_k_is_ten(full):
+def test_only_the_newest_of_two_evaluations_counts_with_k_equal_to_ten(full):
     rows = [(r["version"], r["model"], r["k"], r["value"]) for r in data.quality(full)]
     assert sorted(rows) == [
         (2, "sasrec", 10, 0.15), (3, "popularity", 10, 0.05), (3, "recent_popularity", 10, 0.1), (3, "sasrec", 10, 0.2)
     ]  # fmt: skip
 
 
-def test_what_a_hybrid_is_measured_beside_is_never_taken_for_the_hybrid():
+def test_baselines_of_a_hybrid_are_never_mistaken_for_the_hybrid():
     def measured(version, model, value):
         return {
             "version": 3, "model": model, "split": "test", "segment": "all", "metric": "ndcg", "k": 10, "value": value,
@@ -162,7 +162,7 @@ def test_what_a_hybrid_is_measured_beside_is_never_taken_for_the_hybrid():
     assert "sasrec+ease · champion" in shown
 
 
-def test_all_that_evaluation_measures_beside_a_model_has_a_name_on_the_page():
+def test_every_baseline_of_the_evaluation_has_a_label_on_the_page():
     assert set(quality.BASELINE_LABELS) == {SERVED, SEQUENCE_MODEL, *BASELINES}
 
 
@@ -185,7 +185,7 @@ def test_a_champion_older_than_ten_versions_is_still_measured(spark, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def long(spark, tmp_path_factory):
+def long_lists(spark, tmp_path_factory):
     """Two users with lists of fifty items, and one action on a low rank."""
     warehouse = Warehouse(spark, str(tmp_path_factory.mktemp("report") / "long"), 60)
     lists = [(user, rank, "i1", 1.0, "", "model", 3, NOW, MADE, None) for user in "ab" for rank in range(1, 51)]
@@ -201,18 +201,18 @@ def long(spark, tmp_path_factory):
     return warehouse
 
 
-def test_a_long_list_leaves_no_person_without_one(long):
-    assert [len(person.items) for person in data.people(long, count=3)] == [20, 20]
+def test_long_lists_do_not_leave_a_shown_user_without_a_list(long_lists):
+    assert [len(person.items) for person in data.people(long_lists, count=3)] == [20, 20]
 
 
-def test_what_is_said_of_all_ranks_counts_those_that_no_figure_has_room_for(long):
-    by_rank = data.feedback_by_rank(long)
-    shown = sections.feedback(by_rank, data.feedback_by_type(long))
+def test_feedback_totals_include_ranks_that_the_figure_does_not_show(long_lists):
+    by_rank = data.feedback_by_rank(long_lists)
+    shown = sections.feedback(by_rank, data.feedback_by_type(long_lists))
     assert "1 action on shown items, worth a reward of 1.0. Of 100 rows published, 1.00 % were acted on" in shown
     assert "per thousand published; the first 40 ranks" in shown
 
 
-def test_people_are_shown_with_titles_their_last_event_first(full):
+def test_users_are_shown_with_item_titles_and_their_last_event_first(full):
     found = {person.user: person for person in data.people(full, events=2)}
     assert set(found) == {"ann", "bob"}
     assert [event["title"] for event in found["ann"].events] == ["i3", EVIL]
@@ -228,7 +228,7 @@ def test_without_tables_each_section_names_the_job_to_run(spark, tmp_path):
 
 
 @pytest.mark.parametrize(("table", "title"), [("topn", "Variety"), ("items", "Variety"), ("quarantine", None)])
-def test_a_table_of_another_schema_costs_its_own_section_or_cell(spark, tmp_path, table, title):
+def test_a_table_of_another_schema_affects_only_its_own_section_or_cell(spark, tmp_path, table, title):
     warehouse = Warehouse(spark, str(tmp_path / "other"), 60)
     for each in {*schemas.TABLES} - {table}:
         warehouse.create(each)
@@ -248,7 +248,7 @@ def test_tables_without_rows_are_no_error(spark, tmp_path):
     assert "The loop" not in report.build(warehouse, Runs(), NOW).missing
 
 
-def test_an_mlflow_that_does_not_answer_is_a_sentence(tmp_path):
+def test_an_mlflow_that_does_not_answer_is_reported_in_a_sentence(tmp_path):
     for uri in (f"sqlite:///{tmp_path}/none.db", "http://127.0.0.1:9"):
         runs = read_runs(Config(mlflow={"tracking_uri": uri, "timeout_seconds": 2}))
         assert runs.curves == {}

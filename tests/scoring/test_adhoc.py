@@ -12,13 +12,13 @@ from headwater.scoring import adhoc
 CATALOG = pd.DataFrame({"item_id": ["a", "b", "c"], "item_idx": [1, 2, 3], "title": ["Tea", None, "Cake"]})
 
 
-def test_a_word_that_names_no_event_is_named():
+def test_a_word_not_of_the_form_type_item_is_refused_by_name():
     assert adhoc.parse("view:a purchase:b:c") == [("view", "a"), ("purchase", "b:c")]
     with pytest.raises(UsageError, match="'a' is not TYPE:ITEM"):
         adhoc.parse("a")
 
 
-def test_an_id_with_a_blank_is_quoted():
+def test_an_id_with_a_blank_is_given_in_quotes():
     assert adhoc.parse(""" view:"BANK CHARGES"  click:it's purchase:#1 """) == [
         ("view", "BANK CHARGES"), ("click", "it's"), ("purchase", "#1")
     ]  # fmt: skip
@@ -26,7 +26,7 @@ def test_an_id_with_a_blank_is_quoted():
         adhoc.parse('view:"BANK')
 
 
-def test_a_typed_history_is_a_user_without_what_the_catalogue_lacks():
+def test_a_typed_history_becomes_a_user_without_items_missing_from_the_catalogue():
     user = adhoc.row([("view", "c"), ("click", "x"), ("view", "a"), ("view", "c")], CATALOG, 5.0)
     assert user.iloc[0].to_dict() == {
         "user_id": "",
@@ -39,7 +39,7 @@ def test_a_typed_history_is_a_user_without_what_the_catalogue_lacks():
     assert adhoc.events(user, CATALOG) == [("view", "c"), ("view", "a"), ("view", "c")]
 
 
-def test_unknown_is_what_the_catalogue_lacks_and_what_came_after_the_model():
+def test_items_missing_from_the_catalogue_or_newer_than_the_model_are_unknown():
     assert adhoc.unknown([("view", "c"), ("click", "x"), ("view", "a")], CATALOG, n_items=2) == ["c", "x"]
 
 
@@ -48,7 +48,7 @@ def test_an_answer_without_a_list_says_why():
     assert "the rules in topn exclude every item" in adhoc.table(adhoc.Answer([], [], any_known=True))
 
 
-def test_whatever_a_history_holds_has_words_for_a_reason():
+def test_every_event_type_except_impression_has_a_verb_for_reasons():
     titles = CATALOG.set_index("item_idx")["title"]
     for kind, words in (("search", "searched for"), ("rating", "rated")):
         place = {"item_idx": 3, "because_idx": 1, "because_type": EVENT_TYPES.index(kind) + 1, "otherwise": ""}

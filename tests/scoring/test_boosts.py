@@ -26,16 +26,16 @@ def test_without_a_boost_nothing_is_added():
     assert added() == [0, 0, 0]
 
 
-def test_what_is_popular_is_taken_back_by_its_logarithm_in_spreads_of_the_catalogue():
+def test_the_popularity_boost_is_its_weight_times_the_standardised_log_of_popularity():
     logs = np.log([1.0, 0.1, 1.0])
     assert added(popularity=-0.5) == pytest.approx((-0.5 * (logs - logs.mean()) / logs.std()).tolist(), rel=1e-4)
 
 
-def test_a_price_counts_by_its_logarithm_and_an_item_without_one_stands_in_the_middle():
+def test_the_price_boost_uses_the_log_price_and_is_zero_for_items_without_a_price():
     assert added(price=2.0) == pytest.approx([0.0, -2.0, 2.0])
 
 
-def test_the_new_are_ahead_by_half_as_much_after_each_half_life():
+def test_the_newness_boost_halves_after_each_half_life():
     assert added(newness=0.8, newness_days=30) == pytest.approx([0.8, 0.4, 0.2])
 
 
@@ -44,7 +44,7 @@ def test_boosts_add_up():
     assert added(price=2.0, newness=0.8) == pytest.approx(both.tolist())
 
 
-def test_a_catalogue_without_any_price_is_not_boosted_by_it():
+def test_the_price_boost_is_zero_in_a_catalogue_without_prices():
     bare = Catalogue(*(getattr(SHOP, name) for name in ("available", "popular", "categories", "first_seen", "names")))
     free = Catalogue(**{**bare.__dict__, "price": np.full(4, np.nan)})
     assert of_items(free, Boosts(price=1.0)).tolist() == [0, 0, 0, 0]

@@ -13,7 +13,7 @@ NOW = 100 * DAY
 BOUGHT = {"event_types": ["purchase"], "days": 30}
 
 
-def of(rules, *steps, seen=None, exclude_seen=False):
+def excluded_for(rules, *steps, seen=None, exclude_seen=False):
     """The excluded items of a user with steps (item, type, days ago), who has also seen the items in ``seen``."""
     items, types, days = zip(*steps, strict=True) if steps else ((), (), ())
     at = [NOW - ago * DAY for ago in days]
@@ -25,23 +25,23 @@ def of(rules, *steps, seen=None, exclude_seen=False):
     return found.tolist()
 
 
-def test_all_that_was_seen_is_left_out_by_default():
-    assert of([], (3, "view", 1), seen=[7, 9], exclude_seen=True) == [3, 7, 9]
+def test_all_seen_items_are_excluded_by_default():
+    assert excluded_for([], (3, "view", 1), seen=[7, 9], exclude_seen=True) == [3, 7, 9]
 
 
-def test_without_a_rule_everything_may_come_again():
-    assert of([], (3, "purchase", 0)) == []
+def test_without_a_rule_no_item_is_excluded():
+    assert excluded_for([], (3, "purchase", 0)) == []
 
 
-def test_a_rule_means_its_types_and_its_days():
+def test_a_rule_excludes_items_by_its_event_types_within_its_days():
     steps = [(1, "purchase", 40), (2, "purchase", 29), (3, "view", 1)]
-    assert of([BOUGHT], *steps) == [2]
-    assert of([{"event_types": ["purchase"]}], *steps) == [1, 2]
-    assert of([BOUGHT, {"event_types": ["view", "click"], "days": 2}], *steps) == [2, 3]
+    assert excluded_for([BOUGHT], *steps) == [2]
+    assert excluded_for([{"event_types": ["purchase"]}], *steps) == [1, 2]
+    assert excluded_for([BOUGHT, {"event_types": ["view", "click"], "days": 2}], *steps) == [2, 3]
 
 
-def test_the_day_on_which_a_rule_ends_an_item_may_come_again():
-    assert of([BOUGHT], (1, "purchase", 30)) == []
+def test_an_event_exactly_as_old_as_the_days_of_a_rule_excludes_nothing():
+    assert excluded_for([BOUGHT], (1, "purchase", 30)) == []
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_the_day_on_which_a_rule_ends_an_item_may_come_again():
     ],
     ids=["as many as a sequence holds", "an item was seen that no step has"],
 )
-def test_a_history_cut_off_inside_the_days_of_a_rule_leaves_out_all_that_was_seen(steps):
-    assert of([BOUGHT], *steps, seen=[8]) == [1, 2, 8]
+def test_a_history_truncated_within_the_days_of_a_rule_excludes_all_seen_items(steps):
+    assert excluded_for([BOUGHT], *steps, seen=[8]) == [1, 2, 8]
 
 
-def test_a_cut_off_history_that_reaches_back_far_enough_is_believed():
+def test_a_truncated_history_that_covers_the_days_of_a_rule_is_trusted():
     steps = [(1, "purchase", 31), (2, "purchase", 3), (3, "view", 2), (4, "view", 1)]
-    assert of([BOUGHT], *steps, seen=[8]) == [2]
-    assert of([{"event_types": ["purchase"]}], *steps, seen=[8]) == [1, 2, 3, 4, 8]
+    assert excluded_for([BOUGHT], *steps, seen=[8]) == [2]
+    assert excluded_for([{"event_types": ["purchase"]}], *steps, seen=[8]) == [1, 2, 3, 4, 8]
 
 
-def test_a_user_without_any_event_has_nothing_left_out():
-    assert of([BOUGHT]) == []
+def test_a_user_without_events_has_no_excluded_items():
+    assert excluded_for([BOUGHT]) == []

@@ -17,7 +17,7 @@ DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 WITHOUT_A_LIST = "nobody"
 
 
-def test_places_become_lists_and_lists_become_the_same_places(spark):
+def test_places_are_packed_into_lists_and_unpacked_unchanged(spark):
     """The Top-N of two users, then a section of one of them; a third user has no list."""
     made = pd.DataFrame(
         {
@@ -53,19 +53,19 @@ def test_a_batch_without_any_list_has_no_rows():
     assert (rows.num_rows, rows.schema.names[3:]) == (0, list(PLACES))
 
 
-def test_archives_on_the_path_are_forgotten_and_found_again(tmp_path, monkeypatch):
+def test_zip_archives_on_the_path_are_dropped_from_the_import_cache_and_found_again(tmp_path, monkeypatch):
     with ZipFile(tmp_path / "goods.zip", "w") as archive:
         archive.writestr("goods_for_a_test.py", "PRICE = 3")
         archive.writestr("more_goods_for_a_test.py", "PRICE = 4")
     monkeypatch.syspath_prepend(str(tmp_path / "goods.zip"))
     import goods_for_a_test
 
-    def searched():
+    def zip_importers():
         return [finder for finder in sys.path_importer_cache.values() if isinstance(finder, zipimport.zipimporter)]
 
-    assert searched()
+    assert zip_importers()
     _forget_archives()
-    assert not searched()
+    assert not zip_importers()
     import more_goods_for_a_test
 
     assert (goods_for_a_test.PRICE, more_goods_for_a_test.PRICE) == (3, 4)

@@ -21,7 +21,7 @@ def ranker():
     return Ranker(model, {"blend": {"transitions": 1.0}}, {"transitions": count(FOLLOWED, 6)})
 
 
-def told(ranker, histories, items, because):
+def rounded_shares(ranker, histories, items, because):
     found = shares(
         ranker,
         *ranker.pad(histories, [[1] * len(each) for each in histories]),
@@ -31,26 +31,26 @@ def told(ranker, histories, items, because):
     return tuple(round(found[name], 4) for name in METRICS) if found else None
 
 
-def test_a_place_that_names_what_raised_it_holds_and_one_that_names_anything_else_does_not(ranker):
-    assert told(ranker, [[1, 2]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
-    assert told(ranker, [[1, 2]], [[4, 5]], [[2, 2]])[:2] == (1.0, 1 / 2)
-    assert told(ranker, [[1, 2]], [[4, 5]], [[2, 1]])[:2] == (1.0, 0.0)
+def test_a_reason_holds_only_if_its_item_raised_the_score(ranker):
+    assert rounded_shares(ranker, [[1, 2]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
+    assert rounded_shares(ranker, [[1, 2]], [[4, 5]], [[2, 2]])[:2] == (1.0, 1 / 2)
+    assert rounded_shares(ranker, [[1, 2]], [[4, 5]], [[2, 1]])[:2] == (1.0, 0.0)
 
 
-def test_without_one_item_of_three_one_place_of_three_scores_lower(ranker):
+def test_removing_a_random_item_of_three_lowers_one_place_of_three(ranker):
     everything = [[1, 2, 3]] * 50  # the random item is one of three
-    assert told(ranker, everything, [[4, 5, 6]] * 50, [[1, 2, 3]] * 50) == (1.0, 1.0, round(1 / 3, 4))
+    assert rounded_shares(ranker, everything, [[4, 5, 6]] * 50, [[1, 2, 3]] * 50) == (1.0, 1.0, round(1 / 3, 4))
 
 
-def test_all_events_with_the_named_item_go(ranker):
-    assert told(ranker, [[1, 2, 1]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
+def test_all_events_of_the_named_item_are_removed(ranker):
+    assert rounded_shares(ranker, [[1, 2, 1]], [[4, 5]], [[1, 2]])[:2] == (1.0, 1.0)
 
 
-def test_places_without_a_reason_and_behind_the_end_of_a_list_name_nothing(ranker):
-    assert told(ranker, [[1, 2]], [[4, 5, 6, 0]], [[1, 0, 0, 1]])[:2] == (round(1 / 3, 4), 1.0)
+def test_places_without_a_reason_or_beyond_the_end_of_a_list_are_not_explained(ranker):
+    assert rounded_shares(ranker, [[1, 2]], [[4, 5, 6, 0]], [[1, 0, 0, 1]])[:2] == (round(1 / 3, 4), 1.0)
 
 
-def test_users_with_one_item_tell_nothing(ranker):
-    assert told(ranker, [[1, 1], [1, 2]], [[4, 5], [4, 5]], [[2, 2], [1, 2]])[:2] == (1.0, 1.0)
-    assert told(ranker, [[1, 1]], [[4, 5]], [[1, 1]]) is None
-    assert told(ranker, [[1, 2]], [[4, 5]], [[0, 0]]) is None
+def test_users_with_only_one_item_are_left_out(ranker):
+    assert rounded_shares(ranker, [[1, 1], [1, 2]], [[4, 5], [4, 5]], [[2, 2], [1, 2]])[:2] == (1.0, 1.0)
+    assert rounded_shares(ranker, [[1, 1]], [[4, 5]], [[1, 1]]) is None
+    assert rounded_shares(ranker, [[1, 2]], [[4, 5]], [[0, 0]]) is None

@@ -41,35 +41,35 @@ def steps(*users):
     )
 
 
-def names(*users, strategies=STRATEGIES):
+def group_names(*users, strategies=STRATEGIES):
     known = steps(*users)
     made = groups.resolve(Topn(strategies=strategies), SHOP)
     member = groups.assign(made, known, taste.mix(known, SHOP), np.full(len(users), NOW))
     return [made[place].name for place in member]
 
 
-def test_the_first_group_whose_conditions_hold_has_the_user():
-    assert names(([], 0), ([3], 90), ([3, 1, 3], 30), ([1, 1, 3, 1], 0), ([3, 4, 3, 3], 0), ([3, 3], 29)) == [
+def test_a_user_is_in_the_first_group_whose_conditions_hold():
+    assert group_names(([], 0), ([3], 90), ([3, 1, 3], 30), ([1, 1, 3, 1], 0), ([3, 4, 3, 3], 0), ([3, 3], 29)) == [
         "new", "new", "away", "cake", "heavy", "",
     ]  # fmt: skip
 
 
 def test_all_conditions_of_a_group_must_hold():
     both = [{"name": "gone", "when": {"min_events": 2, "min_days_away": 10}}]
-    assert names(([1, 1], 10), ([1, 1], 9), ([1], 10), ([], 0), strategies=both) == ["gone", "", "", ""]
+    assert group_names(([1, 1], 10), ([1, 1], 9), ([1], 10), ([], 0), strategies=both) == ["gone", "", "", ""]
 
 
-def test_the_day_on_which_a_user_is_long_away_counts():
+def test_min_days_away_holds_from_exactly_that_many_days_on():
     lapsed = [{"name": "away", "when": {"min_days_away": 30}}]
-    assert names(([1], 30), ([1], 29.9), strategies=lapsed) == ["away", ""]
+    assert group_names(([1], 30), ([1], 29.9), strategies=lapsed) == ["away", ""]
 
 
-def test_a_category_that_nobody_has_is_nobodys_taste():
+def test_no_user_is_in_a_group_for_an_unknown_category():
     odd = [{"name": "soap", "when": {"category": "soap"}}]
-    assert names(([1], 0), strategies=odd) == [""]
+    assert group_names(([1], 0), strategies=odd) == [""]
 
 
-def test_what_a_group_does_not_give_it_inherits():
+def test_a_group_inherits_the_settings_that_it_does_not_give():
     topn = Topn(variety_weight=0.3, max_per_category=5, boosts={"price": 0.1}, strategies=STRATEGIES)
     new, away, cake, heavy, everybody = groups.resolve(topn, SHOP)
     assert (new.topn.variety_weight, new.topn.max_per_category) == (0.0, 5)
@@ -79,7 +79,7 @@ def test_what_a_group_does_not_give_it_inherits():
     assert everybody.topn == topn
 
 
-def test_of_a_section_that_a_group_gives_in_part_it_inherits_the_rest_wherever_its_lists_are_made():
+def test_a_group_inherits_the_rest_of_a_partly_given_section_also_after_serialisation():
     given = [{"name": "a", "when": {}, "boosts": {"price": 0.1}, "explore": {"share": 0.2}}]
     topn = Topn(boosts={"popular_share": 0.3, "popularity": -0.2}, explore={"events": 50}, strategies=given)
     for rules in (topn, Topn.model_validate_json(topn.model_dump_json(exclude_unset=True))):
@@ -88,7 +88,7 @@ def test_of_a_section_that_a_group_gives_in_part_it_inherits_the_rest_wherever_i
         assert (own.topn.explore.share, own.topn.explore.events) == (0.2, 50)
 
 
-def test_a_group_sees_what_its_filters_leave_and_its_scores_say_so():
+def test_the_filters_of_a_group_limit_its_available_items_and_forbid_the_others():
     _, away, cake, heavy, everybody = groups.resolve(Topn(strategies=STRATEGIES), SHOP)
     assert np.flatnonzero(away.catalogue.available).tolist() == [3, 4]
     assert np.flatnonzero(cake.catalogue.available).tolist() == [1, 2]
@@ -96,7 +96,7 @@ def test_a_group_sees_what_its_filters_leave_and_its_scores_say_so():
     assert np.flatnonzero(cake.offsets(SHOP) == np.float32(groups.FORBIDDEN)).tolist() == [3, 4]
 
 
-def test_a_taste_is_the_share_of_events_and_an_item_of_two_categories_counts_half_for_each():
+def test_the_category_mix_is_the_share_of_events_and_two_categories_of_an_item_count_half():
     own = taste.mix(steps(([1, 2, 2, 4], 0), ([4], 0), ([], 0)), SHOP)
     assert own.categories[:, :3].tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 0]]
     assert own.shares[:, :2].tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)], [0, 0], [0, 0]]

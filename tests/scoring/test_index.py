@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTHING = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 
 
-def both(folder, rows, size=800, users=30):
+def exact_and_approximate(folder, rows, size=800, users=30):
     """An exact and an approximate index of the same random rows, and some users."""
     draws = torch.Generator().manual_seed(1)
     every = torch.randn(size, 9, generator=draws)
@@ -27,48 +27,48 @@ def both(folder, rows, size=800, users=30):
     return ExactIndex(size, rows, every[rows]), FaissIndex(folder / "index", size, rows, every.__getitem__), wanted
 
 
-def agree(exact, near, *asked):
+def same_best(exact, near, *asked):
     (scores, items), (found_scores, found) = exact.best(*asked), near.best(*asked)
     assert torch.equal(found, items)
     assert torch.allclose(found_scores, scores, atol=1e-5)
     return found
 
 
-def test_where_all_lists_are_probed_it_finds_what_is_found_by_going_through_all(tmp_path):
-    exact, near, users = both(tmp_path, torch.arange(1, 800))
-    assert agree(exact, near, users, 10, NOTHING).gt(0).all()
+def test_an_index_that_probes_all_lists_finds_the_same_items_as_exact_search(tmp_path):
+    exact, near, users = exact_and_approximate(tmp_path, torch.arange(1, 800))
+    assert same_best(exact, near, users, 10, NOTHING).gt(0).all()
 
 
-def test_what_a_user_has_seen_makes_room_for_the_next_best_however_much_it_is(tmp_path):
-    exact, near, users = both(tmp_path, torch.arange(1, 800))
+def test_seen_items_are_replaced_by_the_next_best_even_if_there_are_hundreds(tmp_path):
+    exact, near, users = exact_and_approximate(tmp_path, torch.arange(1, 800))
     best = exact.best(users, 300, NOTHING)[1]
     seen = torch.cat([torch.zeros(300, dtype=torch.int64), torch.tensor([1, 1])])
     blocked = seen, torch.cat([best[0], torch.tensor([best[1, 0], 5_000])])  # 5,000 is not in the matrix: it is newer
-    found = agree(exact, near, users, 10, blocked)
+    found = same_best(exact, near, users, 10, blocked)
     assert not set(found[0].tolist()) & set(best[0].tolist())
     assert found[1, 0] == best[1, 1]
 
 
-def test_what_may_not_be_shown_is_found_neither_by_its_vector_nor_by_a_bonus(tmp_path):
-    exact, near, users = both(tmp_path, torch.arange(2, 800, 2))
+def test_unavailable_and_blocked_items_are_found_neither_by_vector_nor_by_bonus(tmp_path):
+    exact, near, users = exact_and_approximate(tmp_path, torch.arange(2, 800, 2))
     bonus = torch.tensor([0, 0, 1, 2]), torch.tensor([3, 4, 6, 900]), torch.tensor([99.0, 98.0, 97.0, 96.0])
-    found = agree(exact, near, users, 10, (torch.tensor([1]), torch.tensor([6])), bonus)
+    found = same_best(exact, near, users, 10, (torch.tensor([1]), torch.tensor([6])), bonus)
     assert (found % 2 == 0).all()
     assert found[0, 0] == 4
     assert 6 not in found[1].tolist()
 
 
-def test_an_item_with_a_bonus_is_found_in_a_list_that_nobody_probes(tmp_path, monkeypatch):
+def test_an_item_with_a_bonus_is_found_even_in_a_list_that_is_not_probed(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "PROBED", 1)
-    exact, near, users = both(tmp_path, torch.arange(1, 800))
+    exact, near, users = exact_and_approximate(tmp_path, torch.arange(1, 800))
     last = exact.best(users, 799, NOTHING)[1][:, -1]
     bonus = torch.arange(len(users)), last, torch.full((len(users),), 1_000.0)
     assert torch.equal(near.best(users, 10, NOTHING, bonus)[1][:, 0], last)
 
 
-def test_a_list_is_filled_up_with_nothing_where_nothing_is_left(tmp_path):
-    exact, near, users = both(tmp_path, torch.tensor([3, 5, 8]))
-    found = agree(exact, near, users, 5, (torch.tensor([0, 0, 0, 1]), torch.tensor([3, 5, 8, 5])))
+def test_a_list_is_padded_with_zeros_when_no_items_are_left(tmp_path):
+    exact, near, users = exact_and_approximate(tmp_path, torch.tensor([3, 5, 8]))
+    found = same_best(exact, near, users, 5, (torch.tensor([0, 0, 0, 1]), torch.tensor([3, 5, 8, 5])))
     assert found[0].tolist() == [0] * 5
     assert sorted(found[1].tolist()) == [0, 0, 0, 3, 8]
 
@@ -80,13 +80,13 @@ def test_recall_is_the_share_of_exact_places_that_are_found():
     assert recall(exact[:0], found) == 1.0
 
 
-def test_an_index_is_made_for_many_users_and_not_for_a_few_that_changed():
+def test_an_index_pays_off_for_many_users_but_not_for_few():
     assert pays_off(10_000_000, 10_000_000)
     assert not pays_off(1_000, 10_000_000)
 
 
 @pytest.mark.parametrize("mode", ["full", "nearline"])
-def test_without_the_package_one_line_names_the_command_that_installs_it(tmp_path, mode):
+def test_without_faiss_the_error_names_the_command_that_installs_it(tmp_path, mode):
     (tmp_path / "faiss.py").write_text("raise ModuleNotFoundError(\"No module named 'faiss'\", name='faiss')\n")
     command = [sys.executable, str(ROOT / "jobs/score_topn.py"), "--mode", mode, "--set", "topn.index=faiss"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

@@ -31,7 +31,7 @@ def goods(spark):
     return spark.createDataFrame(rows, schemas.ddl("items"))
 
 
-def test_categories_that_no_item_is_of_are_refused_and_one_that_is_known_will_do(goods):
+def test_a_category_filter_needs_at_least_one_category_that_items_have(goods):
     popular = np.ones(6)
     assert catalogue(goods, popular, categories=("garden", "Garden")).available.any()
     for rules in ({"categories": ("Garden",)}, {"strategies": [{"name": "g", "when": {}, "categories": ["Garden"]}]}):
@@ -39,7 +39,7 @@ def test_categories_that_no_item_is_of_are_refused_and_one_that_is_known_will_do
             catalogue(goods, popular, **rules)
 
 
-def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):
+def test_an_item_is_available_unless_the_catalogue_or_the_config_denies_it(goods):
     popular = np.ones(6)
     assert catalogue(goods, popular).available.tolist() == [False, True, True, False, True, True]
     assert catalogue(goods, popular, deny=("d", "no such item")).available.tolist() == [
@@ -52,7 +52,7 @@ def test_an_item_may_be_shown_unless_the_catalogue_or_the_config_says_no(goods):
     ]
 
 
-def test_what_a_group_may_not_see_is_known_by_its_index_and_others_may_see_it(goods):
+def test_items_denied_to_a_group_are_stored_by_index_and_stay_available_to_others(goods):
     groups = [{"name": "away", "when": {}, "deny": ["d", "no such item", "b"]}, {"name": "new", "when": {}}]
     found = catalogue(goods, np.ones(6), strategies=groups)
     assert {name: items.tolist() for name, items in found.denied.items()} == {"away": [4, 2]}
@@ -61,18 +61,18 @@ def test_what_a_group_may_not_see_is_known_by_its_index_and_others_may_see_it(go
     assert found.narrowed(["garden"], None).available.tolist() == [False, False, False, False, True, False]
 
 
-def test_a_price_is_the_items_own_or_none(goods):
+def test_a_price_comes_from_the_catalogue_or_is_nan(goods):
     priced = goods.withColumn("price", F.when(F.col("item_idx") == 2, F.lit(9.5)))
     np.testing.assert_array_equal(catalogue(priced, np.ones(6)).price, [0, np.nan, 9.5, np.nan, np.nan, np.nan])
 
 
-def test_items_that_came_after_the_count_are_not_popular_yet(goods):
+def test_items_added_after_the_count_have_popularity_zero(goods):
     found = catalogue(goods, np.array([0.0, 3, 2]))
     assert found.popular.tolist() == [0, 3, 2, 0, 0, 0]
     assert found.by_popularity().tolist() == [1, 2, 4, 5]
 
 
-def test_what_is_popular_in_a_category_is_available_and_was_wanted(goods):
+def test_popular_items_of_a_category_are_available_and_sorted_by_popularity(goods):
     found = catalogue(goods, np.array([0.0, 1, 9, 9, 5, 7]))
     by_name = dict(zip(found.names, found.popular_in, strict=True))
     assert by_name["tools"].tolist() == [5, 1]
@@ -80,7 +80,7 @@ def test_what_is_popular_in_a_category_is_available_and_was_wanted(goods):
     assert by_name["gifts"].tolist() == [1]
 
 
-def test_the_category_of_a_history_is_the_most_frequent_then_the_newest(goods):
+def test_the_categories_of_a_history_are_ordered_by_frequency_then_recency(goods):
     found = catalogue(goods, np.ones(6))
     named = lambda items: [found.names[code] for code in found.categories_of(np.array(items))]  # noqa: E731
     assert named([3, 5, 5]) == ["tools", "garden"]
@@ -89,7 +89,7 @@ def test_the_category_of_a_history_is_the_most_frequent_then_the_newest(goods):
     assert named([2]) == []
 
 
-def test_categories_are_parted_where_a_site_says_so(goods):
+def test_categories_are_split_at_the_configured_separator(goods):
     assert catalogue(goods, np.ones(6)).names.tolist() == ["", "garden", "gifts", "tools"]
     assert catalogue(goods, np.ones(6), category_separator="").names.tolist() == [
         "",
@@ -99,7 +99,7 @@ def test_categories_are_parted_where_a_site_says_so(goods):
     ]
 
 
-def test_a_newcomer_came_lately_and_not_with_the_first_load(goods):
+def test_new_items_are_recent_and_not_part_of_the_first_load(goods):
     found = catalogue(goods, np.ones(6))
     assert np.flatnonzero(found.fresh(7)).tolist() == [4, 5]
     assert np.flatnonzero(found.fresh(3)).tolist() == [5]
@@ -113,7 +113,7 @@ def test_an_empty_catalogue_has_nothing_to_show(spark):
 
 
 @pytest.mark.parametrize("n_items", [5, items.BROADCAST_LIMIT + 1])
-def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_none(spark, goods, n_items):
+def test_places_get_item_ids_and_titles_with_the_id_as_the_fallback_title(spark, goods, n_items):
     titled = goods.withColumn("title", F.when(F.col("item_idx") == 1, "Axe"))
     listed = spark.createDataFrame([(4, 1), (5, 2), (1, 0)], "item_idx int, because_idx int")
     found = items.with_titles(listed, titled, n_items).orderBy("item_idx").collect()
@@ -121,7 +121,7 @@ def test_places_have_identifiers_and_titles_or_the_identifier_where_there_is_non
 
 
 @pytest.mark.parametrize("n_items", [5, items.BROADCAST_LIMIT + 1])
-def test_a_place_for_an_item_that_the_catalogue_lacks_ends_the_query(spark, goods, n_items):
+def test_a_place_with_an_item_missing_from_the_catalogue_fails_the_query(spark, goods, n_items):
     listed = spark.createDataFrame([(4, 1), (6, 0)], "item_idx int, because_idx int")
     with pytest.raises(Exception, match="table items lacks item_idx 6"):
         items.with_titles(listed, goods, n_items).collect()

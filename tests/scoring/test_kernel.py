@@ -14,7 +14,7 @@ def ranked(scores, *args, **options):
     return top_n(scores, torch.eye(scores.shape[1]), *args, **options)
 
 
-def plain(scores, blocked, n):
+def plain_sort(scores, blocked, n):
     """Sort every row in Python, by descending score and ascending index."""
     lists = []
     for row, values in enumerate(scores.tolist()):
@@ -38,7 +38,7 @@ def pairs_of(cells, values=None):
     tile=st.integers(1, 8),
 )
 @settings(max_examples=300, deadline=None)
-def test_it_equals_a_plain_sort_ties_and_all(data, blocked, bonus, n, block, batch, tile):
+def test_top_n_equals_a_plain_sort_including_ties(data, blocked, bonus, n, block, batch, tile):
     scores = torch.tensor(data, dtype=torch.float32)
     blocked = {cell for cell in blocked if cell[0] < len(data)}
     bonus = {cell: value for cell, value in sorted(bonus.items()) if cell[0] < len(data)}
@@ -48,17 +48,17 @@ def test_it_equals_a_plain_sort_ties_and_all(data, blocked, bonus, n, block, bat
         _, found = ranked(scores, n, pairs_of(blocked), extra, batch=batch, tile=tile)
     for (row, item), value in bonus.items():
         scores[row, item] += value
-    assert found.tolist() == plain(scores, blocked, n)
+    assert found.tolist() == plain_sort(scores, blocked, n)
 
 
 @pytest.mark.parametrize("values", [1, 3, 40, 1_000_000])
 @pytest.mark.parametrize(("width", "n", "block"), [(500, 5, 8), (1_000, 10, 50), (203, 1, 64), (640, 10, 32)])
-def test_in_many_tiles_it_equals_a_plain_sort_ties_and_all(monkeypatch, values, width, n, block):
+def test_top_n_in_many_tiles_equals_a_plain_sort_including_ties(monkeypatch, values, width, n, block):
     monkeypatch.setattr(kernel, "BLOCK", block)
     draws = torch.Generator().manual_seed(width + values)
     scores = torch.randint(values, (40, width), generator=draws).float()
     cells = {(row, item) for row in range(0, 40, 3) for item in scores[row].topk(3).indices.tolist()}
-    expected = plain(scores, cells, n)
+    expected = plain_sort(scores, cells, n)
     for tile in (width, width // 2 + 1, block):
         best, found = ranked(scores, n, pairs_of(cells), batch=17, tile=tile)
         assert found.tolist() == expected
@@ -66,19 +66,19 @@ def test_in_many_tiles_it_equals_a_plain_sort_ties_and_all(monkeypatch, values, 
 
 
 @pytest.mark.parametrize("tile", [1, 2, 100])
-def test_the_lower_index_wins_a_tie_whatever_the_tile(tile):
+def test_the_lower_index_wins_a_tie_for_every_tile_size(tile):
     scores, items = ranked(torch.ones(1, 5), 3, tile=tile)
     assert items.tolist() == [[0, 1, 2]]
     assert scores.tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_what_is_missing_is_minus_one_and_minus_infinity():
+def test_missing_places_have_index_minus_one_and_score_minus_infinity():
     scores, items = ranked(torch.tensor([[9.0, 1.0, 2.0]]), 4, pairs_of({(0, 0)}))
     assert items.tolist() == [[2, 1, -1, -1]]
     assert scores.tolist() == [[2.0, 1.0, -torch.inf, -torch.inf]]
 
 
-def test_a_real_product_of_many_items_equals_a_plain_sort_of_it():
+def test_top_n_of_random_vectors_equals_a_plain_sort_of_their_products():
     draws = torch.Generator().manual_seed(1)
     users, items = torch.randn(150, 16, generator=draws), torch.randn(30_000, 16, generator=draws)
     scores, found = top_n(users, items, 10)
@@ -87,7 +87,7 @@ def test_a_real_product_of_many_items_equals_a_plain_sort_of_it():
     assert torch.allclose(scores, expected.values[:, :10], rtol=1e-6)
 
 
-def test_rough_products_and_a_rescored_wider_set_give_the_same_list_as_a_plain_sort():
+def test_rescored_low_precision_candidates_give_the_same_lists_as_a_plain_sort():
     draws = torch.Generator().manual_seed(1)
     users, items = torch.randn(60, 16, generator=draws), torch.randn(5_000, 16, generator=draws)
     best = (users @ items.T).topk(3).indices
@@ -104,7 +104,7 @@ def test_rough_products_and_a_rescored_wider_set_give_the_same_list_as_a_plain_s
     assert torch.allclose(scores.double(), order.values[:, :10], atol=1e-4)
 
 
-def test_users_of_whom_rough_products_prove_nothing_are_searched_in_full():
+def test_users_whose_low_precision_scores_are_inconclusive_are_searched_exactly():
     """A thousand items that bfloat16 cannot distinguish: the best may be any of them."""
     draws = torch.Generator().manual_seed(1)
     items = torch.cat([100 + torch.rand(1_000, 1, generator=draws) / 100, torch.zeros(1_000, 1)], dim=1)
@@ -116,13 +116,13 @@ def test_users_of_whom_rough_products_prove_nothing_are_searched_in_full():
     assert torch.equal(scores, expected.values[:, :5])
 
 
-def test_rough_products_of_fewer_items_than_a_list_has_places():
+def test_rescoring_leaves_places_empty_when_there_are_fewer_items_than_places():
     scores, found = top_n_rescored(torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]), 4, pairs_of({(0, 0)}))
     assert found.tolist() == [[1, -1, -1, -1]]
     assert scores.tolist() == [[6.0, -torch.inf, -torch.inf, -torch.inf]]
 
 
-def test_an_item_that_is_forbidden_does_not_make_the_scores_of_all_others_unsure(monkeypatch):
+def test_forbidden_items_do_not_force_an_exact_search_for_all_users(monkeypatch):
     draws = torch.Generator().manual_seed(3)
     users, items = torch.randn(64, 17, generator=draws), torch.randn(4_000, 17, generator=draws)
     users[:, -1], items[:, -1] = 1.0, 0.0

@@ -30,7 +30,7 @@ def items(rows):
     return [row.item_idx for row in rows]
 
 
-def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
+def test_popular_items_of_the_history_categories_come_before_popular_items_overall():
     rows = fill(Ladder(SHOP), [], [3], [3, 2], 4)
     assert items(rows) == [2, 1, 4, 5]
     assert [row.strategy for row in rows] == [
@@ -42,7 +42,7 @@ def test_the_category_of_the_history_comes_before_what_is_popular_anywhere():
     assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
 
 
-def test_what_is_listed_anyway_is_what_a_list_of_popular_items_alone_would_hold():
+def test_items_that_a_list_of_popular_items_alone_would_contain_are_marked():
     draws = np.random.default_rng(5)
     size, n = 60, 5
     ladder = Ladder(catalogue(draws.permutation(size).astype(float)))
@@ -54,7 +54,7 @@ def test_what_is_listed_anyway_is_what_a_list_of_popular_items_alone_would_hold(
     assert ladder.listed_anyway(listed, taken).tolist() == expected
 
 
-def test_what_shall_not_come_first_fills_what_nothing_else_fills():
+def test_items_that_must_not_come_first_are_used_only_when_nothing_else_is_left():
     rows = fill(Ladder(SHOP), [], [3], [3, 2], 4, not_first=[1, 2])
     assert items(rows) == [4, 5, 2, 1]
     assert [row.score for row in rows] == [-1.0, -2.0, -3.0, -4.0]
@@ -62,25 +62,25 @@ def test_what_shall_not_come_first_fills_what_nothing_else_fills():
     assert items(fill(Ladder(SHOP, most=1), [1], [], [], 4, not_first=[2])) == [4, 2, 0, 0]
 
 
-def test_scores_go_on_below_the_lowest_and_what_is_missing_is_nothing():
+def test_fallback_scores_continue_below_the_lowest_and_missing_places_are_empty():
     rows = fill(Ladder(SHOP), [1, 2], [3], [], 4, lowest=0.5)
     assert [(row.item_idx, row.score) for row in rows[:2]] == [(4, -0.5), (5, -1.5)]
     assert rows[2:] == [EMPTY, EMPTY]
 
 
-def test_what_is_listed_above_counts_for_the_cap():
+def test_items_already_in_the_list_count_towards_the_category_cap():
     assert items(fill(Ladder(SHOP, most=1), [1], [], [], 3)) == [2, 4, 0]
     assert items(fill(Ladder(SHOP, most=2), [3], [], [], 4)) == [1, 2, 4, 0]
 
 
-def test_a_cap_is_kept_in_a_catalogue_longer_than_one_look():
+def test_the_category_cap_holds_in_a_catalogue_larger_than_one_chunk():
     size = 3 * CHECKED_AT_ONCE
     codes = [[0]] + [[1]] * (size - 2) + [[2]]
     long = catalogue(np.arange(size, 0, -1.0), *codes)
     assert items(fill(Ladder(long, most=2), [], [], [], 4)) == [1, 2, size - 1, 0]
 
 
-def test_after_an_item_that_the_model_does_not_know_comes_what_followed_it_for_others():
+def test_items_that_followed_an_unknown_item_for_other_users_are_listed():
     met = of_histories([[4, 2, 5], [4, 5], [5, 1], [1, 2]], known=3, n_items=5)
     rows = fill(Ladder(replace(SHOP, newcomers=met)), [], [4, 5], [4, 5], 2)
     # 5 is always followed by 1; 4, one event older and so weighted by half, by 2 and by 5
@@ -90,7 +90,7 @@ def test_after_an_item_that_the_model_does_not_know_comes_what_followed_it_for_o
     ]
 
 
-def test_what_followed_is_shown_only_while_it_is_to_be_had():
+def test_items_that_followed_are_listed_only_while_they_are_available():
     met = of_histories([[5, 1], [5, 3]], known=3, n_items=5)
     sold_out = replace(SHOP, newcomers=met, available=np.array([False, False, True, True, True, True]))
     assert fill(Ladder(sold_out), [], [5], [5], 1)[0].item_idx == 3

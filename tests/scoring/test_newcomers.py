@@ -19,7 +19,7 @@ KNOWN = 4
 TEA, CAKE = 1, 2
 
 
-def close(found, expected):
+def assert_nearly_equal(found, expected):
     """Equal up to the small noise in newcomers' vectors."""
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
 
@@ -36,31 +36,31 @@ def catalogue(*of_newcomers, newcomers=None):
     return Catalogue(np.arange(size) > 0, np.ones(size), codes, np.zeros(size), names, newcomers=newcomers)
 
 
-def test_a_newcomer_stands_in_the_middle_of_its_categories():
+def test_the_vector_of_a_new_item_is_the_mean_of_its_categories():
     made = ranker()
     item = made.item_vectors
     tea, cake = (item[1] + item[2]) / 2, (item[2] + item[3]) / 2
     found = of_newcomers(made, catalogue([TEA, 0], [TEA, CAKE], [3, CAKE]))
-    close(found, torch.stack([tea, (tea + cake) / 2, cake]))
+    assert_nearly_equal(found, torch.stack([tea, (tea + cake) / 2, cake]))
 
 
-def test_without_a_category_that_the_model_knows_it_stands_in_the_middle_of_everything():
+def test_without_a_known_category_the_vector_of_a_new_item_is_the_mean_of_all_items():
     made = ranker()
     found = of_newcomers(made, catalogue([0, 0], [3, 0]))
-    close(found, made.item_vectors[1:].mean(0).expand(2, -1))
+    assert_nearly_equal(found, made.item_vectors[1:].mean(0).expand(2, -1))
 
 
-def test_events_draw_it_towards_what_stood_beside_it():
+def test_events_move_a_new_item_towards_its_neighbours_in_histories():
     made = ranker()
     met = of_histories([[1, 5], [5, 4, 1]], KNOWN, 6)
     found = of_newcomers(made, catalogue([TEA, 0], [TEA, 0], newcomers=met))
     tea = (made.item_vectors[1] + made.item_vectors[2]) / 2
     near = (made.item_vectors[1] * (1 + 1 / 2) + made.item_vectors[4] * 1) / 2.5
-    close(found[0], (PRIOR_EVENTS * tea + 2 * near) / (PRIOR_EVENTS + 2))
-    close(found[1], tea)  # it has no events yet
+    assert_nearly_equal(found[0], (PRIOR_EVENTS * tea + 2 * near) / (PRIOR_EVENTS + 2))
+    assert_nearly_equal(found[1], tea)  # it has no events yet
 
 
-def test_words_place_it_among_the_items_that_share_them():
+def test_words_move_a_new_item_towards_the_items_that_share_them():
     made = ranker()
     item = made.item_vectors
     words = np.zeros((8, 3), np.float32)
@@ -71,12 +71,12 @@ def test_words_place_it_among_the_items_that_share_them():
     met = replace(of_histories([[7, 1]], KNOWN, 7), alike=alike(sparse.csr_matrix(words), KNOWN))
     found = of_newcomers(made, catalogue([CAKE, 0], [CAKE, 0], [TEA, 0], newcomers=met))
     tea = (item[1] + item[2]) / 2
-    close(found[0], tea)
-    close(found[1], (tea + item[3]) / 2)
-    close(found[2], (PRIOR_EVENTS * tea + item[1]) / (PRIOR_EVENTS + 1))  # its category and its one event
+    assert_nearly_equal(found[0], tea)
+    assert_nearly_equal(found[1], (tea + item[3]) / 2)
+    assert_nearly_equal(found[2], (PRIOR_EVENTS * tea + item[1]) / (PRIOR_EVENTS + 1))  # its category and its one event
 
 
-def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
+def test_a_new_item_with_known_words_or_events_can_get_the_usual_vector_length():
     made = ranker()
     words = np.zeros((8, 1), np.float32)
     words[[1, 2, 5], 0] = 1
@@ -91,27 +91,27 @@ def test_one_that_words_or_events_place_may_be_as_long_as_the_others():
     assert torch.equal(long[1], short[1])  # of item 6 only the category is known
 
 
-def test_a_word_is_told_by_the_items_that_it_is_most_of():
+def test_a_word_is_represented_by_the_items_in_which_its_share_is_largest():
     shares = np.r_[0.0, np.linspace(0.1, 0.9, 2 * ITEMS_PER_WORD), 1.0][:, None]
     found = alike(sparse.csr_matrix(shares), 2 * ITEMS_PER_WORD).toarray()[0]
     assert found[: ITEMS_PER_WORD + 1].tolist() == [0] * (ITEMS_PER_WORD + 1)
     assert found[ITEMS_PER_WORD + 1 :].tolist() == pytest.approx([1 / ITEMS_PER_WORD] * ITEMS_PER_WORD)
 
 
-def test_no_two_newcomers_are_equal_and_the_same_catalogue_gives_the_same_vectors():
+def test_new_items_get_distinct_vectors_that_are_the_same_for_the_same_catalogue():
     made, grown = ranker(), catalogue([TEA, 0], [TEA, 0])
     found = of_newcomers(made, grown)
     assert (found[0] != found[1]).all()
     assert torch.equal(found, of_newcomers(made, grown))
 
 
-def test_a_count_for_another_model_is_not_believed():
+def test_counts_made_for_another_model_are_ignored():
     made = ranker()
     met = of_histories([[1, 5]], KNOWN - 1, 5)
-    close(of_newcomers(made, catalogue([TEA, 0], newcomers=met)), of_newcomers(made, catalogue([TEA, 0])))
+    assert_nearly_equal(of_newcomers(made, catalogue([TEA, 0], newcomers=met)), of_newcomers(made, catalogue([TEA, 0])))
 
 
-def test_a_ranker_scores_newcomers_like_everything_else():
+def test_a_ranker_scores_new_items_like_all_other_items():
     made = ranker()
     vectors = torch.randn(2, 8)
     items, types = made.pad([[1, 6, 2]], [[1, 1, 1]])
@@ -119,8 +119,8 @@ def test_a_ranker_scores_newcomers_like_everything_else():
     made = made.with_newcomers(vectors).with_recency(np.ones(7))
     after = made.scores(items, types)
     assert after.shape == (1, 7)
-    close(after[:, :5], before)
-    close(made.scores_of(torch.tensor([[6, 2]]), made.query(items, types)), after[:, [6, 2]])
+    assert_nearly_equal(after[:, :5], before)
+    assert_nearly_equal(made.scores_of(torch.tensor([[6, 2]]), made.query(items, types)), after[:, [6, 2]])
 
 
 def described(spark, *goods):
@@ -129,7 +129,7 @@ def described(spark, *goods):
     return spark.createDataFrame(rows, "item_idx int, title string, category string, text string")
 
 
-def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
+def test_counts_of_new_items_come_from_the_histories_that_contain_them(spark):
     rows = [
         ("a", [1, 5, 2], *[None] * 4, [1, 2, 5], None, None),
         ("b", [5, 6], *[None] * 4, [5, 6], None, None),
@@ -149,7 +149,7 @@ def test_newcomers_are_counted_from_the_histories_that_met_them(spark):
     assert count(sequences, items, 6, 6) is None
 
 
-def test_a_text_places_an_item_without_a_title_and_a_long_one_does_not_drown_a_title(spark):
+def test_words_of_a_text_count_without_a_title_and_a_long_text_does_not_outweigh_a_title(spark):
     long = "porcelain " * 15 + "cup"
     items = described(
         spark,
@@ -167,7 +167,7 @@ def test_a_text_places_an_item_without_a_title_and_a_long_one_does_not_drown_a_t
     assert found[2].tolist() == pytest.approx([0, 0, 1, 0]), "only the first words of a text count"
 
 
-def test_where_no_item_has_a_text_only_titles_and_categories_count_and_exactly_as_before(spark):
+def test_without_any_texts_only_titles_and_categories_count(spark):
     items = described(spark, ("green tea", "food", None), ("cake", "food", ""), ("tea cake", "food", None))
     words = describe.features(items, ("category", "title"), 3)
     assert (of_words(items, 2, 3) != alike(words, 2)).nnz == 0

@@ -18,7 +18,7 @@ def test_lists_become_a_row_for_each_place_with_an_item():
     assert frame[["because_idx", "because_type"]].eq(0).all(axis=None)
 
 
-def test_other_values_at_some_places_leave_the_lists_as_they_were():
+def test_with_values_returns_a_copy_and_leaves_the_original_lists_unchanged():
     lists = Lists.of(TWO, score=0.0, strategy="sasrec", otherwise=np.array([["a"], ["b"]], dtype=object))
     filled = lists.with_values(TWO == 0, item_idx=[9], strategy="recent_popular")
     assert filled.item_idx.tolist() == [[3, 5], [4, 9]]
@@ -28,6 +28,6 @@ def test_other_values_at_some_places_leave_the_lists_as_they_were():
     assert lists.otherwise.tolist() == [["a", "a"], ["b", "b"]]
 
 
-def test_of_no_users_there_are_no_rows():
+def test_lists_of_no_users_have_no_rows():
     lists = Lists.of(np.zeros((0, 3), dtype=np.int64), score=0.0, strategy="", otherwise="")
     assert lists.to_frame(np.array([], dtype=object), 0).empty

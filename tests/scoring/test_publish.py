@@ -38,7 +38,7 @@ def test_a_shorter_list_deletes_its_last_ranks(spark):
     ]
 
 
-def test_a_user_changed_when_items_or_their_order_did(spark):
+def test_a_user_is_changed_if_the_items_or_their_order_changed(spark):
     current = rows(
         spark,
         ("same", 1, "a", 2.0),
@@ -94,7 +94,7 @@ def lists_of(spark, *lists):
         "two lists",
     ],
 )
-def test_a_list_that_is_not_fit_is_found(spark, bad):
+def test_an_invalid_list_is_found(spark, bad):
     good = ("v", [1, 2], [1, 2], [2.0, 1.0])
     assert [row["user_id"] for row in publish.unfit(lists_of(spark, good, *bad), 2).collect()] == ["u"]
 
@@ -120,7 +120,7 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
     assert list(first.asDict()) == schemas.columns("topn")
 
 
-def test_sections_are_numbered_without_gaps_and_headed_by_what_they_are(spark):
+def test_sections_are_numbered_without_gaps_and_have_a_heading_by_their_kind(spark):
     lists = spark.createDataFrame(
         [
             ("u", KNOWN, 0, 1, 4, 2.0, None, "sasrec", 3, 3, "", "i4", "Lamp"),

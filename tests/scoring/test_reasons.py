@@ -38,7 +38,7 @@ def losses(ranker, history, listed):
     return torch.stack(lower)
 
 
-def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_no_event_counts(ranker):
+def test_removing_the_reason_lowers_the_score_and_only_items_no_event_raises_have_none(ranker):
     histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
@@ -53,7 +53,7 @@ def test_without_the_reason_the_item_scores_lower_and_there_is_none_only_where_n
                 assert lower[place - items.shape[1] + len(history), n] > 0
 
 
-def test_the_reason_is_the_event_without_which_an_item_falls_furthest_beyond_the_list(ranker, monkeypatch):
+def test_the_reason_is_the_event_whose_removal_lowers_the_item_most_relative_to_the_list(ranker, monkeypatch):
     monkeypatch.setattr(reasons, "TRIED", 5)  # more events than these histories have
     histories = [[1, 2, 3], [9, 1, 5, 6], [7, 7, 2, 7]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
@@ -67,7 +67,7 @@ def test_the_reason_is_the_event_without_which_an_item_falls_furthest_beyond_the
         assert places[row].tolist() == expected + [-1] * (listed.shape[1] - count)
 
 
-def test_tried_are_the_newest_event_and_those_like_what_it_is_unlike():
+def test_events_tried_as_reasons_are_the_newest_and_those_that_cover_the_remaining_items():
     likeness = torch.tensor(
         [
             [[0.9, 0.1, 0.1], [0.2, 0.8, 0.7], [0.1, 0.9, 0.1], [0.0, 0.3, 0.1], [0.6, 0.0, 0.0]],
@@ -78,12 +78,12 @@ def test_tried_are_the_newest_event_and_those_like_what_it_is_unlike():
     assert reasons._worth_trying(likeness, left).tolist() == [[4, 1, 0], [4, 3, -1]]
 
 
-def test_the_only_event_is_the_reason_for_everything(ranker):
+def test_a_single_event_is_the_reason_for_every_item(ranker):
     items, types = ranker.pad([[3]], [[1]])
     assert reasons_of(ranker, torch.tensor([[4, 9]]), items, types).tolist() == [[4, 4]]
 
 
-def test_in_a_hybrid_what_followed_an_event_is_there_because_of_it():
+def test_in_a_hybrid_the_reason_for_an_item_is_the_event_that_it_usually_follows():
     torch.manual_seed(1)
     model = build(ModelSpec("sasrec", n_items=9, max_length=5, dim=8, layers=1, heads=1))
     made = Ranker(model, {"blend": {"transitions": 50.0, "recency": 0.0}}, {"transitions": count(SEQUENCES, 9)})

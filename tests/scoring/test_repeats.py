@@ -20,7 +20,7 @@ def chance(times, first, last, today, days=10.0, share=0.5, ahead=7.0):
     return chances(*numbers, ahead)[0]
 
 
-def test_the_chance_is_that_of_the_formula():
+def test_the_repeat_chance_equals_the_formula():
     # three times in 20 days, so every 10 days; last 4 days ago; the item's usual interval is 10 days
     rate = (3 + 1) / (20 + 2 * abs(10 - 4) + 10)
     assert chance(3, 0, 20, 24) == pytest.approx((0.5 + 2) / (1 + 2) * (1 - np.exp(-7 * rate)))
@@ -29,22 +29,22 @@ def test_the_chance_is_that_of_the_formula():
     assert chance(1, 0, 0, 25) == pytest.approx(0.5 * (1 - np.exp(-7 * rate)))
 
 
-def test_a_score_rises_until_the_usual_interval_is_gone_and_falls_after_it():
+def test_the_repeat_chance_rises_until_the_usual_interval_has_passed_and_then_falls():
     daily = [chance(3, 0, 20, 20 + gone) for gone in range(40)]
     assert np.argmax(daily) == 10
     assert daily[:11] == sorted(daily[:11])
     assert daily[10:] == sorted(daily[10:], reverse=True)
 
 
-def test_who_came_back_once_counts_more_than_who_never_did():
+def test_a_user_who_repeated_a_purchase_has_a_higher_chance_than_one_who_did_not():
     assert chance(2, 0, 10, 20) > chance(1, 10, 10, 20) > 0
 
 
-def test_what_nobody_buys_twice_gains_nothing():
+def test_an_item_that_is_never_bought_twice_has_no_chance():
     assert chance(1, 0, 0, 10, days=0.0, share=0.0) == 0
 
 
-def test_a_bonus_is_for_what_the_user_bought_and_two_lines_of_an_order_are_one_purchase():
+def test_only_bought_items_get_a_bonus_and_lines_of_one_order_count_as_one_purchase():
     frame = pd.DataFrame(
         {
             "item_idx": [np.array([1, 1, 2, 1]), np.array([], dtype=np.int64)],
@@ -59,7 +59,7 @@ def test_a_bonus_is_for_what_the_user_bought_and_two_lines_of_an_order_are_one_p
     assert found[1].tolist() == [0, 0, 0, 0]
 
 
-def test_the_interval_of_an_item_is_that_of_all_who_came_back(spark):
+def test_the_interval_of_an_item_is_averaged_over_the_repeat_purchases_of_all_users(spark):
     def sequence(user, *steps):
         items, kinds, days = zip(*steps, strict=True)
         times = [MONDAY + timedelta(days=day) for day in days]

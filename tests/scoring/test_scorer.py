@@ -69,7 +69,7 @@ def listed(frame, user, section=0):
     return rows
 
 
-def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(model):
+def test_a_known_history_is_ranked_by_the_model_with_the_usual_next_item_first(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert list(rows.columns) == ["user_id", "section", *PLACES]
     assert rows["item_idx"].iloc[0] == 7
@@ -79,7 +79,7 @@ def test_a_known_history_is_answered_by_the_model_and_what_follows_stands_first(
     assert not set(rows["item_idx"]) & {4, 5, 6}
 
 
-def test_lists_by_an_index_are_the_exact_ones_where_it_probes_all(model, tmp_path):
+def test_an_index_that_probes_all_lists_gives_the_exact_lists(model, tmp_path):
     shown, topn = catalogue(sold_out=[7, 8]), Topn(n=5, boosts={"newness": 1.0}, sections=FURTHER)
     asked = users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33], [])
     assert indexed.make(artifact.ranker(model), shown, topn, tmp_path / "index", asked) == 1.0
@@ -88,19 +88,19 @@ def test_lists_by_an_index_are_the_exact_ones_where_it_probes_all(model, tmp_pat
     pd.testing.assert_frame_equal(found, exact, rtol=1e-5)
 
 
-def test_what_is_sold_out_or_seen_stands_in_no_list(model):
+def test_sold_out_and_seen_items_are_in_no_list(model):
     scorer = Scorer(artifact.ranker(model), catalogue(sold_out=[7, 8, 1, 2, 3]), Topn(n=10, sections=FURTHER))
     frame = scorer.lists(users([4, 5, 6], [33], []))
     assert not set(frame["item_idx"]) & {7, 8, 1, 2, 3}
     assert not set(frame.loc[frame["user_id"] == "u0", "item_idx"]) & {4, 5, 6}
 
 
-def test_seen_items_come_again_where_a_shop_wants_it(model):
+def test_seen_items_are_listed_again_without_exclude_seen(model):
     again = Scorer(artifact.ranker(model), catalogue(), Topn(n=30, exclude_seen=False)).lists(users([4, 5, 6]))
     assert set(again["item_idx"]) >= {4, 5, 6}
 
 
-def test_items_like_one_that_was_seen_do_not_hold_it_where_seen_items_come_again(model):
+def test_a_because_section_never_contains_the_item_that_it_is_based_on(model):
     topn = Topn(n=5, exclude_seen=False, sections=FURTHER)
     frame = Scorer(artifact.ranker(model), catalogue(), topn).lists(users([4, 5, 11, 4, 5, 11]))
     rows = listed(frame, "u0", section=1)
@@ -108,7 +108,7 @@ def test_items_like_one_that_was_seen_do_not_hold_it_where_seen_items_come_again
     assert 11 not in rows["item_idx"].tolist()
 
 
-def test_whether_a_history_is_cut_off_is_told_by_the_table_and_not_by_the_model(model):
+def test_truncation_is_judged_by_the_maximum_length_of_the_table_and_not_of_the_model(model):
     """A purchase, then four views of the same item. If the table keeps only four events, the purchase may have been cut off."""
     topn = Topn(n=30, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 30}])
     viewed = users([4, 4, 4, 4])
@@ -120,7 +120,7 @@ def test_whether_a_history_is_cut_off_is_told_by_the_table_and_not_by_the_model(
     assert 4 not in lists(max_length=4)
 
 
-def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(model):
+def test_a_history_unknown_to_the_model_gets_popular_items_of_its_category(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=20)).lists(users([31])), "u0")
     odd = [item for item in range(1, ITEMS + 5) if item % 2 and item != 31]
     assert rows["item_idx"].tolist()[: len(odd)] == odd
@@ -131,18 +131,18 @@ def test_a_history_that_the_model_does_not_know_is_answered_from_its_category(mo
     assert rows["item_idx"].is_unique
 
 
-def test_without_any_history_the_list_is_what_is_popular(model):
+def test_without_a_history_the_list_holds_popular_items(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=3)).lists(users([])), "u0")
     assert rows["item_idx"].tolist() == [1, 2, 3]
     assert set(rows["otherwise"]) == {"popular lately"}
 
 
-def test_a_list_is_shorter_than_n_only_where_the_catalogue_is(model):
+def test_a_list_is_shorter_than_n_only_if_the_catalogue_runs_out(model):
     rows = listed(Scorer(artifact.ranker(model), catalogue(), Topn(n=50)).lists(users([4, 5, 6])), "u0")
     assert sorted(rows["item_idx"]) == [item for item in range(1, ITEMS + 5) if item not in (4, 5, 6)]
 
 
-def test_no_list_has_more_of_a_category_than_the_cap_whatever_rung_fills_it(model):
+def test_the_category_cap_holds_for_every_strategy(model):
     frame = Scorer(artifact.ranker(model), catalogue(), Topn(n=6, max_per_category=2)).lists(users([4, 5, 6], [31], []))
     for user, strategies in (
         ("u0", {"sasrec+transitions"}),
@@ -154,7 +154,7 @@ def test_no_list_has_more_of_a_category_than_the_cap_whatever_rung_fills_it(mode
         assert set(rows["strategy"]) == strategies
 
 
-def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(model):
+def test_bought_items_are_listed_again_after_the_days_of_the_rule_and_viewed_items_at_once(model):
     topn = Topn(n=34, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 2}])
     walked = users([4, 5, 6, 7])  # one day apart, the last on day 3
     walked["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
@@ -162,7 +162,7 @@ def test_what_was_bought_comes_again_after_its_days_and_what_was_viewed_at_once(
     assert sorted(set(range(1, ITEMS + 5)) - set(shown["item_idx"])) == [6]
 
 
-def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_path):
+def test_frequent_items_come_first_with_themselves_as_reason_up_to_max_repeats(model, tmp_path):
     trained, facts = artifact.load(model)
     parts = {"transitions": count(WALK, ITEMS), "repeats": repeats.of(ITEMS, window=6)}
     facts["blend"] = {"transitions": 0.1, "repeats": 20.0, "recency": 0.1}
@@ -191,7 +191,7 @@ def test_what_came_often_stands_first_again_and_because_of_itself(model, tmp_pat
     assert set(shown.groupby("user_id")["item_idx"].agg(lambda items: (items % 2).sum())) == {2}
 
 
-def test_what_is_due_again_stands_in_the_list_and_says_so(model):
+def test_items_due_for_a_repeat_purchase_are_listed_with_strategy_buy_again(model):
     bought = users([4, 5, 4, 6])
     bought["event_type"] = [np.array(["purchase", "view", "purchase", "view"], dtype=object)]
     bought["at"] = [np.array([0, 1, 10, 11]) * DAY]
@@ -217,7 +217,7 @@ GROUPS = [
 ]
 
 
-def test_each_group_has_lists_by_its_own_rules_and_rows_say_which(model):
+def test_each_group_has_lists_by_its_own_rules_and_rows_name_the_group(model):
     scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
     frame = scorer.lists(users([2, 4, 6], [5, 8], [4, 5, 6], [33]))
     even = frame[frame["user_id"] == "u0"]
@@ -229,7 +229,7 @@ def test_each_group_has_lists_by_its_own_rules_and_rows_say_which(model):
     assert listed(frame, "u3")["strategy"].iloc[0] == "short: category_popular"
 
 
-def test_lists_of_a_group_do_not_depend_on_who_is_scored_beside(model):
+def test_lists_of_a_group_do_not_depend_on_the_other_users_in_the_batch(model):
     scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=10, strategies=GROUPS, sections=FURTHER))
     together = scorer.lists(users([5, 8], [2, 4, 6], [4, 5, 6], [33], []))
     alone = scorer.lists(users([5, 8]))
@@ -237,7 +237,7 @@ def test_lists_of_a_group_do_not_depend_on_who_is_scored_beside(model):
     pd.testing.assert_frame_equal(beside, alone.reset_index(drop=True), rtol=1e-5)
 
 
-def test_explored_places_have_odds_and_what_is_certain_has_none_to_share(model):
+def test_propensities_are_below_one_only_at_explored_places_and_missing_without_exploration(model):
     topn = Topn(n=10, explore={"share": 0.1, "events": 40})
     rows = listed(Scorer(artifact.ranker(model), catalogue(), topn).lists(users([4, 5, 6])), "u0")
     assert rows["propensity"].tolist() == [1.0] * 9 + [1 / 20]
@@ -267,7 +267,7 @@ def test_a_calibrated_list_follows_the_categories_of_the_history(model):
     assert (evens([2, 4, 6, 8, 1]), evens([1, 3, 5, 7, 2])) == (8, 2)
 
 
-def test_a_boost_moves_items_inside_the_scores_and_not_only_within_the_list(model):
+def test_a_boost_changes_which_items_are_listed_and_not_only_their_order(model):
     dear = replace(catalogue(), price=np.where(np.arange(ITEMS + 5) == 20, 100.0, 1.0))
     plain = listed(Scorer(artifact.ranker(model), dear, Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert 20 not in plain["item_idx"].tolist()
@@ -281,7 +281,7 @@ def blended(model, **weights):
     return ranker
 
 
-def test_what_is_listed_for_being_popular_says_so_and_the_rest_names_an_event(model):
+def test_items_listed_for_popularity_say_so_and_others_name_an_event(model):
     ranker = blended(model, transitions=1.0, recency=9.0)
     rows = listed(Scorer(ranker, catalogue(), Topn(n=5)).lists(users([1, 6])), "u0").set_index("item_idx")
     popular = rows[rows.index.isin([2, 3, 4, 5, 7])]  # the most popular that the user has not seen
@@ -290,18 +290,18 @@ def test_what_is_listed_for_being_popular_says_so_and_the_rest_names_an_event(mo
     assert rows.loc[8, "because_idx"] == 6  # popular too, but five other items are more popular
 
 
-def test_what_is_popular_too_names_the_event_that_did_more_for_it(model):
+def test_a_popular_item_names_the_event_that_raised_it_more_than_popularity(model):
     personal = listed(Scorer(blended(model), catalogue(), Topn(n=3)).lists(users([6])), "u0")
     assert (personal["item_idx"].iloc[0], personal["because_idx"].iloc[0]) == (7, 6)
 
 
-def test_where_popularity_counts_nothing_no_reason_speaks_of_it(model):
+def test_without_a_popular_share_no_reason_mentions_popularity(model):
     quiet = Topn(n=5, boosts={"popular_share": 0.0})
     rows = listed(Scorer(blended(model, recency=9.0), catalogue(), quiet).lists(users([1, 6])), "u0")
     assert "popular lately" not in set(rows["otherwise"])
 
 
-def test_less_of_what_is_popular_makes_lists_differ(model):
+def test_without_a_popular_share_the_lists_of_users_differ_more(model):
     histories = [[start, start + 1] for start in range(5, 25, 4)]
 
     def shown(**boosts):
@@ -313,13 +313,13 @@ def test_less_of_what_is_popular_makes_lists_differ(model):
     assert len(shown()) < len(shown(popular_share=0.0))
 
 
-def test_an_item_that_came_after_the_model_can_stand_in_a_list_of_the_model(model):
+def test_an_item_newer_than_the_model_can_be_listed_by_the_model(model):
     grown = replace(catalogue(), popular=np.where(np.arange(ITEMS + 5) == 32, 1e6, 1.0))
     rows = listed(Scorer(blended(model, recency=3.0), grown, Topn(n=5)).lists(users([4, 5, 6])), "u0")
     assert rows.loc[rows["item_idx"] == 32, "strategy"].tolist() == ["sasrec+transitions"]
 
 
-def test_sections_have_their_kind_their_order_and_no_item_twice(model):
+def test_sections_have_the_configured_kinds_and_order_and_repeat_no_item(model):
     frame = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER)).lists(users([4, 5, 11], [12], []))
     first, second = listed(frame, "u0", 1), listed(frame, "u0", 2)
     assert (set(first["because_idx"]), set(second["because_idx"])) == ({11}, {5})
@@ -332,7 +332,7 @@ def test_sections_have_their_kind_their_order_and_no_item_twice(model):
 
 
 @pytest.mark.parametrize(("n", "sections"), [(3, {0}), (2, {0, 1})])
-def test_a_section_of_two_is_left_out_unless_it_is_to_hold_no_more(model, n, sections):
+def test_a_section_with_only_two_items_is_left_out_unless_its_n_is_two(model, n, sections):
     further = (FurtherList(kind="new", n=n, days=7),)
     goods = catalogue(sold_out=(29, 30, 31, 32))
     frame = Scorer(artifact.ranker(model), goods, Topn(n=5, sections=further)).lists(users([4, 5, 33, 34], [33]))
@@ -341,14 +341,14 @@ def test_a_section_of_two_is_left_out_unless_it_is_to_hold_no_more(model, n, sec
     assert set(frame["section"]) == sections
 
 
-def test_a_group_is_denied_the_only_item_there_is(model):
+def test_a_group_that_is_denied_the_only_item_gets_no_list(model):
     rules = Topn(n=5, strategies=[{"name": "short", "when": {"max_events": 2}, "deny": ["x"]}])
     only = replace(catalogue(sold_out=range(2, ITEMS + 5)), denied={"short": np.array([1])})
     frame = Scorer(artifact.ranker(model), only, rules).lists(users([4, 5], [4, 5, 6]))
     assert frame["user_id"].tolist() == ["u1"]
 
 
-def test_lists_do_not_depend_on_who_is_scored_beside(model):
+def test_lists_do_not_depend_on_the_other_users_in_the_batch(model):
     scorer = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER, variety_weight=0.3))
     together = scorer.lists(users([4, 5, 6], [12], [1, 2, 3, 9, 8], [33]))
     alone = scorer.lists(users([4, 5, 6]))

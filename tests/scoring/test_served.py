@@ -15,7 +15,7 @@ from headwater.scoring.served import to_users
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
+def test_lists_come_in_the_order_of_the_users_including_users_without_a_history(spark):
     torch.manual_seed(1)
     ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})
     goods = [(f"i{k}", k, None, "tea", None, None, True, NOW) for k in range(1, 7)]
@@ -37,7 +37,7 @@ def test_everybody_is_served_in_their_order_also_who_has_no_history(spark):
     assert served.group.tolist() == ["cold", "", "cold"]
 
 
-def test_reasons_are_put_to_the_test_where_the_model_gave_them(spark):
+def test_reasons_are_tested_only_where_the_model_gave_them(spark):
     """Also in a group's lists, whose strategies begin with its name; fallbacks have reasons of another kind."""
     torch.manual_seed(1)
     ranker = Ranker(build(ModelSpec("sasrec", n_items=6, max_length=4, dim=8, layers=1, heads=1)), {})

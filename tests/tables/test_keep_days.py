@@ -33,7 +33,7 @@ def add(warehouse, table, job="ingest_events", **named):
     warehouse.append(frame, table, {"job": job, "batch": 1})
 
 
-def read_all(warehouse, *following):
+def mark_all_read(warehouse, *following):
     """Write the notes of jobs that have read all events."""
     for reader in following or (readers.SEQUENCES, readers.FEEDBACK):
         position = readers.progress_note(warehouse, reader, warehouse.version("events"))
@@ -49,7 +49,7 @@ def names(warehouse, table):
 
 
 @pytest.mark.parametrize("table", ["quarantine", "topn_history", "feedback"])
-def test_rows_older_than_the_days_to_the_instant_go_in_one_commit_that_a_second_run_does_not_repeat(warehouse, table):
+def test_rows_older_than_keep_days_are_deleted_in_one_commit_and_only_once(warehouse, table):
     add(warehouse, table, old=ago(10.5, INSTANT), on_time=ago(10.5), new=NOW)
     add(warehouse, table, ancient=ago(400))
     before = warehouse.version(table)
@@ -62,9 +62,9 @@ def test_rows_older_than_the_days_to_the_instant_go_in_one_commit_that_a_second_
     assert warehouse.version(table) == before + 1
 
 
-def test_events_go_by_whole_days_whose_files_are_neither_read_nor_written(warehouse):
+def test_events_are_deleted_by_whole_days_without_rewriting_files(warehouse):
     add(warehouse, "events", old=ago(10, timedelta(hours=12) + INSTANT), same_day=ago(10, timedelta(hours=12)), new=NOW)
-    read_all(warehouse)
+    mark_all_read(warehouse)
     assert delete_old(warehouse, events=10) == (1, {})
     assert names(warehouse, "events") == {"same_day", "new"}
     commit = next(warehouse.commits("events"))
@@ -74,10 +74,10 @@ def test_events_go_by_whole_days_whose_files_are_neither_read_nor_written(wareho
     assert delete_old(warehouse, NOW + timedelta(hours=12), events=10) == (1, {})
 
 
-def test_without_a_number_a_table_keeps_its_rows(warehouse):
+def test_a_table_without_keep_days_keeps_its_rows(warehouse):
     for table in ROWS:
         add(warehouse, table, ancient=ago(9_000))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     versions = {table: warehouse.version(table) for table in ROWS}
     assert delete_old(warehouse) == (0, {})
     assert {table: warehouse.version(table) for table in ROWS} == versions
@@ -85,7 +85,7 @@ def test_without_a_number_a_table_keeps_its_rows(warehouse):
     assert [table for table in ROWS if names(warehouse, table)] == ["events", "topn_history", "feedback"]
 
 
-def test_the_log_says_how_old_and_nothing_of_the_rows(warehouse):
+def test_the_log_of_a_deletion_holds_the_time_limit_and_no_row_data(warehouse):
     add(warehouse, "quarantine", ann=ago(40))
     delete_old(warehouse, quarantine=30)
     path = Path(warehouse.path("quarantine")) / "_delta_log" / f"{warehouse.version('quarantine'):020d}.json"
@@ -95,9 +95,9 @@ def test_the_log_says_how_old_and_nothing_of_the_rows(warehouse):
     assert "ann" not in path.read_text()
 
 
-def test_a_reader_goes_on_where_it_was_when_rows_and_files_are_gone(warehouse):
+def test_a_reader_continues_at_its_position_after_rows_and_files_are_deleted(warehouse):
     add(warehouse, "events", old=ago(40), new=ago(1))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     after = readers.progress(warehouse, readers.SEQUENCES).after
     assert delete_old(warehouse, events=30) == (1, {})
     assert warehouse.vacuum("events", 0) == 1
@@ -110,21 +110,21 @@ def test_a_reader_goes_on_where_it_was_when_rows_and_files_are_gone(warehouse):
 
 
 @pytest.mark.parametrize("late", [readers.SEQUENCES, readers.FEEDBACK], ids=lambda reader: reader.job)
-def test_old_events_wait_for_a_job_that_has_not_read_one_of_them(warehouse, late):
+def test_old_events_are_kept_until_every_job_has_read_them(warehouse, late):
     add(warehouse, "events", read=ago(50), new=ago(1))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     add(warehouse, "events", late=ago(40), newer=NOW)
-    read_all(warehouse, *{readers.SEQUENCES, readers.FEEDBACK} - {late})
+    mark_all_read(warehouse, *{readers.SEQUENCES, readers.FEEDBACK} - {late})
     version = warehouse.version("events")
     assert delete_old(warehouse, events=30) == (0, {"events": late.job})
     assert (names(warehouse, "events"), warehouse.version("events")) == ({"read", "new", "late", "newer"}, version)
-    read_all(warehouse, late)
+    mark_all_read(warehouse, late)
     assert delete_old(warehouse, events=30) == (2, {})
 
 
-def test_events_that_nobody_has_read_yet_keep_no_old_ones_if_they_are_new(warehouse):
+def test_new_unread_events_do_not_delay_the_deletion_of_old_ones(warehouse):
     add(warehouse, "events", old=ago(40))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     add(warehouse, "events", new=NOW)
     assert delete_old(warehouse, events=30) == (1, {})
     assert names(warehouse, "events") == {"new"}
@@ -135,9 +135,9 @@ def test_events_that_nobody_has_read_yet_keep_no_old_ones_if_they_are_new(wareho
         assert [row["event_id"] for row in inserted.collect()] == ["new"]
 
 
-def test_old_events_wait_if_their_change_feed_is_gone(warehouse):
+def test_old_events_are_kept_if_their_change_feed_is_gone(warehouse):
     add(warehouse, "events", old=ago(40))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     for name in ("new", "newer"):
         add(warehouse, "events", **{name: NOW})
     warehouse.optimize("events")
@@ -145,27 +145,27 @@ def test_old_events_wait_if_their_change_feed_is_gone(warehouse):
     assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences, collect_feedback"})
 
 
-def test_old_events_wait_for_the_first_sequences_but_feedback_may_never_begin(warehouse):
+def test_old_events_are_kept_until_sequences_were_built_once_but_not_until_feedback_was(warehouse):
     add(warehouse, "events", old=ago(40))
     assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences"})
-    read_all(warehouse, readers.SEQUENCES)
+    mark_all_read(warehouse, readers.SEQUENCES)
     assert delete_old(warehouse, events=30) == (1, {})
 
 
-def test_old_events_of_a_table_built_anew_wait_for_who_read_the_one_before(warehouse):
+def test_old_events_of_a_rebuilt_table_are_kept_for_jobs_that_read_the_previous_one(warehouse):
     add(warehouse, "events", old=ago(40))
     for reader in (readers.SEQUENCES, readers.FEEDBACK):
         readers.annotate(warehouse, reader.output, {"job": reader.job, reader.key: 99, "max_length": 5})
     assert delete_old(warehouse, events=30) == (0, {"events": "build_sequences, collect_feedback"})
 
 
-def test_a_list_stays_until_all_actions_that_can_answer_it_are_collected(warehouse):
+def test_a_list_is_kept_until_all_actions_within_its_window_are_collected(warehouse):
     add(warehouse, "events", old=ago(40))
     add(warehouse, "topn_history", "score_topn", shown=ago(31), last=ago(29))
-    read_all(warehouse)
+    mark_all_read(warehouse)
     add(warehouse, "events", action=ago(31) + WEEK - timedelta(hours=1))
     assert delete_old(warehouse, topn_history=30) == (0, {"topn_history": "collect_feedback"})
-    read_all(warehouse, readers.FEEDBACK)
+    mark_all_read(warehouse, readers.FEEDBACK)
     add(warehouse, "events", too_late=ago(30) + WEEK)
     assert delete_old(warehouse, topn_history=30) == (1, {})
     assert names(warehouse, "topn_history") == {"last"}

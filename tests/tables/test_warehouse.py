@@ -29,7 +29,7 @@ def test_a_missing_table_names_the_job_that_makes_it(warehouse):
         warehouse.read("sequences")
 
 
-def test_a_table_whose_first_commit_never_came_is_made(spark, warehouse):
+def test_a_table_folder_without_a_first_commit_is_created(spark, warehouse):
     Path(warehouse.path("items"), "_delta_log").mkdir(parents=True)
     assert not warehouse.exists("items")
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
@@ -37,35 +37,35 @@ def test_a_table_whose_first_commit_never_came_is_made(spark, warehouse):
 
 
 @pytest.mark.parametrize("table", schemas.TABLES)
-def test_a_table_tells_what_each_of_its_columns_means(spark, warehouse, table):
+def test_every_column_of_a_table_has_its_comment(spark, warehouse, table):
     warehouse.create(table)
     told = spark.sql(f"DESCRIBE TABLE delta.`{warehouse.path(table)}`").collect()
     comments = {row["col_name"]: row["comment"] for row in told if row["col_name"] in schemas.columns(table)}
     assert comments == {column: schemas.comment(table, column) for column in schemas.columns(table)}
 
 
-def test_no_comment_is_on_a_column_that_no_table_has():
+def test_every_comment_belongs_to_an_existing_column():
     columns = {
         name for table in schemas.TABLES for column in schemas.columns(table) for name in (column, f"{table}.{column}")
     }
     assert set(schemas.COMMENTS) <= columns
 
 
-def test_how_much_a_table_is_can_be_asked_without_a_session(spark, warehouse):
+def test_the_size_of_a_table_can_be_read_without_a_spark_session(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events"})
     told = spark.sql(f"DESCRIBE DETAIL delta.`{warehouse.path('items')}`").first()["sizeInBytes"]
     assert bytes_of(warehouse.root, "items") == bytes_of(f"file://{warehouse.root}", "items") >= told > 0
     assert bytes_of(warehouse.root, "topn") == bytes_of("s3a://shop/warehouse", "items") == 0
 
 
-def test_a_commit_says_what_it_has_read(spark, warehouse):
+def test_the_last_note_of_a_job_is_read_from_its_commits(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "ingest_events", "batch": 1})
     warehouse.append(items(spark, ("b", 2, "B")), "items", {"job": "other", "batch": 9})
     assert warehouse.last_note("items", "ingest_events") == {"job": "ingest_events", "batch": 1}
     assert warehouse.last_note("items", "nobody") is None
 
 
-def test_a_number_is_appended_once_and_a_lower_one_no_more(spark, warehouse):
+def test_a_batch_number_is_appended_once_and_a_lower_one_is_skipped(spark, warehouse):
     for item, number in (("a", 1), ("again", 1), ("c", 3), ("late", 2)):
         warehouse.append(items(spark, (item, 1, item)), "items", {"job": "ingest_events", "batch": number}, number)
     warehouse.append(items(spark, ("b", 1, "B")), "items", {"job": "another", "batch": 1}, 1)
@@ -73,7 +73,7 @@ def test_a_number_is_appended_once_and_a_lower_one_no_more(spark, warehouse):
     assert [commit.note.get("batch") for commit in warehouse.commits("items")] == [1, 3, 1, None]
 
 
-def test_of_two_that_start_from_one_position_the_first_appends(spark, warehouse):
+def test_of_two_appends_from_the_same_position_only_the_first_succeeds(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t", "came_to": 1})
     position = warehouse.position("items", "t")
     warehouse.append_after(position, items(spark, ("b", 2, "B")), "items", {"job": "t", "came_to": 2})
@@ -87,7 +87,7 @@ def test_of_two_that_start_from_one_position_the_first_appends(spark, warehouse)
 
 
 @pytest.mark.parametrize("way", ["merge first", "overwrite", "merge"])
-def test_rows_that_another_has_written_otherwise_are_not_appended_either(spark, warehouse, way):
+def test_an_upsert_is_refused_if_another_run_has_written_since_its_position(spark, warehouse, way):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t", "came_to": 1})
     position, new = warehouse.position("items", "t"), items(spark, ("x", 2, "X"))
     warehouse.is_local = False
@@ -102,7 +102,7 @@ def test_rows_that_another_has_written_otherwise_are_not_appended_either(spark, 
     assert sorted(row["item_id"] for row in warehouse.read("items").collect()) == ["a", "x"]
 
 
-def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse):
+def test_of_two_concurrent_appends_of_a_batch_number_only_one_writes(spark, warehouse):
     """Without locks, as on non-local storage; each append takes a second."""
     warehouse.create("items")
     warehouse.is_local = False
@@ -116,7 +116,7 @@ def test_of_two_that_append_a_number_at_the_same_time_one_does(spark, warehouse)
     assert warehouse.read("items").count() == 1
 
 
-def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch):
+def test_a_log_read_from_files_equals_the_history_that_delta_reports(spark, warehouse, monkeypatch):
     monkeypatch.setattr(log, "FIRST_PORTION", 1)
     for batch, item in enumerate("abc"):
         warehouse.append(items(spark, (item, batch + 1, item)), "items", {"job": "ingest_events", "batch": batch})
@@ -131,7 +131,7 @@ def test_a_log_read_as_files_says_what_delta_says(spark, warehouse, monkeypatch)
     assert all(abs(one.at - other.at) < 5 for one, other in zip(read, asked, strict=True))
 
 
-def test_rows_known_to_be_new_come_in_a_commit_that_notes_no_progress(spark, warehouse):
+def test_new_rows_are_written_in_a_separate_commit_that_records_no_progress(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A"), ("b", 2, "B")), "items", {"job": "t", "came_to": 1})
     known, new = items(spark, ("a", 1, "Ah"), ("b", 2, None), ("z", 9, "nobody")), items(spark, ("c", 3, "C"))
     position = warehouse.position("items", "t")
@@ -161,7 +161,7 @@ def test_a_merge_updates_inserts_and_deletes_and_counts_each(spark, warehouse):
     assert titles == {"a": "A", "b": "bee", "d": "D"}
 
 
-def test_a_table_of_another_schema_is_refused_by_column(spark, warehouse):
+def test_a_table_of_another_schema_is_refused_with_the_name_of_the_column(spark, warehouse):
     spark.range(1).withColumnRenamed("id", "item_idx").write.format("delta").save(warehouse.path("items"))
     with pytest.raises(TableError, match="column item_id is missing, this release reads string"):
         warehouse.read("items")
@@ -178,7 +178,7 @@ def test_a_failed_write_leaves_version_and_rows_as_they_were(spark, warehouse):
     assert [row["item_id"] for row in warehouse.read("items").collect()] == ["a"]
 
 
-def test_changes_are_those_after_one_version_until_another(spark, warehouse):
+def test_changes_are_those_after_the_first_version_up_to_the_second(spark, warehouse):
     warehouse.create("topn")
     rows = [("u", 1, x, 1.0, "", "", 1, NOW, NOW, None) for x in ("a", "b", "c")]
     for row in rows:
@@ -194,7 +194,7 @@ def _hold(folder, seconds):
         time.sleep(seconds)
 
 
-def test_a_warehouse_that_cannot_be_made_is_named(tmp_path):
+def test_a_warehouse_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     busy = locks.locked(tmp_path / "file" / "warehouse" / "_locks", ("events",), 1)
     with pytest.raises(UsageError, match="cannot be written to: Not a directory"), busy:
@@ -235,7 +235,7 @@ def data_files(warehouse, table):
 
 
 @pytest.mark.parametrize("was_there", [False, True])
-def test_replaced_rows_are_marked_and_their_files_stay_where_a_site_asks_for_it(spark, tmp_path, was_there):
+def test_with_deletion_vectors_replaced_rows_are_marked_and_their_files_stay(spark, tmp_path, was_there):
     plain, marking = (Warehouse(spark, str(tmp_path / "a ware's house"), 60, marks) for marks in (False, True))
     (plain if was_there else marking).create("topn")
     first = [(f"u{user}", rank, f"i{rank}") for user in range(500) for rank in (1, 2)]
@@ -263,7 +263,7 @@ def test_replaced_rows_are_marked_and_their_files_stay_where_a_site_asks_for_it(
     assert plain.read("topn").count() == 999
 
 
-def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch):
+def test_packing_does_not_rewrite_large_files(spark, warehouse, monkeypatch):
     names = [f"{n:05d}" for n in range(3_000)]
     warehouse.append(items(spark, *((name, n, name) for n, name in enumerate(names))), "items", {"job": "t"})
     large = data_files(warehouse, "items")
@@ -276,7 +276,7 @@ def test_packing_leaves_what_is_large_enough_alone(spark, warehouse, monkeypatch
     assert warehouse.read("items").count() == 3_003
 
 
-def test_packing_writes_a_large_file_anew_where_much_of_it_is_marked(spark, tmp_path, monkeypatch):
+def test_packing_rewrites_a_large_file_if_many_of_its_rows_are_marked_as_deleted(spark, tmp_path, monkeypatch):
     marking = Warehouse(spark, str(tmp_path / "warehouse"), 60, True)
     marking.create("topn")
     marking.append(lists(spark, *((f"u{n}", 1, f"i{n}") for n in range(5_000))).coalesce(1), "topn", {"job": "t"})
@@ -291,7 +291,7 @@ def test_packing_writes_a_large_file_anew_where_much_of_it_is_marked(spark, tmp_
     assert marking.read("topn").groupBy("item_id").count().where("count > 1").collect() == [("new", 500)]
 
 
-def test_a_vacuum_prints_nothing_where_the_closing_line_belongs(spark, warehouse):
+def test_a_vacuum_prints_nothing_on_standard_output(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
     java, console = spark._jvm.java.io, getattr(getattr(spark._jvm.scala, "Console$"), "MODULE$")
     printed, before = java.ByteArrayOutputStream(), console.out()
@@ -313,7 +313,7 @@ def test_a_commit_counts_the_rows_that_it_wrote(spark, warehouse):
     assert sum(commit.rows for commit in warehouse.commits("items")) == 5
 
 
-def test_what_somebody_else_did_to_a_table_is_not_taken_for_few_rows(spark, warehouse):
+def test_commits_of_other_writers_count_as_an_unknown_number_of_rows(spark, warehouse):
     warehouse.append(items(spark, ("a", 1, "A")), "items", {"job": "t"})
     spark.sql(f"UPDATE delta.`{warehouse.path('items')}` SET title = 'B'")
     spark.sql(f"RESTORE delta.`{warehouse.path('items')}` TO VERSION AS OF 1")
@@ -336,7 +336,7 @@ def test_the_newest_commit_of_a_log_is_found_with_and_without_a_checkpoint(spark
     assert warehouse.version("items") == 12
 
 
-def test_with_packing_at_commit_counts_and_notes_stay_those_of_the_write(spark, warehouse):
+def test_auto_compaction_does_not_change_the_counts_and_notes_of_a_write(spark, warehouse):
     for key, value in (("enabled", "true"), ("minNumFiles", "2")):
         spark.conf.set(f"spark.databricks.delta.autoCompact.{key}", value)
     try:

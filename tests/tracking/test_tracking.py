@@ -33,13 +33,13 @@ FACTS = {
 HISTORY = [{"epoch": 1, "loss": 2.0, "epoch_ndcg_10": 0.1}, {"epoch": 2, "loss": 1.5, "epoch_ndcg_10": 0.2}]
 
 
-def a_config(folder, uri="", **mlflow):
+def make_config(folder, uri="", **mlflow):
     return Config(
         paths={"warehouse": str(folder / "warehouse")}, mlflow={"tracking_uri": uri, "timeout_seconds": 2, **mlflow}
     )
 
 
-def registered(config, folder, seed=1, history=HISTORY):
+def register(config, folder, seed=1, history=HISTORY):
     """Register a model with weights drawn by ``seed``; returns its version."""
     torch.manual_seed(seed)
     artifact.save(folder / f"model{seed}", build(SPEC).state_dict(), SPEC, FACTS)
@@ -50,26 +50,26 @@ def registered(config, folder, seed=1, history=HISTORY):
 def store(tmp_path_factory):
     """A config whose store holds two versions, logged from an empty working directory."""
     folder = tmp_path_factory.mktemp("store")
-    config = a_config(folder)
+    config = make_config(folder)
     with pytest.MonkeyPatch.context() as patch:
         (folder / "cwd").mkdir()
         patch.chdir(folder / "cwd")
-        assert [registered(config, folder, seed) for seed in (1, 2)] == [1, 2]
+        assert [register(config, folder, seed) for seed in (1, 2)] == [1, 2]
     return folder, config
 
 
-def test_a_store_may_be_named_from_the_working_directory(tmp_path, monkeypatch):
+def test_a_store_can_be_given_relative_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = a_config(tmp_path, "sqlite:///mlflow.db")
-    assert registered(config, tmp_path) == 1
+    config = make_config(tmp_path, "sqlite:///mlflow.db")
+    assert register(config, tmp_path) == 1
     assert (tmp_path / "_mlflow").is_dir()
     assert Registry(config).download(1).is_dir()
 
 
-def test_what_nobody_has_used_leaves_the_work_folder_and_is_fetched_again(tmp_path):
-    config = a_config(tmp_path)
+def test_unused_folders_are_pruned_from_the_work_folder_and_fetched_again(tmp_path):
+    config = make_config(tmp_path)
     registry = Registry(config)
-    unused, used = (registry.download(registered(config, tmp_path, seed)) for seed in (1, 2))
+    unused, used = (registry.download(register(config, tmp_path, seed)) for seed in (1, 2))
     given_up = work_folder(config) / "training" / "0123456789abcdef"
     (given_up / "run").mkdir(parents=True)
     for folder in (unused, used, given_up):
@@ -83,11 +83,11 @@ def test_what_nobody_has_used_leaves_the_work_folder_and_is_fetched_again(tmp_pa
     assert prune(Config(paths={"warehouse": "s3://bucket/site"}), 2_000) == 0
 
 
-def test_a_warehouse_may_have_a_blank_and_letters_of_any_kind_in_its_path(tmp_path):
+def test_a_warehouse_path_may_contain_blanks_and_non_ascii_letters(tmp_path):
     folder = tmp_path / "a bü"
     folder.mkdir()
-    config = a_config(folder)
-    assert Registry(config).download(registered(config, folder)).is_dir()
+    config = make_config(folder)
+    assert Registry(config).download(register(config, folder)).is_dir()
     assert local.folder((folder / "warehouse").as_uri()) == folder / "warehouse"
 
 
@@ -169,13 +169,13 @@ def test_a_run_shows_no_secret_within_the_value_of_a_setting():
     assert redacted(Config(spark=java))["spark"] == {"spark.driver.extraJavaOptions": "***"}
 
 
-def test_a_run_shows_what_is_no_secret():
+def test_settings_that_are_not_secret_are_shown():
     settings = {"spark.sql.shuffle.partitions": "8", "spark.ssl.keyStore": "/etc/keys", "spark.sql.keyed": "a"}
     assert redacted(Config(spark=settings))["spark"] == settings
 
 
 @pytest.mark.parametrize("password", ["p", "p/ss", "p@ss", "p:s/s@s"])
-def test_a_password_is_masked_whatever_its_characters(password):
+def test_a_password_is_masked_even_with_special_characters(password):
     told = f"postgresql://u:{password}@h:5432/db and then mysql://v:{password}@i/db"
     assert without_password(told) == "postgresql://u:***@h:5432/db and then mysql://v:***@i/db"
     assert without_password("http://h:5000/p and a@b") == "http://h:5000/p and a@b"
@@ -213,7 +213,7 @@ def test_the_card_says_what_was_held_out_and_what_for(tmp_path, facts, learned, 
     assert second.endswith(f"{rest}.")
 
 
-def test_a_version_comes_back_with_its_facts_and_its_own_weights(store):
+def test_a_version_is_loaded_with_its_facts_and_its_own_weights(store):
     registry = Registry(store[1])
     assert registry.facts(1) == FACTS
     torch.manual_seed(2)
@@ -235,21 +235,21 @@ def test_a_fetched_model_that_was_damaged_is_refused_by_name(store):
 def test_the_same_version_number_of_another_store_is_another_model(store):
     folder, config = store
     first = Registry(config).download(1)
-    other = a_config(folder, uri=f"sqlite:///{folder}/other.db")
-    assert registered(other, folder, seed=3) == 1
+    other = make_config(folder, uri=f"sqlite:///{folder}/other.db")
+    assert register(other, folder, seed=3) == 1
     assert Registry(other).download(1) != first
 
 
-def test_an_unknown_version_is_one_line(store):
+def test_an_unknown_version_is_a_one_line_error(store):
     with pytest.raises(ModelError, match="model headwater has no version 9"):
         Registry(store[1]).download(9)
 
 
-def test_no_champion_says_which_job_to_run(store):
-    config = a_config(store[0], model_name="another")
+def test_without_a_champion_the_error_names_the_job_to_run(store):
+    config = make_config(store[0], model_name="another")
     with pytest.raises(ModelError, match=r"another has no champion yet; run jobs/train_model\.py first"):
         Registry(config).need_champion()
-    registry = Registry(a_config(store[0], model_name="champion removed"))
+    registry = Registry(make_config(store[0], model_name="champion removed"))
     registry.client.create_registered_model(registry.name)
     registry.client.create_model_version(registry.name, "nowhere")
     registry.set_alias(PREVIOUS, 1)
@@ -257,7 +257,7 @@ def test_no_champion_says_which_job_to_run(store):
         registry.need_champion()
 
 
-def test_measured_values_join_the_run_of_their_version(store):
+def test_metrics_are_logged_to_the_run_of_their_version(store):
     registry = Registry(store[1])
     registry.log_metrics(1, {"test_ndcg_10": 0.25})
     assert registry.history(1)["test_ndcg_10"] == [(0, 0.25)]
@@ -265,9 +265,9 @@ def test_measured_values_join_the_run_of_their_version(store):
 
 def test_a_long_training_keeps_every_epoch(store):
     folder, config = store
-    config = a_config(folder, model_name="long")
+    config = make_config(folder, model_name="long")
     history = [{"epoch": k, "loss": 1 / k, "epoch_ndcg_10": 0.1} for k in range(1, 601)]
-    version = registered(config, folder, seed=4, history=history)
+    version = register(config, folder, seed=4, history=history)
     assert len(Registry(config).history(version)["loss"]) == 600
 
 
@@ -277,21 +277,21 @@ def test_a_setting_of_any_name_and_length_is_logged(store):
     spark = {bloom: "true", bloom.replace("#", "/"): "true", longest: "v" * 7_000}
     config = config.model_copy(update={"spark": spark})
     registry = Registry(config)
-    shown = registry.client.get_run(registry.version(registered(config, folder, seed=6)).run_id).data.params
+    shown = registry.client.get_run(registry.version(register(config, folder, seed=6)).run_id).data.params
     assert shown["spark.spark.hadoop.parquet.bloom.filter.enabled_item_id"] == "true"
     assert shown[f"spark.{longest}".replace("/", "_")[:250]] == "v" * 6_000
 
 
 def test_a_training_that_cannot_be_logged_leaves_a_failed_run_and_no_version(store, monkeypatch):
     folder, _ = store
-    config = a_config(folder, model_name="never", experiment="never")
+    config = make_config(folder, model_name="never", experiment="never")
 
     def full(*_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(runs, "_draw_curves", full)
     with pytest.raises(TrackingError, match="No space left on device"):
-        registered(config, folder, seed=5)
+        register(config, folder, seed=5)
     registry = Registry(config)
     assert registry.alias(CHALLENGER) is None
     experiment = registry.client.get_experiment_by_name("never").experiment_id
@@ -306,22 +306,22 @@ def seconds_until_refused(config, line):
     return time.monotonic() - start
 
 
-def test_a_closed_port_is_one_line_with_the_address_and_without_the_password(tmp_path):
+def test_a_closed_port_is_an_error_with_the_address_and_without_the_password(tmp_path):
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
-        config = a_config(tmp_path, f"http://ann:s3cret@127.0.0.1:{taken.getsockname()[1]}")
+        config = make_config(tmp_path, f"http://ann:s3cret@127.0.0.1:{taken.getsockname()[1]}")
         line = r"MLflow at http://ann:\*\*\*@127\.0\.0\.1:\d+ cannot be reached .*; check mlflow\.tracking_uri"
         assert seconds_until_refused(config, line) < 10
 
 
 def test_a_server_that_accepts_and_never_answers_costs_the_timeout_and_no_more(tmp_path):
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        config = a_config(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        config = make_config(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert seconds_until_refused(config, "no answer in 2 s") < 10
 
 
 def test_a_locked_store_costs_the_timeout_and_no_more(tmp_path):
-    config = a_config(tmp_path)
+    config = make_config(tmp_path)
     Registry(config).alias(CHAMPION)
     with closing(sqlite3.connect(tmp_path / "warehouse/mlflow.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
@@ -333,11 +333,11 @@ def test_a_locked_store_costs_the_timeout_and_no_more(tmp_path):
 def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "notes.db").write_text("not a database, but long enough to be read as the header of one" * 20)
     seconds_until_refused(
-        a_config(tmp_path, f"sqlite:///{tmp_path}/notes.db"), r"notes\.db cannot be used: file is not"
+        make_config(tmp_path, f"sqlite:///{tmp_path}/notes.db"), r"notes\.db cannot be used: file is not"
     )
 
 
-def test_two_jobs_may_be_the_first_at_once(tmp_path):
+def test_two_jobs_can_create_the_store_at_the_same_time(tmp_path):
     ask = (
         "from headwater.config import Config; from headwater.tracking import Registry; "
         f"print(Registry(Config(paths={{'warehouse': {str(tmp_path)!r}}})).alias('champion'))"

@@ -9,7 +9,7 @@ from headwater.models import ModelSpec, build
 from headwater.training import artifact, hybrid
 
 
-def test_weights_of_another_number_type_are_refused(tmp_path):
+def test_weights_of_another_dtype_are_refused(tmp_path):
     spec = ModelSpec("gru", n_items=6, max_length=4, dim=8, layers=1, heads=1)
     weights = build(spec).state_dict()
     artifact.save(tmp_path / "half", {**weights, "item.weight": weights["item.weight"].half()}, spec, {})
@@ -17,7 +17,7 @@ def test_weights_of_another_number_type_are_refused(tmp_path):
         artifact.load(tmp_path / "half")
 
 
-def test_every_part_of_a_hybrid_comes_back_as_it_was(tmp_path):
+def test_every_part_of_a_hybrid_is_loaded_as_it_was_saved(tmp_path):
     spec = ModelSpec("gru", n_items=6, max_length=4, dim=8, layers=1, heads=1)
     parts = hybrid.fit_parts(sorted(artifact.NEIGHBOURS), np.array([[0, 2, 1, 3], [2, 1, 5, 6]]), 6)
     artifact.save(tmp_path / "hybrid", build(spec).state_dict(), spec, {"blend": dict.fromkeys(parts, 1.0)}, parts)

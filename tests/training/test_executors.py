@@ -29,7 +29,7 @@ def data(spark, tmp_path_factory):
     return snapshot.export(rows, tmp_path_factory.mktemp("data") / "s", {}, 2, 1)
 
 
-def test_ranks_on_executors_learn_what_ranks_here_do(data, tmp_path):
+def test_ranks_on_executors_learn_the_same_weights_as_local_ranks(data, tmp_path):
     weights = []
     for local in (True, False):
         settings = SETTINGS.model_copy(update={"local_mode": local})
@@ -41,7 +41,7 @@ def test_ranks_on_executors_learn_what_ranks_here_do(data, tmp_path):
         assert torch.equal(tensor, there[name]), name
 
 
-def test_work_that_arrives_on_an_executor_lets_its_ranks_import_the_package(monkeypatch):
+def test_unpickling_on_an_executor_makes_the_package_importable_for_its_ranks(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert isinstance(cloudpickle.loads(cloudpickle.dumps(worker.PicklableWork())), worker.PicklableWork)
@@ -51,13 +51,13 @@ def test_work_that_arrives_on_an_executor_lets_its_ranks_import_the_package(monk
     assert os.environ["PYTHONIOENCODING"].startswith("utf-8")
 
 
-def test_too_few_slots_are_told_at_once(spark):
+def test_too_few_task_slots_are_an_error_at_once(spark):
     with pytest.raises(
         HeadwaterError, match=r"train\.processes 3 needs as many task slots on executors, but there are only 2"
     ):
         train._need_slots(3, patience=0)
 
 
-def test_a_snapshot_for_another_number_of_processes_is_told_before_anything_starts(data, tmp_path):
+def test_a_snapshot_for_another_number_of_processes_is_refused_before_training(data, tmp_path):
     with pytest.raises(ModelError, match=r"has 2 files, train\.processes is 3"):
         train.plan(data, SPEC, SETTINGS.model_copy(update={"processes": 3}), tmp_path)

@@ -30,14 +30,14 @@ def model():
     return build(ModelSpec("sasrec", n_items=ITEMS, max_length=3, dim=4, layers=1, heads=1)).eval()
 
 
-def test_where_each_takes_what_follows_transitions_lead(model):
+def test_transitions_get_the_weight_if_users_take_the_item_that_usually_follows(model):
     follows = np.array([[k, k + 1] for k in range(1, 10)])
     weights = best_blend(model, {"transitions": count(follows, ITEMS)}, cases(range(2, 11), np.zeros(ITEMS + 1)))
     assert weights["transitions"] * np.log(101) > 1  # a certain transition outweighs the differences of logits
     assert weights["recency"] == 0
 
 
-def test_where_all_take_what_is_popular_recency_leads(model):
+def test_recency_gets_the_weight_if_all_users_take_the_popular_item(model):
     popular = np.zeros(ITEMS + 1)
     popular[12] = 100
     weights = best_blend(model, {"transitions": count(np.array([[1, 2]]), ITEMS)}, cases([12] * 9, popular))
@@ -45,7 +45,7 @@ def test_where_all_take_what_is_popular_recency_leads(model):
     assert weights["transitions"] == 0
 
 
-def test_where_each_takes_again_what_they_had_repeats_lead(model):
+def test_repeats_get_the_weight_if_users_take_items_again_and_lists_may_hold_them(model):
     parts = fit_parts(["transitions", "repeats"], np.array([[0, 2, 1]]), ITEMS)
     again = range(1, 10)
     weights = best_blend(model, parts, cases(again, np.zeros(ITEMS + 1), exclude_seen=False))
@@ -54,7 +54,7 @@ def test_where_each_takes_again_what_they_had_repeats_lead(model):
     assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # a seen item may not be listed
 
 
-def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself():
+def test_a_new_item_of_a_grown_catalogue_has_no_neighbours_but_can_be_repeated():
     rows = np.array([[0, 2, 1], [0, 2, 3]])
     parts = grown(fit_parts(["transitions", "ease", "als", "repeats"], rows, ITEMS), ITEMS + 1)
     history = torch.tensor([[0, 2, ITEMS + 1]])
@@ -64,7 +64,7 @@ def test_of_a_grown_catalogue_a_new_item_goes_with_nothing_but_comes_back_itself
     assert said["repeats"] == [2, ITEMS + 1]
 
 
-def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
+def test_the_ndcg_from_shortlists_equals_that_from_the_whole_catalogue(model):
     rows = np.array([[1, 2, 5], [1, 2, 6], [4, 3, 2], [9, 8, 3]])
     parts = fit_parts(["transitions", "ease", "als"], rows, ITEMS)
     held = cases(range(4, 12), np.arange(ITEMS + 1.0))
@@ -85,7 +85,7 @@ def test_shortlists_hold_every_list_that_the_whole_catalogue_gives(model):
             assert torch.cat([some.ndcg(weights) for some in found]).tolist() == pytest.approx(expected.tolist())
 
 
-def test_where_candidates_are_too_many_some_users_decide(model, monkeypatch):
+def test_with_too_many_candidates_only_some_users_are_used(model, monkeypatch):
     held = cases(range(4, 12), np.arange(ITEMS + 1.0))
     monkeypatch.setattr(hybrid, "CELLS", 30)
     with torch.inference_mode():
@@ -93,7 +93,7 @@ def test_where_candidates_are_too_many_some_users_decide(model, monkeypatch):
     assert sum(len(some.logits) for some in found) == 30 // 10 + 1
 
 
-def test_without_anybody_to_ask_all_weigh_one(model):
+def test_without_validation_users_every_part_has_weight_one(model):
     nobody = cases([], np.zeros(ITEMS + 1))
     parts = fit_parts(["transitions", "ease", "recency"], np.array([[1, 2]]), ITEMS)
     assert best_blend(model, parts, nobody) == {"transitions": 1.0, "ease": 1.0, "recency": 1.0}

@@ -33,14 +33,14 @@ def test_categories_and_words_become_shares_that_sum_to_one(goods):
     assert min(found[1, column] for column in rare) > max(found[1, column] for column in shared)
 
 
-def test_a_category_is_no_word_of_a_title():
+def test_category_features_are_distinct_from_words_of_a_title():
     assert describe.tokens_of("category", "Red; green ") == ["category=red", "category=green"]
     assert describe.tokens_of("title", "Red, green!") == ["red", "green"]
     assert describe.tokens_of("text", None) == []
 
 
 @pytest.fixture
-def brought(spark, tmp_path):
+def write_vectors(spark, tmp_path):
     """A function that writes vectors of items i1, i2, … to a file; returns a catalogue of items 1, 2, 3 and 9, and the path."""
 
     def write(*vectors):
@@ -53,8 +53,8 @@ def brought(spark, tmp_path):
     return write
 
 
-def test_vectors_that_a_shop_brings_are_features_of_length_one(brought):
-    items, path = brought([3, 4], [0, 0], [-1, 0], [7, 7])
+def test_vectors_from_a_file_become_features_of_length_one(write_vectors):
+    items, path = write_vectors([3, 4], [0, 0], [-1, 0], [7, 7])
     found = describe.features(items, ("vector",), 3, path)
     assert found.shape == (4, describe.BUCKETS)
     np.testing.assert_allclose(found[:, :2].toarray(), [[0, 0], [0.6, 0.8], [0, 0], [-1, 0]], rtol=1e-6)
@@ -62,8 +62,8 @@ def test_vectors_that_a_shop_brings_are_features_of_length_one(brought):
     np.testing.assert_allclose((beside - describe.features(items, ("category",), 3) - found).toarray(), 0, atol=1e-6)
 
 
-def test_vectors_of_no_item_or_of_no_numbers_are_refused(brought, spark, tmp_path):
-    items, path = brought([1, 2])
+def test_vectors_without_a_known_item_or_without_numbers_are_refused(write_vectors, spark, tmp_path):
+    items, path = write_vectors([1, 2])
     with pytest.raises(UsageError, match="has no vector for any catalogue item"):
         describe.features(items.where("item_id = 'i9'"), ("vector",), 9, path)
     for name, rows, shape, line in (
@@ -76,10 +76,10 @@ def test_vectors_of_no_item_or_of_no_numbers_are_refused(brought, spark, tmp_pat
             describe.features(items, ("vector",), 9, f"{tmp_path}/{name}")
 
 
-def test_long_vectors_keep_their_angles_and_their_space_whoever_is_in_the_catalogue(brought):
+def test_long_vectors_are_projected_with_their_angles_and_independently_of_other_items(write_vectors):
     draws = np.random.default_rng(1)
     one = draws.normal(size=500)
-    items, path = brought(one, one + 0.3 * draws.normal(size=500), draws.normal(size=500))
+    items, path = write_vectors(one, one + 0.3 * draws.normal(size=500), draws.normal(size=500))
     found = describe.features(items, ("vector",), 3, path)
     near, far = (found[1] @ found[k].T for k in (2, 3))
     assert near[0, 0] > 0.9
@@ -88,27 +88,27 @@ def test_long_vectors_keep_their_angles_and_their_space_whoever_is_in_the_catalo
     np.testing.assert_allclose(alone[2].toarray(), found[2].toarray(), atol=1e-6)
 
 
-def test_vectors_that_are_none_are_told_in_one_line(brought):
-    items, path = brought([1, 2], [3])
+def test_vectors_of_different_lengths_or_a_missing_file_are_a_one_line_error(write_vectors):
+    items, path = write_vectors([1, 2], [3])
     with pytest.raises(UsageError, match="has vectors of different lengths, 1 and 2"):
         describe.features(items, ("vector",), 3, path)
     with pytest.raises(UsageError, match=r"nowhere is not a Parquet file with the columns item_id and vector"):
         describe.features(items, ("vector",), 3, path + "/nowhere")
 
 
-def test_a_model_with_vectors_needs_them_whatever_the_config_of_today(brought):
-    items, _ = brought([1, 2])
+def test_a_model_with_vector_features_needs_a_vectors_file_in_the_current_config(write_vectors):
+    items, _ = write_vectors([1, 2])
     with pytest.raises(UsageError, match="vectors is empty, but the model has the feature 'vector'; name a Parquet"):
         describe.features(items, ("vector",), 3, Config().model.vectors)
 
 
-def test_numbers_that_are_none_name_their_item(brought):
-    items, path = brought([1, 2], [3, float("nan")])
+def test_a_vector_that_is_not_finite_is_refused_with_its_item(write_vectors):
+    items, path = write_vectors([1, 2], [3, float("nan")])
     with pytest.raises(UsageError, match="a vector that is not finite for item i2"):
         describe.features(items, ("vector",), 3, path)
 
 
-def test_vectors_by_chance_go_in_longer_unless_the_config_says_how_long():
+def test_random_initial_vectors_get_a_larger_input_scale_unless_the_config_sets_one():
     def scale(**model):
         return facts.spec_of(Config(model=Model(dim=64, **model)), 5).input_scale
 
@@ -136,7 +136,7 @@ def test_an_item_is_the_sum_of_its_own_vector_and_its_features(goods, kind):
     torch.testing.assert_close(model.eval().user_vectors(history, kinds), plain.user_vectors(history, kinds))
 
 
-def test_vectors_start_from_what_occurs_together_the_rest_by_seed():
+def test_item_vectors_start_from_co_occurrence_and_all_other_weights_from_the_seed():
     spec = ModelSpec("sasrec", n_items=12, max_length=4, dim=16, layers=1, heads=1)
     sequences = np.array([[1, 2, 3], [1, 2, 4], [5, 6, 7], [5, 6, 8]])
     weights, same = initial.weights(spec, seed=1, sequences=sequences)
@@ -147,7 +147,7 @@ def test_vectors_start_from_what_occurs_together_the_rest_by_seed():
     assert torch.equal(weights["position.weight"], chance["position.weight"])
 
 
-def test_a_new_item_of_a_grown_model_is_what_the_catalogue_says_of_it(goods):
+def test_the_vector_of_a_new_item_in_a_grown_model_is_that_of_its_features(goods):
     spec = ModelSpec("sasrec", n_items=2, max_length=4, dim=8, layers=1, heads=1)
     columns = ("category", "title")
     weights, spec = initial.weights(spec, seed=1, described=describe.features(goods, columns, 2))

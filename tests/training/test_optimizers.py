@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as distributed
-from cycle import alone_in_ddp, batch
+from cycle import batch, train_single_rank_in_ddp
 
 from headwater.config import Loss
 from headwater.errors import ModelError
@@ -48,7 +48,7 @@ def fitted(folder, settings, batches=None, model=None, resume=False, after=lambd
     return loop.fit(model, data, settings, Group.of_one(CPU), folder, resume=resume, after_checkpoint=after)
 
 
-def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
+def test_the_default_step_is_adamw_on_the_clipped_gradient(tmp_path):
     settings = replace(SETTINGS, loss=Loss(), sparse_items=False, weight_decay=0.1, clip_norm=0.1)
     torch.manual_seed(1)
     plain = build(SPEC)
@@ -65,7 +65,7 @@ def test_by_default_a_step_is_adamw_s_along_the_clipped_gradient(tmp_path):
         assert torch.equal(found[name], tensor), name
 
 
-def test_rows_that_a_step_does_not_read_stay_where_they_are_and_others_are_learned(tmp_path):
+def test_rows_that_no_step_reads_do_not_change_and_others_are_learned(tmp_path):
     torch.manual_seed(1)
     model = build(SPEC)
     before = model.item.weight.detach().clone()
@@ -77,7 +77,7 @@ def test_rows_that_a_step_does_not_read_stay_where_they_are_and_others_are_learn
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"average": 0.9}, {"clip_norm": 0.05}])
-def test_steps_that_read_every_item_are_those_of_the_whole_table(tmp_path, options):
+def test_sparse_steps_that_read_every_item_equal_dense_steps(tmp_path, options):
     rows = fitted(tmp_path / "rows", replace(SETTINGS, **options))
     whole = fitted(tmp_path / "whole", replace(SETTINGS, sparse_items=False, **options))
     assert [entry["loss"] for entry in rows.history] == pytest.approx([entry["loss"] for entry in whole.history])
@@ -85,7 +85,7 @@ def test_steps_that_read_every_item_are_those_of_the_whole_table(tmp_path, optio
         torch.testing.assert_close(rows.weights[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_the_first_step_is_that_of_the_whole_table_whatever_it_reads(tmp_path):
+def test_the_first_sparse_step_equals_the_dense_one_even_if_it_reads_only_some_rows(tmp_path):
     """AdamW does not move a row without gradient and moments, so the two differ only from the second step on."""
     few = [batch(items=9)]
     settings = replace(SETTINGS, epochs=1, loss=Loss(kind="bpr", negatives=3, source="batch"))
@@ -123,7 +123,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, options):
         assert torch.equal(resumed.weights[name], tensor), name
 
 
-def test_the_average_of_rows_that_stand_still_is_caught_up_with():
+def test_the_lazy_average_of_unchanged_rows_catches_up_with_the_plain_average():
     """Each step changes two rows of the table; the result equals averaging the whole table at each step."""
     torch.manual_seed(1)
     model = build(SPEC)
@@ -144,7 +144,7 @@ def test_the_average_of_rows_that_stand_still_is_caught_up_with():
 
 @pytest.mark.parametrize("rows", [48, 47, 2])
 @pytest.mark.parametrize("sparse", [False, True])
-def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path, sparse, rows):
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole_batch(tmp_path, sparse, rows):
     """Event weights differ, so the parts have different total weights; with two rows the third part is empty. Negatives
     are drawn anew for each part."""
     one = batch(rows, items=2 if sparse else ITEMS)
@@ -178,7 +178,7 @@ def train_a_rank(rank, folder, settings):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_two_ranks_make_the_steps_of_one(tmp_path, monkeypatch, parts):
+def test_two_ranks_learn_the_same_weights_as_one(tmp_path, monkeypatch, parts):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     settings = replace(SETTINGS, loss=TWO_ITEMS, accumulate=parts, average=0.5)
     torch.multiprocessing.spawn(train_a_rank, (tmp_path, settings), nprocs=2)
@@ -192,10 +192,10 @@ def test_two_ranks_make_the_steps_of_one(tmp_path, monkeypatch, parts):
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_inside_ddp_a_rank_makes_the_steps_that_it_makes_without(tmp_path, monkeypatch, sparse):
+def test_a_rank_inside_ddp_learns_the_same_weights_as_without_ddp(tmp_path, monkeypatch, sparse):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     settings = replace(SETTINGS, sparse_items=sparse, accumulate=2)
-    inside = alone_in_ddp(tmp_path, SPEC, settings, [batch(32), batch(16)])
+    inside = train_single_rank_in_ddp(tmp_path, SPEC, settings, [batch(32), batch(16)])
     without = fitted(tmp_path / "without", settings)
     for name, tensor in without.weights.items():
         torch.testing.assert_close(inside.weights[name], tensor, msg=name)
@@ -223,7 +223,7 @@ def meet_a_nan(rank, folder, where):
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_no_number_on_one_rank_stops_all_of_them_with_one_line(tmp_path, monkeypatch, where):
+def test_a_nan_on_one_rank_stops_all_ranks_with_the_same_error(tmp_path, monkeypatch, where):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     torch.multiprocessing.spawn(meet_a_nan, (tmp_path, where), nprocs=2)
     said = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
@@ -231,7 +231,7 @@ def test_what_is_no_number_on_one_rank_stops_all_of_them_with_one_line(tmp_path,
     assert not (tmp_path / "run").exists()  # no checkpoint, and nothing to resume from
 
 
-def test_an_exploded_training_keeps_the_checkpoint_before_and_goes_on_from_it(tmp_path):
+def test_a_training_that_became_nan_keeps_the_previous_checkpoint_and_resumes_from_it(tmp_path):
     whole = fitted(tmp_path / "whole", SETTINGS)
     torch.manual_seed(1)
     model, epochs = build(SPEC), []

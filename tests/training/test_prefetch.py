@@ -22,7 +22,7 @@ def test_batches_come_as_tensors_in_their_order():
         assert [int(batch["item"][0, 0]) for batch in batches] == list(range(20))
 
 
-def test_an_error_of_the_reader_comes_after_what_it_read():
+def test_an_error_of_the_reader_is_raised_after_the_batches_that_it_read():
     def breaks():
         yield from numbered(2)
         raise OSError("the disk is gone")
@@ -33,7 +33,7 @@ def test_an_error_of_the_reader_comes_after_what_it_read():
     assert len(taken) == 2
 
 
-def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
+def test_reading_ahead_is_bounded_and_the_thread_ends_with_the_block():
     read, threads = [], threading.active_count()
     with prefetched(numbered(1_000, read), pinned=False) as batches:
         next(batches)
@@ -42,7 +42,7 @@ def test_no_more_is_read_than_may_wait_and_the_thread_ends_with_the_block():
     assert len(read) <= QUEUE_LENGTH + 3  # one was taken, one waits for room, one is in progress when the block ends
 
 
-def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other():
+def test_only_the_next_file_is_read_ahead_while_the_batches_of_one_are_taken():
     rows = {"item": np.arange(1, 13).reshape(4, 3)}
     read, second, threads = [], threading.Event(), threading.active_count()
 
@@ -61,7 +61,7 @@ def test_the_next_file_is_read_while_the_batches_of_one_are_taken_and_no_other()
 
 
 @pytest.mark.parametrize(("files", "times"), [(["a"], 1), (["a", "b"], 6)])
-def test_a_file_that_is_the_only_one_is_read_once_for_all_epochs(files, times):
+def test_a_single_file_is_read_once_and_several_files_in_every_epoch(files, times):
     read = []
 
     def reader(path):
@@ -74,7 +74,7 @@ def test_a_file_that_is_the_only_one_is_read_once_for_all_epochs(files, times):
     assert len(read) == times
 
 
-def test_an_error_in_a_file_that_is_read_ahead_comes_after_the_batches_before_it():
+def test_an_error_in_a_file_read_ahead_is_raised_after_the_batches_before_it():
     def reader(path):
         if read:
             raise OSError("the disk is gone")
@@ -88,7 +88,7 @@ def test_an_error_in_a_file_that_is_read_ahead_comes_after_the_batches_before_it
         next(batches)
 
 
-def test_parts_share_out_the_rows_and_an_empty_one_has_no_weight():
+def test_parts_divide_the_rows_and_an_empty_part_has_weight_zero():
     batch = {"item": torch.arange(1, 6).reshape(5, 1), "weight": torch.ones(5, 1)}
     found = list(parts(batch, 2))
     assert [part["item"].flatten().tolist() for part in found] == [[1, 3, 5], [2, 4]]

@@ -54,7 +54,7 @@ def steps(spark, lists):
     )
 
 
-def test_a_long_history_is_cut_so_that_each_event_but_the_first_is_told_once(spark):
+def test_a_long_history_is_split_so_that_each_event_but_the_first_is_a_target_once(spark):
     frame = steps(spark, {"a": [1, 2, 3, 4, 5, 6, 7, 8], "b": [1, 2, 3, 4], "c": [1, 2, 3, 4, 5], "d": [9]})
     rows = snapshot.training_rows(snapshot.windows(frame, 3, 5), 9, 3).collect()
     assert {(row["user_id"], row["piece"]): row["item"] for row in rows} == {
@@ -67,7 +67,7 @@ def test_a_long_history_is_cut_so_that_each_event_but_the_first_is_told_once(spa
     }
 
 
-def test_of_a_longer_history_the_newest_windows_are_learned_from(spark):
+def test_only_the_newest_windows_of_a_longer_history_are_kept(spark):
     frame = steps(spark, {"a": [1, 2, 3, 4, 5, 6, 7, 8]})
     rows = snapshot.training_rows(snapshot.windows(frame, 3, 2), 9, 3).collect()
     assert sorted(row["item"] for row in rows) == [[2, 3, 4, 5], [5, 6, 7, 8]]
@@ -88,14 +88,14 @@ def written(spark, tmp_path):
     return snapshot.export(rows, tmp_path / "snapshot", {"n_items": 9}, processes=2, seed=1)
 
 
-def test_files_have_equal_rows_and_what_fills_them_up_weighs_nothing(written):
+def test_files_have_equal_numbers_of_rows_and_filler_rows_have_weight_zero(written):
     assert [entry["rows"] for entry in written.manifest["files"]] == [4, 4]
     weights = np.concatenate([readers.read_pyarrow(path)["weight"] for path in written.files])
     assert weights.shape == (8, 5)
     assert (weights.sum(axis=1) > 0).sum() == 7
 
 
-def test_what_is_counted_at_once_is_each_row_once_however_many_ranks(spark, tmp_path, monkeypatch):
+def test_read_items_returns_each_row_once_for_any_number_of_ranks(spark, tmp_path, monkeypatch):
     asked, read_table = [], parquet.read_table
     monkeypatch.setattr(
         parquet, "read_table", lambda path, columns: asked.append(columns) or read_table(path, columns=columns)
@@ -156,14 +156,14 @@ def test_a_file_with_an_item_beyond_the_table_is_named(written, name):
     assert readers.checked_reader(name, [0.0, *[1.0] * 7], 5)(damaged[0])["item"].max() == 5
 
 
-def test_an_item_index_below_nothing_is_none_either():
+def test_a_negative_item_index_is_refused():
     with pytest.raises(
         HeadwaterError, match=r"^training snapshot file s/rows\.parquet holds item index -1, .* delete s$"
     ):
         readers.need_known(np.array([[0, 3, -1]]), "s/rows.parquet", 4)
 
 
-def test_rows_of_a_batch_are_of_like_length_so_that_hardly_a_cell_is_padding():
+def test_rows_of_a_batch_have_similar_lengths_so_that_little_is_padding():
     """Most histories are short and a few are long, as in any shop: in random batches most cells are padding."""
     lengths = np.random.default_rng(1).geometric(0.1, size=2_000).clip(2, 50)
     items = (np.arange(50) >= 50 - lengths[:, None]).astype(np.int64)
@@ -179,7 +179,7 @@ def test_rows_of_a_batch_are_of_like_length_so_that_hardly_a_cell_is_padding():
     assert padding(ours) < 0.1
 
 
-def test_nothing_to_train_on_is_one_line(spark, tmp_path):
+def test_a_snapshot_without_training_rows_is_refused(spark, tmp_path):
     rows = snapshot.training_rows(sequences(spark, {"a": [1]}), 9, 4)
     with pytest.raises(HeadwaterError, match="no sequence has two events"):
         snapshot.export(rows, tmp_path / "snapshot", {}, 1, 1)

@@ -31,7 +31,7 @@ def steps(spark, lists):
     return spark.createDataFrame(rows, STEP)
 
 
-def test_what_an_event_weighs_is_its_weight_in_the_snapshot_times_that_of_its_type():
+def test_the_weight_of_an_event_is_its_snapshot_weight_times_that_of_its_type():
     rows = {"context": np.array([[0, 1, 5, 4]]), "weight": np.array([[0, 1, 3, 1]], np.float32)}
     weights = train.target_weights(Targets(view=0, add_to_cart=0.5))
     assert weights == [
@@ -47,7 +47,7 @@ def test_what_an_event_weighs_is_its_weight_in_the_snapshot_times_that_of_its_ty
     assert readers.weighted(lambda _: rows, weights)("")["weight"].tolist() == [[0, 0, 3, 0.5]]
 
 
-def test_the_loss_is_that_of_targets_alone_and_a_row_without_one_is_no_harm(spark, tmp_path):
+def test_the_loss_counts_only_targets_and_rows_without_a_target_do_no_harm(spark, tmp_path):
     lists = {"a": [(1, "view"), (2, "purchase"), (3, "view")], "b": [(4, "view"), (5, "view")], "c": [(3, "view")] * 2}
     spec = ModelSpec("sasrec", n_items=5, max_length=3, dim=8, layers=1, heads=1, dropout=0.0)
     rows = snapshot.training_rows(snapshot.windows(steps(spark, lists), 3, 1), 5, 3)
@@ -80,7 +80,7 @@ def shoppers(count=60, length=20):
     return lists
 
 
-def foretold(weights, spec):
+def predicted_distances(weights, spec):
     """The distance of the best item from the last view, after three views in a row, for each of twelve starts."""
     model = models.build(spec)
     model.load_state_dict(weights)
@@ -89,7 +89,7 @@ def foretold(weights, spec):
     return ((scores.argmax(1) + 1 - items[:, -1]) % 12).tolist()
 
 
-def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, tmp_path):
+def test_pretraining_learns_the_next_view_and_fine_tuning_the_next_purchase(spark, tmp_path):
     config = Config(
         sequence=Sequence(max_length=20),
         model=Model(dim=16, layers=1, heads=1, dropout=0.0, initial="random"),
@@ -108,8 +108,8 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
     frame = steps(spark, shoppers())
     found = learn(Task(spec, config, {}), frame, tmp_path)
     before = artifact.read_weights(found.answers[0]["weights"])
-    assert foretold(before, spec) == [1] * 12
-    assert foretold(found.weights, spec) == [6] * 12
+    assert predicted_distances(before, spec) == [1] * 12
+    assert predicted_distances(found.weights, spec) == [6] * 12
     assert [entry["epoch"] for entry in found.history] == list(range(1, 13))
     assert dataclasses.astuple(found.best) == (8, 4)
     again = learn(Task(spec, config, {}, resume=True), frame, tmp_path)  # both stages are found finished
@@ -117,7 +117,7 @@ def test_pretraining_learns_what_follows_and_fine_tuning_what_is_bought(spark, t
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in found.weights.items())
 
 
-def test_a_resumed_training_starts_from_the_weights_that_it_started_from(spark, tmp_path, monkeypatch):
+def test_a_resumed_training_uses_the_initial_weights_of_the_first_run(spark, tmp_path, monkeypatch):
     """Factors and popularity differ in their last bits when computed with another number of cores."""
     options = Train(epochs=2, use_gpu=False, reader="pyarrow")
     config = Config(sequence=Sequence(max_length=20), model=Model(dim=16, layers=1, heads=1), train=options)
@@ -143,7 +143,7 @@ def catalogue(categories):
     return describe.hashed([[], *(describe.tokens_of("category", name) for name in categories)])
 
 
-def described(kind="sasrec", items=9, **shape):
+def model_with_features(kind="sasrec", items=9, **shape):
     """A model of ``items`` items, of all categories in turn."""
     spec = ModelSpec(kind, n_items=items, max_length=6, **{"dim": 16, "layers": 1, "heads": 1, "dropout": 0.0} | shape)
     weights, spec = initial.weights(spec, 1, None, catalogue([CATEGORIES[k % 3] for k in range(items)]))
@@ -154,8 +154,8 @@ def described(kind="sasrec", items=9, **shape):
 
 
 @pytest.mark.parametrize("kind", ["sasrec", "relative", "bert4rec", "gru"])
-def test_another_catalogue_starts_from_encoder_and_features_and_from_no_items(kind):
-    source = described(kind)
+def test_transfer_to_another_catalogue_takes_encoder_and_features_but_no_item_vectors(kind):
+    source = model_with_features(kind)
     spec = ModelSpec(kind, n_items=4, max_length=6, dim=16, layers=1, heads=1)
     spec = dataclasses.replace(spec, input_scale=4.0)  # as with random initial vectors
     weights, spec = initial.weights(spec, 2, None, catalogue(["pots", "pots", "seeds", "rakes"]), source)
@@ -171,8 +171,8 @@ def test_another_catalogue_starts_from_encoder_and_features_and_from_no_items(ki
     torch.testing.assert_close(here[[1, 2, 3]], there[[2, 5, 3]])  # pots, pots, seeds
 
 
-def test_factors_are_turned_towards_what_features_say_and_keep_their_angles():
-    source, about = described(), catalogue(["pots", "pots", "seeds", "seeds"])
+def test_factors_are_rotated_towards_the_feature_vectors_and_keep_their_angles():
+    source, about = model_with_features(), catalogue(["pots", "pots", "seeds", "seeds"])
     spec = ModelSpec("sasrec", n_items=4, max_length=6, dim=16, layers=1, heads=1)
     sequences = np.array([[1, 2], [2, 1], [3, 4], [4, 3]])
     fallen, _ = initial.weights(spec, 1, sequences, about)
@@ -185,8 +185,8 @@ def test_factors_are_turned_towards_what_features_say_and_keep_their_angles():
 
 
 @pytest.mark.parametrize("theirs", [("event_type", "gap", "value"), ("gap",)])
-def test_of_a_context_what_both_are_told_is_carried_over(theirs):
-    source, about = described(context=theirs), catalogue(CATEGORIES)
+def test_context_weights_that_both_models_have_are_transferred(theirs):
+    source, about = model_with_features(context=theirs), catalogue(CATEGORIES)
     spec = ModelSpec("sasrec", n_items=3, max_length=6, dim=16, layers=1, heads=1, context=("event_type", "gap"))
     transfer.check(source.spec, spec, "7")
     fresh, _ = initial.weights(spec, 1, None, about)
@@ -197,10 +197,10 @@ def test_of_a_context_what_both_are_told_is_carried_over(theirs):
         assert torch.equal(started[name], known.get(name, fresh[name])), name
 
 
-def test_what_one_shop_taught_holds_in_the_next_before_any_training(spark):
+def test_a_pattern_learned_in_one_shop_holds_in_another_before_any_training(spark):
     """Users take a spade, then a pot, then seeds, any item of each; the next shop has other items of these categories."""
     torch.manual_seed(1)
-    source = described(items=30).train()
+    source = model_with_features(items=30).train()
     optimizer = torch.optim.AdamW(source.parameters(), lr=1e-2)
     walk = torch.arange(64 * 7).view(64, 7) % 3 + torch.arange(64).unsqueeze(1) % 3
     for _ in range(120):
@@ -233,13 +233,13 @@ def test_what_one_shop_taught_holds_in_the_next_before_any_training(spark):
     ],
 )
 def test_a_model_of_another_shape_is_refused_in_one_line(asked, line):
-    source = described().spec
+    source = model_with_features().spec
     with pytest.raises(ModelError, match=line):
         transfer.check(source, dataclasses.replace(source, **asked), "7")
 
 
-def test_a_model_without_features_or_with_other_rows_of_them_is_refused():
-    source = described().spec
+def test_a_model_without_features_or_with_another_number_of_buckets_is_refused():
+    source = model_with_features().spec
     with pytest.raises(ModelError, match="model 7 has no item features"):
         transfer.check(dataclasses.replace(source, feature_buckets=0), source, "7")
     with pytest.raises(ModelError, match="hashes features into 512 rows, not 16384"):

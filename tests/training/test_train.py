@@ -73,7 +73,7 @@ def fitted(tmp_path, validate=None, **options):
     return loop.fit(model, loop.Data(lambda _: [batch], torch.zeros(13), validate), settings, group, folder)
 
 
-def test_what_is_kept_is_the_moving_average_of_the_weights(tmp_path):
+def test_the_kept_weights_are_the_moving_average(tmp_path):
     """With a decay of one half, the average at step n is half of the previous average plus half of the weights at step n."""
     one, two, three = (fitted(tmp_path, epochs=epochs).weights["item.weight"] for epochs in (1, 2, 3))
     averaged = fitted(tmp_path, average=0.5).weights["item.weight"]
@@ -93,7 +93,7 @@ def test_training_stops_once_patience_is_over_and_keeps_the_best_epoch(tmp_path)
     assert not torch.equal(stopped.weights["item.weight"], four["item.weight"])
 
 
-def test_what_is_validated_is_the_average_that_is_kept(tmp_path):
+def test_the_validated_weights_are_the_average_that_is_kept(tmp_path):
     judged = []
 
     def validate(model):
@@ -106,7 +106,7 @@ def test_what_is_validated_is_the_average_that_is_kept(tmp_path):
     assert not torch.equal(judged[1], fitted(tmp_path, epochs=2).weights["item.weight"])
 
 
-def test_an_item_that_the_model_does_not_know_ends_in_one_line_and_is_no_mask(spark, tmp_path):
+def test_an_unknown_item_index_is_an_error_and_is_not_taken_for_the_mask_token(spark, tmp_path):
     spec = ModelSpec("bert4rec", n_items=11, max_length=6, dim=16, layers=1, heads=1)
     settings = Train(processes=1, epochs=1, use_gpu=False, timeout_seconds=60)
     plan = train.plan(write_snapshot(tmp_path / "snapshot", 1), spec, settings, tmp_path / "run")
@@ -116,12 +116,12 @@ def test_an_item_that_the_model_does_not_know_ends_in_one_line_and_is_no_mask(sp
         train.run(plan, settings)
 
 
-def test_a_loss_that_explodes_ends_in_one_line(spark, tmp_path):
+def test_a_loss_that_is_not_finite_ends_training_with_one_line(spark, tmp_path):
     with pytest.raises(ModelError, match=r"the loss is no longer finite in epoch \d+; lower train.learning_rate"):
         trained(tmp_path, "exploding", learning_rate=1e30, clip_norm=1e30)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_never_to_none(tmp_path):
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_without_one_is_an_error(tmp_path):
     for epoch in (1, 2):
         checkpoints.write(
             tmp_path, epoch, {"model.a": torch.full((2,), float(epoch))}, {"fingerprint": "f", "epoch": epoch}
@@ -154,7 +154,7 @@ def test_ranks_of_one_machine_have_a_gpu_each_or_none(monkeypatch, asked, gpus, 
     assert train.uses_gpus(Train(processes=processes, use_gpu=asked, local_mode=local)) is answer
 
 
-def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
+def test_more_ranks_than_gpus_with_use_gpu_is_a_one_line_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(
         HeadwaterError, match=r"train.processes 2 with train.use_gpu needs as many GPUs, but there are only 1"
@@ -162,7 +162,7 @@ def test_more_ranks_than_gpus_that_were_asked_for_is_one_line(monkeypatch):
         train.uses_gpus(Train(processes=2, use_gpu=True))
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
+def test_use_gpu_without_a_gpu_is_a_one_line_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(HeadwaterError, match="use_gpu is true, but this machine has no GPU"):
         device.on_gpu(True)
@@ -170,7 +170,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(monkeypatch):
     assert train.uses_gpus(Train(use_gpu=True, local_mode=False))  # the GPUs of executors cannot be seen from here
 
 
-def test_what_a_worker_of_spark_raises_is_told_as_it_stands(spark):
+def test_an_error_raised_on_a_spark_worker_is_reported_with_its_own_message(spark):
     def refuse(parts):
         raise HeadwaterError("no GPU on this machine")
 
@@ -191,7 +191,7 @@ def saved(folder):
     return model
 
 
-def test_a_model_folder_comes_back_as_it_was_written(tmp_path):
+def test_a_model_folder_is_loaded_as_it_was_written(tmp_path):
     model = saved(tmp_path / "m")
     loaded, facts = artifact.load(tmp_path / "m")
     assert facts == {"seed": 1}
@@ -199,7 +199,7 @@ def test_a_model_folder_comes_back_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", [artifact.WEIGHTS, artifact.SPEC])
-def test_one_flipped_byte_is_named(tmp_path, name):
+def test_a_file_with_one_flipped_byte_is_named(tmp_path, name):
     saved(tmp_path / "m")
     path = tmp_path / "m" / name
     content = bytearray(path.read_bytes())
@@ -221,7 +221,7 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path):
         artifact.load(tmp_path / "nan")
 
 
-def test_a_model_whose_scores_are_not_finite_is_told_before_it_is_registered(tmp_path):
+def test_a_model_whose_scores_are_not_finite_is_refused_before_registration(tmp_path):
     model = build(SPEC)
     artifact.save(tmp_path / "sound", model.state_dict(), SPEC, {})
     artifact.smoke_test(tmp_path / "sound")

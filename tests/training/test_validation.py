@@ -21,7 +21,7 @@ CASES = Cases(
 )
 
 
-def test_gains_are_discounted_by_rank_with_seen_items_left_out_and_ties_against_us():
+def test_ndcg_discounts_by_rank_excludes_seen_items_and_counts_ties_against_the_target():
     scores, users = torch.tensor([[9.0, 9, 9, 3, 2, 1, 0], [9.0, 1, 1, 9, 1, 5, 1]]), np.array([0, 1])
     CASES.hide_seen(scores, users)
     first = (1 / log2(1 + 2)) / 1  # items 1 and 2 are seen, item 3 is ahead
@@ -30,7 +30,7 @@ def test_gains_are_discounted_by_rank_with_seen_items_left_out_and_ties_against_
     assert gains.tolist() == pytest.approx([first, second])
 
 
-def test_what_a_model_does_not_know_is_missed_and_what_is_hidden_is_in_no_list():
+def test_unknown_and_hidden_targets_count_as_missed():
     scores = torch.tensor([[9.0, 9, 9, 9, 9, 8]])  # items 1 to 3 are seen, item 6 is newer than the model
     cases = replace(CASES, seen_start=np.array([0, 3]), target_start=np.array([0, 3]), target=np.array([3, 5, 6]))
     users = np.array([0])
@@ -39,13 +39,13 @@ def test_what_a_model_does_not_know_is_missed_and_what_is_hidden_is_in_no_list()
     assert ndcg(scores, cases.target_places(users, 6), cases.ideal(users)).tolist() == pytest.approx([expected])
 
 
-def test_the_first_cases_are_cases_of_their_own():
+def test_first_returns_a_consistent_subset_of_the_cases():
     first = CASES.first(1)
     assert (len(first), first.seen.tolist(), first.target.tolist()) == (1, [1, 2], [4])
     assert len(CASES.first(9)) == 2
 
 
-def test_with_a_prior_the_best_blend_counts():
+def test_with_a_prior_the_ndcg_is_that_of_the_best_blend():
     torch.manual_seed(1)
     model = build(ModelSpec("gru", n_items=6, max_length=3, dim=8, layers=1, heads=1))
     alone = mean_ndcg(model, CASES, torch.device("cpu"))
@@ -70,7 +70,7 @@ def test_a_large_catalogue_is_ranked_for_fewer_users_at_a_time(monkeypatch):
     assert ranked == [(1, 7), (1, 7)]
 
 
-def test_cases_come_back_from_their_file_as_they_were(tmp_path):
+def test_cases_are_loaded_from_their_file_as_they_were_saved(tmp_path):
     CASES.save(tmp_path / "cases.npz")
     back = Cases.load(tmp_path / "cases.npz")
     for name in Cases.__dataclass_fields__:

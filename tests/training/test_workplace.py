@@ -12,7 +12,7 @@ def held(tmp_path, name="headwater", **inputs):
     return workplace.locked_folder(config, {"events_version": 3, **inputs})
 
 
-def test_a_second_training_of_the_same_is_told_where_the_first_one_works(tmp_path):
+def test_a_second_identical_training_is_refused_with_the_folder_of_the_first(tmp_path):
     with held(tmp_path) as folder:
         with pytest.raises(HeadwaterError, match=f"another training of model headwater is using {folder}; wait until"):
             held(tmp_path).__enter__()
