@@ -9,24 +9,18 @@ import sys
 import pytest
 import shop
 import yaml
-from sites import ROOT, Site
+from sites import ROOT, Site, copy_of
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory):
-    """The same shop as it was before each job; tests copy the stage they need instead of running the jobs again."""
-    root = tmp_path_factory.mktemp("kills")
-    site = Site(root / "site", shop.CONFIG)
-    shop.write_first_day(site.landing)
-    for job, *args in (("ingest_events",), ("build_sequences",), ("train_model",), ("score_topn", "--mode", "full")):
-        shutil.copytree(site.root, root / f"before_{job}", symlinks=True)
-        site.run(job, *args)
-    return root, site
+def clean(trained, tmp_path_factory):
+    """The shop after a first night in which nothing was killed."""
+    return copy_of(trained, tmp_path_factory.mktemp("clean") / "site")
 
 
-def copy_of(stages, job, tmp_path, name="site"):
-    """A copy of the site as it was before ``job``."""
-    shutil.copytree(stages[0] / f"before_{job}", tmp_path / name, symlinks=True)
+def copy_before(first_night, job, tmp_path, name="site"):
+    """A copy of the shop as it was before ``job``."""
+    shutil.copytree(first_night / f"before_{job}", tmp_path / name, symlinks=True)
     return Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
 
 
@@ -35,11 +29,11 @@ def run_until_killed(site, job, failpoint, *args):
     assert ended.returncode == -signal.SIGKILL, f"{failpoint} was not reached: {ended.stderr[-2000:]}"
 
 
-def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_path, spark):
-    site = copy_of(stages, "ingest_events", tmp_path)
+def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(first_night, clean, tmp_path, spark):
+    site = copy_before(first_night, "ingest_events", tmp_path)
     for instant in ("after_plan", "after_quarantine", "after_items"):
         run_until_killed(site, "ingest_events", f"ingest_events:{instant}")
-    again = copy_of(stages, "ingest_events", tmp_path, "again")
+    again = copy_before(first_night, "ingest_events", tmp_path, "again")
     shutil.copytree(site.warehouse, again.warehouse)
     closing = site.run("ingest_events")
     assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
@@ -51,14 +45,14 @@ def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(stages, tmp_
         ("items", ("item_id", "item_idx", "title")),
         ("ingest_files", ("path", "batch")),
     ):
-        clean = stages[1].rows(spark, table, *columns)
-        assert site.rows(spark, table, *columns) == clean, table
-        assert again.rows(spark, table, *columns) == clean, table
+        expected = clean.rows(spark, table, *columns)
+        assert site.rows(spark, table, *columns) == expected, table
+        assert again.rows(spark, table, *columns) == expected, table
 
 
-def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(stages, tmp_path):
+def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(first_night, tmp_path):
     """Ctrl-C in a terminal also stops Java, so the clean-up at exit fails."""
-    site = copy_of(stages, "ingest_events", tmp_path)
+    site = copy_before(first_night, "ingest_events", tmp_path)
     command = [sys.executable, str(ROOT / "jobs/ingest_events.py"), "--config", str(site.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
         assert job.stderr is not None
@@ -73,32 +67,32 @@ def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(stages, tmp_p
     assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
 
 
-def test_a_build_killed_again_and_again_gives_the_same_sequences(stages, tmp_path, spark):
-    site = copy_of(stages, "build_sequences", tmp_path)
+def test_a_build_killed_again_and_again_gives_the_same_sequences(first_night, clean, tmp_path, spark):
+    site = copy_before(first_night, "build_sequences", tmp_path)
     for instant in ("before_merge", "after_merge"):
         run_until_killed(site, "build_sequences", f"build_sequences:{instant}")
     assert site.run("build_sequences")["users_changed"] == 0
     columns = ("user_id", "item_idx", "event_type", "event_time", "seen_items")
-    assert site.rows(spark, "sequences", *columns) == stages[1].rows(spark, "sequences", *columns)
+    assert site.rows(spark, "sequences", *columns) == clean.rows(spark, "sequences", *columns)
 
 
-def test_a_scoring_killed_again_and_again_publishes_each_list_once(stages, tmp_path, spark):
-    site = copy_of(stages, "score_topn", tmp_path)
+def test_a_scoring_killed_again_and_again_publishes_each_list_once(first_night, clean, tmp_path, spark):
+    site = copy_before(first_night, "score_topn", tmp_path)
     for instant in ("before_topn", "after_topn", "after_history"):
         run_until_killed(site, "score_topn", f"score_topn:{instant}", "--mode", "nearline")
     assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
     columns = ("user_id", "rank", "item_id", "score", "reason")
     for table, more in (("topn", ()), ("topn_history", ()), ("sections", ("section", "heading"))):
-        assert site.rows(spark, table, *columns, *more) == stages[1].rows(spark, table, *columns, *more), table
+        assert site.rows(spark, table, *columns, *more) == clean.rows(spark, table, *columns, *more), table
     embeddings = site.rows(spark, "item_embeddings", "model_version", "item_idx")
     assert len(embeddings) == len(set(embeddings)) == 40
 
 
-def test_a_refresh_killed_between_new_and_known_users_completes_both(stages, tmp_path, spark):
+def test_a_refresh_killed_between_new_and_known_users_completes_both(clean, tmp_path, spark):
     """New users' rows have a separate commit, which must not be taken for the complete update."""
     sites = []
     for name in ("clean", "killed"):
-        shutil.copytree(stages[1].root, tmp_path / name, symlinks=True)
+        shutil.copytree(clean.root, tmp_path / name, symlinks=True)
         site = Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
         changed = shop.write_second_day(site.landing)
         site.run("ingest_events")
@@ -119,20 +113,20 @@ def test_a_refresh_killed_between_new_and_known_users_completes_both(stages, tmp
     assert len(history) == len(set(history)) == 60 * 5 + (len(changed) + 1) * 5
 
 
-def test_a_killed_training_resumes_to_the_same_weights(stages, tmp_path, spark):
-    site = copy_of(stages, "train_model", tmp_path)
+def test_a_killed_training_resumes_to_the_same_weights(first_night, clean, tmp_path, spark):
+    site = copy_before(first_night, "train_model", tmp_path)
     run_until_killed(site, "train_model", "train_model:after_checkpoint")
     resumed = site.run("train_model", "--resume")
     site.run("score_topn", "--mode", "full")
     assert resumed["model_version"] == 1
     columns = ("model_version", "item_idx", "embedding")
-    assert site.rows(spark, "item_embeddings", *columns) == stages[1].rows(spark, "item_embeddings", *columns)
+    assert site.rows(spark, "item_embeddings", *columns) == clean.rows(spark, "item_embeddings", *columns)
 
 
-def test_two_nearline_writers_at_once_lose_nothing(stages, tmp_path, spark):
+def test_two_nearline_writers_at_once_lose_nothing(clean, tmp_path, spark):
     from concurrent.futures import ThreadPoolExecutor
 
-    shutil.copytree(stages[1].root, tmp_path / "site", symlinks=True)
+    shutil.copytree(clean.root, tmp_path / "site", symlinks=True)
     site = Site(tmp_path / "site", yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
     changed = shop.write_second_day(site.landing)
     with ThreadPoolExecutor(2) as pool:

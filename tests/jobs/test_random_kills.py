@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from sites import JOB_TIMEOUT_SECONDS, copy_of
 from streams import clicks, of_tables, streaming, topic_of
 
-KILLS = int(os.environ.get("HEADWATER_KILLS", "2"))
+KILLS = int(os.environ.get("HEADWATER_KILLS", "1"))
 SEED = int(os.environ.get("HEADWATER_SEED", time.time_ns() % 1_000_000))
 USERS = [*(f"u{number}" for number in range(0, 60, 3)), *(f"newcomer{number}" for number in range(5))]
 LATEST_KILL_SECONDS = 12.0
@@ -55,9 +55,9 @@ def kill_within_a_batch(site, rng):
             assert process.poll() is None, log.read_text(errors="replace")[-2000:]
             assert time.monotonic() < until, "the stream did not begin"
             time.sleep(0.2)
-        with_luck = rng.uniform(0, LATEST_KILL_SECONDS)
+        delay = rng.uniform(0, LATEST_KILL_SECONDS)
         try:
-            process.wait(with_luck)
+            process.wait(delay)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, log.read_text(errors="replace")[-2000:]
