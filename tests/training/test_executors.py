@@ -59,5 +59,5 @@ def test_too_few_task_slots_are_an_error_at_once(spark):
 
 
 def test_a_snapshot_for_another_number_of_processes_is_refused_before_training(data, tmp_path):
-    with pytest.raises(ModelError, match=r"has 2 files, train\.processes is 3"):
+    with pytest.raises(ModelError, match=r"has 2 files, not a multiple of train\.processes 3"):
         train.plan(data, SPEC, SETTINGS.model_copy(update={"processes": 3}), tmp_path)

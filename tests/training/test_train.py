@@ -111,7 +111,7 @@ def test_an_unknown_item_index_is_an_error_and_is_not_taken_for_the_mask_token(s
     settings = Train(processes=1, epochs=1, use_gpu=False, timeout_seconds=60)
     plan = train.plan(write_snapshot(tmp_path / "snapshot", 1), spec, settings, tmp_path / "run")
     with pytest.raises(
-        ModelError, match=r"^training failed: training snapshot file \S+ holds item index 12, the model"
+        ModelError, match=r"^training failed: training snapshot file \S+ holds item index 12, but the model"
     ):
         train.run(plan, settings)
 
