@@ -27,7 +27,7 @@ class InProcessSite:
 
     def __init__(self, spark, root: Path, settings: dict) -> None:
         self.landing, self.root = root / "landing", root / "warehouse"
-        self.landing.mkdir(parents=True)
+        self.landing.mkdir(parents=True, exist_ok=True)
         paths = {"landing": str(self.landing), "warehouse": str(self.root)}
         file = root / "site.yaml"
         file.write_text(yaml.safe_dump({"paths": paths, "spark": {"spark.sql.shuffle.partitions": "2"}, **settings}))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,18 +80,35 @@ def marks():
     return False
 
 
+@pytest.fixture(scope="module")
+def built_shop(spark, tmp_path_factory):
+    """A function that returns the folder of the shop, which is built once with deletion vectors and once without; tests work on
+    copies."""
+
+    @cache
+    def folder(marks):
+        root = tmp_path_factory.mktemp("built")
+        site = InProcessSite(spark, root, settings(marks))
+        dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
+        rows = [(user, item, k) for user in (NASTY, "ann", "bob") for k, item in enumerate("abc")]
+        site.click("day1.json", *rows, dirt=dirt)
+        ingest(site)
+        build(site)
+        publish(site.tables, (NASTY, "ann", "bob"))
+        return root
+
+    return folder
+
+
+def settings(marks):
+    return {"sequence": {"max_length": 10}, "tables": {"deletion_vectors": marks}}
+
+
 @pytest.fixture
-def shop(spark, tmp_path, marks):
+def shop(spark, tmp_path, marks, built_shop):
     """Three users, one with an id that is SQL, after ingest and build; two of them also have a rejected line."""
-    settings = {"sequence": {"max_length": 10}, "tables": {"deletion_vectors": marks}}
-    site = InProcessSite(spark, tmp_path / "site", settings)
-    dirt = [f'{{"user_id": "{NASTY}", "item_id": ', '{"user_id": "ann", "item_id": ']
-    rows = [(user, item, k) for user in (NASTY, "ann", "bob") for k, item in enumerate("abc")]
-    site.click("day1.json", *rows, dirt=dirt)
-    ingest(site)
-    build(site)
-    publish(site.tables, (NASTY, "ann", "bob"))
-    return site
+    shutil.copytree(built_shop(marks), tmp_path / "site")
+    return InProcessSite(spark, tmp_path / "site", settings(marks))
 
 
 @pytest.mark.parametrize("marks", [False, True])
@@ -245,9 +263,9 @@ def test_a_lost_change_feed_causes_a_full_read_and_loses_no_row(spark, shop, los
 
 def maintain_with_keep_days(site, **days):
     """Run maintenance; returns the number of deleted rows, and for each table that keeps old rows the jobs that need them."""
-    settings = Maintain(retention_hours=0, keep_days=KeepDays(**days))
+    rules = Maintain(retention_hours=0, keep_days=KeepDays(**days))
     with capture_logs() as logged:
-        closing = site.call("maintain_tables", "maintain", maintain=settings)
+        closing = site.call("maintain_tables", "maintain", maintain=rules)
     return closing["rows_deleted"], {line["table"]: line["behind"] for line in logged if "old rows" in line["event"]}
 
 
@@ -276,8 +294,8 @@ def test_old_rows_and_their_files_are_deleted_and_the_loop_goes_on(shop):
 
 
 def test_a_user_is_also_forgotten_in_files_of_deleted_rows(shop):
-    settings = Maintain(keep_days=KeepDays(events=1, quarantine=1e-6))
-    assert shop.call("maintain_tables", "maintain", maintain=settings)["rows_deleted"] == 9 + 2
+    rules = Maintain(keep_days=KeepDays(events=1, quarantine=1e-6))
+    assert shop.call("maintain_tables", "maintain", maintain=rules)["rows_deleted"] == 9 + 2
     assert files_containing(shop.root / "events", "OR 1=1")
     assert forget(shop, NASTY)["rows_deleted"] == 5
     assert files_containing(shop.root, "OR 1=1") == []
