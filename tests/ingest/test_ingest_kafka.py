@@ -81,7 +81,7 @@ def test_only_the_newest_range_of_each_partition_is_read_from_the_ledger(spark):
 
 def test_an_unfinished_range_is_read_again_as_far_as_the_topic_still_has_it():
     row = {"path": "kafka://t/0/3-9", "batch": 2, "size_bytes": None, "modified_at": MOMENT, "taken_at": MOMENT}
-    left = Range("t", 0, 3, 9).since({0: (5, 20)})
+    left = Range("t", 0, 3, 9).clip({0: (5, 20)})
     found = [LandingFile("kafka://t/0/3-9", left.path, None, MOMENT, topic())]
     told = []
     [again] = batch.plan(found, [row], 1, 2, MOMENT, lambda line, paths: told.append(paths))
