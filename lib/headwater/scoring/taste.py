@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from headwater.models.variety import Mix
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.users import Steps
 
@@ -58,11 +60,9 @@ def miscalibration(own: Taste, items: np.ndarray, catalogue: Catalogue) -> np.nd
     equal parts for each of its categories.
     """
     codes = catalogue.categories[items]  # [users, n, each]
-    each = (codes > 0).sum(axis=2)  # [users, n]
-    counted = (each > 0).sum(axis=1)
-    same = (codes[:, None] == own.categories[:, :, None, None]) & (own.categories > 0)[:, :, None, None]
-    part = same.sum(axis=3) / np.maximum(each, 1)[:, None]  # [users, most, n]
-    listed = part.sum(axis=2) / np.maximum(counted, 1)[:, None]
+    counted = (codes > 0).any(axis=2).sum(axis=1)
+    membership = Mix(torch.from_numpy(own.categories), torch.from_numpy(own.shares)).membership(torch.from_numpy(codes))
+    listed = membership.sum(dim=1).numpy() / np.maximum(counted, 1)[:, None]  # [users, most]
     share = own.shares.astype(np.float64)
     ratio = share / np.where(share > 0, (1 - SMOOTHING) * listed + SMOOTHING * share, 1.0)
     distance = (share * np.log(np.where(share > 0, ratio, 1.0))).sum(axis=1)
