@@ -164,7 +164,7 @@ def measure_training(loss: dict[str, object], rows: int, mixed: bool, count: int
         wait()
         elapsed = time.perf_counter() - started
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""
-    name = f"{config.train.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
+    name = f"{settings.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
     print(f"{name:<52}{count / elapsed:>10,.0f}{memory}", flush=True)
     if GPU:
         torch.cuda.reset_peak_memory_stats()

@@ -48,11 +48,26 @@ def test_later_files_override_earlier_ones_and_set_overrides_files(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("asked", "n_items", "kind"),
+    [
+        ("auto", 20_000, "softmax"),
+        ("auto", 20_001, "sampled_softmax"),
+        ("softmax", 1_000_000, "softmax"),
+        ("gbce", 10, "gbce"),
+    ],
+)
+def test_the_default_loss_is_sampled_where_the_catalogue_is_large(asked, n_items, kind):
+    loss = config.Loss(kind=asked, negatives=7).of_catalogue(n_items)
+    assert (loss.kind, loss.negatives) == (kind, 7)
+
+
+@pytest.mark.parametrize(
     ("asked", "kind", "n_items", "rows"),
     [
         ("auto", "gbce", 200_000, True),
         ("auto", "gbce", 199_999, False),
         ("auto", "softmax", 1_000_000, False),
+        ("auto", "auto", 1_000_000, True),
         (True, "bpr", 10, True),
         (False, "bpr", 1_000_000, False),
     ],
@@ -92,7 +107,10 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
         (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
         (["train.sparse_items=true"], "sparse_items needs a sampled loss"),
-        (["train.loss.kind=hinge"], "train.loss.kind: Input should be 'softmax', 'sampled_softmax', 'gbce' or 'bpr'"),
+        (
+            ["train.loss.kind=hinge"],
+            "train.loss.kind: Input should be 'auto', 'softmax', 'sampled_softmax', 'gbce' or 'bpr'",
+        ),
         (["train.loss.source=rare"], "train.loss.source: Input should be 'uniform', 'popular' or 'batch'"),
         (["train.loss.negatives=0"], "train.loss.negatives: Input should be greater than 0"),
         (["train.loss.calibration=1.5"], "train.loss.calibration: Input should be less than or equal to 1"),

@@ -66,7 +66,9 @@ def built(kind, device, **options):
 
 
 @pytest.mark.parametrize("kind", sorted(models.ENCODERS))
-@pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=32)], ids=lambda loss: loss.kind)
+@pytest.mark.parametrize(
+    "loss", [Loss(kind="softmax"), Loss(kind="sampled_softmax", negatives=32)], ids=lambda loss: loss.kind
+)
 def test_states_losses_and_gradients_are_the_same_on_gpu_and_cpu(kind, loss, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # TF32 would round recurrent layers to ten bits
     found = []
@@ -157,7 +159,7 @@ def test_a_rank_with_nccl_learns_what_one_with_gloo_learns(tmp_path, options):
     assert there[-1] < there[0] / 2
 
 
-@pytest.mark.parametrize("loss", [Loss(), SAMPLED], ids=["table", "rows"])
+@pytest.mark.parametrize("loss", [Loss(kind="softmax"), SAMPLED], ids=["table", "rows"])
 def test_gradients_that_pass_through_ddp_and_nccl_are_those_of_gloo(tmp_path, monkeypatch, loss):
     """With one GPU there is one rank, which trains without DDP; ranks on several machines train inside DDP."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

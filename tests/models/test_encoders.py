@@ -127,7 +127,7 @@ SAMPLED = [
     Loss(kind="bpr", negatives=8),
 ]
 LEARNED = [
-    *((kind, loss) for kind in KINDS for loss in (Loss(), Loss(kind="sampled_softmax", negatives=8))),
+    *((kind, loss) for kind in KINDS for loss in (Loss(kind="softmax"), Loss(kind="sampled_softmax", negatives=8))),
     *(("sasrec", loss) for loss in SAMPLED),
 ]
 
@@ -208,7 +208,7 @@ def test_the_tiled_loss_equals_the_loss_in_one_piece(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loss", [Loss(), Loss(kind="gbce", source="batch")], ids=lambda loss: loss.kind)
+@pytest.mark.parametrize("loss", [Loss(kind="softmax"), Loss(kind="gbce", source="batch")], ids=lambda loss: loss.kind)
 def test_a_history_of_two_events_always_has_a_target(kind, loss):
     """For every seed, although random masking of two events may mask neither."""
     model, items = built(kind), torch.tensor([[0, 4, 5]])

@@ -129,7 +129,7 @@ def test_negatives_are_drawn_with_the_frequencies_of_their_source():
     assert torch.allclose(batch, torch.tensor([0, 0, 0.75, 0, 0, 0.25, 0]), atol=0.02)
 
 
-@pytest.mark.parametrize("loss", [Loss(), Loss(kind="sampled_softmax", negatives=64, source="batch")])
+@pytest.mark.parametrize("loss", [Loss(kind="softmax"), Loss(kind="sampled_softmax", negatives=64, source="batch")])
 def test_positions_of_weight_zero_are_neither_targets_nor_negatives(loss):
     states, matrix, targets, weights = drawn()
     weights[::2] = 0

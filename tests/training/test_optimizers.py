@@ -49,7 +49,7 @@ def fitted(folder, settings, batches=None, model=None, resume=False, after=lambd
 
 
 def test_the_default_step_is_adamw_on_the_clipped_gradient(tmp_path):
-    settings = replace(SETTINGS, loss=Loss(), sparse_items=False, weight_decay=0.1, clip_norm=0.1)
+    settings = replace(SETTINGS, loss=Loss(kind="softmax"), sparse_items=False, weight_decay=0.1, clip_norm=0.1)
     torch.manual_seed(1)
     plain = build(SPEC)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=settings.learning_rate, weight_decay=0.1, fused=True)
@@ -149,7 +149,9 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole_batch(tmp_path, spars
     are drawn anew for each part."""
     one = batch(rows, items=2 if sparse else ITEMS)
     one["weight"] = np.random.default_rng(1).random(one["item"].shape, dtype=np.float32)
-    settings = replace(SETTINGS, epochs=1, loss=TWO_ITEMS if sparse else Loss(), sparse_items=sparse, clip_norm=1e9)
+    settings = replace(
+        SETTINGS, epochs=1, loss=TWO_ITEMS if sparse else Loss(kind="softmax"), sparse_items=sparse, clip_norm=1e9
+    )
     gradients = {}
     for parts in (1, 2, 3):
         torch.manual_seed(1)

@@ -42,6 +42,12 @@ def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(spark, tmp_p
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_the_plan_names_the_loss_that_the_default_stands_for():
+    few, many = (Settings.of(Train(), n_items, steps=1) for n_items in (20_000, 200_000))
+    assert (few.loss.kind, few.sparse_items) == ("softmax", False)
+    assert (many.loss.kind, many.sparse_items) == ("sampled_softmax", True)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"loss": Loss(kind="sampled_softmax", negatives=64), "sparse_items": True, "accumulate": 2}]
 )
@@ -53,8 +59,8 @@ def test_two_ranks_agree_with_one_within_five_percent_of_the_loss(spark, tmp_pat
     assert two["history"][-1]["loss"] == pytest.approx(one["history"][-1]["loss"], rel=0.05)
 
 
-def fitted(tmp_path, validate=None, **options):
-    """Train in this process, without ranks, with one step per epoch."""
+def fitted(tmp_path, validate=None, batches=1, **options):
+    """Train in this process, without ranks, with ``batches`` steps per epoch."""
     torch.manual_seed(1)
     model = build(SPEC)
     settings = {
@@ -65,12 +71,13 @@ def fitted(tmp_path, validate=None, **options):
         "average": 0.0,
         "patience": 9,
     }
-    settings = Settings(**settings | {"loss": Loss(), "seed": 1, "mixed_precision": False, "fingerprint": ""} | options)
+    settings |= {"loss": Loss(kind="softmax"), "seed": 1, "mixed_precision": False, "fingerprint": ""}
+    settings = Settings(**settings | options)
     items = (np.arange(48)[:, None] + np.arange(7)) % 12 + 1
     batch = {"item": items, "context": np.ones_like(items), "weight": np.ones(items.shape, np.float32)}
     group = Group.of_one(torch.device("cpu"))
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    return loop.fit(model, loop.Data(lambda _: [batch], torch.zeros(13), validate), settings, group, folder)
+    return loop.fit(model, loop.Data(lambda _: [batch] * batches, torch.zeros(13), validate), settings, group, folder)
 
 
 def test_the_kept_weights_are_the_moving_average(tmp_path):
@@ -79,6 +86,19 @@ def test_the_kept_weights_are_the_moving_average(tmp_path):
     averaged = fitted(tmp_path, average=0.5).weights["item.weight"]
     torch.testing.assert_close(averaged, one / 4 + two / 4 + three / 2)
     assert not torch.allclose(averaged, three)
+
+
+def test_a_long_epoch_reports_its_steps_its_mean_loss_and_the_time_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    (entry,) = fitted(tmp_path, batches=4, epochs=1, steps=4).history
+    first, *reports, last = capsys.readouterr().out.splitlines()
+    assert first == "at most 1 epochs of 4 steps: softmax over 12 items, on cpu"
+    assert [line.split(", loss")[0] for line in reports] == [f"epoch 1: {done} of 4 steps" for done in (1, 2, 3)]
+    assert all(line.endswith(" s left") for line in reports)
+    means = [float(line.split("loss ")[1].split(",")[0]) for line in reports]
+    assert means == sorted(means, reverse=True)
+    assert means[-1] > entry["loss"]
+    assert last.startswith("epoch 1/1: ")
 
 
 def test_training_stops_once_patience_is_over_and_keeps_the_best_epoch(tmp_path):

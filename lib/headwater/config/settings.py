@@ -20,6 +20,8 @@ TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rati
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 VarietyRule = Literal["mmr", "dpp", "calibrated"]
 BlendPart = Literal["transitions", "ease", "als", "repeats", "recency"]
+SOFTMAX_MAX_ITEMS = 20_000
+"""Up to this many items, ``train.loss.kind: auto`` is the softmax over the whole catalogue."""
 SPARSE_MIN_ITEMS = 200_000
 """From this many items on, ``train.sparse_items: auto`` updates only the items that a step read."""
 
@@ -94,11 +96,17 @@ class Model(Section):
 
 
 class Loss(Section):
-    kind: Literal["softmax", "sampled_softmax", "gbce", "bpr"] = "softmax"
+    kind: Literal["auto", "softmax", "sampled_softmax", "gbce", "bpr"] = "auto"
     negatives: Positive = 1_024
     source: Literal["uniform", "popular", "batch"] = "uniform"
     correction: bool = True
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+
+    def of_catalogue(self, n_items: int) -> Loss:
+        """The loss for a catalogue of ``n_items``, where ``auto`` is ``softmax`` or ``sampled_softmax``."""
+        if self.kind != "auto":
+            return self
+        return self.model_copy(update={"kind": "softmax" if n_items <= SOFTMAX_MAX_ITEMS else "sampled_softmax"})
 
 
 class Targets(Section):
@@ -149,14 +157,14 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _leaves_items_alone(self) -> Train:
-        if self.sparse_items is True and self.loss.kind == "softmax":
-            raise ValueError("sparse_items needs a sampled loss; softmax updates every item in each step")
+        if self.sparse_items is True and self.loss.kind in ("auto", "softmax"):
+            raise ValueError("sparse_items needs a sampled loss.kind; softmax updates every item in each step")
         return self
 
     def moves_rows(self, n_items: int) -> bool:
         """Whether a step updates only the items that it read, for a catalogue of ``n_items``."""
         if self.sparse_items == "auto":
-            return self.loss.kind != "softmax" and n_items >= SPARSE_MIN_ITEMS
+            return self.loss.of_catalogue(n_items).kind != "softmax" and n_items >= SPARSE_MIN_ITEMS
         return self.sparse_items
 
 

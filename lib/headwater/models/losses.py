@@ -46,7 +46,7 @@ class Objective:
     whole epoch.
     """
 
-    loss: Loss = field(default_factory=Loss)
+    loss: Loss = field(default_factory=lambda: Loss(kind="softmax"))
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
     generator: torch.Generator | None = None
 

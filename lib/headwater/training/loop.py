@@ -21,6 +21,9 @@ from headwater.training.optimizers import Optimizer
 from headwater.training.readers import Batch
 from headwater.training.settings import Group, Settings
 
+REPORT_SECONDS = 30.0
+"""Seconds between two reports of rank 0 within an epoch."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -72,6 +75,9 @@ def fit(
         "history": [],
     }
     best: dict[str, Tensor] = {}
+    if group.rank == 0:
+        work = f"{settings.epochs} epochs of {settings.steps} steps"
+        print(f"at most {work}: {settings.loss.kind} over {model.spec.n_items} items, on {group.device}", flush=True)
     if resume and (found := checkpoints.read_newest(folder, settings.fingerprint)):
         tensors, state = found
         model.load_state_dict(checkpoints.part(tensors, "model"))
@@ -116,6 +122,7 @@ def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) 
     objective = Objective(settings.loss, data.target_counts.to(group.device), generator)
     wrapped.train()
     sums = torch.zeros(3, dtype=torch.float64, device=group.device)
+    started = reported = time.monotonic()
     with prefetch.prefetched(data.batches(epoch), pinned=group.device.type == "cuda") as ready:
         for number, batch in enumerate(ready):
             optimizer.zero_grad()
@@ -137,10 +144,20 @@ def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) 
             optimizer.step(epoch, number)
             sums[:2] += step
             sums[2] += len(batch["item"])
+            if group.rank == 0 and time.monotonic() - reported >= REPORT_SECONDS:
+                reported = time.monotonic()
+                report(f"epoch {epoch}", number + 1, settings.steps, sums, reported - started)
     sums[2] = group.total(sums[2:])[0]
     if not sums[1].item():
         raise ModelError("every training target has weight 0; see train.targets")
     return float(sums[0] / sums[1].clamp(min=1e-6)), int(sums[2])
+
+
+def report(name: str, done: int, steps: int, sums: Tensor, seconds: float) -> None:
+    """Print how far an epoch has come after ``done`` of its ``steps``; ``sums``: of losses and of weights so far."""
+    if done < steps:
+        loss, left = float(sums[0] / sums[1].clamp(min=1e-6)), seconds / done * (steps - done)
+        print(f"{name}: {done} of {steps} steps, loss {loss:.4g}, {left:.0f} s left", flush=True)
 
 
 def part_loss(

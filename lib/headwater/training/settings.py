@@ -63,7 +63,8 @@ class Settings:
     def of(cls, train: Train, n_items: int, steps: int, fingerprint: str = "") -> Settings:
         """The settings from a config, for a catalogue of ``n_items`` and ``steps`` per epoch."""
         values = {each.name: getattr(train, each.name) for each in fields(cls) if each.name in Train.model_fields}
-        values |= {"sparse_items": train.moves_rows(n_items), "steps": steps, "fingerprint": fingerprint}
+        values |= {"loss": train.loss.of_catalogue(n_items), "sparse_items": train.moves_rows(n_items)}
+        values |= {"steps": steps, "fingerprint": fingerprint}
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
