@@ -147,7 +147,9 @@ def cold_vectors(ranker: Ranker, described: sparse.csr_matrix, warm: int, with_a
     like.data[like.data < np.repeat(cut_at(like, NEAREST), np.diff(like.indptr))] = 0.0
     means = {"features": cold @ weight, "nearest in content": normalize(like, norm="l1") @ vectors.numpy()}
     if with_attributes:
-        means["attributes, as scoring does"] = newcomers.alike(described, warm) @ vectors.numpy()
+        means["attributes, as scoring does"] = (
+            newcomers.alike(described, np.ones(warm + 1, dtype=bool)) @ vectors.numpy()
+        )
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in means.items()}
 
 

@@ -71,7 +71,11 @@ def tune(j: Job) -> dict[str, Any]:
             known["blend"] = parent_facts["blend"]
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
         tuned = folder / "model"
-        artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts)
+        trained = None
+        if described is None:
+            trained = readers.items_in(readers.read_items(data.files, spec.n_items), spec.n_items)
+            trained[: model.spec.n_items + 1] |= artifact.trained_items(parent)
+        artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts, trained)
         artifact.smoke_test(tuned)
         failpoint("finetune_model:before_register")
         version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)

@@ -52,7 +52,7 @@ def recommend(j: Job, history: str, user: str, as_json: bool, n: int) -> dict[st
         loading = background.submit(champion, j.config)  # while Spark starts
         items, events_table, sequences = (j.warehouse.read(table) for table in ("items", "events", "sequences"))
         version, ranker = loading.result()
-    counts = recent.count(events_table, sequences, items, topn, ranker.n_items)
+    counts = recent.count(events_table, sequences, items, j.config.topn, ranker.trained)
     catalogue = load_catalogue(items, counts, topn)
     scorer = Scorer(ranker, catalogue, topn, max_length=j.config.sequence.max_length)
     titles = items.select("item_id", "item_idx", "title").toPandas()

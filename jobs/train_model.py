@@ -31,7 +31,7 @@ from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import CHAMPION
-from headwater.training import artifact, describe, facts, hybrid, transfer, workplace
+from headwater.training import artifact, describe, facts, hybrid, readers, transfer, workplace
 from headwater.training.learned import Task, learn
 from headwater.training.validation import Cases
 
@@ -103,7 +103,8 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         known["sequences"] = kept.sequences
         model = folder / "model"
         shutil.rmtree(model, ignore_errors=True)
-        artifact.save(model, kept.weights, kept.spec, known, parts)
+        trained = readers.items_in(kept.items, n_items) if described is None else None
+        artifact.save(model, kept.weights, kept.spec, known, parts, trained)
         artifact.smoke_test(model)
         steps.unpersist()
         failpoint("train_model:before_register")

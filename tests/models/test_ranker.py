@@ -11,6 +11,7 @@ from headwater.scoring.candidates import Candidates
 
 SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 1, 2], [3, 4, 5, 6]])
 WEIGHTS = {"transitions": 2.0, "ease": 3.0, "recency": 0.5}
+NEW = torch.tensor([10, 11])
 COUNTS = np.array([0.0, 5, 1, 7, 0, 2, 3, 0, 0, 1])
 
 
@@ -40,13 +41,35 @@ def test_moving_a_ranker_to_another_device_leaves_the_original_encoder_in_place(
 def test_a_changed_ranker_is_a_copy_that_shares_the_tensors(hybrid):
     made = ranker(hybrid)
     before, unit = made.scores(*histories(made)), made.unit_vectors
-    changed = made.on(torch.device("cpu")).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS[::-1].copy())
+    changed = made.on(torch.device("cpu")).with_newcomers(NEW, torch.ones(2, 8)).with_recency(COUNTS[::-1].copy())
     assert torch.equal(made.scores(*histories(made)), before)
     assert (len(made.newcomers), made.unit_vectors) == (0, unit)
     assert torch.equal(changed.unit_vectors, torch.cat([unit, torch.full((2, 8), 8**-0.5)]))
     assert changed.scores(*histories(changed)).shape == (4, 12)
     theirs = changed.model.state_dict()
     assert all(tensor.data_ptr() == theirs[name].data_ptr() for name, tensor in made.model.state_dict().items())
+
+
+def test_an_item_without_training_has_the_vector_that_it_is_given_everywhere():
+    made = ranker(hybrid=False)
+    vectors = torch.arange(24.0).reshape(3, 8)
+    filled = made.with_newcomers(torch.tensor([4, 10, 11]), vectors)
+    assert filled.size == 12
+    found = filled.vectors(torch.tensor([[11, 4], [5, 10]]))
+    assert torch.equal(found, torch.stack([vectors[[2, 0]], torch.stack([made.item_vectors[5], vectors[1]])]))
+    assert torch.equal(filled.unit_vectors[4], torch.nn.functional.normalize(vectors[0], dim=0))
+    items, types = histories(made)
+    items, types = items[:2], types[:2]  # the others have no known item
+    with torch.inference_mode():
+        users = made.model.user_vectors(items, types)
+    expected = made.scores(items, types).clone()
+    expected[:, 4] = users @ vectors[0]
+    torch.testing.assert_close(filled.scores(items, types)[:, :10], expected)
+    torch.testing.assert_close(filled.scores(items, types)[:, 10:], users @ vectors[1:].T)
+    wanted = torch.tensor([[4, 1], [10, 4]])
+    torch.testing.assert_close(
+        filled.scores_of(wanted, filled.query(items, types)), filled.scores(items, types).gather(1, wanted)
+    )
 
 
 def histories(made):
@@ -106,7 +129,7 @@ def test_candidates_are_the_best_items_that_are_allowed_and_not_blocked(hybrid):
 
 @pytest.mark.parametrize("hybrid", [True, False])
 def test_scores_of_some_items_equal_those_from_scoring_all_items(hybrid):
-    made = ranker(hybrid).with_newcomers(torch.ones(2, 8)).with_recency(COUNTS)
+    made = ranker(hybrid).with_newcomers(NEW, torch.ones(2, 8)).with_recency(COUNTS)
     items, types = histories(made)
     wanted = torch.tensor([[1, 9, 0], [4, 10, 11], [2, 3, 4], [5, 5, 11]])
     expected = made.scores(items, types).gather(1, wanted)

@@ -81,7 +81,7 @@ def test_the_category_cap_holds_in_a_catalogue_larger_than_one_chunk():
 
 
 def test_items_that_followed_an_unknown_item_for_other_users_are_listed():
-    met = of_histories([[4, 2, 5], [4, 5], [5, 1], [1, 2]], known=3, n_items=5)
+    met = of_histories([[4, 2, 5], [4, 5], [5, 1], [1, 2]], np.array([4, 5]), n_items=5)
     rows = fill(Ladder(replace(SHOP, newcomers=met)), [], [4, 5], [4, 5], 2)
     # 5 is always followed by 1; 4, one event older and so weighted by half, by 2 and by 5
     assert [(row.item_idx, row.strategy, row.because_idx) for row in rows] == [
@@ -91,6 +91,6 @@ def test_items_that_followed_an_unknown_item_for_other_users_are_listed():
 
 
 def test_items_that_followed_are_listed_only_while_they_are_available():
-    met = of_histories([[5, 1], [5, 3]], known=3, n_items=5)
+    met = of_histories([[5, 1], [5, 3]], np.array([4, 5]), n_items=5)
     sold_out = replace(SHOP, newcomers=met, available=np.array([False, False, True, True, True, True]))
     assert fill(Ladder(sold_out), [], [5], [5], 1)[0].item_idx == 3

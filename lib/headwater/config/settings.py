@@ -329,6 +329,12 @@ class Topn(Section):
             raise ValueError(f"two groups are called {twice[0]!r}")
         return value
 
+    @property
+    def lists_newcomers(self) -> bool:
+        """Whether lists have places for items that the model was not trained on."""
+        rules = [self.explore, *(strategy.explore for strategy in self.strategies if strategy.explore)]
+        return bool(self.sections) or self.newcomers > 0 or any(rule.share > 0 for rule in rules)
+
     def of_group(self, strategy: Strategy) -> Topn:
         """These rules with the group's changes; items denied to everybody stay denied. In a section that the group sets in part,
         the other keys are inherited."""

@@ -52,9 +52,14 @@ class Ranker:
     """
 
     def __init__(
-        self, model: SequenceModel, facts: dict[str, Any], neighbours: Mapping[str, Neighbours] | None = None
+        self,
+        model: SequenceModel,
+        facts: dict[str, Any],
+        neighbours: Mapping[str, Neighbours] | None = None,
+        trained: np.ndarray | None = None,
     ) -> None:
-        """``neighbours``: those of a hybrid, by their names in its ``blend``; None for a model that is not a hybrid."""
+        """``neighbours``: those of a hybrid, by their names in its ``blend``; None for a model that is not a hybrid.
+        ``trained``: bool ``[n_items + 1]``, the items whose vectors were learned from events or content; None: all."""
         self.model = model.eval()
         self.facts = facts
         self.neighbours = dict(neighbours or {})
@@ -65,7 +70,8 @@ class Ranker:
             self.item_vectors: Tensor = model.item_matrix().detach().float()
             """``[n_items + 1, dim]``; without item features these are the model's weights, not a copy: if they are a mapped
             file, processes share it."""
-        self.newcomers = torch.empty(0, self.item_vectors.shape[1])
+        self.trained = np.ones(self.n_items + 1, dtype=bool) if trained is None else trained
+        self.newcomers, self.newcomer_items = self.item_vectors[:0], torch.empty(0, dtype=torch.int64)
         self.recency = torch.zeros(self.size)
 
     def on(self, device: torch.device) -> Ranker:
@@ -91,14 +97,16 @@ class Ranker:
 
     def without_blend(self) -> Ranker:
         """The sequence model of a hybrid without the other parts of the blend, to be measured separately."""
-        return Ranker(self.model, {name: fact for name, fact in self.facts.items() if name != "blend"})
+        facts = {name: fact for name, fact in self.facts.items() if name != "blend"}
+        return Ranker(self.model, facts, trained=self.trained)
 
-    def with_newcomers(self, vectors: Tensor) -> Ranker:
-        """A ranker that also scores newcomers, the items added after its training: those from ``n_items + 1`` on, with vectors
-        ``[newcomers, dim]``. Histories still leave them out. Recency is reset and has to be set again."""
+    def with_newcomers(self, items: Tensor, vectors: Tensor) -> Ranker:
+        """A ranker with ``vectors`` ``[newcomers, dim]`` for newcomers, the ``items`` that it was not trained on: int64,
+        ascending, among them all from ``n_items + 1`` up to the last. Histories still leave out those that came after the
+        training. Recency is reset and has to be set again."""
         made = copy.copy(self)
         vars(made).pop("unit_vectors", None)  # the cached matrix has a row for each newcomer too
-        made.newcomers = vectors
+        made.newcomers, made.newcomer_items = vectors, items
         made.recency = torch.zeros(made.size)
         return made
 
@@ -113,13 +121,15 @@ class Ranker:
     @property
     def size(self) -> int:
         """The number of scored items, newcomers and padding included."""
-        return self.n_items + 1 + len(self.newcomers)
+        return 1 + max([self.n_items, *self.newcomer_items[-1:].tolist()])
 
     def vectors(self, items: Tensor) -> Tensor:
         """The vectors of items, newcomers included, int64 of any shape → the same shape plus ``dim``."""
         found = self.item_vectors[items.clamp(max=self.n_items)]
-        new = items > self.n_items
-        found[new] = self.newcomers[items[new] - self.n_items - 1]
+        if len(self.newcomers):
+            place = torch.searchsorted(self.newcomer_items, items).clamp(max=len(self.newcomers) - 1)
+            new = self.newcomer_items[place] == items
+            found[new] = self.newcomers[place[new]]
         return found
 
     def directions(self, items: Tensor) -> Tensor:
@@ -138,7 +148,7 @@ class Ranker:
     @cached_property
     def unit_vectors(self) -> Tensor:
         """Vectors of all items, scaled to length 1, ``[items + 1, dim]``, for evaluation metrics; scoring uses ``directions``."""
-        return normalize(torch.cat([self.item_vectors, self.newcomers]), dim=1)
+        return self.directions(torch.arange(self.size))
 
     def pad(self, items: Sequence[Any], context: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Histories, each a list or array of ints, as two int64 tensors ``[batch, max_length]``, left-padded with 0, newest last.
@@ -219,7 +229,7 @@ class Ranker:
     def scores(self, items: Tensor, context: Tensor) -> Tensor:
         """Scores of the whole catalogue, ``[batch, size]``; column 0 is padding."""
         query = self.query(items, context)
-        every = torch.cat([self.item_vectors, self.newcomers]) if len(self.newcomers) else self.item_vectors
+        every = self.vectors(torch.arange(self.size)) if len(self.newcomers) else self.item_vectors
         scores = query.users[:, :-1] @ every.T + query.users[:, -1:] * self.recency
         return scores if query.cells is None else scores + torch.from_numpy(query.cells.toarray())
 

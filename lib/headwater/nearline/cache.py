@@ -101,7 +101,7 @@ class ScoringCache:
         """Counts of recent events, for a model version."""
         if self._recent is None or not self.has_counted(version):
             events, histories = (self.job.warehouse.read(table) for table in ("events", "sequences"))
-            trained = artifact.facts(self.model(version))["n_items"]
+            trained = artifact.trained_items(self.model(version))
             of = (version, self.job.warehouse.rows_version("items"))
             before = self._recent if of == self._recent_of else None
             self._recent = recent.count(events, histories, self.items(), self.job.config.topn, trained, before)

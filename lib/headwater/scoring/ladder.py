@@ -106,13 +106,12 @@ class Ladder:
         after it."""
         met = self.catalogue.newcomers
         place = np.arange(max(len(history) - WINDOW, 0), len(history))
-        if met is not None:
-            row = history[place] - met.first
-            place = place[(row >= 0) & (row < met.followed.shape[0])]
+        row = np.full(len(place), -1) if met is None else met.places(history[place])
+        place, row = place[row >= 0], row[row >= 0]
         if met is None or not len(place):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weights = sparse.diags(DECAY ** (len(history) - 1.0 - place))
-        shares = (weights @ met.followed[history[place] - met.first]).tocoo()  # [events, items + 1]
+        shares = (weights @ met.followed[row]).tocoo()  # [events, items + 1]
         shown = self.catalogue.available[shares.col]
         event, item, share = shares.row[shown], shares.col[shown], shares.data[shown]
         items, number = np.unique(item, return_inverse=True)

@@ -57,7 +57,7 @@ class Scorer:
         self.max_length = max_length or ranker.max_length
         newcomers = of_newcomers(ranker, catalogue, topn.newcomers)
         device = torch.device("cuda" if on_gpu(topn.use_gpu) else "cpu")
-        self.ranker = ranker.on(device).with_newcomers(newcomers).with_recency(catalogue.popular)
+        self.ranker = ranker.on(device).with_newcomers(*newcomers).with_recency(catalogue.popular)
         self.seed = zlib.crc32(json.dumps(ranker.facts, sort_keys=True, default=str).encode())
         self.groups = groups.resolve(topn, catalogue)
         self.names = np.array([group.name for group in self.groups], dtype=object)

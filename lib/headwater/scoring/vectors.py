@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from headwater.models.ranker import Ranker
+from headwater.models.ranker import GATHER_BATCH, Ranker
 from headwater.scoring.catalogue import Catalogue
+from headwater.scoring.newcomers import Newcomers
 
 NOISE = 1e-3
 """Standard deviation of the noise in a newcomer's vector, relative to that of trained vectors. Without noise the newcomers
@@ -16,8 +18,9 @@ PRIOR_EVENTS = 5.0
 """The number of events with a newcomer that weigh as much as its words or categories."""
 
 
-def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> Tensor:
-    """Vectors ``[newcomers, dim]`` of the items above ``ranker.n_items``.
+def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The newcomers, int64 and ascending: those of ``catalogue.newcomers`` and all above ``ranker.n_items``; and their vectors
+    ``[newcomers, dim]``.
 
     A newcomer's vector is the mean of the items that share words of its title, category and text; without a known word it is the
     centroid of its categories, or of all items where it has none. Each event with it moves the vector towards the items
@@ -25,13 +28,16 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
     (``stretched``).
     """
     known = ranker.n_items + 1
-    vectors = _centroids(ranker.item_vectors, torch.from_numpy(catalogue.categories), len(catalogue.names))
+    met = catalogue.newcomers if _is_for(catalogue.newcomers, ranker) else None
+    counted = np.empty(0, np.int64) if met is None else met.items[met.items < len(catalogue.available)]
+    later = np.arange(max([known, *(counted[-1:] + 1)]), len(catalogue.available))
+    items = np.concatenate([counted, later])
+    vectors = _centroids(ranker, catalogue, items)
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
     noise *= NOISE * ranker.item_vectors[1:].std(correction=0)
-    met = catalogue.newcomers
-    if met is None or met.first != known or not len(vectors):
-        return vectors + noise
-    size = min(len(vectors), len(met.events))
+    size = len(counted)
+    if met is None or not size:
+        return torch.from_numpy(items), vectors + noise
     near, weight = _mean(ranker, met.neighbours[:size, :known])
     events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
     placed = events > 0
@@ -43,7 +49,7 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> T
     vectors[:size] = (PRIOR_EVENTS * vectors[:size] + events * near) / (PRIOR_EVENTS + events)
     if length:
         vectors[:size] = torch.where(placed, stretched(vectors[:size], ranker, length), vectors[:size])
-    return vectors
+    return torch.from_numpy(items), vectors
 
 
 def stretched(vectors: Tensor, ranker: Ranker, share: float) -> Tensor:
@@ -52,7 +58,7 @@ def stretched(vectors: Tensor, ranker: Ranker, share: float) -> Tensor:
     A mean of vectors is shorter than the vectors themselves, and so are its products: an item with such a vector is ranked
     well among other newcomers and far behind all other items.
     """
-    usual = ranker.item_vectors[1:].norm(dim=1).median()
+    usual = ranker.item_vectors[1:][ranker.trained[1:]].norm(dim=1).median()
     own = vectors.norm(dim=1, keepdim=True)
     return vectors * (1 + share * (usual / own.clamp(min=1e-9) - 1))
 
@@ -63,18 +69,34 @@ def _mean(ranker: Ranker, weights: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(weights @ ranker.item_vectors.numpy()) / total.clamp(min=1e-9), total
 
 
-def _centroids(vectors: Tensor, categories: Tensor, n_names: int) -> Tensor:
-    """For each item that has no vector yet the mean of the means of its categories, ``[items - trained, dim]``.
+def _is_for(met: Newcomers | None, ranker: Ranker) -> bool:
+    """Whether evidence is about items that this ranker was not trained on: that for another model must not be used."""
+    if met is None:
+        return False
+    inside = met.items <= ranker.n_items
+    later = met.items[~inside]
+    return not ranker.trained[met.items[inside]].any() and later[:1].tolist() in ([], [ranker.n_items + 1])
 
-    ``vectors`` ``[trained, dim]``, row 0 is padding; ``categories`` int ``[items, each]``, 0 is none. A category without a
-    trained item does not count.
-    """
-    trained, new = categories[: len(vectors)], categories[len(vectors) :].long()
+
+def _centroids(ranker: Ranker, catalogue: Catalogue, items: np.ndarray) -> Tensor:
+    """For each of the new ``items`` the mean of the means of its categories, ``[items, dim]``; the mean of all trained items
+    where it has none. A category without a trained item does not count."""
+    known = np.flatnonzero(ranker.trained[: len(catalogue.available)])[1:]  # without padding
+    vectors, n_names = ranker.item_vectors, len(catalogue.names)
+    categories = torch.from_numpy(catalogue.categories)
+    new = categories[items].long()
     sums, counts = torch.zeros(n_names, vectors.shape[1]), torch.zeros(n_names, 1)
-    for column in trained.T:
-        sums.index_add_(0, column, vectors[: len(trained)])
-        counts.index_add_(0, column, torch.ones(len(trained), 1))
+    for some in torch.from_numpy(known).split(GATHER_BATCH):
+        for column in categories[some].T:
+            sums.index_add_(0, column, vectors[some])
+            counts.index_add_(0, column, torch.ones(len(some), 1))
     sums[0], counts[0] = 0.0, 0.0
     means, real = sums / counts.clamp(min=1), (counts > 0).float()
     total, many = means[new].sum(dim=1), real[new].sum(dim=1)
-    return torch.where(many > 0, total / many.clamp(min=1), vectors[1:].mean(dim=0))
+    return torch.where(many > 0, total / many.clamp(min=1), _overall_mean(ranker))
+
+
+def _overall_mean(ranker: Ranker) -> Tensor:
+    """The mean vector of all trained items."""
+    weight = torch.from_numpy(ranker.trained[1:].astype(np.float32))
+    return weight @ ranker.item_vectors[1:] / weight.sum().clamp(min=1)

@@ -1,6 +1,7 @@
 """A model as a folder of plain tensors and JSON; opening it executes nothing from the folder.
 
 weights.safetensors      the model's tensors
+trained.safetensors      the items that the training had events of; absent where item features describe the others
 transitions.safetensors  hybrids only: neighbours as a CSR matrix with their parameters; ease, als and repeats likewise
 spec.json                shape of the model and facts of its training
 manifest.sha256          digest of each file
@@ -30,7 +31,7 @@ from headwater.models.spec import ModelSpec
 from headwater.text import first_line
 from headwater.training.snapshot import digest
 
-WEIGHTS, SPEC, MANIFEST = "weights.safetensors", "spec.json", "manifest.sha256"
+WEIGHTS, TRAINED, SPEC, MANIFEST = "weights.safetensors", "trained.safetensors", "spec.json", "manifest.sha256"
 NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "als", "repeats")}
 NEIGHBOUR_PARAMETERS = ("window", "decay", "most")
 """The parameters of neighbours; a version saved before ``most`` existed gets its default."""
@@ -42,17 +43,20 @@ def save(
     spec: ModelSpec,
     facts: dict[str, Any],
     neighbours: Mapping[str, Neighbours] | None = None,
+    trained: np.ndarray | None = None,
 ) -> None:
-    """Write a model folder; ``facts`` must be plain JSON."""
+    """Write a model folder; ``facts`` must be plain JSON. ``trained``: see ``Ranker``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS, weights)
+    if trained is not None:
+        save_arrays({"trained": trained}, folder / TRAINED)
     for name, part in (neighbours or {}).items():
         matrix = part.matrix
         arrays = {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
         arrays |= {key: np.array(getattr(part, key)) for key in NEIGHBOUR_PARAMETERS}
         save_arrays({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / NEIGHBOURS[name])
     (folder / SPEC).write_text(json.dumps({"spec": spec.to_dict(), "facts": facts}, indent=1, default=str))
-    names = [name for name in (WEIGHTS, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
+    names = [name for name in (WEIGHTS, TRAINED, *NEIGHBOURS.values(), SPEC) if (folder / name).exists()]
     (folder / MANIFEST).write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
 
 
@@ -86,7 +90,7 @@ def verify(folder: Path) -> None:
         raise ModelError(f"model {folder} has no {MANIFEST}")
     lines = (line.partition("  ") for line in (folder / MANIFEST).read_text().splitlines())
     listed = {name: expected for expected, _, name in lines}
-    if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, *NEIGHBOURS.values(), SPEC}:
+    if not {WEIGHTS, SPEC} <= set(listed) <= {WEIGHTS, TRAINED, *NEIGHBOURS.values(), SPEC}:
         raise ModelError(
             f"model {folder}: {MANIFEST} lists unexpected files, or lacks required ones: {sorted(listed)}; use another version"
         )
@@ -119,12 +123,19 @@ def load(folder: Path) -> tuple[models.SequenceModel, dict[str, Any]]:
 def ranker(folder: Path) -> Ranker:
     """A model folder opened for ranking; raises ModelError if it is damaged."""
     model, known = load(folder)
-    return Ranker(model, known, load_neighbours(folder))
+    return Ranker(model, known, load_neighbours(folder), trained_items(folder))
 
 
 def facts(folder: Path) -> dict[str, Any]:
     """The facts of a model's training, from a verified folder."""
     return dict(json.loads((folder / SPEC).read_text())["facts"])
+
+
+def trained_items(folder: Path) -> np.ndarray:
+    """The items that a verified model was trained on (``Ranker.trained``): all, if it does not say."""
+    if (folder / TRAINED).exists():
+        return load_arrays(folder / TRAINED)["trained"]
+    return np.ones(json.loads((folder / SPEC).read_text())["spec"]["n_items"] + 1, dtype=bool)
 
 
 def load_neighbours(folder: Path) -> dict[str, Neighbours]:

@@ -127,6 +127,13 @@ def read_items(files: list[str], n_items: int) -> np.ndarray:
     return np.concatenate([read(path) for path in files])
 
 
+def items_in(sequences: np.ndarray, n_items: int) -> np.ndarray:
+    """Bool ``[n_items + 1]``: padding, and the items that occur in int ``sequences`` (``read_items``)."""
+    return np.bincount(sequences.ravel(), minlength=n_items + 1)[: n_items + 1].astype(bool) | (
+        np.arange(n_items + 1) == 0
+    )
+
+
 def target_counts(files: list[str], read: Reader, n_items: int) -> np.ndarray:
     """How often each item is a target in some files, float32 ``[n_items + 1]``; positions of weight 0 do not count."""
     counts = np.zeros(n_items + 1, dtype=np.float32)
