@@ -17,7 +17,7 @@ SHOP = Catalogue(
     categories=np.array([[0, 0], [1, 0], [1, 2], [2, 0], [0, 0]], dtype=np.int32),
     first_seen=np.zeros(5),
     names=np.array(["", "cake", "tea"]),
-    denied={"away": np.array([1, 2])},
+    denied_to={"away": np.array([1, 2])},
 )
 STRATEGIES = [
     {"name": "new", "when": {"max_events": 1}, "variety_weight": 0.0},

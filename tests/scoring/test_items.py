@@ -52,12 +52,31 @@ def test_an_item_is_available_unless_the_catalogue_or_the_config_denies_it(goods
     ]
 
 
+def test_items_of_denied_categories_are_not_available_and_may_not_be_named(goods):
+    found = catalogue(goods, np.ones(6), deny=("e",), deny_categories=("gifts", "Garden"))
+    assert found.available.tolist() == [False, False, True, False, True, False]
+    assert found.denied.tolist() == [1, 5]
+    assert found.may_name(np.array([[1, 2], [5, 0]])).tolist() == [[False, True], [False, True]]
+    whole = catalogue(goods, np.ones(6), deny_categories=("gifts", "tools | gifts"), category_separator="")
+    assert whole.denied.tolist() == [1], "without a separator a text is one category"
+    with pytest.raises(UsageError, match=r"topn\.deny_categories: no item of the catalogue has category 'Gifts'"):
+        catalogue(goods, np.ones(6), deny_categories=("Gifts",))
+
+
+def test_a_group_may_deny_categories_of_its_own(goods):
+    groups = [{"name": "away", "when": {}, "deny_categories": ["tools"]}]
+    found = catalogue(goods, np.ones(6), strategies=groups)
+    assert len(found.denied) == 0
+    assert found.narrowed([], None, ["tools"]).available.tolist() == [False, False, True, False, True, False]
+    assert found.narrowed([], None, ["none of this name"]) is found
+
+
 def test_items_denied_to_a_group_are_stored_by_index_and_stay_available_to_others(goods):
     groups = [{"name": "away", "when": {}, "deny": ["d", "no such item", "b"]}, {"name": "new", "when": {}}]
     found = catalogue(goods, np.ones(6), strategies=groups)
-    assert {name: items.tolist() for name, items in found.denied.items()} == {"away": [4, 2]}
+    assert {name: items.tolist() for name, items in found.denied_to.items()} == {"away": [4, 2]}
     assert found.available.tolist() == [False, True, True, False, True, True]
-    assert found.narrowed([], found.denied["away"]).available.tolist() == [False, True, False, False, False, True]
+    assert found.narrowed([], found.denied_to["away"]).available.tolist() == [False, True, False, False, False, True]
     assert found.narrowed(["garden"], None).available.tolist() == [False, False, False, False, True, False]
 
 

@@ -343,7 +343,7 @@ def test_a_section_with_only_two_items_is_left_out_unless_its_n_is_two(model, n,
 
 def test_a_group_that_is_denied_the_only_item_gets_no_list(model):
     rules = Topn(n=5, strategies=[{"name": "short", "when": {"max_events": 2}, "deny": ["x"]}])
-    only = replace(catalogue(sold_out=range(2, ITEMS + 5)), denied={"short": np.array([1])})
+    only = replace(catalogue(sold_out=range(2, ITEMS + 5)), denied_to={"short": np.array([1])})
     frame = Scorer(artifact.ranker(model), only, rules).lists(users([4, 5], [4, 5, 6]))
     assert frame["user_id"].tolist() == ["u1"]
 

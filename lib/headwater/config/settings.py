@@ -276,6 +276,7 @@ class Strategy(Section):
     candidates: Positive | None = None
     max_per_category: Annotated[int, Field(ge=0)] | None = None
     deny: tuple[str, ...] | None = None
+    deny_categories: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
     boosts: Boosts | None = None
     explore: Explore | None = None
@@ -295,6 +296,7 @@ class Topn(Section):
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
     deny: tuple[str, ...] = ()
+    deny_categories: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     max_per_category: Annotated[int, Field(ge=0)] = 0
     category_separator: str = "|"
@@ -315,9 +317,14 @@ class Topn(Section):
 
     @model_validator(mode="after")
     def _indexes_one_catalogue(self) -> Topn:
-        if self.index == "faiss" and any(strategy.deny or strategy.categories for strategy in self.strategies):
+        rules = [
+            rule
+            for strategy in self.strategies
+            for rule in (strategy.deny, strategy.deny_categories, strategy.categories)
+        ]
+        if self.index == "faiss" and any(rules):
             raise ValueError(
-                "index faiss holds one catalogue for all users; groups with deny or categories need index exact"
+                "index faiss holds one catalogue for all users; groups with deny, deny_categories or categories need index exact"
             )
         return self
 

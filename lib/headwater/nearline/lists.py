@@ -178,12 +178,14 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
 
 
 def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
-    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of `topn.deny`, and
-    the moment up to which ages are counted, null without a maximum age."""
+    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of `topn.deny` and
+    `topn.deny_categories`, and the moment up to which ages are counted, null without a maximum age."""
     topn = j.config.topn
     return {
         "items_version": j.warehouse.version("items"),
-        "denied": zlib.crc32("\n".join(sorted(topn.deny)).encode()),
+        "denied": zlib.crc32(
+            "\n".join([*sorted(topn.deny), *(f"\t{name}" for name in sorted(topn.deny_categories))]).encode()
+        ),
         "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
     }
 

@@ -24,8 +24,8 @@ class Catalogue:
     ``available``: bool, may be shown. ``popular``: float, decayed event counts as of ``until``, the time of the newest event
     in epoch seconds. ``categories``: int ``[max item_idx + 1, most]``, indices of ``names``, padded with 0. ``first_seen``:
     float, epoch seconds. ``intervals``: repurchase intervals, if lists may hold items that the user bought before. ``newcomers``:
-    evidence about items newer than the model. ``price``: float, NaN if an item has none. ``denied``: for a group of users
-    (``topn.strategies``) the items that it may not see, int.
+    evidence about items newer than the model. ``price``: float, NaN if an item has none. ``denied``: the items, int, that
+    nobody may see; ``denied_to``: further ones by the name of a group of users (``topn.strategies``).
     """
 
     available: np.ndarray
@@ -37,17 +37,31 @@ class Catalogue:
     intervals: Intervals | None = None
     newcomers: Newcomers | None = None
     price: np.ndarray = field(default_factory=lambda: np.empty(0))
-    denied: Mapping[str, np.ndarray] = field(default_factory=dict)
+    denied: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    denied_to: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def narrowed(self, categories: Sequence[str], denied: np.ndarray | None) -> Catalogue:
-        """The same catalogue, in which only items of ``categories``, if any are named, and no ``denied`` items may be shown."""
-        if not categories and denied is None:
-            return self
+    def narrowed(
+        self, categories: Sequence[str], denied: np.ndarray | None, deny_categories: Sequence[str] = ()
+    ) -> Catalogue:
+        """The same catalogue, in which only items of ``categories``, if any are named, and neither ``denied`` items nor those of
+        ``deny_categories`` may be shown."""
         available = self.available.copy()
         if categories:
-            available &= np.isin(self.categories, np.flatnonzero(np.isin(self.names, categories))).any(axis=1)
+            available &= self._has_any(categories)
+        if deny_categories:
+            available &= ~self._has_any(deny_categories)
         available[[] if denied is None else denied] = False
-        return replace(self, available=available)
+        return self if (available == self.available).all() else replace(self, available=available)
+
+    def _has_any(self, categories: Sequence[str]) -> np.ndarray:
+        """Bool ``[max item_idx + 1]``: items of one of these categories."""
+        codes = np.flatnonzero(np.isin(self.names, [name for name in categories if name]))
+        return np.isin(self.categories, codes).any(axis=1)
+
+    def may_name(self, items: np.ndarray) -> np.ndarray:
+        """Bool, of the shape of ``items``: which of them a reason or a heading may name. What must not be listed should not be
+        mentioned either."""
+        return ~np.isin(items, self.denied)
 
     def by_popularity(self) -> np.ndarray:
         """The items that may be shown, the most popular first, ties by index."""

@@ -56,7 +56,7 @@ def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> 
 
 
 def _group(name: str, when: When | None, topn: Topn, catalogue: Catalogue) -> Group:
-    own = catalogue.narrowed(topn.categories, catalogue.denied.get(name))
+    own = catalogue.narrowed(topn.categories, catalogue.denied_to.get(name), topn.deny_categories)
     return Group(name, when, topn, own, Variety.of(topn), Ladder(own, topn.max_per_category))
 
 

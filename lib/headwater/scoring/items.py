@@ -26,11 +26,12 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
     """The current state of ``items``, with ``recent`` counts, which may cover fewer items.
 
     Items that ``topn`` denies or that are too old for it may not be shown; its separator splits the categories of an item.
-    Raises UsageError if ``topn`` or a group names only categories without an item, since nothing could be listed.
+    Raises UsageError if ``topn`` or a group names only categories without an item, to list or to deny.
     """
     known = items.select(
         "item_idx",
         may_be_shown(topn, recent.until).alias("available"),
+        is_denied(topn).alias("denied"),
         F.coalesce("category", F.lit("")).alias("category"),
         popularity.seconds("first_seen").alias("first_seen"),
         "price",
@@ -54,7 +55,8 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
         until=recent.until,
         intervals=recent.intervals,
         newcomers=recent.newcomers,
-        denied=_denied(items, topn),
+        denied=known.loc[known["denied"].astype(bool), "item_idx"].to_numpy(dtype=np.int64),
+        denied_to=_denied_to(items, topn),
         **arrays,
     )
 
@@ -62,22 +64,39 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
 def may_be_shown(topn: Topn, until: float) -> Column:
     """Whether a row of ``items`` may be listed: available, not denied, younger than ``topn.max_age_days`` at ``until`` (epoch
     seconds)."""
-    shown = F.coalesce("available", F.lit(True)) & ~F.col("item_id").isin(*topn.deny)
+    shown = F.coalesce("available", F.lit(True)) & ~is_denied(topn)
     if topn.max_age_days is None:
         return shown
     return shown & (popularity.seconds("first_seen") > until - DAY * topn.max_age_days)
 
 
+def is_denied(topn: Topn) -> Column:
+    """Whether a row of ``items`` is in ``topn.deny``, or in a category of ``topn.deny_categories``."""
+    denied = F.col("item_id").isin(*topn.deny)
+    if not topn.deny_categories:
+        return denied
+    text, separator = F.coalesce("category", F.lit("")), topn.category_separator
+    names = (
+        F.transform(F.split(text, rf"\Q{separator}\E"), lambda name: F.trim(name))
+        if separator
+        else F.array(F.trim(text))
+    )
+    return denied | F.arrays_overlap(names, F.array(*map(F.lit, topn.deny_categories)))
+
+
 def _check_categories(names: np.ndarray, topn: Topn) -> None:
-    rules = {"topn.categories": topn.categories}
-    rules |= {f"categories of group {strategy.name}": strategy.categories or () for strategy in topn.strategies}
+    rules = {f"topn.{key}": getattr(topn, key) for key in ("categories", "deny_categories")}
+    for group in topn.strategies:
+        rules |= {
+            f"{key} of group {group.name}": getattr(group, key) or () for key in ("categories", "deny_categories")
+        }
     for key, wanted in rules.items():
         if wanted and not np.isin(wanted, names).any():
             raise UsageError(f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}")
 
 
-def _denied(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
-    """The items that each group of users may not see, as indices."""
+def _denied_to(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:
+    """The items in the ``deny`` of each group of users, as indices."""
     ids = {strategy.name: strategy.deny for strategy in topn.strategies if strategy.deny}
     if not ids:
         return {}

@@ -107,7 +107,8 @@ class Ladder:
         met = self.catalogue.newcomers
         place = np.arange(max(len(history) - WINDOW, 0), len(history))
         row = np.full(len(place), -1) if met is None else met.places(history[place])
-        place, row = place[row >= 0], row[row >= 0]
+        fit = (row >= 0) & self.catalogue.may_name(history[place])
+        place, row = place[fit], row[fit]
         if met is None or not len(place):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weights = sparse.diags(DECAY ** (len(history) - 1.0 - place))

@@ -22,16 +22,24 @@ TRIED = 3
 
 @torch.inference_mode()
 def decisive_events(
-    ranker: Ranker, items: Tensor, scores: Tensor, traces: Sequence[Tensor], history: Tensor, context: Tensor
+    ranker: Ranker,
+    items: Tensor,
+    scores: Tensor,
+    traces: Sequence[Tensor],
+    history: Tensor,
+    context: Tensor,
+    may_name: Tensor | None = None,
 ) -> Tensor:
     """The position in ``history`` of each listed item's reason, int64 ``[batch, n]``; -1 if there is none.
 
     ``items`` int64 ``[batch, n]``, 0 where a list is shorter, their ``scores`` (``Ranker.scores_of``) and their ``traces``
-    (``Evidence.traces``) for ``history`` and ``context``, int64 ``[batch, seq]``, left-padded with 0. Among the tried events
+    (``Evidence.traces``) for ``history`` and ``context``, int64 ``[batch, seq]``, left-padded with 0. ``may_name``, bool
+    ``[batch, seq]``: the events that can be a reason, by default all. Among the tried events
     whose removal lowers an item's score, its reason is the one that lowers it most, compared with the mean of the list. The
     only event of a history is the reason for all its items.
     """
-    events = _worth_trying(ranker.directions(history) @ ranker.directions(items).transpose(1, 2), history > 0)
+    likeness = ranker.directions(history) @ ranker.directions(items).transpose(1, 2)
+    events = _worth_trying(likeness, (history > 0) if may_name is None else (history > 0) & may_name)
     only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
     user, tried = ((events >= 0) & ~only.squeeze(2)).nonzero(as_tuple=True)
     gone = events[user, tried]
@@ -50,8 +58,8 @@ def _worth_trying(likeness: Tensor, left: Tensor) -> Tensor:
     """Positions of the events to remove, int64 ``[batch, TRIED]``, -1 if a history has no more: the newest, then greedily the
     one that adds most to the coverage of the list, the sum over items of the highest similarity to a chosen event.
 
-    ``likeness`` ``[batch, seq, n]``: similarity of events and listed items; ``left``, bool ``[batch, seq]``: events that are
-    not padding.
+    ``likeness`` ``[batch, seq, n]``: similarity of events and listed items; ``left``, bool ``[batch, seq]``: events that
+    can be removed.
     """
     user, seq = torch.arange(len(left)), left.shape[1]
     left = left.clone()

@@ -176,7 +176,8 @@ class Scorer:
         the item and is most of its score: users would not take such an item for a consequence of their actions."""
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
-        place = decisive_events(self.ranker, items, own, traces, users.history, users.context)
+        may_name = torch.from_numpy(self.catalogue.may_name(users.history.numpy()))
+        place = decisive_events(self.ranker, items, own, traces, users.history, users.context, may_name)
         popular = self._popular(users, query, weighted, member, items, own)
         because_idx, because_type = users.events_at(place.masked_fill((items == 0) | popular, -1))
         return Lists.of(

@@ -58,7 +58,8 @@ class Sections:
 
     def _because(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Items that followed the item of an event, and those most similar to it: of the newest event, then of the one before."""
-        place = _newest_different(users.history, turn)
+        may_name = torch.from_numpy(self.catalogue.may_name(users.history.numpy()))
+        place = _newest_different(users.history * may_name, turn)
         anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
         bonus = None
         if self.ranker.transitions is not None:
