@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 import shop
 from sites import Site
@@ -9,6 +10,7 @@ from sites import Site
 from headwater.config import load
 from headwater.scoring import indexed
 from headwater.tracking import Registry
+from headwater.training import artifact, facts
 
 STABLE = {
     "events": ("event_id", "user_id", "item_id", "event_time"),
@@ -68,6 +70,16 @@ def test_the_evaluation_measures_reasons_and_logs_each_segment_to_the_tracker(fi
     for key, name in ((("all", "ndcg"), "test_ndcg_10"), ((segment, "ndcg"), f"test_ndcg_10_{segment}")):
         assert registry.history(1)[name][0][1] == pytest.approx(own[key])
     assert registry.history(1)["test_reason_holds"][0][1] == pytest.approx(found["reason_holds"])
+
+
+def test_a_version_lists_the_items_that_its_training_had_events_of(first_night, spark):
+    site, _ = first_night
+    folder = Registry(load([site.config])).download(1)
+    until = facts.parse_time(artifact.facts(folder)["train_until"])
+    index = dict(site.rows(spark, "items", "item_id", "item_idx"))
+    events = site.rows(spark, "events", "item_id", "event_time")
+    sold = {index[item] for item, at in events if at.replace(tzinfo=UTC) < until}
+    assert set(np.flatnonzero(artifact.trained_items(folder)).tolist()) == {0, *sold}
 
 
 def test_an_index_that_probes_all_lists_changes_no_list_and_the_job_reports_it(first_night, spark, monkeypatch):

@@ -22,10 +22,10 @@ def ranker(request):
     return made.with_recency(np.arange(10.0))
 
 
-def reasons_of(ranker, listed, items, types):
+def reasons_of(ranker, listed, items, types, may_name=None):
     query = ranker.query(items, types)
     traces = query.evidence.traces(listed)
-    return decisive_events(ranker, listed, ranker.scores_of(listed, query, traces), traces, items, types)
+    return decisive_events(ranker, listed, ranker.scores_of(listed, query, traces), traces, items, types, may_name)
 
 
 def losses(ranker, history, listed):
@@ -65,6 +65,16 @@ def test_the_reason_is_the_event_whose_removal_lowers_the_item_most_relative_to_
         beyond = (lower - lower.mean(dim=1, keepdim=True)).masked_fill(lower <= 0, -torch.inf)
         expected = torch.where((lower > 0).any(dim=0), beyond.argmax(dim=0) + offset, -1).tolist()
         assert places[row].tolist() == expected + [-1] * (listed.shape[1] - count)
+
+
+def test_an_event_that_may_not_be_named_is_no_reason(ranker):
+    items, types = ranker.pad([[1, 2, 3], [5]], [[1] * 3, [1]])
+    listed = torch.tensor([[4, 6, 9], [1, 2, 3]])
+    unnamed = (items == 3) | (items == 5)  # each user's newest event
+    places = reasons_of(ranker, listed, items, types, ~unnamed)
+    assert set(places[0].tolist()) <= {-1, 2, 3}
+    assert places[1].tolist() == [-1] * 3
+    assert (reasons_of(ranker, listed, items, types)[1] == 4).all()
 
 
 def test_events_tried_as_reasons_are_the_newest_and_those_that_cover_the_remaining_items():

@@ -108,6 +108,19 @@ def test_a_because_section_never_contains_the_item_that_it_is_based_on(model):
     assert 11 not in rows["item_idx"].tolist()
 
 
+def test_no_reason_and_no_heading_names_a_denied_item(model):
+    frame = users([10, 11], [5])
+    secret = replace(catalogue(sold_out=(11, 5)), denied=np.array([5, 11]))
+    open_rows, rows = (
+        Scorer(artifact.ranker(model), goods, Topn(n=5, sections=FURTHER)).lists(frame)
+        for goods in (replace(secret, denied=np.empty(0, np.int64)), secret)
+    )
+    assert {5, 11} <= set(open_rows["because_idx"])
+    assert set(rows["because_idx"]) == {0, 10}
+    assert open_rows[open_rows["section"] == 0]["item_idx"].tolist() == rows[rows["section"] == 0]["item_idx"].tolist()
+    assert set(listed(rows, "u0", 1)["because_idx"]) == {10}, "the heading names the event before"
+
+
 def test_truncation_is_judged_by_the_maximum_length_of_the_table_and_not_of_the_model(model):
     """A purchase, then four views of the same item. If the table keeps only four events, the purchase may have been cut off."""
     topn = Topn(n=30, exclude_seen=False, exclude=[{"event_types": ["purchase"], "days": 30}])

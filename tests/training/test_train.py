@@ -10,7 +10,7 @@ from headwater import device, job, local
 from headwater.config import Loss, Train
 from headwater.errors import HeadwaterError, ModelError
 from headwater.models import ModelSpec, build
-from headwater.training import artifact, checkpoints, grow, loop, train
+from headwater.training import artifact, checkpoints, grow, loop, readers, train
 from headwater.training.settings import Group, Settings
 from headwater.training.snapshot import Snapshot
 
@@ -124,6 +124,12 @@ def test_the_validated_weights_are_the_average_that_is_kept(tmp_path):
     assert found.best_epoch == 2
     assert torch.equal(found.weights["item.weight"], judged[1])
     assert not torch.equal(judged[1], fitted(tmp_path, epochs=2).weights["item.weight"])
+
+
+def test_the_items_of_a_training_are_those_of_its_sequences():
+    found = readers.items_in(np.array([[0, 3, 1], [0, 0, 3]], dtype=np.int32), 4)
+    assert found.tolist() == [True, True, False, True, False]
+    assert readers.items_in(np.empty((0, 3), np.int32), 1).tolist() == [True, False]
 
 
 def test_an_unknown_item_index_is_an_error_and_is_not_taken_for_the_mask_token(spark, tmp_path):
