@@ -49,10 +49,10 @@ def measure(j: Job) -> dict[str, Any]:
     confirmed = confirmed_random = with_event = places = named = most = 0
     seconds = {"lists": 0.0, "reasons": 0.0}
     for start in range(0, len(frame), BATCH):
-        part = frame.iloc[start : start + BATCH]
-        steps = Steps.of(part)
-        history, codes = ranker.pad_steps(steps.user, steps.item, steps.context(), len(part))
-        seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in part["seen_items"]]
+        some = frame.iloc[start : start + BATCH]
+        steps = Steps.of(some)
+        history, codes = ranker.pad_steps(steps.user, steps.item, steps.context(), len(some))
+        seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in some["seen_items"]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         started = time.perf_counter()
         variety = Variety.of(topn)
@@ -61,7 +61,9 @@ def measure(j: Job) -> dict[str, Any]:
         _, items = variety.pick(*found, topn.n, ranker.directions)
         lists_done = time.perf_counter()
         traces = query.evidence.traces(items)
-        place = decisive_events(ranker, items, ranker.scores_of(items, query, traces), traces, history, codes)
+        scores = ranker.scores_of(items, query, traces)
+        part = ranker.history_part(items, scores, query)
+        place = decisive_events(ranker, items, scores, traces, part, history, codes)
         seconds["lists"] += lists_done - started
         seconds["reasons"] += time.perf_counter() - lists_done
         length = (history > 0).sum(1, keepdim=True)

@@ -25,7 +25,17 @@ def ranker(request):
 def reasons_of(ranker, listed, items, types, may_name=None):
     query = ranker.query(items, types)
     traces = query.evidence.traces(listed)
-    return decisive_events(ranker, listed, ranker.scores_of(listed, query, traces), traces, items, types, may_name)
+    scores = ranker.scores_of(listed, query, traces)
+    part = ranker.history_part(listed, scores, query)
+    return decisive_events(ranker, listed, scores, traces, part, items, types, may_name)
+
+
+def least(ranker, history, listed):
+    """How much lower each listed item must score without an event that is its reason, ``[n]``."""
+    items, types = ranker.pad([history], [[1] * len(history)])
+    query = ranker.query(items, types)
+    part = ranker.history_part(listed.unsqueeze(0), ranker.scores_of(listed.unsqueeze(0), query), query)[0]
+    return reasons.LEAST_SHARE * part.clamp(min=0) / len(history)
 
 
 def losses(ranker, history, listed):
@@ -38,7 +48,10 @@ def losses(ranker, history, listed):
     return torch.stack(lower)
 
 
-def test_removing_the_reason_lowers_the_score_and_only_items_no_event_raises_have_none(ranker):
+def test_removing_the_reason_lowers_the_score_by_enough_and_only_items_without_such_an_event_have_none(
+    ranker, monkeypatch
+):
+    monkeypatch.setattr(reasons, "TRIED", 5)  # more events than these histories have
     histories = [[1, 2, 3], [5, 8], [4, 4, 7], [9, 1]]
     items, types = ranker.pad(histories, [[1] * len(history) for history in histories])
     listed = torch.tensor([[4, 6, 9], [1, 2, 3], [5, 9, 1], [2, 3, 7]])
@@ -46,11 +59,13 @@ def test_removing_the_reason_lowers_the_score_and_only_items_no_event_raises_hav
     assert (places >= 0).any()
     for row, history in enumerate(histories):
         lower = losses(ranker, history, listed[row])
+        enough = (lower > 0) & (lower >= least(ranker, history, listed[row]))
         for n, place in enumerate(places[row].tolist()):
             if place < 0:
-                assert (lower[:, n] <= 0).all()
+                assert not enough[:, n].any()
             else:
-                assert lower[place - items.shape[1] + len(history), n] > 0
+                assert enough[place - items.shape[1] + len(history), n]
+    assert (places < 0).any()
 
 
 def test_the_reason_is_the_event_whose_removal_lowers_the_item_most_relative_to_the_list(ranker, monkeypatch):
@@ -62,8 +77,9 @@ def test_the_reason_is_the_event_whose_removal_lowers_the_item_most_relative_to_
     for row, history in enumerate(histories):
         offset, count = items.shape[1] - len(history), int((listed[row] > 0).sum())
         lower = losses(ranker, history, listed[row, :count])
-        beyond = (lower - lower.mean(dim=1, keepdim=True)).masked_fill(lower <= 0, -torch.inf)
-        expected = torch.where((lower > 0).any(dim=0), beyond.argmax(dim=0) + offset, -1).tolist()
+        enough = (lower > 0) & (lower >= least(ranker, history, listed[row, :count]))
+        beyond = (lower - lower.mean(dim=1, keepdim=True)).masked_fill(~enough, -torch.inf)
+        expected = torch.where(enough.any(dim=0), beyond.argmax(dim=0) + offset, -1).tolist()
         assert places[row].tolist() == expected + [-1] * (listed.shape[1] - count)
 
 

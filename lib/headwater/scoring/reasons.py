@@ -5,6 +5,9 @@ events would cost fifty encodings per user, so only ``TRIED`` events are removed
 most, then events similar to the listed items that the events chosen before are not similar to. Without the newest event
 nearly all scores fall; it is the reason for an item whose score falls further than those of its neighbours, which is also
 what changes its rank.
+
+Without most events a score falls a little. A person would not call that a reason, so an event counts only if the score falls
+by a good part (``LEAST_SHARE``) of the event's equal share of what the whole history adds to the score.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from headwater.models.ranker import Ranker
 
 TRIED = 3
 """The number of events per user that are removed, one at a time."""
+LEAST_SHARE = 0.5
+"""The least fall of a score without its reason, in equal shares of the events in what the history adds to the score. It is below
+1 because evidence adds up as a logarithm: what is left of it makes up for a part of the loss."""
 
 
 @torch.inference_mode()
@@ -26,21 +32,23 @@ def decisive_events(
     items: Tensor,
     scores: Tensor,
     traces: Sequence[Tensor],
+    history_part: Tensor,
     history: Tensor,
     context: Tensor,
     may_name: Tensor | None = None,
 ) -> Tensor:
     """The position in ``history`` of each listed item's reason, int64 ``[batch, n]``; -1 if there is none.
 
-    ``items`` int64 ``[batch, n]``, 0 where a list is shorter, their ``scores`` (``Ranker.scores_of``) and their ``traces``
-    (``Evidence.traces``) for ``history`` and ``context``, int64 ``[batch, seq]``, left-padded with 0. ``may_name``, bool
-    ``[batch, seq]``: the events that can be a reason, by default all. Among the tried events
-    whose removal lowers an item's score, its reason is the one that lowers it most, compared with the mean of the list. The
-    only event of a history is the reason for all its items.
+    ``items`` int64 ``[batch, n]``, 0 where a list is shorter; their ``scores`` (``Ranker.scores_of``), their ``traces``
+    (``Evidence.traces``) and the ``history_part`` of the scores (``Ranker.history_part``) for ``history`` and ``context``, int64
+    ``[batch, seq]``, left-padded with 0. ``may_name``, bool ``[batch, seq]``: the events that can be a reason, by default all.
+    Among the tried events whose removal lowers an item's score by ``LEAST_SHARE`` of an equal share or more, its reason is the
+    one that lowers it most, compared with the mean of the list. The only event of a history is the reason for all its items.
     """
     likeness = ranker.directions(history) @ ranker.directions(items).transpose(1, 2)
     events = _worth_trying(likeness, (history > 0) if may_name is None else (history > 0) & may_name)
-    only = (history > 0).sum(dim=1).eq(1).reshape(-1, 1, 1)  # nothing to compare with
+    count = (history > 0).sum(dim=1)
+    only = count.eq(1).reshape(-1, 1, 1)  # nothing to compare with
     user, tried = ((events >= 0) & ~only.squeeze(2)).nonzero(as_tuple=True)
     gone = events[user, tried]
     shorter, codes = (_without(part[user], gone) for part in (history, context))
@@ -48,7 +56,8 @@ def decisive_events(
     fall = scores.new_zeros(*events.shape, items.shape[1])  # [batch, tried, n]
     fall[user, tried] = scores[user] - ranker.scores_of(items[user], ranker.query(shorter, codes), fewer)
     listed = (items > 0).unsqueeze(1)  # [batch, 1, n]
-    counts = ((fall > 0) | only) & (events >= 0).unsqueeze(2) & listed
+    least = LEAST_SHARE * history_part.clamp(min=0) / count.clamp(min=1).unsqueeze(1)  # [batch, n]
+    counts = ((fall > 0) & (fall >= least.unsqueeze(1)) | only) & (events >= 0).unsqueeze(2) & listed
     beyond = fall - (fall * listed).sum(dim=2, keepdim=True) / listed.sum(dim=2, keepdim=True).clamp(min=1)
     best = beyond.masked_fill(~counts, -torch.inf).argmax(dim=1)  # [batch, n]
     return events.gather(1, best).masked_fill(~counts.any(dim=1), -1)

@@ -176,9 +176,10 @@ class Scorer:
         the item and is most of its score: users would not take such an item for a consequence of their actions."""
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
+        part = self.ranker.history_part(items, own, query)
         may_name = torch.from_numpy(self.catalogue.may_name(users.history.numpy()))
-        place = decisive_events(self.ranker, items, own, traces, users.history, users.context, may_name)
-        popular = self._popular(users, query, weighted, member, items, own)
+        place = decisive_events(self.ranker, items, own, traces, part, users.history, users.context, may_name)
+        popular = self._popular(users, weighted, member, items, part)
         because_idx, because_type = users.events_at(place.masked_fill((items == 0) | popular, -1))
         return Lists.of(
             items.numpy(),
@@ -190,11 +191,10 @@ class Scorer:
         )
 
     def _popular(
-        self, users: Users, query: Query, weighted: Query, member: np.ndarray, items: Tensor, scores: Tensor
+        self, users: Users, weighted: Query, member: np.ndarray, items: Tensor, history_part: Tensor
     ) -> Tensor:
         """Bool ``[users, n]``: which of the items get more of their score from popularity, with its weight in ``weighted``,
-        than from the history, and would be listed for popularity alone, whatever the user did. ``scores``: those of the items
-        by ``query``."""
+        than from the history (``history_part``), and would be listed for popularity alone, whatever the user did."""
         if not self.ranker.blend.get("recency"):
             return torch.zeros(items.shape, dtype=torch.bool)
         anyway = np.zeros(items.shape, dtype=bool)
@@ -202,7 +202,7 @@ class Scorer:
             some = np.flatnonzero(member == place)
             anyway[some] = group.ladder.listed_anyway(items.numpy()[some], [users.excluded[user] for user in some])
         popularity_part = weighted.users[:, -1:] * self.ranker.recency[items]
-        most = popularity_part > self.ranker.history_part(items, scores, query).clamp(min=0)
+        most = popularity_part > history_part.clamp(min=0)
         return most & torch.from_numpy(anyway)
 
     def _with_repeats(self, lists: Lists, bonus: sparse.csr_matrix, steps: Steps) -> Lists:

@@ -31,6 +31,10 @@ USERS = 25_000
 """Held-out users that the weights are chosen on: a choice made on few users does not generalise to others."""
 
 WEIGHTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
+"""Weights that are tried for recency, which is the same for everybody."""
+EVIDENCE_WEIGHTS = (*WEIGHTS, 16.0, 32.0, 64.0)
+"""Weights that are tried for the other parts. With the largest ones, of goods that are bought again and again, the part alone
+decides and the others break ties."""
 ROUNDS = 2
 TOLERANCE = 0.02
 MIN_RECENCY_SHARE = 0.25
@@ -62,10 +66,10 @@ class Shortlists:
         return ndcg(blended(self.logits, self.parts, weights), self.targets, self.ideal, LIST_LENGTH)
 
     def ndcg_by_weight(self, name: str, weights: dict[str, float]) -> Tensor:
-        """The sum of all users' NDCG@10 for each of ``WEIGHTS`` as the weight of one part, float64 ``[WEIGHTS]``; ``weights``
-        holds those of the other parts."""
+        """The sum of all users' NDCG@10 for each weight of one part that is tried (``weights_of``), float64 ``[tried]``;
+        ``weights`` holds those of the other parts."""
         others, part = blended(self.logits, self.parts, {**weights, name: 0.0}), self.parts[name]
-        each = (torch.add(others, part, alpha=weight) for weight in WEIGHTS)
+        each = (torch.add(others, part, alpha=weight) for weight in weights_of(name))
         return torch.stack([ndcg(scores, self.targets, self.ideal, LIST_LENGTH).sum() for scores in each])
 
 
@@ -101,11 +105,16 @@ def best_blend(model: SequenceModel, neighbours: dict[str, Neighbours], cases: C
     for _ in range(ROUNDS):
         for name in names:
             tried = torch.stack([some.ndcg_by_weight(name, best) for some in shortlists]).sum(0)
-            best[name] = WEIGHTS[int(np.argmax(tried.numpy()))]
+            best[name] = weights_of(name)[int(np.argmax(tried.numpy()))]
     enough = (1 - TOLERANCE) * quality(best)
     lower_weights = [weight for weight in WEIGHTS if MIN_RECENCY_SHARE * best["recency"] <= weight < best["recency"]]
     tried_less = ({**best, "recency": weight} for weight in lower_weights)
     return next((weights for weights in tried_less if quality(weights) >= enough), best)
+
+
+def weights_of(name: str) -> tuple[float, ...]:
+    """The weights that are tried for a part of a hybrid, ascending."""
+    return WEIGHTS if name == "recency" else EVIDENCE_WEIGHTS
 
 
 def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Shortlists]:

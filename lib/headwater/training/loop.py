@@ -102,7 +102,8 @@ def fit(
             tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
             tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
             checkpoints.write(folder, epoch, tensors | optimizer.tensors(), state)
-            metrics = ", ".join(f"{name} {value:.4g}" for name, value in entry.items() if name != "epoch")
+            shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in entry.items()}
+            metrics = ", ".join(f"{name} {value}" for name, value in shown.items() if name != "epoch")
             print(f"epoch {epoch}/{settings.epochs}: {metrics}", flush=True)
             after_checkpoint()
     return Fitted(best, state["best_epoch"], state["history"])
