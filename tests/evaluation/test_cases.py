@@ -136,10 +136,28 @@ def test_a_user_with_very_many_targets_costs_no_more_memory_than_the_catalogue()
     scores = torch.from_numpy(np.random.default_rng(1).integers(0, 50, (1, 1001)).astype(np.float32))
     targets = np.arange(1, 1001, 2)
     with LargestTensor() as made:
-        ranking = rank(lambda items, types: scores, held(targets, seen=[2, 4]), 3)
+        ranking = rank(lambda items, types: scores, held(targets, seen=[2, 4]), 30)
     assert made.most <= scores.numel()
     others = np.delete(scores[0].numpy(), [0, 2, 4])
-    assert ranking.ranks[0].tolist() == sorted((others >= scores[0, target].item()).sum() for target in targets)
+    expected = sorted((others >= scores[0, target].item()).sum() for target in targets)
+    assert expected[0] <= 30 < expected[-1]
+    assert ranking.ranks[0].tolist() == [place if place <= 30 else UNRANKED for place in expected]
+
+
+def test_ranks_of_many_users_are_those_of_each_user_alone():
+    rng = np.random.default_rng(1)
+    scores = torch.from_numpy(rng.integers(0, 9, (40, 13)).astype(np.float32))
+    every = [rng.choice(np.arange(1, 16), rng.integers(1, 6), replace=False) for _ in range(40)]
+    seen = [np.setdiff1d(rng.choice(np.arange(1, 16), 4), targets) for targets in every]
+    numbers = [np.array([user]) for user in range(40)]  # stand for histories
+    many = cases.HeldOut(np.arange(40).astype(str), numbers, numbers, seen, every, np.ones(40))
+    for width in (1, 5, 20):
+        found = rank(lambda items, types: scores[np.concatenate(items)], many, width, batch=7)
+        for user, targets in enumerate(every):
+            row = scores[user].clone()
+            row[[0, *seen[user][seen[user] < 13]]] = -torch.inf
+            ranks = [int((row >= row[item]).sum()) if item < 13 else UNRANKED for item in targets]
+            assert found.ranks[user].tolist() == sorted(place if place <= width else UNRANKED for place in ranks)
 
 
 @pytest.mark.parametrize("better", [0, 4])
@@ -147,13 +165,13 @@ def test_ties_count_against_the_target_also_with_variety(better):
     unit = torch.nn.functional.normalize(torch.arange(51.0 * 3).reshape(51, 3).cos(), dim=1)
     scores = torch.tensor([[0.0, *[2.0] * better, *[1.0] * (50 - better)]])
     ranking = rank(lambda items, types: scores, held([better + 1]), 10, variety=Variety("mmr", 0.35, 40), unit=unit)
-    assert ranking.ranks[0].tolist() == [50]
+    assert ranking.ranks[0].tolist() == [UNRANKED]
 
 
 def test_a_cap_by_category_without_a_weight_leaves_the_ranking_as_it_is():
     scores = torch.arange(51.0, 0.0, -1.0).unsqueeze(0)
-    ranking = rank(lambda items, types: scores, held([12]), 10, variety=Variety(weight=0.0, candidates=40, most=2))
-    assert ranking.lists.tolist() == [list(range(1, 11))]
+    ranking = rank(lambda items, types: scores, held([12]), 12, variety=Variety(weight=0.0, candidates=40, most=2))
+    assert ranking.lists.tolist() == [list(range(1, 13))]
     assert ranking.ranks[0].tolist() == [12]
 
 

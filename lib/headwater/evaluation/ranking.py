@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headwater.evaluation.cases import HeldOut
+from headwater.models.histories import flat
 from headwater.models.variety import Variety
 
 Scores = Callable[[list[np.ndarray], list[np.ndarray]], Tensor]
@@ -25,8 +26,8 @@ USERS, SCORES = 256, 1 << 24
 
 @dataclass(frozen=True)
 class Ranking:
-    """``ranks``: for each user the ranks of the targets, from 1, ascending, UNRANKED if the model does not know the item or
-    has no score for it; ``lists``: the first ``width`` items, int64 ``[users, width]``, padded with 0."""
+    """``ranks``: for each user the ranks of the targets, from 1, ascending, UNRANKED if it is beyond ``width``, or if the model
+    does not know the item or has no score for it; ``lists``: the first ``width`` items, int64 ``[users, width]``, padded with 0."""
 
     ranks: list[np.ndarray]
     lists: np.ndarray
@@ -48,24 +49,19 @@ def rank(
     not in the list is ranked below it. The cap of ``variety`` has no effect: categories are not known here.
     """
     wide = variety.width(width) if variety.weight else width
-    ranks, lists = [], np.zeros((len(held), width), dtype=np.int64)
+    ranks: list[np.ndarray] = []
+    lists = np.zeros((len(held), width), dtype=np.int64)
     for start in range(0, len(held), batch):
         stop = min(start + batch, len(held))
         rows = scores(held.items[start:stop], held.context[start:stop]).clone()
         rows[rows.isnan()] = -torch.inf  # a comparison with NaN is false, which would rank it first
         rows[:, 0] = -torch.inf
-        for row, user in enumerate(range(start, stop)):
-            seen = held.seen[user]
-            rows[row, torch.from_numpy(seen[seen < rows.shape[1]])] = -torch.inf
-            target = held.targets[user]
-            found = np.full(len(target), UNRANKED)
-            known = target < rows.shape[1]
-            place = torch.from_numpy(target[known])
-            wanted = rows[row, place]
-            found[known] = _places(rows[row], wanted).masked_fill(wanted == -torch.inf, UNRANKED).numpy()
-            ranks.append(np.sort(found))
-            if variety.weight:  # of tied items the target is picked last
-                rows[row, place] = wanted.nextafter(wanted.new_tensor(-torch.inf))
+        rows[_pairs(held.seen[start:stop], rows.shape[1])] = -torch.inf
+        places = _pairs(held.targets[start:stop], rows.shape[1])
+        wanted = rows[places]
+        ranks += _ranks(rows, places[0], wanted, [len(targets) for targets in held.targets[start:stop]], width)
+        if variety.weight:  # of tied items the target is picked last
+            rows[places] = wanted.nextafter(wanted.new_tensor(-torch.inf))
         values, items = rows.topk(min(wide, rows.shape[1]), dim=1)
         if variety.weight:
             assert unit is not None, "re-ranking for variety needs item vectors"
@@ -83,13 +79,29 @@ def places_in(listed: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.sort(np.array([places.get(int(item), UNRANKED) for item in targets], dtype=np.int64))
 
 
-def _places(row: Tensor, wanted: Tensor) -> Tensor:
-    """The number of scores in ``row`` that reach each of ``wanted``, ``[targets]``, without a targets × items matrix."""
-    ascending, order = wanted.sort()
-    row = row[row >= min(wanted.tolist(), default=torch.inf)]  # all others reach none of them
-    reached = torch.searchsorted(ascending, row, right=True)
-    places = len(row) - reached.bincount(minlength=len(wanted) + 1).cumsum(0)[:-1]
-    return places[order.argsort()]
+def _pairs(items: list[np.ndarray], size: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns, int64 ``[pairs]``, of the ``items`` of users that are among the first ``size``."""
+    user, item = flat(items)
+    return torch.from_numpy(user[item < size]), torch.from_numpy(item[item < size])
+
+
+def _ranks(rows: Tensor, user: Tensor, wanted: Tensor, targets: list[int], width: int) -> list[np.ndarray]:
+    """``Ranking.ranks`` of users with so many ``targets``, from their scores ``rows`` and those of the known targets, ``wanted``
+    of each ``user``, both ``[pairs]``.
+
+    Each rank counts the scores that reach the target's. Only a target that scores more than the first ``width + 1`` items at
+    their lowest can have one up to ``width``, so there are at most ``width`` of these for each user.
+    """
+    top = rows.topk(min(width + 1, rows.shape[1]), dim=1).values
+    lowest = top[:, width] if top.shape[1] > width else top.new_full((len(top),), -torch.inf)
+    above = wanted > lowest[user]
+    user, wanted = user[above], wanted[above]
+    place = (top[user] >= wanted.unsqueeze(1)).sum(dim=1)
+    each = np.split(place.numpy(), np.searchsorted(user.numpy(), np.arange(1, len(rows))))
+    return [
+        np.concatenate([np.sort(found), np.full(count - len(found), UNRANKED)])
+        for found, count in zip(each, targets, strict=True)
+    ]
 
 
 def _ranks_in(listed: np.ndarray, targets: np.ndarray, ranks: np.ndarray) -> np.ndarray:
