@@ -10,6 +10,7 @@ from scipy import sparse
 from headwater import schemas
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
+from headwater.scoring import newcomers
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.newcomers import ITEMS_PER_WORD, TEXT_CHARACTERS, alike, count, of_histories, of_words
 from headwater.scoring.vectors import PRIOR_EVENTS, of_newcomers
@@ -203,6 +204,13 @@ def test_words_of_a_text_count_without_a_title_and_a_long_text_does_not_outweigh
     assert found[0].tolist() == pytest.approx([0, 1, 0, 0])
     assert found[1].tolist() == pytest.approx([1 / 2, 1 / 2, 0, 0])
     assert found[2].tolist() == pytest.approx([0, 0, 1, 0]), "only the first words of a text count"
+
+
+def test_of_a_very_large_catalogue_the_words_of_some_trained_items_and_of_all_new_ones_are_read(spark, monkeypatch):
+    monkeypatch.setattr(newcomers, "DESCRIBED_ITEMS", 4)  # so only every second trained item
+    items = described(spark, *((title, None, None) for title in ("tea", "tea", "tea", "cake", "cake")))
+    trained = np.array([True, True, True, False, True, True])
+    assert of_words(items, trained, 5).toarray().tolist() == [[0, 0, 1, 0, 0, 0]]
 
 
 def test_without_any_texts_only_titles_and_categories_count(spark):
