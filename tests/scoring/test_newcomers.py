@@ -130,6 +130,9 @@ def test_items_of_the_catalogue_without_training_are_new_items_too():
     found, vectors = of_newcomers(made, catalogue([CAKE, 0], newcomers=met))
     assert found.tolist() == [3, 5]
     assert_nearly_equal(vectors[0], item[2])
+    together = replace(of_histories([[3, 5, 4]], new, 5), alike=met.alike)  # of its neighbours, only 4 was trained
+    met_once = of_newcomers(made, catalogue([CAKE, 0], newcomers=together))[1][1]
+    assert_nearly_equal(met_once, (PRIOR_EVENTS * item[2] + item[4]) / (PRIOR_EVENTS + 1))
     assert_nearly_equal(vectors[1], (PRIOR_EVENTS * item[2] + item[1]) / (PRIOR_EVENTS + 1))  # cake is item 2 alone
     nothing = catalogue([0, 0])
     assert of_newcomers(made, nothing)[0].tolist() == [5], "without evidence they keep their own"

@@ -24,8 +24,8 @@ class Catalogue:
     ``available``: bool, may be shown. ``popular``: float, decayed event counts as of ``until``, the time of the newest event
     in epoch seconds. ``categories``: int ``[max item_idx + 1, most]``, indices of ``names``, padded with 0. ``first_seen``:
     float, epoch seconds. ``intervals``: repurchase intervals, if lists may hold items that the user bought before. ``newcomers``:
-    evidence about items newer than the model. ``price``: float, NaN if an item has none. ``denied``: the items, int, that
-    nobody may see; ``denied_to``: further ones by the name of a group of users (``topn.strategies``).
+    evidence about items that the model was not trained on. ``price``: float, NaN if an item has none. ``denied``: the items, int,
+    that nobody may see; ``denied_to``: further ones by the name of a group of users (``topn.strategies``).
     """
 
     available: np.ndarray

@@ -32,13 +32,15 @@ def of_newcomers(ranker: Ranker, catalogue: Catalogue, length: float = 0.0) -> t
     counted = np.empty(0, np.int64) if met is None else met.items[met.items < len(catalogue.available)]
     later = np.arange(max([known, *(counted[-1:] + 1)]), len(catalogue.available))
     items = np.concatenate([counted, later])
+    if not len(items):
+        return torch.from_numpy(items), ranker.item_vectors[:0]
     vectors = _centroids(ranker, catalogue, items)
     noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(known))
     noise *= NOISE * ranker.item_vectors[1:].std(correction=0)
     size = len(counted)
     if met is None or not size:
         return torch.from_numpy(items), vectors + noise
-    near, weight = _mean(ranker, met.neighbours[:size, :known])
+    near, weight = _mean(ranker, met.neighbours[:size, :known] @ sparse.diags(ranker.trained.astype(np.float32)))
     events = torch.from_numpy(met.events[:size]).float().unsqueeze(1) * (weight > 0)
     placed = events > 0
     if met.alike is not None:
@@ -58,7 +60,7 @@ def stretched(vectors: Tensor, ranker: Ranker, share: float) -> Tensor:
     A mean of vectors is shorter than the vectors themselves, and so are its products: an item with such a vector is ranked
     well among other newcomers and far behind all other items.
     """
-    usual = ranker.item_vectors[1:][ranker.trained[1:]].norm(dim=1).median()
+    usual = ranker.item_vectors[1:].norm(dim=1)[ranker.trained[1:]].median()
     own = vectors.norm(dim=1, keepdim=True)
     return vectors * (1 + share * (usual / own.clamp(min=1e-9) - 1))
 
