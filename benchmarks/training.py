@@ -254,12 +254,13 @@ def bare(model: Any, batches: list[list[torch.Tensor]], config: Config, seed: in
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average)) if settings.average else None
-    objective = Objective(settings.loss, counts, torch.Generator().manual_seed(seed))
+    loss = settings.loss.of_catalogue(len(counts) - 1)
+    objective = Objective(loss, counts, torch.Generator().manual_seed(seed))
     model.train()
     for place in torch.randperm(len(batches)):
         optimizer.zero_grad()
-        loss, weight = model(*batches[place], objective)
-        (loss / weight).backward()
+        total, weight = model(*batches[place], objective)
+        (total / weight).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         if averaged is not None:

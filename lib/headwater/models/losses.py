@@ -50,6 +50,9 @@ class Objective:
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
     generator: torch.Generator | None = None
 
+    def __post_init__(self) -> None:
+        assert self.loss.kind != "auto", "which loss it is depends on the catalogue: Loss.of_catalogue"
+
     @cached_property
     def distribution(self) -> negatives.SamplingDistribution:
         return negatives.SamplingDistribution(self.counts)
