@@ -6,26 +6,20 @@ Defaults are defined only here; ``conf/default.yaml`` shows them with units and 
 
 from headwater.config.files import load
 from headwater.config.settings import (
-    Boosts,
     Config,
-    Exclusion,
-    Explore,
     Feedback,
     Finetune,
-    FurtherList,
     Gate,
     KeepDays,
     Loss,
     Maintain,
     Model,
-    Repeat,
     Sequence,
     Targets,
-    Topn,
     Train,
-    When,
 )
 from headwater.config.sources import CATALOG_FIELDS, EVENT_FIELDS, Ingest, Source, UrlRule
+from headwater.config.topn import Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When
 
 __all__ = [
     "CATALOG_FIELDS",

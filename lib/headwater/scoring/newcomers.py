@@ -81,9 +81,9 @@ def _has_any(untrained: np.ndarray, popular: np.ndarray, beyond: int) -> Column:
     later = F.exists("item_idx", lambda item: item >= beyond)
     sought = untrained[popular[untrained] > 0]
     sought = sought[np.argsort(-popular[sought], kind="stable")[:MAX_SOUGHT]]
-    return (
-        later | F.expr(f"exists(item_idx, item -> item IN ({', '.join(map(str, sought))}))") if len(sought) else later
-    )
+    if not len(sought):
+        return later
+    return later | F.expr(f"exists(item_idx, item -> item IN ({', '.join(map(str, sought))}))")
 
 
 def of_words(items: DataFrame, trained: np.ndarray, n_items: int) -> sparse.csr_matrix:
