@@ -65,7 +65,7 @@ def main(
     n_items = last_item(sequences)
     known = [items[items <= warm] for items in sequences]
     known = [items for items in known if len(items) >= 3]
-    rows = left_padded([items[:-1] for items in known], settings.sequence.max_length + 1)
+    rows = left_padded([items[:-1] for items in known], settings.encoder_length + 1)
     held = HeldOut(
         np.arange(len(known)),
         [items[:-1] for items in known],
@@ -74,9 +74,7 @@ def main(
         [items[-1:] for items in known],
         np.array(list(map(len, known))),
     )
-    model, _ = fit(
-        as_batch(rows), held.arrays(settings.sequence.max_length), described[: warm + 1], warm, settings, seed
-    )
+    model, _ = fit(as_batch(rows), held.arrays(settings.encoder_length), described[: warm + 1], warm, settings, seed)
     ranker = Ranker(model, {})
     history, targets = cold_cases(sequences, warm)
     print(f"{warm:,} warm items, {n_items - warm:,} cold ones in {len(targets):,} events")

@@ -173,7 +173,7 @@ def measure_training(loss: dict[str, object], rows: int, mixed: bool, count: int
 def sequences(config: Config, count: int) -> np.ndarray:
     """Synthetic sequences, int ``[count, max_length + 1]``, left-padded with 0."""
     rng = np.random.default_rng(0)
-    length = config.sequence.max_length + 1
+    length = config.encoder_length + 1
     lengths = np.minimum(3 + rng.geometric(0.2, count), length)
     items = rng.permutation(ITEMS)[np.minimum(rng.zipf(1.2, (count, length)), ITEMS) - 1] + 1
     return np.where(np.arange(length) >= length - lengths[:, None], items, 0)

@@ -47,7 +47,7 @@ def main(
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     settings = configuration.load(config, set_)
-    length, sequences = settings.sequence.max_length, read(data)
+    length, sequences = settings.encoder_length, read(data)
     described = attribute_matrix(attributes, sequences) if attributes else None
     rows = left_padded([items[:-2] for items in sequences], length + 1)
     batch, n_items = as_batch(rows[(rows > 0).sum(1) >= 2]), last_item(sequences)

@@ -50,7 +50,7 @@ def main(
     sequences = read(data)
     described = attribute_matrix(attributes, sequences) if attributes else None
     print(f"{len(sequences):,} users, {last_item(sequences):,} items", flush=True)
-    rows = left_padded([items[:-2] for items in sequences], settings.sequence.max_length + 1)
+    rows = left_padded([items[:-2] for items in sequences], settings.encoder_length + 1)
     parts = hybrid.fit_parts(settings.blended, rows, last_item(sequences))
     for name, line in baselines(sequences, rows, parts).items():
         print(f"{name:<36}{line}", flush=True)
@@ -72,7 +72,7 @@ def train(
     """Seconds of one training, and its HR@10 and NDCG@10 on validation and test, by name; with ``refit`` also the second
     training's on test."""
     begun = time.monotonic()
-    length, n_items = config.sequence.max_length, last_item(sequences)
+    length, n_items = config.encoder_length, last_item(sequences)
     validation = held_out(sequences, 2)
     cases = validation.arrays(length)
     model, best_epoch = fit(as_batch(rows[(rows > 0).sum(1) >= 2]), cases, described, n_items, config, seed)

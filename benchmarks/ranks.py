@@ -77,7 +77,7 @@ def trained(
     """The metrics of each epoch of a training from random weights."""
     options = config.train.model_copy(update={"processes": ranks, "local_mode": True})
     directory = folder / f"{ranks}-{threads}"
-    cut = snapshot.training_rows(rows, n_items, config.sequence.max_length)
+    cut = snapshot.training_rows(rows, n_items, config.encoder_length)
     data = snapshot.export(cut, directory / "snapshot", {}, ranks, options.seed)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     planned = train.plan(data, facts.spec_of(config, n_items), options, directory / "run")

@@ -64,7 +64,7 @@ def targets(
     """Pre-train on all ratings, fine-tune on those of 4 and higher."""
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
-    length = settings.sequence.max_length
+    length = settings.encoder_length
     users = read_ratings(data)
     n_items = max(int(user["item"].max()) for user in users)
     validation, test = (last_high_rating(users, place) for place in (2, 1))
@@ -106,7 +106,7 @@ def transfer(
     """Train on one half of a catalogue, then on the other, starting from the first one's encoder and feature vectors."""
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
-    length = settings.sequence.max_length
+    length = settings.encoder_length
     sequences = read(data)
     described = attribute_matrix(attributes, sequences)
     first = np.random.default_rng(0).random(last_item(sequences) + 1) < 0.5

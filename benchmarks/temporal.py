@@ -140,7 +140,7 @@ def train(
 
     def cut(events: pd.DataFrame) -> readers.Batch:
         users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in events.groupby("user")]
-        return windows(users, config.sequence.max_length, config.train.windows)
+        return windows(users, config.encoder_length, config.train.windows)
 
     rows = cut(training_events)
     if "recency" in config.blended:
@@ -152,7 +152,8 @@ def train(
         rows = cut(before)
         again = config.train.model_copy(update={"epochs": best_epoch})
         model, _ = fit(rows, None, None, n_items, config.model_copy(update={"train": again}), seed)
-    return Ranker(model, {"blend": blend}, hybrid.fit_parts(config.blended, rows["item"], n_items))
+    facts = {"blend": blend, "max_length": config.sequence.max_length}
+    return Ranker(model, facts, hybrid.fit_parts(config.blended, rows["item"], n_items))
 
 
 def of_ranker(ranker: Ranker, held: HeldOut, n_items: int) -> Measured:

@@ -153,7 +153,7 @@ def ndcg_of_file(path: Path, cases: Cases, batch: int = 512) -> float:
 
 
 def training_rows(sequences: list[np.ndarray], config: Config) -> np.ndarray:
-    return left_padded([items[:-2] for items in sequences], config.sequence.max_length + 1)
+    return left_padded([items[:-2] for items in sequences], config.encoder_length + 1)
 
 
 def train_ours(

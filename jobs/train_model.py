@@ -74,7 +74,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     known = facts.collect(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
     known["start_from"] = config.train.start_from
     inputs = {key: known[key] for key in PINNED}
-    inputs["windows"] = config.train.windows
+    inputs |= {"encoder_length": spec.max_length, "windows": config.train.windows}
     with workplace.locked_folder(config, inputs) as folder:
         if resume and not folder.is_dir():
             j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")

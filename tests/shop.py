@@ -27,7 +27,7 @@ CONFIG = {
         "url_rules": [{"event_type": "view", "method": "GET", "path": r"^/p/(?P<item_id>[^/?]+)"}],
     },
     "sequence": {"max_length": 12},
-    "model": {"dim": 16, "layers": 1, "heads": 1},
+    "model": {"dim": 16, "layers": 1, "heads": 1, "max_length": 10},
     "train": {"epochs": 2, "processes": 1},
     "topn": {"n": 5, "sections": [{"kind": "because", "n": 4}, {"kind": "category", "n": 4}]},
     "gate": {"bootstrap_samples": 200, "min_users": 5},

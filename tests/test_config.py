@@ -104,6 +104,10 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
             ["sequence.max_length=20", "topn.strategies=[{name: a, when: {min_events: 21}}]"],
             "topn.strategies.0.when.min_events is 21, but a sequence holds the last 20 events",
         ),
+        (
+            ["sequence.max_length=20", "model.max_length=30"],
+            "model.max_length is 30, but a sequence holds the last 20 events",
+        ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
         (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
         (["train.sparse_items=true"], "sparse_items needs a sampled loss"),

@@ -115,6 +115,14 @@ def test_the_input_scale_multiplies_the_inputs_and_not_the_item_matrix(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_only_as_many_events_are_read_as_the_model_is_long(kind):
+    model, items = built(kind, max_length=4).eval(), torch.arange(1, 15).reshape(2, 7)
+    vector = model.user_vectors(items, types_of(items))
+    torch.testing.assert_close(vector, model.user_vectors(items[:, -4:], types_of(items[:, -4:])))
+    assert not torch.allclose(vector, model.user_vectors(items[:, -3:], types_of(items[:, -3:])), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_history_gives_finite_vectors(kind):
     empty = torch.zeros(2, 5, dtype=torch.int64)
     assert torch.isfinite(built(kind).eval().user_vectors(empty, empty)).all()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from headwater.models import ENCODERS, ModelSpec, build, ease
+from headwater.models import ENCODERS, ModelSpec, build, ease, repeats
+from headwater.models.neighbours import WEAK_SCORE
 from headwater.models.ranker import Ranker, blended, recency_scores
 from headwater.models.transitions import count
 from headwater.scoring.candidates import Candidates
@@ -48,6 +49,18 @@ def test_a_changed_ranker_is_a_copy_that_shares_the_tensors(hybrid):
     assert changed.scores(*histories(changed)).shape == (4, 12)
     theirs = changed.model.state_dict()
     assert all(tensor.data_ptr() == theirs[name].data_ptr() for name, tensor in made.model.state_dict().items())
+
+
+def test_repeats_count_events_that_the_encoder_does_not_read():
+    short = ranker(hybrid=False)
+    facts = {"max_length": 6, "blend": {"repeats": 2.0}}
+    longer = Ranker(short.model, facts, {"repeats": repeats.of(9)})
+    history = [[8, 8, 1, 2, 3, 4]]
+    items, codes = longer.pad(history, history)
+    assert items.tolist() == history
+    gained = longer.scores(items, codes) - short.scores(*short.pad(history, history))
+    expected = 2 * torch.tensor([0, 1, 1, 1, 1, 0, 0, 0, 2, 0]).div(WEAK_SCORE).log1p()
+    torch.testing.assert_close(gained, expected[None])
 
 
 def test_an_item_without_training_has_the_vector_that_it_is_given_everywhere():

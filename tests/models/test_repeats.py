@@ -1,6 +1,5 @@
 """Repeats, by arithmetic."""
 
-import numpy as np
 import torch
 
 from headwater.models import repeats
@@ -9,7 +8,7 @@ HISTORY = torch.tensor([[0, 0, 2, 3, 2, 2], [0, 0, 0, 0, 0, 0], [1, 1, 1, 4, 4, 
 
 
 def test_an_item_scores_the_number_of_its_recent_events_and_others_score_zero():
-    part = repeats.fit(np.zeros((1, 4), np.int64), 4)
+    part = repeats.of(4, window=4)
     assert part.scores(HISTORY).tolist() == [[0, 0, 3, 1, 0], [0] * 5, [0, 1, 0, 1, 2]]  # of the last four events
 
 

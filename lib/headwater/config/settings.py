@@ -45,6 +45,7 @@ class Sequence(Section):
 
 class Model(Section):
     kind: str = "sasrec"
+    max_length: Positive | None = None
     hybrid: bool = False
     blend: tuple[BlendPart, ...] = ("transitions", "ease", "repeats", "recency")
     dim: Positive = 64
@@ -296,6 +297,20 @@ class Config(Section):
                     f"{self.sequence.max_length} events (sequence.max_length), so group {strategy.name} would be empty"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _reads_what_a_sequence_holds(self) -> Config:
+        if self.encoder_length > self.sequence.max_length:
+            raise ValueError(
+                f"model.max_length is {self.encoder_length}, but a sequence holds the last {self.sequence.max_length} events "
+                "(sequence.max_length)"
+            )
+        return self
+
+    @property
+    def encoder_length(self) -> int:
+        """The number of events that the encoder reads, the newest of a sequence."""
+        return self.model.max_length or self.sequence.max_length
 
     @property
     def blended(self) -> tuple[BlendPart, ...]:

@@ -72,8 +72,14 @@ class SequenceModel(nn.Module):
         return self.drop(steps) * real.unsqueeze(-1), real
 
     def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
-        """The state after the newest event, ``[batch, dim]``; its product with the item matrix scores the next item."""
-        return self.norm(self.newest(*self._steps(items, context)))
+        """The state after the newest event, ``[batch, dim]``; its product with the item matrix scores the next item. Of a longer
+        history, only the last ``spec.max_length`` events are read."""
+        return self.norm(self.newest(*self._steps(*self._read(items, context))))
+
+    def _read(self, items: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of a history, ``[batch, seq]``, that the encoder reads; an encoder that adds a token of its own overrides
+        this."""
+        return items[:, -self.spec.max_length :], context[:, -self.spec.max_length :]
 
     def item_matrix(self) -> Tensor:
         """Item vectors ``[n_items + 1, dim]``; row 0 is padding."""

@@ -23,11 +23,11 @@ class Bert4Rec(Transformer):
         super().__init__(spec)
         self.mask_token = spec.n_items + 1
 
-    def user_vectors(self, items: Tensor, context: Tensor) -> Tensor:
-        """The state of a mask appended after the newest event, ``[batch, dim]``; for an empty history, that of a mask alone."""
+    def _read(self, items: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The events that are read, and a mask after the newest one, ``[batch, seq + 1]``: its state predicts the next item."""
+        items, context = super()._read(items, context)
         mask = torch.full_like(items[:, :1], self.mask_token)
-        with_mask = torch.cat([items, mask], dim=1)  # [batch, seq + 1]
-        return super().user_vectors(with_mask, torch.cat([context, torch.zeros_like(mask)], dim=1))
+        return torch.cat([items, mask], dim=1), torch.cat([context, torch.zeros_like(mask)], dim=1)
 
     def loss(
         self, items: Tensor, context: Tensor, weights: Tensor | None = None, objective: Objective = FULL_SOFTMAX

@@ -84,8 +84,9 @@ class Neighbours:
     def evidence_of(self, items: Tensor, traces: Tensor) -> Tensor:
         """The evidence for items with these ``traces`` in the histories, ``[batch, n]``."""
         recent, weights = (torch.from_numpy(part) for part in self._weights(items))
-        same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
-        weights = weights / ((same @ weights.unsqueeze(2)).squeeze(2) / self.most).clamp(min=1)
+        if np.isfinite(self.most):
+            same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
+            weights = weights / ((same @ weights.unsqueeze(2)).squeeze(2) / self.most).clamp(min=1)
         found = (weights.unsqueeze(1) @ traces[:, -weights.shape[1] :]).squeeze(1)
         return torch.from_numpy(_log_evidence(found.numpy()))
 

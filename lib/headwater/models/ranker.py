@@ -64,7 +64,7 @@ class Ranker:
         self.facts = facts
         self.neighbours = dict(neighbours or {})
         self.n_items: int = model.spec.n_items
-        self.max_length: int = model.spec.max_length
+        self.max_length: int = facts.get("max_length", model.spec.max_length)
         self.name: str = "+".join([model.spec.kind, *self.neighbours])
         with torch.inference_mode():
             self.item_vectors: Tensor = model.item_matrix().detach().float()

@@ -11,14 +11,11 @@ from scipy import sparse
 
 from headwater.models.neighbours import Neighbours
 
-
-def fit(sequences: np.ndarray, n_items: int) -> Neighbours:
-    """From int sequences ``[rows, seq]``, of which only the length is used: an event has the same weight at any age."""
-    return of(n_items, window=sequences.shape[1])
+WHOLE_HISTORY = np.iinfo(np.int32).max
 
 
-def of(n_items: int, window: int) -> Neighbours:
-    """For a catalogue of ``n_items``; the last ``window`` events of a history count."""
+def of(n_items: int, window: int = WHOLE_HISTORY) -> Neighbours:
+    """For a catalogue of ``n_items``; the last ``window`` events of a history count, each the same at any age."""
     items = np.arange(1, n_items + 1)
     matrix = sparse.csr_matrix((np.ones(n_items, np.float32), (items, items)), shape=(n_items + 1, n_items + 1))
     return Neighbours(matrix, window, decay=1.0, most=np.inf)

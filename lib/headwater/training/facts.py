@@ -23,7 +23,7 @@ def spec_of(config: Config, n_items: int) -> ModelSpec:
     return ModelSpec(
         kind=model.kind,
         n_items=n_items,
-        max_length=config.sequence.max_length,
+        max_length=config.encoder_length,
         dim=model.dim,
         layers=model.layers,
         heads=model.heads,
@@ -50,7 +50,7 @@ def collect(
         **{f"{table}_version": version for table, version in versions.items()},
         "kind": spec.kind,
         "n_items": spec.n_items,
-        "max_length": spec.max_length,
+        "max_length": config.sequence.max_length,
         "protocol": config.evaluate.protocol,
         "train_until": train_until.isoformat() if train_until else "",
         "validation_until": validation_until.isoformat() if validation_until else "",

@@ -23,7 +23,7 @@ PARTS: dict[str, Callable[[np.ndarray, int], Neighbours]] = {
     "transitions": transitions.count,
     "ease": ease.fit,
     "als": als.fit,
-    "repeats": repeats.fit,
+    "repeats": lambda _, n_items: repeats.of(n_items),
 }
 """How each part is counted or fitted, from the training sequences ``[rows, seq]`` of a catalogue of ``n_items``."""
 
