@@ -115,6 +115,11 @@ def is_refused(closing: dict[str, Any]) -> bool:
     return str(closing.get("reason", "")).startswith("refused")
 
 
+def is_unchanged(closing: dict[str, Any]) -> bool:
+    """Whether no user's sequence changed, so that nothing that waits for `sequences` needs to run."""
+    return not closing.get("users_changed")
+
+
 def job_task(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:
     """A task that runs ``jobs/<name>.py`` with the site's config and ``args``, for at most ``minutes``."""
     config = [word for file in CONFIG for word in ("--config", file)]

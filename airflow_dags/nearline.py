@@ -8,7 +8,7 @@ What to do when a task fails:
 
 - `ingest_events`: as in `headwater_nightly`, but the lists do not wait: what was ingested is built and scored all the same,
   also beside a file that does not fit. Such a run ends as a success, so watch this task.
-- `build_sequences`: clear it, or wait: the next run resumes after the last commit.
+- `build_sequences`: it is skipped where no user has a new event. Clear it, or wait: the next run resumes after the last commit.
 - `score_topn`: before the first night there is no champion, and the job says so. Later, clear it or wait: the lists
   stay as they were, and the next run scores all users that changed since.
 
@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import CronTriggerTimetable, chain, dag
 
-from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, job_task
+from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, is_unchanged, job_task
 
 
 @dag(
@@ -44,8 +44,9 @@ from _jobs import DEFAULTS, EVENTS, SEQUENCES, TOPN, job_task
 def nearline() -> None:
     chain(
         job_task("ingest_events", minutes=30, outlets=[EVENTS]),
-        job_task("build_sequences", minutes=30, outlets=[SEQUENCES], trigger_rule="all_done"),
-        job_task("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN]),
+        job_task("build_sequences", minutes=30, outlets=[SEQUENCES], trigger_rule="all_done", skip_if=is_unchanged),
+        # lists change without new events too: an item may have become unavailable
+        job_task("score_topn", "--mode", "nearline", minutes=30, outlets=[TOPN], trigger_rule="none_failed"),
     )
 
 

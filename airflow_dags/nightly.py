@@ -10,8 +10,8 @@ What to do when a task fails:
   Where the line ends with "all other files were ingested", one file does not fit its source: the night can go on without
   it, if you mark the task as a success.
 - `build_sequences`: clear it; it resumes after its last commit.
-- `train_model`: a retry continues from the last checkpoint (`--resume`). If all retries fail, the champion stays
-  and the night ends without a full rescore; check memory and `train.processes`.
+- `train_model`: a retry continues from the last checkpoint (`--resume`), on the events of the first attempt. If all retries
+  fail, the champion stays and the night ends without a full rescore; check memory and `train.processes`.
 - `evaluate_model`, `promote_model`: the champion stays in place. A refusal by the gate is not a failure: its reason is
   in the task's log and in the table `promotions`.
 - `score_topn`: the old lists stay, and nearline continues with the champion. Clear it.

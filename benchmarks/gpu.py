@@ -141,6 +141,8 @@ def measure_lists(users: int) -> None:
 
 
 def measure_training(loss: dict[str, object], rows: int, mixed: bool, count: int) -> None:
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
     config = configuration.load([RECIPE], [])
     train = config.train.model_copy(
         update={
@@ -166,8 +168,6 @@ def measure_training(loss: dict[str, object], rows: int, mixed: bool, count: int
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if GPU else ""
     name = f"{settings.loss.kind}, batches of {rows:,}, {'bfloat16' if mixed and GPU else 'float32'}"
     print(f"{name:<52}{count / elapsed:>10,.0f}{memory}", flush=True)
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
 
 
 def sequences(config: Config, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 Encoding: plain float32; bfloat16 (autocast); int8 (torch's dynamic quantisation of the linear layers); half and nine tenths
 of each linear layer's weights pruned by magnitude; compiled (``torch.compile``, dynamic shapes). Product with the item matrix:
-float32, and both sides rounded to bfloat16. Histories are encoded in order of length, 64 at once, as in ``Ranker``. Prints
+float32, and both sides rounded to bfloat16. Histories are encoded in order of length, as many at once as in ``Ranker``. Prints
 users per CPU second, the best of three runs, and NDCG@10 on the test split of ``leave_one_out.py``. One thread, no Spark.
 """
 
@@ -107,13 +107,8 @@ def pruned(model: SequenceModel, share: float) -> SequenceModel:
 
 
 def encoded(encode: Encode, cases: Cases) -> Tensor:
-    lengths = (cases.item > 0).sum(axis=1)
-    order = np.argsort(lengths, kind="stable")
-    parts = []
-    for some in np.split(order, range(BATCH, len(order), BATCH)):
-        longest = max(1, lengths[some[-1]])
-        items, context = (torch.from_numpy(part[some, -longest:]) for part in (cases.item, cases.context))
-        parts.append(encode(items, context).float())
+    order = cases.by_length()
+    parts = [encode(items, context).float() for _, items, context in cases.batches(order, BATCH)]
     return torch.cat(parts)[torch.from_numpy(order).argsort()]
 
 

@@ -5,7 +5,8 @@
 The job trains again on users with feedback since the end of the champion's training data, and weights each action by its
 reward. Items added since then extend the item table. The newest part of the feedback is held out for the gate; the next
 fine-tune learns from it. The job does nothing and closes with `"status": "skipped"` if fewer than `finetune.min_feedback` rows
-are new to every version, or if no event of these users has a weight in `train.targets`.
+are new to every version, or if no event of these users has a weight in `train.targets`. If the gate has yet to decide on the
+last fine-tune, the closing line names that version instead.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import shutil
 from datetime import datetime
 from typing import Any
+
+from pyspark.sql import functions as F
 
 from headwater import feedback, job, sequences
 from headwater.config import Train
@@ -41,6 +44,9 @@ def tune(j: Job) -> dict[str, Any]:
     new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
+        if waiting := not_yet_judged(j, registry, champion):
+            j.log.info("an earlier fine-tune has not been judged yet", model_version=waiting)
+            return {"model_version": waiting, "parent_version": champion, "feedback_new": rows_new}
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
     until = feedback.holdout_cut(gathered, settings.holdout_fraction)
     parent = registry.download(champion)
@@ -62,7 +68,9 @@ def tune(j: Job) -> dict[str, Any]:
             return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
         initial = folder / "initial.safetensors"
         artifact.write_weights(initial, weights)
-        gently = config.train.model_copy(update={"epochs": settings.epochs, "learning_rate": settings.learning_rate})
+        # an average over hundreds of steps would give back the champion
+        less = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "average": 0.0}
+        gently = config.train.model_copy(update=less)
         answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
         known = facts.collect(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
         known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
@@ -94,6 +102,20 @@ def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
     """Whether any event in a snapshot has a weight above 0 in ``train.targets``."""
     read = readers.checked_reader(settings.reader, train.target_weights(settings.targets), n_items)
     return bool(readers.target_counts(data.files, read, n_items).any())
+
+
+def not_yet_judged(j: Job, registry: Registry, champion: int) -> int | None:
+    """The current challenger, if it is a fine-tune of the champion and the gate has not decided on it; otherwise None.
+
+    A run that dies after it has registered its version leaves it to the next run to report it.
+    """
+    challenger = registry.alias(CHALLENGER)
+    if challenger is None or registry.facts(challenger).get("parent_version") != champion:
+        return None
+    if not j.warehouse.exists("promotions"):
+        return challenger
+    decided = j.warehouse.read("promotions").where(F.col("challenger") == challenger)
+    return challenger if decided.isEmpty() else None
 
 
 def learned_until(registry: Registry, champion: int) -> datetime | None:

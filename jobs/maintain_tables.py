@@ -7,11 +7,12 @@ Rows older than `maintain.keep_days` are deleted, by default none, and none that
 `maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder, downloaded model
 versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
 `--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
-versions, so that none of them holds the person. Nothing that names the person is printed or logged.
+versions and such leftovers, so that none of them holds the person. Nothing that names the person is printed or logged.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -52,7 +53,9 @@ def remove(j: Job, user: str) -> dict[str, Any]:
     user = user.strip(BLANKS)
     if not user:
         raise UsageError("--forget needs a user id, as it appears in the events")
-    return forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
+    counts = forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
+    # a killed training leaves a snapshot of everybody's sequences
+    return {**counts, "folders_removed": prune(j.config, math.inf)}
 
 
 if __name__ == "__main__":

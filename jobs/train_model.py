@@ -1,7 +1,7 @@
 """Train a sequence model on one pinned version of `events`, on as many ranks as the config sets, and register it.
 
     python jobs/train_model.py
-    python jobs/train_model.py --resume      # continue from the newest checkpoint of the same inputs
+    python jobs/train_model.py --resume      # continue a killed training from its newest checkpoint, on the same events
 
 With `train.start_from` the training starts from another site's model; with `train.pretrain_epochs` it first learns from all
 events alike. After that, `train.targets` weights the events to predict.
@@ -53,6 +53,8 @@ def main(
 def fit(j: Job, resume: bool) -> dict[str, Any]:
     tables, config = j.warehouse, j.config
     versions = {table: tables.version(table) for table in ("sequences", "events", "items")}
+    if resume:
+        versions = workplace.unfinished(config) or versions
     stored = tables.read("sequences", versions["sequences"])
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
@@ -76,8 +78,11 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     inputs = {key: known[key] for key in PINNED}
     inputs |= {"encoder_length": spec.max_length, "windows": config.train.windows}
     with workplace.locked_folder(config, inputs) as folder:
-        if resume and not folder.is_dir():
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif not folder.is_dir():
             j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")
+        workplace.begin(config, folder, versions)
         validation = validation_cases(split, config, n_items)
         described = describe.features(items, config.model.features, n_items, config.model.vectors)
         if described is not None and not described.nnz:
@@ -117,7 +122,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         "epochs": len(tried.history),
         "pretrain_epochs": best.pretrain,
         "best_epoch": best.train,
-        "loss": round(tried.history[-1]["loss"], 5),
+        "loss": round(kept.loss, 5),
     }
 
 

@@ -80,7 +80,7 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
     ("overrides", "line"),
     [
         (["no.such.key=1"], "no is not a known config key"),
-        (["topn.lenght=1"], "topn.lenght is not a known config key"),
+        (["train.epoch=1"], "train.epoch is not a known config key; did you mean train.epochs?"),
         (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
         (["model.kind=magic"], "model.kind: 'magic' is not one of sasrec, relative, bert4rec, gru, lstm"),
@@ -109,6 +109,9 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
             "model.max_length is 30, but a sequence holds the last 20 events",
         ),
         (["topn.strategies=[{name: a, when: {}, n: 5}]"], "topn.strategies.0.n is not a known config key"),
+        (["topn.categories=['']"], "topn.categories.0: String should have at least 1 character"),
+        (["topn.n=!!int x"], "--set topn.n: '!!int x' is not a YAML value"),
+        (["train.seed=-1"], "train.seed: Input should be greater than or equal to 0"),
         (["feedback.rewards={view: -1}"], "feedback.rewards.view: Input should be greater than or equal to 0"),
         (["train.sparse_items=true"], "sparse_items needs a sampled loss"),
         (
@@ -236,6 +239,11 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     with pytest.raises(UsageError, match=r"bad\.yaml is not YAML: line 2: expected ',' or '\]'"):
         config.load([tmp_path / "bad.yaml"])
+
+
+def test_a_reward_of_its_own_for_one_type_of_event_keeps_the_others():
+    rewards = config.load([], ["feedback.rewards.purchase=8", "feedback.rewards.view=0"]).feedback.rewards
+    assert rewards == {"view": 0, "click": 1, "add_to_cart": 2, "purchase": 8, "rating": 1}
 
 
 def test_repeats_are_blended_in_only_if_lists_may_hold_seen_items():

@@ -43,9 +43,18 @@ def read_once(frame: DataFrame, collect: bool, stack: ExitStack) -> tuple[DataFr
     return frame, frame.count()
 
 
+def names_in(ddl: str) -> list[str]:
+    """The names of the columns in ``ddl``."""
+    return _schema(ddl).names
+
+
+def _schema(ddl: str) -> StructType:
+    return cast(StructType, StructType.fromDDL(ddl))
+
+
 def frame_of(spark: SparkSession, rows: Sequence[Sequence[Any]], ddl: str) -> DataFrame:
     """A frame of these rows, with values in the order of the columns of ``ddl``; datetimes must be time-zone aware."""
-    schema = cast(StructType, StructType.fromDDL(ddl))
+    schema = _schema(ddl)
     shape = to_arrow_schema(schema)
     columns = zip(*rows, strict=True) if rows else ((),) * len(shape)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, shape, strict=True)]

@@ -35,10 +35,15 @@ if TYPE_CHECKING:
 
     from headwater.tables import Warehouse
 
-ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="YAML file; repeatable, later files win")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="dotted.key=value; repeatable, wins over files")]
+ConfigFiles = Annotated[
+    list[Path] | None, typer.Option("--config", metavar="FILE", help="YAML; repeatable, later files win")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="dotted key; repeatable, wins over files")
+]
 
 
+GO_ON = "committed work is kept, run the job again to continue"
 _interrupted = threading.Event()
 """Whether Ctrl-C was pressed. Clean-up after it may fail with other errors, because Java is gone."""
 
@@ -99,7 +104,7 @@ def run(
 ) -> None:
     """Run one job from its flags to its closing line. On an error, exit the process with the code for that error."""
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: _fail(name, "stopped by SIGTERM; " + GO_ON, 143))
     _handle_ctrl_c()
     os.environ[GROUP] = str(os.getpgid(0))
     try:
@@ -109,7 +114,7 @@ def run(
         _fail(name, str(error), error.exit_code)
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
-            _fail(name, "stopped by Ctrl-C; committed work is kept, run the job again to continue", 130)
+            _fail(name, "stopped by Ctrl-C; " + GO_ON, 130)
         _fail(name, _explain(error), 1)
     print(json.dumps({"job": name, "status": "ok", **counts}, ensure_ascii=False, default=str), flush=True)
 
@@ -150,6 +155,10 @@ def _fail(name: str, line: str, code: int) -> NoReturn:
 def _explain(error: Exception) -> str:
     """The message of an unexpected error's root cause, on one line; Spark buries it under wrappers."""
     text = str(error)
+    if _java_has_died():
+        return (
+            f"Java has ended, perhaps for lack of memory (spark.driver.memory in section spark of the config); {GO_ON}"
+        )
     if "No space left on device" in text:
         return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
     if messages := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
@@ -161,6 +170,14 @@ def _explain(error: Exception) -> str:
         java = java.getCause()
     said = error if java is None else java.toString()
     return f"{type(error).__name__}: {first_line(said)} (HEADWATER_DEBUG=1 shows where)"
+
+
+def _java_has_died() -> bool:
+    if "pyspark" not in sys.modules:  # a job that failed before it needed Spark should not load it now
+        return False
+    from headwater.spark import java_has_died
+
+    return java_has_died()
 
 
 def _log_to_stderr() -> None:

@@ -13,6 +13,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from headwater import local
@@ -135,6 +136,12 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
     except Exception:
         raise HeadwaterError(f"Delta Lake is not on Spark's class path: spark-submit --packages {DELTA} …") from None
     return spark
+
+
+def java_has_died() -> bool:
+    """Whether the Java process that this process started has ended."""
+    started = getattr(SparkContext._gateway, "proc", None)
+    return started is not None and started.poll() is not None
 
 
 def spark_home() -> Path:

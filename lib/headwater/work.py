@@ -13,6 +13,9 @@ from headwater import local
 from headwater.config import Config
 from headwater.errors import UsageError
 
+TRAININGS = "training"
+"""The folder in which each training has one."""
+
 
 def work_folder(config: Config) -> Path:
     """``paths.work``, or ``_work`` in a local warehouse."""
@@ -41,7 +44,7 @@ def prune(config: Config, before: float) -> int:
     work, removed = work_folder(config), 0
     for folder in filter(Path.is_dir, work.glob("models/*/*")):
         removed += _remove_if_unused(folder, before)
-    for folder in filter(Path.is_dir, work.glob("training/*")):
+    for folder in filter(Path.is_dir, work.glob(f"{TRAININGS}/*")):
         with suppress(Timeout), lock_of(folder):
             removed += _remove_if_unused(folder, before)
     return removed

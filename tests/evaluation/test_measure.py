@@ -48,7 +48,7 @@ def test_served_lists_are_measured_as_given_and_for_each_group():
     lists = np.array([[4, 1, 0], [2, 1, 3], [1, 2, 0], [1, 2, 3]])
     group = np.array(["cold", "", "cold", ""], dtype=object)
     found = measure.measure_lists(lists, people, [2, 3, 9], COUNTS, unit=np.eye(5), group=group)
-    assert {k for _, k in found.per_user} == {2, 3}
+    assert {k for _, k in found.per_user} == {2, 3}, "lists of 3 have no tenth place, but they are measured"
     assert found.per_user["mrr", 3].tolist() == [1 / 2, 1, 0, 0]
     assert found.segments["group cold"].tolist() == [True, False, True, False]
     assert found.of_lists["group cold"]["coverage", 2] == 3 / 4

@@ -36,9 +36,24 @@ def test_a_glob_matches_within_one_folder_unless_it_has_a_double_star(glob, path
 
 
 def test_hidden_names_and_folders_are_left_alone(tmp_path, spark):
-    root = landing(tmp_path, "api/a.json", "api/.b.json", "api/_c.json", "api/_tmp/d.json", "api/x/e.json")
+    root = landing(
+        tmp_path, "api/a.json", "api/.b.json", "api/_c.json", "api/_tmp/d.json", "api/x/e.json", "api/lost+found/f.json"
+    )
     found, shared = files.find(spark, root, [JSON])
     assert ([f.path for f in found], shared) == (["api/a.json", "api/x/e.json"], [])
+
+
+def test_a_folder_that_cannot_be_listed_is_a_usage_error(tmp_path, spark, monkeypatch):
+    root, listing = landing(tmp_path, "api/a.json", "api/secret/b.json"), os.scandir
+
+    def refused(folder):
+        if str(folder).endswith("secret"):  # root may list any folder
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UsageError, match=r"landing folder .* cannot be listed: .*Permission denied: .*secret"):
+        files.find(spark, root, [JSON])
 
 
 def test_a_file_matched_by_two_sources_goes_to_the_first(tmp_path, spark):

@@ -66,6 +66,13 @@ def test_messages_that_expired_before_they_were_ingested_are_reported():
     assert (range_paths(ranges), told) == (["kafka://t/0/8-9"], [3])
 
 
+def test_a_loss_in_an_idle_partition_is_recorded_and_not_reported_again():
+    told = []
+    ranges, _ = kafka.plan(topic(), [Range("t", 0, 0, 5)], {0: (8, 8)}, lambda line, **facts: told.append(line))
+    assert (range_paths(ranges), len(told)) == (["kafka://t/0/8-8"], 1)
+    assert kafka.plan(topic(), ranges, {0: (8, 8)}, pytest.fail) == ([], 0)
+
+
 def test_a_recreated_topic_is_refused():
     with pytest.raises(
         HeadwaterError, match="partition 0 of topic t ends at offset 2, but offsets up to 5 were ingested"

@@ -80,6 +80,17 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
     ]
 
 
+def test_a_word_for_a_missing_value_is_no_value_except_in_free_text(spark):
+    columns = ("user_id", "item_id", "event_id", "value", "query")
+    source = Source(format="csv", glob="*", constants={"event_type": "purchase"})
+    frame = fields.csv_fields(texts(spark, "NULL,undefined,None,nan,null", "u,i,e,1,q"), source, columns)
+    assert taken(frame, *columns) == [(None, None, None, None, "null"), ("u", "i", "e", "1", "q")]
+    goods = fields.csv_fields(
+        texts(spark, "null,None,NULL"), Source(format="catalog", glob="*"), ("item_id", "title", "category")
+    )
+    assert taken(goods, "item_id", "title", "category") == [(None, "None", None)]
+
+
 def test_constants_fill_fields_that_a_line_lacks(spark):
     source = Source(format="json", glob="*", constants={"event_type": "purchase", "value": 2})
     frame = fields.json_fields(texts(spark, '{"value": 3}', "{}"), source)
@@ -209,6 +220,7 @@ def test_the_first_url_rule_that_matches_turns_a_request_into_an_event(spark):
         log_line("-", status=408),
         log_line("GET /p/%FCben HTTP/1.1"),
         log_line("GET /p/%EF%BF%BD HTTP/1.1"),
+        log_line("GET /p/undefined?u=null HTTP/1.1", account="anna"),
     )
     assert taken(frame, "event_type", "item_id", "query", "user_id", "ignored") == [
         ("view", "a b+c", None, "anna", False),
@@ -220,6 +232,7 @@ def test_the_first_url_rule_that_matches_turns_a_request_into_an_event(spark):
         (None, None, None, None, True),
         ("view", "%FCben", None, None, False),
         ("view", "\ufffd", None, None, False),
+        ("click", None, None, "anna", False),
     ]
 
 

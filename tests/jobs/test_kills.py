@@ -50,18 +50,25 @@ def test_an_ingest_killed_again_and_again_loses_and_doubles_nothing(first_night,
         assert again.rows(spark, table, *columns) == expected, table
 
 
-def test_ctrl_c_in_a_terminal_is_one_line_and_the_next_run_goes_on(first_night, tmp_path):
-    """Ctrl-C in a terminal also stops Java, so the clean-up at exit fails."""
+@pytest.mark.parametrize(
+    ("stop", "code", "line"),
+    [
+        (lambda job: os.killpg(job, signal.SIGINT), 130, "stopped by Ctrl-C; "),  # in a terminal it also stops Java
+        (lambda job: os.kill(job, signal.SIGTERM), 143, "stopped by SIGTERM; "),
+        (lambda job: subprocess.run(["pkill", "-KILL", "-P", str(job), "java"], check=True), 1, "Java has ended, "),
+    ],
+)
+def test_a_job_that_is_stopped_says_so_in_one_line_and_the_next_run_goes_on(first_night, tmp_path, stop, code, line):
     site = copy_before(first_night, "ingest_events", tmp_path)
     command = [sys.executable, str(ROOT / "jobs/ingest_events.py"), "--config", str(site.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
         assert job.stderr is not None
         begun = next(line for line in job.stderr if "batch begins" in line or "ingest_events: " in line)
         assert "batch begins" in begun
-        os.killpg(job.pid, signal.SIGINT)
+        stop(job.pid)
         said = job.stderr.read()
-    assert job.returncode == 130
-    assert said.splitlines()[-1].startswith("ingest_events: stopped by Ctrl-C")
+    assert job.returncode == code
+    assert said.splitlines()[-1].startswith(f"ingest_events: {line}")
     assert "Traceback" not in said
     closing = site.run("ingest_events")
     assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
@@ -115,8 +122,13 @@ def test_a_refresh_killed_between_new_and_known_users_completes_both(clean, tmp_
 
 def test_a_killed_training_resumes_to_the_same_weights(first_night, clean, tmp_path, spark):
     site = copy_before(first_night, "train_model", tmp_path)
+    # the second training of one with other settings does not get in the way
+    run_until_killed(site, "train_model", "train_model:before_register", "--set", "train.learning_rate=0.01")
     run_until_killed(site, "train_model", "train_model:after_checkpoint")
+    shop.write_second_day(site.landing)  # neither do new events
+    site.run("ingest_events")
     resumed = site.run("train_model", "--resume")
+    site.run("build_sequences")
     site.run("score_topn", "--mode", "full")
     assert resumed["model_version"] == 1
     columns = ("model_version", "item_idx", "embedding")

@@ -157,10 +157,12 @@ def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_
     tuned = site.run("finetune_model")
     assert (tuned["status"], tuned["model_version"]) == ("ok", 2)
     again = site.run("finetune_model")
-    assert (again["status"], again["feedback_new"]) == ("skipped", 0)
+    assert (again["status"], again["feedback_new"], again["model_version"]) == ("ok", 0, 2)  # it waits for the gate
     decision = site.run("promote_model")
     assert isinstance(decision["promoted"], bool)
     assert decision["reason"]
+    again = site.run("finetune_model")
+    assert (again["status"], again["feedback_new"]) == ("skipped", 0)
     assert len(site.rows(spark, "promotions", "action", "reason")) >= 1
 
     answer = site.run("recommend", "--history", "view:i3 click:i4 purchase:nothing", "--json")

@@ -79,8 +79,11 @@ def test_a_sold_out_item_leaves_all_lists_in_the_next_round_and_only_those_are_r
     assert site.run("nearline", "--once")["users_scored"] == 0
 
 
-def test_a_denied_item_leaves_all_lists_in_the_next_round(trained, tmp_path, spark):
-    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "deny": ["i7"]})
+@pytest.mark.parametrize(
+    "rule", [{"deny": ["i7"]}, {"strategies": [{"name": "everybody", "when": {}, "deny": ["i7"]}]}]
+)
+def test_a_denied_item_leaves_all_lists_in_the_next_round(trained, tmp_path, spark, rule):
+    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], **rule})
     tables = ("topn", "sections")
     holders = {user for table in tables for user, item in site.rows(spark, table, "user_id", "item_id") if item == "i7"}
     assert 0 < len(holders) < 60
@@ -88,6 +91,34 @@ def test_a_denied_item_leaves_all_lists_in_the_next_round(trained, tmp_path, spa
     for table in tables:
         assert "i7" not in {item for _, item in site.rows(spark, table, "user_id", "item_id")}
     assert site.run("score_topn", "--mode", "nearline")["users_scored"] == 0
+
+
+@pytest.mark.parametrize(
+    "rule", [{"categories": ["kind 0", "kind 1", "kind 2", "kind 3"]}, {"deny_categories": ["for adults"]}]
+)
+def test_an_item_that_moves_to_a_category_which_a_group_does_not_see_leaves_its_lists(trained, tmp_path, spark, rule):
+    (trained.landing / "catalog").mkdir(exist_ok=True)
+    groups = [{"name": "young", "when": {"category": "kind 1", "min_share": 0.3}, **rule}]
+    site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "strategies": groups})
+    (site.landing / "catalog/a.csv").write_text("sku,name,category\ni1,Thing 1,for adults\n")
+    site.run("ingest_events")
+    site.run("score_topn", "--mode", "full")
+    young = {
+        user for user, strategy in site.rows(spark, "topn", "user_id", "strategy") if strategy.startswith("young: ")
+    }
+    assert 0 < len(young) < 60
+
+    def holders(item):
+        tables = (site.rows(spark, table, "user_id", "item_id") for table in ("topn", "sections"))
+        return {user for rows in tables for user, listed in rows if listed == item}
+
+    assert holders("i7") & young
+    before = holders("i7") - young
+    assert before
+    (site.landing / "catalog/b.csv").write_text("sku,name,category\ni7,Thing 7,for adults\n")
+    site.run("nearline", "--once")
+    assert not holders("i7") & young
+    assert holders("i7") == before
 
 
 def test_items_that_become_too_old_leave_all_lists_in_the_next_round(trained, tmp_path, spark):

@@ -10,6 +10,7 @@ from headwater import report, schemas
 from headwater.config import Config
 from headwater.evaluation.protocol import BASELINES, SEQUENCE_MODEL
 from headwater.report import data, quality, sections
+from headwater.report import page as report_page
 from headwater.report.runs import Runs, read_runs
 from headwater.scoring.served import SERVED
 from headwater.tables import Warehouse
@@ -140,6 +141,28 @@ def test_freshness_counts_users_who_are_behind_or_have_no_list(full):
     assert (fresh.wait_median, fresh.wait_p95) == (90, 90)
 
 
+def test_a_list_that_is_made_anew_was_waited_for_only_once(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "again"), 60)
+    acted = (MADE - timedelta(hours=1),)
+    sequence = ("ann", [1], ["view"], acted, ["a"], [None], [1], *acted, MADE - timedelta(seconds=20))
+    made = [("ann", 1, "i1", 1.0, "", "model", 3, *acted, MADE + timedelta(hours=night), None) for night in (0, 9)]
+    for table, rows in {"sequences": [sequence], "topn": made[1:], "topn_history": made}.items():
+        warehouse.append(spark.createDataFrame(rows, schemas.ddl(table)), table, {"job": "tests"})
+    fresh = data.freshness(warehouse)
+    assert (fresh.up_to_date, fresh.wait_median) == (1, 20)
+
+
+def test_short_lists_are_shown_with_what_was_measured_at_their_length(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "short"), 60)
+    rows = [
+        (3, model, "temporal", "test", "all", "ndcg", k, k / 100, 40, 3, NOW)
+        for model, ks in (("sasrec", (5, 10)), (SERVED, (5,)))
+        for k in ks
+    ]
+    warehouse.append(spark.createDataFrame(rows, schemas.ddl("model_metrics")), "model_metrics", {"job": "tests"})
+    assert sorted((row["model"], row["k"]) for row in data.quality(warehouse)) == [(SERVED, 5), ("sasrec", 5)]
+
+
 def test_only_the_newest_of_two_evaluations_counts_with_k_equal_to_ten(full):
     rows = [(r["version"], r["model"], r["k"], r["value"]) for r in data.quality(full)]
     assert sorted(rows) == [
@@ -160,6 +183,22 @@ def test_baselines_of_a_hybrid_are_never_mistaken_for_the_hybrid():
     shown = quality.section(rows, 3, Runs(champion=3))
     assert re.findall(r"<th[^>]*>([^<]+)</th>", shown)[:3] == ["Model", "As served", "Alone"]
     assert "sasrec+ease · champion" in shown
+
+
+def test_the_summary_names_a_simple_rule_that_is_better_than_the_model():
+    def measured(model, value):
+        return {
+            "version": 3, "model": model, "metric": "ndcg", "segment": "all", "value": value,
+            "model_version": 3 if model == "sasrec" else 0,
+        }  # fmt: skip
+
+    head = {"users": 2, "list_length": 2}
+    rows = [measured("sasrec", 0.2), measured("recent_popularity", 0.1), measured("popularity", 0.15)]
+    assert report_page.summary(head, None, rows, 3).endswith("2.0 times as well as recent popularity.")
+    rows.append(measured("item_transitions", 0.22))
+    assert "Item transitions, without any training, would rank them 10% better than the model." in report_page.summary(
+        head, None, rows, 3
+    )
 
 
 def test_every_baseline_of_the_evaluation_has_a_label_on_the_page():

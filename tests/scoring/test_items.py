@@ -52,6 +52,11 @@ def test_an_item_is_available_unless_the_catalogue_or_the_config_denies_it(goods
     ]
 
 
+def test_items_without_a_title_can_be_left_out(goods):
+    named = goods.withColumn("title", F.when(F.col("item_idx") < 4, F.lit("Thing")))
+    assert catalogue(named, np.ones(6), titled_only=True).available.tolist() == [False, True, True, False, False, False]
+
+
 def test_items_of_denied_categories_are_not_available_and_may_not_be_named(goods):
     found = catalogue(goods, np.ones(6), deny=("e",), deny_categories=("gifts", "Garden"))
     assert found.available.tolist() == [False, False, True, False, True, False]
@@ -61,6 +66,14 @@ def test_items_of_denied_categories_are_not_available_and_may_not_be_named(goods
     assert whole.denied.tolist() == [1], "without a separator a text is one category"
     with pytest.raises(UsageError, match=r"topn\.deny_categories: no item of the catalogue has category 'Gifts'"):
         catalogue(goods, np.ones(6), deny_categories=("Gifts",))
+
+
+def test_a_category_that_a_rule_names_counts_wherever_an_item_names_it(goods):
+    many = goods.withColumn("category", F.lit("|".join([*(f"tag {k}" for k in range(20)), "alcohol"])))
+    groups = [{"name": "young", "when": {}, "deny_categories": ["alcohol"]}]
+    found = catalogue(many, np.ones(6), strategies=groups)
+    assert not found.narrowed([], None, ["alcohol"]).available.any()
+    assert found.categories.shape[1] == 12
 
 
 def test_a_group_may_deny_categories_of_its_own(goods):

@@ -108,6 +108,37 @@ def test_a_because_section_never_contains_the_item_that_it_is_based_on(model):
     assert 11 not in rows["item_idx"].tolist()
 
 
+def test_what_a_user_had_is_never_new_for_them(model):
+    topn = Topn(n=3, exclude_seen=False, sections=[FurtherList(kind="new", n=3, days=7)])
+    frame = Scorer(artifact.ranker(model), catalogue(), topn).lists(users([4, 5, 30]))
+    assert 30 not in set(listed(frame, "u0", section=1)["item_idx"])
+    assert len(listed(frame, "u0", section=1)) == 3
+
+
+def test_no_reason_and_no_heading_names_an_item_that_the_user_panned(model):
+    frame = users([4, 10, 11], [5])
+    frame["event_type"] = [np.array(["rating"] * len(items), dtype=object) for items in frame["item_idx"]]
+    frame["value"] = [np.array([5.0, np.nan, 2.5]), np.array([0.5])]
+    named = {}
+    for worst in (None, 2.5):
+        rows = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER, disliked_rating=worst)).lists(
+            frame
+        )
+        named[worst] = {user: set(of_user["because_idx"]) - {0} for user, of_user in rows.groupby("user_id")}
+    assert named[None]["u1"] == {5}
+    assert 11 in named[None]["u0"]
+    assert "u1" not in named[2.5] or not named[2.5]["u1"]
+    assert named[2.5]["u0"] <= {4, 10}
+    assert named[2.5]["u0"]
+
+
+def test_after_one_event_what_is_popular_is_listed_as_popular(model):
+    rows = listed(Scorer(artifact.ranker(model).without_blend(), catalogue(), Topn(n=30)).lists(users([5])), "u0")
+    popular = rows["item_idx"] <= 31  # the thirty most popular that the user has not seen
+    assert set(rows.loc[popular, "otherwise"]) == {"popular lately"}
+    assert set(rows.loc[popular, "because_idx"]) == {0}
+
+
 def test_no_reason_and_no_heading_names_a_denied_item(model):
     frame = users([10, 11], [5])
     secret = replace(catalogue(sold_out=(11, 5)), denied=np.array([5, 11]))

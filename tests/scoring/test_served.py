@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from headwater import schemas
-from headwater.config import Topn
+from headwater.config import Config, Topn
 from headwater.models import ModelSpec, build
 from headwater.models.ranker import Ranker
 from headwater.scoring.recent import RecentCounts
@@ -31,7 +31,7 @@ def test_lists_come_in_the_order_of_the_users_including_users_without_a_history(
     histories = spark.createDataFrame(rows, schemas.ddl("sequences"))
     known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     topn = Topn(n=3, batch_users=2, strategies=[{"name": "cold", "when": {"max_events": 0}}])
-    served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, topn)
+    served = to_users(np.array(["c", "b", "a"], dtype=object), histories, items, known, ranker, Config(topn=topn))
     assert served.lists[[0, 2]].tolist() == [[4, 5, 6]] * 2  # the popular items
     assert set(served.lists[1].tolist()) <= {3, 4, 5, 6}
     assert served.group.tolist() == ["cold", "", "cold"]
@@ -62,7 +62,7 @@ def test_reasons_are_tested_only_where_the_model_gave_them(spark):
     known = RecentCounts(np.array([0.0, 1, 2, 3, 9, 5, 4, 9]), NOW.timestamp())
     grouped = Topn(n=2, batch_users=2, strategies=[{"name": "all", "when": {}}])
     served = [
-        to_users(np.array(users, dtype=object), histories, items, known, ranker, grouped).metrics
+        to_users(np.array(users, dtype=object), histories, items, known, ranker, Config(topn=grouped)).metrics
         for users in (["a", "b"], ["c"], [])
     ]
     assert served[0]["explained"] > 0

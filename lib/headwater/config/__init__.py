@@ -19,11 +19,12 @@ from headwater.config.settings import (
     Train,
 )
 from headwater.config.sources import CATALOG_FIELDS, EVENT_FIELDS, Ingest, Source, UrlRule
-from headwater.config.topn import Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When
+from headwater.config.topn import LEAVING_OUT, Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When
 
 __all__ = [
     "CATALOG_FIELDS",
     "EVENT_FIELDS",
+    "LEAVING_OUT",
     "Boosts",
     "Config",
     "Exclusion",

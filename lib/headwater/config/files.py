@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def _read(file: Path) -> dict[str, Any]:
         data = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
         raise UsageError(f"config file {file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a tag such as !!int is a ValueError
         raise UsageError(f"config file {file} is not YAML: {_yaml_problem(error)}") from None
     if data is None:
         return {}
@@ -74,7 +76,7 @@ def _parse(pair: str) -> dict[str, Any]:
         raise UsageError(f"--set {pair!r} must have the form dotted.key=value")
     try:
         value = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
     for part in reversed(key.strip().split(".")):
         value = {part: value}
@@ -89,12 +91,19 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _keys(sections: dict[str, Any], prefix: str = "") -> list[str]:
+    """All dotted keys of a configuration, of sections too."""
+    below = (_keys(value, f"{prefix}{key}.") for key, value in sections.items() if isinstance(value, dict))
+    return [*(prefix + key for key in sections), *chain.from_iterable(below)]
+
+
 def _describe(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "config"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{key} is not a known config key")
+            close = get_close_matches(key, _keys(Config().dump()), n=1)
+            lines.append(f"{key} is not a known config key" + (f"; did you mean {close[0]}?" if close else ""))
         elif problem["type"] in ("model_type", "dict_type"):
             lines.append(f"{key} must hold keys with values (got {problem['input']!r:.80})")
         else:

@@ -151,7 +151,7 @@ class Train(Section):
     loss: Loss = Loss()
     patience: Positive = 5
     validation_users: Positive = 2_000
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     reader: Literal["petastorm", "pyarrow"] = "petastorm"
     timeout_seconds: Positive = 600
     mixed_precision: bool = True
@@ -213,10 +213,18 @@ class Nearline(Section):
     broker_seconds: Annotated[float, Field(ge=0)] = 300.0
 
 
+REWARDS: dict[EventType, float] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
+
+
 class Feedback(Section):
     window_hours: Annotated[Hours, Field(gt=0)] = 168.0
-    rewards: dict[EventType, Weight] = {"view": 0.5, "click": 1.0, "add_to_cart": 2.0, "purchase": 4.0, "rating": 1.0}
+    rewards: dict[EventType, Weight] = REWARDS
     rating_scale: Annotated[float, Field(gt=0)] = 5.0
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _keep_the_others(cls, given: Any) -> Any:
+        return {**REWARDS, **given} if isinstance(given, dict) else given
 
 
 class Privacy(Section):

@@ -10,6 +10,10 @@ from headwater.config.sections import Days, Positive, Section
 
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 VarietyRule = Literal["mmr", "dpp", "calibrated"]
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+LEAVING_OUT = ("deny", "deny_categories", "categories")
+"""The keys of ``Topn`` and ``Strategy`` that leave items out of lists by their names."""
 
 
 class FurtherList(Section):
@@ -81,9 +85,9 @@ class Strategy(Section):
     variety_weight: Annotated[float, Field(ge=0, lt=1)] | None = None
     candidates: Positive | None = None
     max_per_category: Annotated[int, Field(ge=0)] | None = None
-    deny: tuple[str, ...] | None = None
-    deny_categories: tuple[str, ...] | None = None
-    categories: tuple[str, ...] | None = None
+    deny: Names | None = None
+    deny_categories: Names | None = None
+    categories: Names | None = None
     boosts: Boosts | None = None
     explore: Explore | None = None
 
@@ -101,10 +105,12 @@ class Topn(Section):
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.35
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
-    deny: tuple[str, ...] = ()
-    deny_categories: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    deny: Names = ()
+    deny_categories: Names = ()
+    categories: Names = ()
     max_per_category: Annotated[int, Field(ge=0)] = 0
+    titled_only: bool = False
+    disliked_rating: float | None = 2.5
     category_separator: str = "|"
     boosts: Boosts = Boosts()
     newcomers: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -123,7 +129,7 @@ class Topn(Section):
 
     @model_validator(mode="after")
     def _indexes_one_catalogue(self) -> Topn:
-        own = any(strategy.deny or strategy.deny_categories or strategy.categories for strategy in self.strategies)
+        own = any(getattr(strategy, name) for strategy in self.strategies for name in LEAVING_OUT)
         if self.index == "faiss" and own:
             raise ValueError(
                 "index faiss holds one catalogue for all users; groups with deny, deny_categories or categories need index exact"

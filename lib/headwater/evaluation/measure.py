@@ -78,13 +78,14 @@ def measure_lists(
     group: np.ndarray,
     further: Mapping[str, float] | None = None,
 ) -> Measured:
-    """Measure given lists, int64 ``[users, n]``, at each of ``ks`` up to ``n``, for all users, for segments and for groups.
+    """Measure given lists, int64 ``[users, n]``, at each of ``ks``, or at ``n`` where that is less: of all users, of segments and
+    of groups.
 
     ``group``: the name of each user's group, empty for none. The segment of a group is called ``group NAME``, so that it is
     never one of ``SEGMENTS``. A target that is not listed is ranked below all listed items. ``further``: metrics of all lists
     that were computed elsewhere, by name.
     """
-    ks = [k for k in ks if k <= lists.shape[1]]
+    ks = sorted({min(k, lists.shape[1]) for k in ks})
     ranks = [places_in(items, targets) for items, targets in zip(lists, held.targets, strict=True)]
     per_user = {(name, k): metric(ranks, k) for name, metric in metrics.PER_USER.items() for k in ks}
     masks = dict(held.segments()) | {f"group {name}": group == name for name in np.unique(group[group != ""])}

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from headwater.config import UrlRule
 from headwater.errors import UsageError
-from headwater.ingest.lines import blank_as_null
+from headwater.ingest.lines import blank_as_null, missing_as_null
 
 # A log of several hosts may begin with the host, followed by its port or by an address. The address may be the list of hops that
 # a request passed, the visitor's first. A quoted part ends at the first quote without an escaping backslash; quoted parts are
@@ -128,9 +128,9 @@ def log_fields(frame: DataFrame, rules: list[Rule]) -> DataFrame:
         {
             "reason": reason,
             "ignored": F.coalesce(reason.isNull() & F.col("rule").isNull(), F.lit(False)),
-            "user_id": blank_as_null(F.coalesce(_decoded(captured("user_id")), account)),
+            "user_id": F.coalesce(missing_as_null(_decoded(captured("user_id"))), blank_as_null(account)),
             "visitor": F.concat("address", F.lit("\x1f"), F.coalesce("agent", F.lit(""))),
-            "item_id": blank_as_null(_decoded(captured("item_id"))),
+            "item_id": missing_as_null(_decoded(captured("item_id"))),
             "query": blank_as_null(_form_decoded(captured("query"))),
             "event_type": types,
             "event_id": nothing,

@@ -1,6 +1,6 @@
 """Bot detection: agents that identify themselves, and browsing at a rate or rhythm that no person produces.
 
-Only browsing events are checked for behaviour: a basket of purchases at one instant, or an import of ratings, is not a bot.
+Only browsing is checked for behaviour, and refused: a basket of purchases at one instant, or an import of ratings, is not a bot.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import crawleruseragents
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-BROWSING = ("view", "search", "click", "impression")
+ACTIONS = ("view", "search", "click")
+"""Browsing that a user does; a page shows fifty impressions at once."""
+BROWSING = (*ACTIONS, "impression")
+"""What is refused of a bot."""
 
 
 def crawlers(agents: list[str]) -> list[str]:
@@ -26,9 +29,9 @@ def _is_crawler(agent: str) -> bool:
 
 
 def behaviour(events: DataFrame, events_per_minute: int, regular_events: int) -> DataFrame:
-    """Users with a ``bot_reason``: more than ``events_per_minute`` browsing events in one clock minute (``bot_rate``), or at least
+    """Users with a ``bot_reason``: more than ``events_per_minute`` of ``ACTIONS`` in one clock minute (``bot_rate``), or at least
     ``regular_events`` of them with equal gaps above zero (``bot_regular``)."""
-    browsing = events.where(F.col("event_type").isin(*BROWSING))
+    browsing = events.where(F.col("event_type").isin(*ACTIONS))
     in_minute = Window.partitionBy("user_id", F.date_trunc("minute", "event_time"))
     in_order = Window.partitionBy("user_id").orderBy("event_time", "event_id")
     gap = F.unix_micros("event_time") - F.unix_micros(F.lag("event_time").over(in_order))

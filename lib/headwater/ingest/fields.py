@@ -9,8 +9,9 @@ from pyspark.sql import functions as F
 
 from headwater.config import CATALOG_FIELDS, EVENT_FIELDS, Source
 from headwater.errors import UsageError
-from headwater.ingest.lines import blank_as_null, is_part
+from headwater.ingest.lines import blank_as_null, is_part, missing_as_null
 
+FREE_TEXT = ("title", "text", "query")
 MAX_DELIMITERS = 20_000
 """Spark's CSV parser fails the whole job at 20,480 columns; we quarantine such a line as malformed instead."""
 
@@ -83,7 +84,7 @@ def csv_fields(frame: DataFrame, source: Source, columns: tuple[str, ...]) -> Da
 
 
 def _field_values(source: Source, found: Callable[[str], Column | None]) -> dict[str, Column]:
-    """Each of our fields: the source's value, else its constant, else null."""
+    """Each of our fields: the source's value, else its constant, else null. A title may well be "None"."""
     values = {}
     for field in fields_of(source):
         value = found(source.fields.get(field, field))
@@ -91,7 +92,8 @@ def _field_values(source: Source, found: Callable[[str], Column | None]) -> dict
         if isinstance(constant, float) and constant.is_integer():
             constant = int(constant)  # the config reads 42 as 42.0; as an id it is 42
         fallback = F.lit(None if constant is None else str(constant)).cast("string")
-        values[field] = fallback if value is None else F.coalesce(blank_as_null(value), fallback)
+        cleaned = blank_as_null if field in FREE_TEXT else missing_as_null
+        values[field] = fallback if value is None else F.coalesce(cleaned(value), fallback)
     return values
 
 

@@ -1,13 +1,14 @@
 """Find the landing files, the source that each belongs to, and files that changed after they were ingested.
 
 A file is identified by its path below the landing folder and is ingested exactly once, as it is when found. Files and folders
-whose names begin with ``.`` or ``_`` are skipped.
+whose names begin with ``.`` or ``_`` are skipped, and so is ``lost+found``, which file systems keep for themselves.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def find(spark: SparkSession, root: str, sources: list[Source]) -> tuple[list[La
     found, shared = [], []
     walk = _walk_local(root) if root.startswith("/") else _walk_hadoop(spark, root)
     for path, uri, size, modified in walk:
-        if any(part.startswith((".", "_")) for part in path.split("/")):
+        if any(map(_is_skipped, path.split("/"))):
             continue
         owners = [source for source, pattern in patterns if pattern.fullmatch(path)]
         if owners:
@@ -110,20 +111,29 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
 
 
 def _walk_local(root: str) -> Iterator[tuple[str, str, int, datetime]]:
+    def raise_unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
     visited = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = [name for name in folders if not name.startswith((".", "_")) and real not in visited]
-        visited.add(real)
-        for name in names:
-            full = os.path.join(folder, name)
-            try:
-                status = os.stat(full)
-            except OSError:
-                continue  # renamed during the walk, or a broken link
-            if os.path.isfile(full):
-                modified = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
-                yield _shown(os.path.relpath(full, root)), full, status.st_size, modified
+    with _listing(root):
+        for folder, folders, names in os.walk(root, onerror=raise_unless_gone, followlinks=True):
+            real = os.path.realpath(folder)
+            folders[:] = [name for name in folders if not _is_skipped(name) and real not in visited]
+            visited.add(real)
+            for name in names:
+                full = os.path.join(folder, name)
+                try:
+                    status = os.stat(full)
+                except FileNotFoundError:
+                    continue  # renamed during the walk, or a broken link
+                if stat.S_ISREG(status.st_mode):
+                    modified = datetime.fromtimestamp(status.st_mtime_ns // 1_000_000 / 1000, UTC)
+                    yield _shown(os.path.relpath(full, root)), full, status.st_size, modified
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith((".", "_")) or name == "lost+found"
 
 
 def _shown(path: str) -> str:
@@ -134,13 +144,13 @@ def _shown(path: str) -> str:
 def _walk_hadoop(spark: SparkSession, root: str) -> Iterator[tuple[str, str, int, datetime]]:
     with _listing(root):
         system, base = _qualified(spark, root)
+        prefix = base.toUri().getPath().rstrip("/") + "/"
         files = system.listFiles(base, True)
-    prefix = base.toUri().getPath().rstrip("/") + "/"
-    while files.hasNext():
-        status = files.next()
-        path = status.getPath()
-        modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
-        yield path.toUri().getPath().removeprefix(prefix), path.toString(), status.getLen(), modified
+        while files.hasNext():  # lists one folder after the other
+            status = files.next()
+            path = status.getPath()
+            modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
+            yield path.toUri().getPath().removeprefix(prefix), path.toString(), status.getLen(), modified
 
 
 def _qualified(spark: SparkSession, folder: str) -> tuple[Any, Any]:

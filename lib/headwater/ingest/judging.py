@@ -14,10 +14,7 @@ from headwater.schemas import EVENT_TYPES
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 CONTROL = r"[\x00-\x1f\x7f]"
-SEPARATOR = "\x1f"
 BUYING = ("purchase", "add_to_cart")
-NULL_WORDS = ("null", "NULL", "undefined", "None", "NaN", "nan")
-"""Text that programming languages write for a missing value. As an id it would make one person, or item, of all without an id."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:
     fault = fault.when(~F.coalesce(kind.isin(*EVENT_TYPES), F.lit(False)), "unknown_event_type")
     fault = fault.when((kind != "search") & F.col("item_id").isNull(), "missing_item_id")
     fault = fault.when(longest > limit.max_id_length, "id_too_long")
-    is_null_word = F.col("user_id").isin(*NULL_WORDS) | F.col("item_id").isin(*NULL_WORDS)
-    fault = fault.when(F.rlike(ids, F.lit(CONTROL)) | F.coalesce(is_null_word, F.lit(False)), "bad_id")
+    fault = fault.when(F.rlike(ids, F.lit(CONTROL)), "bad_id")
     fault = fault.when(F.col("timestamp").isNull(), "missing_timestamp")
     fault = fault.when(time.isNull(), "bad_timestamp")
     fault = fault.when(time < F.lit(limit.earliest), "time_too_old")

@@ -119,16 +119,17 @@ def plan(
     unread = []
     for partition, (oldest, end) in sorted(ends.items()):
         first = done.get(partition, oldest)
+        have_expired = first < oldest
         if first > end:
             raise HeadwaterError(
                 f"partition {partition} of topic {source.topic} ends at offset {end}, but offsets up to {first} were ingested: was "
                 "the topic recreated? Give it another name, or delete its rows from the table ingest_files"
             )
-        if first < oldest:
+        if have_expired:
             warn("messages expired before they were ingested; they are lost", topic=source.topic, partition=partition,
                  first=first, count=oldest - first)  # fmt: skip
             first = oldest
-        if end > first:
+        if end > first or have_expired:  # an empty range records that they are lost
             unread.append(Range(source.topic, partition, first, end))
     ranges, allowed = [], source.max_messages
     for number, one in enumerate(sorted(unread, key=lambda one: one.size)):

@@ -8,44 +8,42 @@ from __future__ import annotations
 
 import re
 
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 RAW_CHARACTERS = 10_000
 """The number of characters of a line that ``quarantine`` keeps."""
 BLANKS = " \t\r\n\u00a0"
 """Characters stripped from both ends of every value."""
+NULL_WORDS = ("null", "NULL", "undefined", "None", "NaN", "nan")
+"""Text that programming languages write for a missing value. As an id it would make one person, item or event of many."""
 QUOTED = '(?:[^"]|"")*+'
 """A Java pattern for the text between the quotes of a field; it is possessive, so it neither recurses nor backtracks."""
 TOPIC_PREFIX = "kafka://"
 """The prefix of a partition's name; no path of a file below a folder begins with it."""
 
 
-def reader(spark: SparkSession, salvage: bool = False) -> DataFrameReader:
-    """Spark's text reader without globbing, because a file name may contain ``[`` or ``{``."""
-    exact = spark.read.option("lineSep", "\n").option("__globPaths__", "false")
-    return exact.option("ignoreCorruptFiles", "true") if salvage else exact
+def of_files(spark: SparkSession, uris: list[str], salvage: bool = False) -> DataFrame:
+    """The lines of some files, with Spark's column ``_metadata``. With ``salvage``, a damaged file yields its lines up to the
+    damage."""
+    exact = [re.sub(r"([\\\[\]{}*?])", r"\\\1", uri) for uri in uris]  # Spark takes a path for a glob
+    return spark.read.option("lineSep", "\n").option("ignoreCorruptFiles", str(salvage).lower()).text(exact)
 
 
 def read(spark: SparkSession, root: str, uris: list[str], salvage: bool = False) -> DataFrame:
     """The lines of some files: ``value`` (unchanged bytes), ``source_file`` (path below ``root``) and ``position``.
 
-    ``position`` orders the lines of one file. With ``salvage``, a damaged file yields its lines up to the damage.
+    ``position`` orders the lines of one file. ``salvage``: see ``of_files``.
     """
     path = F.col("_metadata.file_path")
     # file_path is a URI; url_decode reads + as a space, which a URI's path does not
     path = F.regexp_replace(F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B"))), "^file:/+", "/")
     prefix = root.rstrip("/") + "/"
-    return (
-        reader(spark, salvage)
-        .text(uris)
-        .select(
-            "value",
-            F.substring(path, len(prefix) + 1, 1 << 30).alias("source_file"),
-            F.struct(
-                F.col("_metadata.file_block_start").alias("block"), F.monotonically_increasing_id().alias("line")
-            ).alias("position"),
-        )
+    block, line = F.col("_metadata.file_block_start").alias("block"), F.monotonically_increasing_id().alias("line")
+    return of_files(spark, uris, salvage).select(
+        "value",
+        F.substring(path, len(prefix) + 1, 1 << 30).alias("source_file"),
+        F.struct(block, line).alias("position"),
     )
 
 
@@ -141,3 +139,9 @@ def origin() -> Column:
 def blank_as_null(column: Column) -> Column:
     """The text without surrounding white space; null if nothing is left."""
     return F.nullif(F.btrim(column.cast("string"), F.lit(BLANKS)), F.lit(""))
+
+
+def missing_as_null(column: Column) -> Column:
+    """The same; null also for the words that stand for a missing value."""
+    text = blank_as_null(column)
+    return F.when(~text.isin(*NULL_WORDS), text)

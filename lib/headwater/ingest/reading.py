@@ -21,15 +21,23 @@ from pyspark.sql import functions as F
 from headwater import local, privacy
 from headwater.config import Config, Source
 from headwater.errors import HeadwaterError, RefusedFiles, UnreadableFile, UsageError
+from headwater.frames import names_in
 from headwater.ingest import access_log, catalogue, fields, judging, kafka, lines, times
 from headwater.ingest.files import LandingFile, source_name
 from headwater.text import first_line
 
-EVENT_COLUMNS = (
-    "source", "source_file", "position", "raw", "reason", "ignored", "agent", "user_id", "item_id", "event_type",
-    "event_time", "event_id", "id_given", "value", "query", "session_id",
-)  # fmt: skip
-CATALOGUE_COLUMNS = ("source", "source_file", "position", "raw", "reason", "item_id", *catalogue.ITEM_FIELDS)
+POSITION = "position struct<block: bigint, line: bigint>"
+EVENT_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, ignored boolean, agent string, "
+    "user_id string, item_id string, event_type string, event_time timestamp, event_id string, id_given boolean, "
+    "value double, query string, session_id string"
+)
+"""The columns of a line of an event file, judged by itself."""
+CATALOGUE_DDL = (
+    f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
+    "category string, text string, price double, available boolean"
+)
+"""The columns of a line of a catalogue."""
 REQUIRED_FIELDS = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
 """Fields that a file must have by its header, or its source by a constant. A search has no item."""
 MAX_COLUMNS_SHOWN = 20
@@ -113,7 +121,7 @@ class Reader:
     key: bytes | None
 
     def events(self, groups: list[Group], limit: judging.Limits) -> DataFrame | None:
-        """Every line of the event files, with ``EVENT_COLUMNS``; ``reason`` is null for an event. None without files."""
+        """Every line of the event files, as in ``EVENT_DDL``; ``reason`` is null for an event. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format != "catalog"]
         if not frames:
             return None
@@ -131,17 +139,17 @@ class Reader:
                     "raw": _redacted,
                 },
             )
-        return judging.with_event_id(frame).select(*EVENT_COLUMNS)
+        return judging.with_event_id(frame).select(*names_in(EVENT_DDL))
 
     def catalogue(self, groups: list[Group]) -> DataFrame | None:
-        """Every row of the catalogue files, with ``CATALOGUE_COLUMNS``. None without files."""
+        """Every row of the catalogue files, as in ``CATALOGUE_DDL``. None without files."""
         frames = [self._parsed(group) for group in groups if group.source.format == "catalog"]
         if not frames:
             return None
         frame = catalogue.with_reason(reduce(DataFrame.unionByName, frames), self.config.ingest.max_id_length)
         if self.key is not None:
             frame = privacy.with_pseudonyms(frame, self.key, {"raw": _redacted})
-        return frame.select(*CATALOGUE_COLUMNS)
+        return frame.select(*names_in(CATALOGUE_DDL))
 
     def _parsed(self, group: Group) -> DataFrame:
         source = group.source
@@ -182,7 +190,8 @@ def quarantined(frame: DataFrame, moment: datetime) -> DataFrame:
 def damaged(files: list[LandingFile]) -> set[str]:
     """The local gzip files that cannot be unpacked to their end; it costs little compared with Spark's work per line.
 
-    Raises RefusedFiles for local files of any format that have no name in UTF-8, or cannot be opened or read at present.
+    Raises RefusedFiles for local files of any format whose names Spark cannot read, or that cannot be opened or read at
+    present.
     """
     with ThreadPoolExecutor(local.cores()) as pool:
         faults = dict(zip(files, pool.map(_fault, files), strict=True))
@@ -227,7 +236,11 @@ def _columns(source: Source, header: str, where: str) -> tuple[str, ...]:
 
 def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
     listing = ", ".join(map(repr, columns[:MAX_COLUMNS_SHOWN])) + (", …" if len(columns) > MAX_COLUMNS_SHOWN else "")
-    found = f"the columns are {listing}"
+    used = [source.fields.get(name, name) for name in fields.fields_of(source)]
+    # without a header the first line is data, which may name a person
+    found = f"the columns are {listing}" if set(used) & set(columns) else "its first line names no column at all"
+    if twice := [column for column in used if columns.count(column) > 1]:
+        raise UsageError(f"{where} has several columns {twice[0]!r}; {found}")
     for name, column in source.fields.items():
         if column not in columns:
             if source.format == "catalog" and name == "item_id":
@@ -259,7 +272,7 @@ def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | 
             while not text and (line := stream.readline(MAX_FIRST_LINE_BYTES)):
                 text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
         return text
-    frame = lines.reader(spark, salvage).text([file.uri])
+    frame = lines.of_files(spark, [file.uri], salvage)
     if row := frame.where(~lines.is_blank(F.col("value"))).first():
         return _bare(row["value"])
     if not frame.isEmpty():
@@ -278,6 +291,8 @@ def _fault(file: LandingFile) -> Exception | None:
     """Why a file cannot be read: a HeadwaterError or one of ``DAMAGE_ERRORS``. A local file is opened, and gzip unpacked."""
     if not file.has_utf8_name:
         return HeadwaterError(f"the name of {file.path} is not UTF-8; rename the file")
+    if file.is_local and ":" in file.path.rpartition("/")[2]:
+        return HeadwaterError(f"the name of {file.path} has a colon, and Spark reads no such file; rename it")
     try:
         if file.is_local:
             with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
@@ -292,7 +307,7 @@ def _fault(file: LandingFile) -> Exception | None:
 
 def _spark_reads(spark: SparkSession, file: LandingFile) -> bool:
     try:
-        lines.reader(spark).text([file.uri]).write.format("noop").mode("overwrite").save()
+        lines.of_files(spark, [file.uri]).write.format("noop").mode("overwrite").save()
     except Exception:
         return False
     return True

@@ -20,23 +20,12 @@ from headwater.config import Ingest
 from headwater.errors import HeadwaterError, RefusedFiles
 from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of
 from headwater.ingest import bots, duplicates, files, judging, kafka, reading
-from headwater.ingest.batch import Batch, aware
+from headwater.ingest.batch import Batch
 from headwater.ingest.lines import origin
 from headwater.ingest.reading import Reader
 
 MAX_COLLECTED_BYTES = 32 * 2**20
 """A batch whose lines have more bytes than this in total stays on the executors, however few lines it has."""
-
-POSITION = "position struct<block: bigint, line: bigint>"
-EVENT_DDL = (
-    f"source string, source_file string, {POSITION}, raw string, reason string, ignored boolean, agent string, "
-    "user_id string, item_id string, event_type string, event_time timestamp, event_id string, id_given boolean, "
-    "value double, query string, session_id string"
-)
-CATALOGUE_DDL = (
-    f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
-    "category string, text string, price double, available boolean"
-)
 
 LINE_KEY = ("source_file", "position")
 """Columns that name a line of a batch."""
@@ -128,9 +117,9 @@ def _judge(reader: Reader, batch: Batch, stored: DataFrame, damaged: set[str], s
     spark, ingest = reader.spark, reader.config.ingest
     groups, spoiled = reading.group(spark, batch.files, damaged)
     lines = reader.events(groups, judging.limits(ingest, batch.taken_at))
-    lines = cached(frame_of(spark, [], EVENT_DDL) if lines is None else lines, stack)
+    lines = cached(frame_of(spark, [], reading.EVENT_DDL) if lines is None else lines, stack)
     listed = reader.catalogue(groups)
-    catalogue = frame_of(spark, [], CATALOGUE_DDL) if listed is None else cached(listed, stack)
+    catalogue = frame_of(spark, [], reading.CATALOGUE_DDL) if listed is None else cached(listed, stack)
     catalogue_tally = NO_LINES if listed is None else _tally(_without_event(catalogue))
     _need_ids(catalogue, catalogue_tally.reasons, groups)
     event_tally = _tally(lines, agents=ingest.bot_agents)
@@ -195,8 +184,7 @@ def _tally(lines: DataFrame, agents: bool = False) -> Tally:
         F.count("*").alias("rows"),
         F.sum(F.length("raw")).alias("bytes"),
         F.max("id_given").alias("given"),
-        F.min("event_time").alias("first"),
-        F.max("event_time").alias("last"),
+        F.collect_set(F.when(ready, F.to_date("event_time"))).alias("days"),
         F.collect_set(F.when(ready & agents, F.col("agent"))).alias("agents"),
         F.size(F.collect_set(F.when(F.col("reason") == "header", F.col("source_file")))).alias("headed"),
     )
@@ -247,8 +235,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     bot_users = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
     if not facts["given"]:
         # an id computed from the content includes the time, so only the days of this batch can hold it
-        days = (aware(facts["first"]).date(), aware(facts["last"]).date())
-        stored = stored.where(F.col("event_date").between(*days))
+        stored = stored.where(F.col("event_date").isin(facts["days"]))
     people = duplicates.with_stored(people, stored, tally.fits_driver).join(bot_users, on="user_id", how="left")
     is_bot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (

@@ -114,7 +114,7 @@ class ScoringCache:
 
         path = Path(self._scratch.name) / f"headwater-{uuid4().hex}.index"
         ranker = artifact.ranker(self.model(version))
-        recall = indexed.make(ranker, shipped.catalogue.value, self.job.config.topn, path, users)
+        recall = indexed.make(ranker, shipped.catalogue.value, self.job.config.topn, path, users, shipped.max_length)
         self.job.spark.sparkContext.addFile(str(path))
         return replace(shipped, index=path.name), recall
 

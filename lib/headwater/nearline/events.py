@@ -12,7 +12,9 @@ config, has been corrected.
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +76,7 @@ class Ledger:
 class Intake:
     """State shared by all looks. Raises UsageError at once for a setting that would make every look fail.
 
+    ``read_by``: a checksum of the settings that decide what a line becomes; an unfinished batch must be repeated under the same.
     ``refused``: the new files that were left alone at the last look, each with its error. One that does not fit its source is not
     read again until it changes, one that cannot be read until it can be opened. ``warned``: the warnings given so far, so that a
     stream does not repeat them at every look.
@@ -84,6 +87,12 @@ class Intake:
         root = files.resolve(j.spark, j.config.paths.landing) if any(source.glob for source in sources) else ""
         key = privacy.load_key(j.config.privacy.key_file)
         reading.check(j.spark, j.config)
+        read_by = [
+            j.config.paths.landing,
+            j.config.ingest.model_dump(mode="json", exclude_defaults=True),
+            key is not None,
+        ]
+        self.read_by = zlib.crc32(json.dumps(read_by).encode())
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
         self.reader = Reader(j.spark, root, j.config, rules, key)
         self.ledger = Ledger()
@@ -113,10 +122,15 @@ class Intake:
             ledger = self.ledger.read(j)
             messages, waiting = kafka.find(j.spark, sources, ledger, j.now, j.log.warning)
             ended, begun = (j.warehouse.last_note(table, j.name) or {} for table in ("events", "ingest_files"))
-            so_far, last, given = Counter(ended.get("so_far", {})), ended.get("batch", 0), begun.get("batch", 0)
-            batches = batch.plan([*found, *messages], ledger, last, given, j.now, tell)
+            so_far, last_begun = Counter(ended.get("so_far", {})), begun.get("batch", 0)
+            batches = batch.plan([*found, *messages], ledger, ended.get("batch", 0), last_begun, j.now, tell)
             new = {file for one in batches if not one.planned for file in one.files}
             self.refused = {f: error for f, error in self.refused.items() if f in new and not _may_fit_now(f, error)}
+            if any(one.planned for one in batches) and begun.get("read_by", self.read_by) != self.read_by:
+                raise HeadwaterError(
+                    f"batch {last_begun} of an earlier run is unfinished, and the section ingest, paths.landing or "
+                    "privacy.key_file has changed since: run jobs/ingest_events.py once as they were, then change them"
+                )
             for one in batches:
                 take = self._take if one.planned else self._take_fitting
                 counts = take(j, one, so_far)
@@ -161,7 +175,7 @@ class Intake:
             if read.damaged:
                 j.log.warning("files are damaged; the lines before the damage are ingested", files=read.damaged)
             if not one.planned:
-                ours = {**note, "taken_at": one.taken_at.isoformat()}
+                ours = {**note, "taken_at": one.taken_at.isoformat(), "read_by": self.read_by}
                 tables.append(batch.ledger_rows(j.spark, one), "ingest_files", ours, one.number)
                 if tables.last_note("ingest_files", j.name) != ours:
                     return None

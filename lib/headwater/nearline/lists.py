@@ -1,6 +1,6 @@
 """Score changed sequences into `topn`, `sections` and `topn_history`: the body of `score_topn`.
 
-Users whose lists contain items that have become unavailable, denied or too old get new lists as well.
+Users whose lists contain items that may no longer be shown get new lists as well.
 Further lists (`topn.sections`) are replaced first, then the Top-N, each in one commit. Published rows are then copied from the
 change feed of `topn` to `topn_history`, so the next run completes a run that was killed in between. A stream copies them while
 it ingests its next batch (``ScoringCache.publish_history``).
@@ -8,6 +8,7 @@ it ingests its next batch (``ScoringCache.publish_history``).
 
 from __future__ import annotations
 
+import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -20,6 +21,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import clock, schemas, sequences
+from headwater.config import LEAVING_OUT, Topn
 from headwater.errors import HeadwaterError
 from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of, read_once
 from headwater.job import Job
@@ -27,7 +29,7 @@ from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
 from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
-from headwater.scoring.items import embedding_rows, may_be_shown, with_titles
+from headwater.scoring.items import embedding_rows, is_left_out, with_titles
 from headwater.scoring.served import SERVED
 from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, try_read_changes
 from headwater.training import artifact
@@ -140,7 +142,7 @@ def requested(
     progress = readers.progress(tables, readers.LISTS)
     hidden = None
     if mode == "nearline" and progress.after is not None and may_have_hidden(tables, progress.note or {}, now):
-        hidden = users_with_hidden_items(j, now["until"])
+        hidden = users_with_hidden_items(j, now, (progress.note or {}).get("left_out_by"))
     if update is not None:
         only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
@@ -178,13 +180,14 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
 
 
 def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
-    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of `topn.deny` and
-    `topn.deny_categories`, and the moment up to which ages are counted, null without a maximum age."""
+    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of the rules that
+    leave items out, those of groups too, and the moment up to which ages are counted, null without a maximum age."""
     topn = j.config.topn
+    each = [{name: getattr(rule, name) for name in LEAVING_OUT} for rule in (topn, *topn.strategies)]
     return {
         "items_version": j.warehouse.version("items"),
-        "denied": zlib.crc32(
-            "\n".join([*sorted(topn.deny), *(f"\t{name}" for name in sorted(topn.deny_categories))]).encode()
+        "left_out_by": zlib.crc32(
+            json.dumps([each, topn.category_separator, topn.titled_only, topn.max_age_days]).encode()
         ),
         "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
     }
@@ -192,18 +195,31 @@ def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
 
 def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether an item that could be shown by the ``rules`` of ``before`` may be forbidden by those of ``now``."""
-    if before.get("denied", 0) != now["denied"] or before.get("until") != now["until"]:
+    if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
         return True
     newer = takewhile(lambda commit: commit.version > before.get("items_version", -1), tables.commits("items"))
     return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
 
 
-def users_with_hidden_items(j: Job, until: float | None) -> DataFrame:
-    """The users (user_id) whose lists contain items that may not be shown: unavailable, denied, or too old at ``until``."""
-    tables = j.warehouse
-    hidden = tables.read("items").where(~may_be_shown(j.config.topn, until or 0.0)).select("item_id")
-    shown = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
-    return reduce(DataFrame.unionByName, shown).join(hidden, "item_id", how="left_semi").select("user_id").distinct()
+def users_with_hidden_items(j: Job, now: dict[str, Any], left_out_by: int | None) -> DataFrame:
+    """The users (user_id) whose lists contain items that may not be shown by the rules ``now``: unavailable, denied, of a category
+    that is not listed, or too old; by the rules of their group, too. Where the rules that leave items out are no longer those of
+    the lists (``left_out_by``), a user may be in any group: lists name the group that they were made for."""
+    tables, topn = j.warehouse, j.config.topn
+    each = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
+    shown, listed = reduce(DataFrame.unionByName, each), tables.read("topn")
+
+    def with_left_out(rows: DataFrame, rules: Topn) -> DataFrame:
+        left_out = tables.read("items").where(is_left_out(rules, now["until"] or 0.0)).select("item_id")
+        return rows.join(left_out, "item_id", how="left_semi").select("user_id")
+
+    found = [with_left_out(shown, topn)]
+    for group in topn.strategies:
+        if any(getattr(group, name) for name in LEAVING_OUT):
+            members = listed.where(F.startswith("strategy", F.lit(f"{group.name}: "))).select("user_id")
+            theirs = shown.join(members, "user_id", how="left_semi") if left_out_by == now["left_out_by"] else shown
+            found.append(with_left_out(theirs, topn.of_group(group)))
+    return reduce(DataFrame.union, found).distinct()
 
 
 def with_index(

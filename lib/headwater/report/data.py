@@ -120,12 +120,17 @@ def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> 
 
 
 def freshness(warehouse: Warehouse) -> Freshness:
-    """How many lists reflect their user's last event, and how long that took."""
+    """How many lists reflect their user's last event, and how long that took: until the first list that did, because a full run
+    makes every list anew."""
     lists = warehouse.read("topn").where(F.col("rank") == 1).select("user_id", "history_time", "generated_at")
+    published = warehouse.read("topn_history").where(F.col("rank") == 1)
+    first = published.groupBy("user_id", "history_time").agg(F.min("generated_at").alias("first_made"))
     both = warehouse.read("sequences").select("user_id", "last_event_time", "updated_at").join(lists, "user_id", "left")
+    both = both.join(first, ["user_id", "history_time"], "left")
     has_list = F.col("generated_at").isNotNull()
     is_behind = has_list & (F.col("history_time") < F.col("last_event_time"))
-    waited = F.when(has_list & ~is_behind, seconds("generated_at") - seconds("updated_at"))
+    waited = seconds("first_made") - seconds("updated_at")
+    waited = F.when(has_list & ~is_behind & (waited >= 0), waited)  # below 0 if all sequences were rebuilt since
     facts = both.agg(
         F.count("*").alias("users"),
         F.count_if(has_list).alias("with_list"),
@@ -158,7 +163,8 @@ def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, An
     however old, and of their baselines.
 
     ``version`` is the model's version; for a baseline, whose ``model_version`` is 0, it is that of the model measured with it.
-    ``k`` is 10 if that was measured, else the largest; the split is test if there is one, else validation.
+    ``k`` is 10 if that was measured, also of lists as served, which may be shorter; else the largest. The split is test if there
+    is one, else validation.
     """
     rows = warehouse.read("model_metrics").where(F.col("metric").isin(*METRICS))
     of_model = F.when(F.col("model_version") > 0, F.col("model_version"))
@@ -166,10 +172,11 @@ def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, An
     key = ("version", "model", "split", "segment", "metric", "k")
     newest = F.row_number().over(Window.partitionBy(*key).orderBy(F.desc("evaluated_at")))
     place = F.dense_rank().over(Window.orderBy(F.desc("version")))
-    wanted = F.dense_rank().over(
-        Window.partitionBy("version").orderBy(F.col("split") != "test", F.col("k") != 10, F.desc("k"))
-    )
-    one = rows.withColumn("turn", newest).where(F.col("turn") == 1).withColumn("wanted", wanted)
+    has_served = F.max(F.col("model") == "as_served").over(Window.partitionBy("version", "split", "k"))
+    best_first = (F.col("split") != "test", F.desc("has_served"), F.col("k") != 10, F.desc("k"))
+    wanted = F.dense_rank().over(Window.partitionBy("version").orderBy(*best_first))
+    one = rows.withColumn("turn", newest).where(F.col("turn") == 1)
+    one = one.withColumn("has_served", has_served).withColumn("wanted", wanted)
     first = F.col("version").eqNullSafe(F.lit(about))
     one = one.where(F.col("wanted") == 1).withColumn("place", place).where(first | (F.col("place") <= 10))
     ordered = one.orderBy(F.desc(first), F.desc("version"), *key[1:])
@@ -178,7 +185,9 @@ def quality(warehouse: Warehouse, about: int | None = None) -> list[dict[str, An
 
 
 def promotions(warehouse: Warehouse) -> list[dict[str, Any]]:
-    """The last twelve decisions of the gate, the newest first."""
+    """The last twelve decisions of the gate, the newest first; a first champion has needed none."""
+    if not warehouse.exists("promotions"):
+        return []
     rows = warehouse.read("promotions").orderBy(F.desc("decided_at")).limit(12)
     columns = ("action", "challenger_version", "champion_version", "decision", "reason")
     return [row.asDict() for row in rows.select(seconds("decided_at").alias("at"), *columns).collect()]

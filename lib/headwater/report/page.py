@@ -70,6 +70,10 @@ def summary(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, ve
     model, recent = quality.value(rows, version, "", "ndcg"), quality.value(rows, version, "recent_popularity", "ndcg")
     if model is not None and recent:
         said.append(f"Model {version} ranks people’s next actions {_compared(model / recent)} recent popularity.")
+        simple = {label: quality.value(rows, version, name, "ndcg") or 0.0 for name, label in quality.SIMPLE.items()}
+        best = max(simple, key=lambda label: simple[label])
+        if simple[best] > model:
+            said.append(f"{best}, without any training, would rank them {_compared(simple[best] / model)} the model.")
     return esc(" ".join(said))
 
 

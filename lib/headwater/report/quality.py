@@ -20,6 +20,8 @@ BASELINE_LABELS = {
     "own_items": ("Their own most frequent items", "Own"),
 }
 """The baselines of a model: for each name in ``model_metrics``, the label of a row and of a column."""
+SIMPLE = {name: BASELINE_LABELS[name][0] for name in ("item_transitions", "popularity", "own_items")}
+"""Baselines besides recent popularity that may be better than a model."""
 HEADS = {"ndcg": "NDCG", "hit_rate": "Hit rate", "mrr": "MRR"}
 SEGMENTS = {"all": "Everybody", "new": "New (0–2 events)", "light": "Light (3–19)", "heavy": "Heavy (20 and more)"}
 

@@ -132,7 +132,9 @@ def _named(curves: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def gate(rows: list[dict[str, Any]]) -> str:
     """The decisions of the gate on each model, with their reasons."""
     if not rows:
-        return missing("Nothing to show yet: no model has been through the gate; run jobs/promote_model.py.")
+        return missing(
+            "Nothing to show yet: no challenger has been through the gate; jobs/promote_model.py decides on one."
+        )
     lines = [
         f'<li><span class="badge {"yes" if row["decision"] == "promoted" else "no"}">{esc(row["decision"])}</span>'
         f"<div><b>{esc(_decision(row))}</b><p>{esc(row['reason'])}</p></div><time>{esc(moment(row['at']))}</time></li>"

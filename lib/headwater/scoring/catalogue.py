@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from headwater.scoring.newcomers import Newcomers
 from headwater.scoring.repeats import Intervals
 
 MOST_CATEGORIES = 12
-"""Only this many categories of an item count, the first ones; items of real catalogues have one to ten."""
+"""Only this many categories of an item count; items of real catalogues have one to ten."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,16 @@ class Catalogue:
         return np.concatenate([[False], seen >= since])
 
 
-def split_categories(texts: Sequence[str], separator: str) -> tuple[np.ndarray, np.ndarray]:
+def split_categories(texts: Sequence[str], separator: str, first: Container[str] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Category codes ``[texts, most]`` and the names that they stand for, ascending; code 0, the empty name, is no category.
 
-    "Action|Comedy" names two categories if "|" is the separator; without a separator a text is one name.
+    "Action|Comedy" names two categories if "|" is the separator; without a separator a text is one name. Of an item with more
+    than ``MOST_CATEGORIES``, those in ``first`` are kept, and then those that it names first.
     """
     whole, code = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
     split = [text.split(separator) if separator else [text] for text in whole]
-    parts = [list(dict.fromkeys(filter(None, map(str.strip, names))))[:MOST_CATEGORIES] for names in split]
+    distinct = (dict.fromkeys(filter(None, map(str.strip, names))) for names in split)
+    parts = [sorted(names, key=lambda name: name not in first)[:MOST_CATEGORIES] for names in distinct]
     names = np.unique(["", *(name for some in parts for name in some)])
     codes = np.zeros((len(parts), max(map(len, parts), default=0) or 1), dtype=np.int32)
     for row, some in enumerate(parts):

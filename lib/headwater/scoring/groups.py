@@ -39,7 +39,14 @@ class Group:
 def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:
     """The groups in the order of the config; the last one is for all other users."""
     rules = [(kind.name, kind.when, topn.of_group(kind)) for kind in topn.strategies]
-    return [_group(name, when, own, catalogue) for name, when, own in [*rules, ("", None, topn)]]
+    found, narrowed = [], {catalogue.available.tobytes(): catalogue}
+    for name, when, own in [*rules, ("", None, topn)]:
+        allowed = catalogue.narrowed(own.categories, catalogue.denied_to.get(name), own.deny_categories)
+        shared = narrowed.setdefault(
+            allowed.available.tobytes(), allowed
+        )  # one for all groups that may see the same items
+        found.append(Group(name, when, own, shared, Variety.of(own), Ladder(shared, own.max_per_category)))
+    return found
 
 
 def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> np.ndarray:
@@ -53,11 +60,6 @@ def assign(groups: list[Group], steps: Steps, taste: Taste, now: np.ndarray) -> 
         assert when is not None, "only the last group has no condition"
         member[_fits(when, groups[place].catalogue.names, steps, taste, now)] = place
     return member
-
-
-def _group(name: str, when: When | None, topn: Topn, catalogue: Catalogue) -> Group:
-    own = catalogue.narrowed(topn.categories, catalogue.denied_to.get(name), topn.deny_categories)
-    return Group(name, when, topn, own, Variety.of(topn), Ladder(own, topn.max_per_category))
 
 
 def _fits(when: When, names: np.ndarray, steps: Steps, taste: Taste, now: np.ndarray) -> np.ndarray:

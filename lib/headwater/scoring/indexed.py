@@ -29,15 +29,17 @@ def pays_off(users: int, items: int) -> bool:
     return items > 0 and users > PAYS_ABOVE * items**0.5
 
 
-def make(ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd.DataFrame) -> float:
+def make(
+    ranker: Ranker, catalogue: Catalogue, topn: Topn, path: Path, users: pd.DataFrame, max_length: int | None = None
+) -> float:
     """Write the index for a ``Scorer`` with the same ranker, catalogue and rules to ``path``; returns its recall on some
     ``users`` (rows as ``Scorer.lists`` reads them)."""
     topn_only = topn.model_copy(update={"sections": ()})
-    exact = Scorer(ranker, catalogue, topn_only)
+    exact = Scorer(ranker, catalogue, topn_only, max_length=max_length)
     matrix_index = exact.candidates.index
     assert isinstance(matrix_index, ExactIndex), "a scorer without an index has the whole matrix"
     index.write(matrix_index.matrix.cpu(), path)
-    return recall(exact.lists(users), Scorer(ranker, catalogue, topn_only, path).lists(users))
+    return recall(exact.lists(users), Scorer(ranker, catalogue, topn_only, path, max_length).lists(users))
 
 
 def recall(exact: pd.DataFrame, found: pd.DataFrame) -> float:

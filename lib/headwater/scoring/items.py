@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,12 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
         popularity.seconds("first_seen").alias("first_seen"),
         "price",
     ).toPandas()
-    codes, names = split_categories(known["category"].tolist(), topn.category_separator)
-    _check_categories(names, topn)
+    rules = _named_categories(topn)
+    named = {name for names in rules.values() for name in names}
+    codes, names = split_categories(known["category"].tolist(), topn.category_separator, named)
+    for key, wanted in rules.items():
+        if wanted and not np.isin(wanted, names).any():
+            raise UsageError(f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}")
     columns = {
         "available": known["available"].to_numpy(dtype=bool),
         "categories": codes,
@@ -62,9 +67,11 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
 
 
 def may_be_shown(topn: Topn, until: float) -> Column:
-    """Whether a row of ``items`` may be listed: available, not denied, younger than ``topn.max_age_days`` at ``until`` (epoch
-    seconds)."""
+    """Whether a row of ``items`` may be listed: available, not denied, with a title if ``topn.titled_only``, younger than
+    ``topn.max_age_days`` at ``until`` (epoch seconds)."""
     shown = F.coalesce("available", F.lit(True)) & ~is_denied(topn)
+    if topn.titled_only:
+        shown &= F.col("title").isNotNull()
     if topn.max_age_days is None:
         return shown
     return shown & (popularity.seconds("first_seen") > until - DAY * topn.max_age_days)
@@ -72,27 +79,35 @@ def may_be_shown(topn: Topn, until: float) -> Column:
 
 def is_denied(topn: Topn) -> Column:
     """Whether a row of ``items`` is in ``topn.deny``, or in a category of ``topn.deny_categories``."""
-    denied = F.col("item_id").isin(*topn.deny)
-    if not topn.deny_categories:
-        return denied
+    return F.col("item_id").isin(*topn.deny) | _has_any(topn.deny_categories, topn)
+
+
+def is_left_out(topn: Topn, until: float) -> Column:
+    """Whether lists by ``topn`` must not contain a row of ``items``: it may not be shown, or ``topn.categories`` lacks it."""
+    other = ~_has_any(topn.categories, topn) if topn.categories else F.lit(False)
+    return ~may_be_shown(topn, until) | other
+
+
+def _has_any(categories: Sequence[str], topn: Topn) -> Column:
+    """Whether a row of ``items`` has one of these categories."""
+    if not categories:
+        return F.lit(False)
     text, separator = F.coalesce("category", F.lit("")), topn.category_separator
     names = (
         F.transform(F.split(text, rf"\Q{separator}\E"), lambda name: F.trim(name))
         if separator
         else F.array(F.trim(text))
     )
-    return denied | F.arrays_overlap(names, F.array(*map(F.lit, topn.deny_categories)))
+    return F.arrays_overlap(names, F.array(*map(F.lit, categories)))
 
 
-def _check_categories(names: np.ndarray, topn: Topn) -> None:
-    rules = {f"topn.{key}": getattr(topn, key) for key in ("categories", "deny_categories")}
+def _named_categories(topn: Topn) -> dict[str, tuple[str, ...]]:
+    """The categories that each rule of ``topn`` names, to list or to deny, by the rule's key."""
+    keys = ("categories", "deny_categories")
+    rules = {f"topn.{key}": getattr(topn, key) for key in keys}
     for group in topn.strategies:
-        rules |= {
-            f"{key} of group {group.name}": getattr(group, key) or () for key in ("categories", "deny_categories")
-        }
-    for key, wanted in rules.items():
-        if wanted and not np.isin(wanted, names).any():
-            raise UsageError(f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}")
+        rules |= {f"{key} of group {group.name}": getattr(group, key) or () for key in keys}
+    return rules
 
 
 def _denied_to(items: DataFrame, topn: Topn) -> dict[str, np.ndarray]:

@@ -71,11 +71,9 @@ class Scorer:
             for place, group in enumerate(self.groups)
             if (rule := group.topn.explore).share
         }
-        shared = Sections(self.ranker, catalogue, topn.sections)
-        self.sections = [
-            shared if group.catalogue is catalogue else Sections(self.ranker, group.catalogue, topn.sections)
-            for group in self.groups
-        ]
+        catalogues = {id(group.catalogue): group.catalogue for group in self.groups}
+        made = {key: Sections(self.ranker, each, topn.sections) for key, each in catalogues.items()}
+        self.sections = [made[id(group.catalogue)] for group in self.groups]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
         """All lists of some users, one row per place: user_id, section (0 is the Top-N) and the columns of ``places.PLACES``;
@@ -127,10 +125,12 @@ class Scorer:
         """The users, and for each the time up to which ages are counted, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
         history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
+        _, liked = self.ranker.pad_steps(steps.user, steps.item, ~steps.disliked(self.topn.disliked_rating), len(frame))
+        may_name = liked.bool() & torch.from_numpy(self.catalogue.may_name(history.numpy()))
         seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())
         excluded = excluded_items(steps, seen, self.topn, now, self.max_length)
-        return Users(frame["user_id"].to_numpy(), steps, history, context, seen, excluded), now
+        return Users(frame["user_id"].to_numpy(), steps, history, context, may_name, seen, excluded), now
 
     def _with_popular_share(self, query: Query, member: np.ndarray) -> Query:
         """The query with the weight of popularity scaled by the ``popular_share`` of each user's group."""
@@ -177,8 +177,7 @@ class Scorer:
         traces = query.evidence.traces(items)
         own = self.ranker.scores_of(items, query, traces)
         part = self.ranker.history_part(items, own, query)
-        may_name = torch.from_numpy(self.catalogue.may_name(users.history.numpy()))
-        place = decisive_events(self.ranker, items, own, traces, part, users.history, users.context, may_name)
+        place = decisive_events(self.ranker, items, own, traces, part, users.history, users.context, users.may_name)
         popular = self._popular(users, weighted, member, items, part)
         because_idx, because_type = users.events_at(place.masked_fill((items == 0) | popular, -1))
         return Lists.of(
@@ -193,16 +192,16 @@ class Scorer:
     def _popular(
         self, users: Users, weighted: Query, member: np.ndarray, items: Tensor, history_part: Tensor
     ) -> Tensor:
-        """Bool ``[users, n]``: which of the items get more of their score from popularity, with its weight in ``weighted``,
-        than from the history (``history_part``), and would be listed for popularity alone, whatever the user did."""
-        if not self.ranker.blend.get("recency"):
-            return torch.zeros(items.shape, dtype=torch.bool)
+        """Bool ``[users, n]``: which of the items would be listed for popularity alone, whatever the user did, and get more of
+        their score from it, with its weight in ``weighted``, than from the history (``history_part``). After a single event
+        nobody can tell how much that is: a sequence model, too, gives popular items to whoever it knows little of."""
         anyway = np.zeros(items.shape, dtype=bool)
         for place, group in enumerate(self.groups):
             some = np.flatnonzero(member == place)
             anyway[some] = group.ladder.listed_anyway(items.numpy()[some], [users.excluded[user] for user in some])
         popularity_part = weighted.users[:, -1:] * self.ranker.recency[items]
         most = popularity_part > history_part.clamp(min=0)
+        most |= ((users.history > 0).sum(dim=1) == 1).unsqueeze(1)
         return most & torch.from_numpy(anyway)
 
     def _with_repeats(self, lists: Lists, bonus: sparse.csr_matrix, steps: Steps) -> Lists:

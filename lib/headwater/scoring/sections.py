@@ -58,8 +58,7 @@ class Sections:
 
     def _because(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Items that followed the item of an event, and those most similar to it: of the newest event, then of the one before."""
-        may_name = torch.from_numpy(self.catalogue.may_name(users.history.numpy()))
-        place = _newest_different(users.history * may_name, turn)
+        place = _newest_different(users.history * users.may_name, turn)
         anchor = users.history.gather(1, place.clamp(min=0)) * (place >= 0)  # [users, 1]
         bonus = None
         if self.ranker.transitions is not None:
@@ -81,9 +80,12 @@ class Sections:
     def _new(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Items that are new in the catalogue, by their similarity to the user's events; the newest event counts most."""
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
-        events = self.ranker.directions(users.history)  # [users, seq, dim]; padding is zero
+        events = self.ranker.directions(users.history * users.may_name)  # [users, seq, dim]; padding is zero
         taste = (events * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]
-        scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, users.blocked())
+        unseen = (
+            users.excluding_seen().blocked()
+        )  # where items are listed again, what the user had is most like the history
+        scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, unseen)
         return Lists.of(items.numpy(), score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
 
     def _category(self, users: Users, kind: FurtherList, turn: int) -> Lists:
@@ -93,8 +95,9 @@ class Sections:
         for user, steps in enumerate(users.steps.items()):
             favourites = self.catalogue.categories_of(steps)
             if len(favourites) > turn:
-                popular = self.catalogue.popular_in[code := favourites[turn]]
-                fit = popular[~np.isin(popular, users.excluded[user])][: kind.n]
+                excluded = users.excluded[user]
+                popular = self.catalogue.popular_in[code := favourites[turn]][: kind.n + len(excluded)]
+                fit = popular[~np.isin(popular, excluded)][: kind.n]
                 items[user, : len(fit)] = fit
                 reasons[user] = f"popular in {self.catalogue.names[code]}"
         return Lists.of(items, score=self.catalogue.popular[items], strategy="category_popular", otherwise=reasons)

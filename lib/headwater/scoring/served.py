@@ -10,7 +10,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from headwater import schemas, sequences
-from headwater.config import Topn
+from headwater.config import Config
 from headwater.frames import frame_of
 from headwater.scoring import executors
 from headwater.scoring.items import load_catalogue
@@ -52,12 +52,12 @@ def measured(evaluation: Evaluation, items: DataFrame, ranker: Ranker) -> Measur
     histories = sequences.build(evaluation.before, unknown, config.sequence.max_length)
     intervals = repeats.intervals_if_needed(histories, config.topn, len(evaluation.decayed) - 1)
     recent = RecentCounts(evaluation.decayed, evaluation.until, intervals)
-    served = to_users(evaluation.held.users, histories, items, recent, ranker, config.topn)
+    served = to_users(evaluation.held.users, histories, items, recent, ranker, config)
     return evaluation.lists(served.lists, served.group, ranker.unit_vectors.numpy(), served.metrics)
 
 
 def to_users(
-    users: np.ndarray, histories: DataFrame, items: DataFrame, known: RecentCounts, ranker: Ranker, topn: Topn
+    users: np.ndarray, histories: DataFrame, items: DataFrame, known: RecentCounts, ranker: Ranker, config: Config
 ) -> Served:
     """The lists that ``users`` (ids) would have been served when ``known`` was counted and ``histories`` were their rows of
     ``sequences``, from items first seen by then. A user without a row is served as one without a history."""
@@ -66,17 +66,17 @@ def to_users(
     from headwater.scoring import faithfulness, taste
     from headwater.scoring.scorer import Scorer
 
-    topn_only = topn.model_copy(update={"sections": ()})
+    topn_only = config.topn.model_copy(update={"sections": ()})
     catalogue = load_catalogue(items, known, topn_only)
     at_that_time = replace(catalogue, available=catalogue.available & (catalogue.first_seen <= known.until))
-    scorer = Scorer(ranker, at_that_time, topn_only)
+    scorer = Scorer(ranker, at_that_time, topn_only, max_length=config.sequence.max_length)
     frame = _frame(users, histories)
-    found = np.zeros((len(users), topn.n), dtype=np.int64)
+    found = np.zeros((len(users), topn_only.n), dtype=np.int64)
     group = np.full(len(users), "", dtype=object)
     tested: list[tuple[Tensor, ...]] = []
     distance = np.full(len(users), np.nan)
-    for start in range(0, len(users), topn.batch_users):
-        some = slice(start, start + topn.batch_users)
+    for start in range(0, len(users), topn_only.batch_users):
+        some = slice(start, start + topn_only.batch_users)
         theirs, member, top = scorer.top(frame.iloc[some])
         found[some], group[some] = top.item_idx, scorer.names[member]
         distance[some] = taste.miscalibration(taste.mix(theirs.steps, catalogue), top.item_idx, catalogue)

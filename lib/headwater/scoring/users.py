@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headwater.models import context
+from headwater.models import context as event_context
 from headwater.models.histories import flat
 from headwater.schemas import EVENT_TYPES
 
@@ -49,6 +49,10 @@ class Steps:
         """Bool: the steps of one of these event types."""
         return np.isin(self.type, [EVENT_TYPES.index(name) + 1 for name in names])
 
+    def disliked(self, rating: float | None) -> np.ndarray:
+        """Bool: the ratings of this value or less; none of them if there is no such value."""
+        return self.of_types(["rating"]) & (self.value <= (-np.inf if rating is None else rating))
+
     def count(self) -> np.ndarray:
         """The number of steps per user, int64 ``[users]``."""
         return np.diff(self.start)
@@ -63,7 +67,7 @@ class Steps:
 
     def context(self) -> np.ndarray:
         """The context code of each step (``models.context``)."""
-        return context.pack(self.type, self.at, self.value, np.diff(self.user, prepend=-1) > 0)
+        return event_context.pack(self.type, self.at, self.value, np.diff(self.user, prepend=-1) > 0)
 
     def oldest(self) -> np.ndarray:
         """The time of each user's first step, ``[users]``; ``inf`` if there is none."""
@@ -104,13 +108,15 @@ def _pairs(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 @dataclass(frozen=True)
 class Users:
     """``steps``: the events of the users, including those with items that the model does not know; ``history`` and
-    ``context``: the items and codes of the known ones, int64 ``[users, seq]``, left-padded; ``seen``: for each user all items
-    of earlier events, int64; ``excluded``: for each user the items that must not be listed."""
+    ``context``: the items and codes of the known ones, int64 ``[users, seq]``, left-padded; ``may_name``, bool of that shape:
+    the events that a reason or a heading may name; ``seen``: for each user all items of earlier events, int64; ``excluded``:
+    for each user the items that must not be listed."""
 
     ids: np.ndarray
     steps: Steps
     history: Tensor
     context: Tensor
+    may_name: Tensor
     seen: list[np.ndarray]
     excluded: list[np.ndarray]
 
@@ -120,8 +126,8 @@ class Users:
     def of(self, places: np.ndarray) -> Users:
         """Some of the users, given by ascending positions."""
         seen, excluded = ([part[place] for place in places] for part in (self.seen, self.excluded))
-        steps = self.steps.of_users(places)
-        return Users(self.ids[places], steps, self.history[places], self.context[places], seen, excluded)
+        history, context, may_name = (part[places] for part in (self.history, self.context, self.may_name))
+        return Users(self.ids[places], self.steps.of_users(places), history, context, may_name, seen, excluded)
 
     def also_excluding(self, items: np.ndarray) -> Users:
         """The same users, with ``items`` ``[users, n]`` excluded too; 0 is none."""
@@ -145,6 +151,6 @@ class Users:
 
     def events_at(self, place: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Items and event types at positions of the history ``[users, n]``, of the same shape; 0 where the position is -1."""
-        kinds = context.part(self.context, "event_type")
+        kinds = event_context.part(self.context, "event_type")
         items, types = ((part.gather(1, place.clamp(min=0)) * (place >= 0)).numpy() for part in (self.history, kinds))
         return items, types

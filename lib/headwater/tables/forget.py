@@ -9,10 +9,8 @@ Landing files, copies of reports and backups are not touched. They belong to who
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from urllib.parse import quote, quote_plus
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -24,21 +22,35 @@ from headwater.tables import readers
 from headwater.tables.warehouse import MAINTAINER, Warehouse
 
 WORD = r"\p{L}\p{N}_"
+SHORT_FORMS = {" ": [r"\+"], '"': [r'\\"', '""'], "/": [r"\\/"], "\\": [r"\\\\"]}
+"""What else stands for a character, as Java patterns: in a form, in JSON, in CSV."""
 NOTE = {"job": MAINTAINER, "what": "forget"}
 
 
 def token_pattern(user: str) -> str:
-    """A Java pattern for a user id in a raw line: unchanged, or as written in JSON, a URL or CSV, but not inside a word.
+    """A Java pattern for a user id in a raw line: unchanged, or as written in JSON, a URL, an access log or CSV, but not inside a
+    word.
 
     A number that is part of a time, an address or a decimal (``12`` in ``2026-01-12`` or ``10.0.0.12``) does not match.
     """
-    in_json = {json.dumps(user)[1:-1], json.dumps(user, ensure_ascii=False)[1:-1]}
-    forms = {user, quote(user), quote(user, safe=""), quote_plus(user), user.replace('"', '""'), *in_json}
-    literal = "|".join(re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form)))
+    literal = "".join(map(_spellings, user))
     before, after = f"(?<![{WORD}])", f"(?![{WORD}])"
     if user.isdigit():
         before, after = before + r"(?<![0-9][-.:/])", after + r"(?![-.:/][0-9])"
-    return f"{before}(?:{literal}){after}"
+    return f"{before}{literal}{after}"
+
+
+def _spellings(character: str) -> str:
+    """A Java pattern for all that stands for one character of an id: itself, its bytes in a URL (``%C3%A9``) or an access log
+    (``\\xc3\\xa9``), its code in JSON (``\\u00e9``), and the short forms of some."""
+    in_bytes, code = character.encode(), character.encode("utf-16-be").hex()
+    escapes = [
+        "".join(f"%{byte:02x}" for byte in in_bytes),
+        "".join(rf"\\x{byte:02x}" for byte in in_bytes),
+        "".join(rf"\\u{code[place : place + 4]}" for place in range(0, len(code), 4)),
+    ]
+    forms = [re.escape(character), *SHORT_FORMS.get(character, []), *(f"(?i:{escape})" for escape in escapes)]
+    return f"(?:{'|'.join(forms)})"
 
 
 def require_finished_batch(warehouse: Warehouse) -> None:

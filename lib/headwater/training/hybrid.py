@@ -120,15 +120,11 @@ def weights_of(name: str) -> tuple[float, ...]:
 def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases: Cases) -> Iterator[Shortlists]:
     """The shortlists of all cases, or of as many, evenly spread, as ``CELLS`` allows; batched by history length."""
     matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior)
-    lengths = (cases.item > 0).sum(axis=1)
-    order = np.argsort(lengths, kind="stable")
+    order = cases.by_length()
     sampled = torch.from_numpy(cases.item[_spread(order, SAMPLED_USERS)])
     mean_candidates = LIST_LENGTH + sum(part.evidence(sampled).nnz for part in neighbours.values()) / len(sampled)
     order = _spread(order, int(CELLS / mean_candidates) + 1)
-    size = max(1, CELLS // len(matrix))
-    for users in (order[start : start + size] for start in range(0, len(order), size)):
-        longest = max(1, lengths[users[-1]])
-        items, context = (torch.from_numpy(part[users, -longest:]) for part in (cases.item, cases.context))
+    for users, items, context in cases.batches(order, CELLS // len(matrix)):
         logits = model.user_vectors(items, context) @ matrix.T
         evidence = {name: part.evidence(items) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)

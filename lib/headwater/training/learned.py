@@ -66,6 +66,11 @@ class Learned:
         return Epochs(sum(answer["best_epoch"] for answer in self.answers[:-1]), self.answers[-1]["best_epoch"])
 
     @property
+    def loss(self) -> float:
+        """The training loss of the epoch whose weights are kept."""
+        return self.answers[-1]["history"][self.best.train - 1]["loss"]
+
+    @property
     def history(self) -> list[dict[str, float]]:
         """One dict per epoch; the second stage continues the count of the first."""
         entries = [entry for answer in self.answers for entry in answer["history"]]

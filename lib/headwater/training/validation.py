@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from headwater.models import SequenceModel
 
 PRIOR_WEIGHTS = (4.0, 2.0, 1.0, 0.0)
 """Weights of the prior that are tried, of which the best counts; 0 must be last, for a model that will not be blended."""
+ENCODED_CASES = 512
+"""Histories that are encoded at once; the encoder's memory grows with them, whatever the size of the catalogue."""
 TILE_SCORES = 1 << 25
 """Scores of users × items in memory at once (128 MiB, and as much again while they are blended)."""
 
@@ -53,6 +56,19 @@ class Cases:
             self.target[: target[-1]],
             self.prior,
         )
+
+    def by_length(self) -> np.ndarray:
+        """All cases, those with the shortest history first."""
+        return np.argsort((self.item > 0).sum(axis=1), kind="stable")
+
+    def batches(self, order: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        """The cases in ``order``, at most ``size`` and ``ENCODED_CASES`` at once: their indices, and their items and context,
+        int64 ``[batch, longest]``. In order of length they need little padding."""
+        size = max(1, min(size, ENCODED_CASES))
+        for users in (order[start : start + size] for start in range(0, len(order), size)):
+            longest = max(1, int((self.item[users] > 0).sum(axis=1).max()))
+            items, context = (torch.from_numpy(part[users, -longest:]) for part in (self.item, self.context))
+            yield users, items, context
 
     def hide_seen(self, scores: Tensor, users: np.ndarray) -> None:
         """Set the scores ``[users, items + 1]`` of these users' seen items, and of padding, to -inf."""
@@ -106,15 +122,8 @@ def mean_ndcg(model: SequenceModel, cases: Cases, device: torch.device) -> float
     totals = np.zeros(len(weights))
     with torch.inference_mode():
         matrix, prior = model.item_matrix(), torch.from_numpy(cases.prior).to(device)
-        batch = max(1, min(512, TILE_SCORES // len(matrix)))
-        lengths = (cases.item > 0).sum(axis=1)
-        order = np.argsort(lengths, kind="stable")  # batches of histories of similar length need little padding
-        for start in range(0, len(cases), batch):
-            users = order[start : start + batch]
-            longest = max(1, lengths[users[-1]])
-            items = torch.from_numpy(cases.item[users, -longest:]).to(device)
-            context = torch.from_numpy(cases.context[users, -longest:]).to(device)
-            scores = (model.user_vectors(items, context) @ matrix.T).float()
+        for users, items, context in cases.batches(cases.by_length(), TILE_SCORES // len(matrix)):
+            scores = (model.user_vectors(items.to(device), context.to(device)) @ matrix.T).float()
             cases.hide_seen(scores, users)
             rows, columns = cases.target_places(users, scores.shape[1])
             targets, ideal = (rows.to(device), columns.to(device)), cases.ideal(users).to(device)

@@ -65,7 +65,7 @@ def work(plan_json: str) -> dict[str, Any]:
     if gpu:
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(plan.threads)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", plan.threads)))  # on executors Spark sets it
     limit = timedelta(seconds=plan.timeout_seconds)
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=limit)
     try:
