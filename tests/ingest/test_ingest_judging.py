@@ -68,10 +68,12 @@ def test_the_batches_of_an_hour_have_the_same_limits():
 
 
 def test_event_types_are_renamed_regardless_of_case(spark):
-    frame = spark.createDataFrame([("CART",), ("View",), ("cartoon",)], "event_type string")
-    source = Source(format="csv", glob="*", event_types={"Cart": "add_to_cart"})
+    frame = spark.createDataFrame([("CART",), ("View",), ("cartoon",), ("Ping",), (None,)], "event_type string")
+    source = Source(format="csv", glob="*", event_types={"Cart": "add_to_cart", "ping": None})
     rows = judging.with_event_type(frame, source).collect()
-    assert [row["event_type"] for row in rows] == ["add_to_cart", "view", "cartoon"]
+    assert [(row["event_type"], row["ignored"]) for row in rows] == [
+        ("add_to_cart", False), ("view", False), ("cartoon", False), (None, True), (None, False)
+    ]  # fmt: skip
 
 
 def test_a_generated_event_id_depends_on_all_content_and_on_nothing_else(spark):

@@ -108,7 +108,7 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     assert "2 people hold a list of 2." in text
     assert "Model 3 ranks people’s next actions 2.0 times as well as recent popularity." in text
     assert (
-        "Of 10 lines read: 4 became events, 3 quarantined (30.0 %), 2 duplicates, 1 ignored (no rule matched)." in text
+        "Of 10 lines read: 4 became events, 3 quarantined (30.0 %), 2 duplicates, 1 ignored (no wanted action)." in text
     )
     assert "The lists show 2 of 3 items (66.7 %)." in text
     assert "2 actions on shown items, worth a reward of 5.0" in text

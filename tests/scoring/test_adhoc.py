@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from headwater.errors import UsageError
-from headwater.schemas import EVENT_TYPES, VERBS
+from headwater.schemas import BECAUSE, EVENT_TYPES
 from headwater.scoring import adhoc
 
 CATALOG = pd.DataFrame({"item_id": ["a", "b", "c"], "item_idx": [1, 2, 3], "title": ["Tea", None, "Cake"]})
@@ -53,4 +53,4 @@ def test_every_event_type_except_impression_has_a_verb_for_reasons():
     for kind, words in (("search", "searched for"), ("rating", "rated")):
         place = {"item_idx": 3, "because_idx": 1, "because_type": EVENT_TYPES.index(kind) + 1, "otherwise": ""}
         assert adhoc._reason(place, titles) == f"because you {words} Tea"
-    assert set(VERBS) == set(EVENT_TYPES) - {"impression"}
+    assert set(BECAUSE) == set(EVENT_TYPES) - {"impression"}

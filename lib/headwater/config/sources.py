@@ -40,7 +40,7 @@ class Source(Section):
     name: str = ""
     fields: dict[str, str] = {}
     constants: dict[str, str | float | bool] = {}
-    event_types: dict[str, EventType] = {}
+    event_types: dict[str, EventType | None] = {}
     time_zone: str = "UTC"
     time_format: str = ""
     header: bool | list[str] = True

@@ -37,12 +37,14 @@ def limits(config: Ingest, moment: datetime) -> Limits:
 
 
 def with_event_type(frame: DataFrame, source: Source) -> DataFrame:
-    """Renames the source's event types, regardless of case, and puts ours in lower case."""
+    """Renames the source's event types, regardless of case, and puts ours in lower case. Adds ``ignored``: lines of a type that
+    the source maps to nothing."""
     lower = F.lower("event_type")
     renamed = lower
     for theirs, ours in source.event_types.items():
         renamed = F.when(lower == theirs.lower(), ours).otherwise(renamed)
-    return frame.withColumn("event_type", renamed)
+    unwanted = [theirs.lower() for theirs, ours in source.event_types.items() if ours is None]
+    return frame.withColumns({"event_type": renamed, "ignored": F.coalesce(lower.isin(*unwanted), F.lit(False))})
 
 
 def with_reason(frame: DataFrame, limit: Limits) -> DataFrame:

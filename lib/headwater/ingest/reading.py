@@ -171,7 +171,7 @@ class Reader:
         frame = judging.with_event_type(frame, source)
         moment = times.moment(F.col("timestamp"), source.time_zone, source.time_format)
         nothing = F.lit(None).cast("string")
-        return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing, "ignored": F.lit(False)})
+        return frame.withColumns({"event_time": moment, "visitor": nothing, "agent": nothing})
 
 
 def surplus_headers(frame: DataFrame) -> DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from headwater import schemas
 from headwater.report import charts, data
 from headwater.report.data import Freshness, Person, TableState
 from headwater.report.markup import duration, esc, figure, missing, moment, pair, percent, plain, plural, table, whole
@@ -14,7 +13,14 @@ from headwater.report.runs import Runs
 from headwater.tables import Warehouse
 
 COUNTED = (("Events by type", "events", "event_type"), ("Quarantine by reason", "quarantine", "reason"))
-DID = {**schemas.VERBS, "add_to_cart": "to cart"}
+DID = {
+    "view": "viewed",
+    "search": "searched",
+    "click": "clicked",
+    "add_to_cart": "to cart",
+    "purchase": "bought",
+    "rating": "rated",
+}
 """The verb of each event type, for use before a title."""
 MAX_RANKS = 40
 """The largest number of columns in a figure."""
@@ -72,7 +78,7 @@ def _ingest_sentence(counts: dict[str, int]) -> str:
     read, taken, refused, doubled, ignored = (counts[name] for name in data.INGEST_COUNTS)
     return esc(
         f"Of {plural(read, 'line', 'lines')} read: {whole(taken)} became events, {whole(refused)} quarantined "
-        f"({percent(refused, read)}), {whole(doubled)} duplicates, {whole(ignored)} ignored (no rule matched)."
+        f"({percent(refused, read)}), {whole(doubled)} duplicates, {whole(ignored)} ignored (no wanted action)."
     )
 
 

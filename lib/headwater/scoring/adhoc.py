@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from headwater.errors import UsageError
-from headwater.schemas import EVENT_TYPES, VERBS
+from headwater.schemas import BECAUSE, EVENT_TYPES
 from headwater.scoring.scorer import Scorer
 from headwater.text import printable
 
@@ -31,8 +31,8 @@ def parse(history: str) -> list[tuple[str, str]]:
     events = []
     for word in _words(history):
         kind, colon, item = word.partition(":")
-        if not colon or not item or kind not in VERBS:
-            raise UsageError(f"--history: {word!r} is not TYPE:ITEM with a type of {', '.join(VERBS)}")
+        if not colon or not item or kind not in BECAUSE:
+            raise UsageError(f"--history: {word!r} is not TYPE:ITEM with a type of {', '.join(BECAUSE)}")
         events.append((kind, item))
     return events
 
@@ -97,7 +97,7 @@ def _reason(place: dict[Any, Any], titles: pd.Series) -> str:
     if not place["because_idx"]:
         return str(place["otherwise"])
     what = "it before" if place["because_idx"] == place["item_idx"] else str(titles.at[place["because_idx"]])
-    return f"because you {VERBS[EVENT_TYPES[place['because_type'] - 1]]} {what}"
+    return BECAUSE[EVENT_TYPES[place["because_type"] - 1]].replace("{}", what)
 
 
 def unknown(events: list[tuple[str, str]], catalog: pd.DataFrame, n_items: int) -> list[str]:

@@ -18,11 +18,9 @@ def with_reasons(places: DataFrame) -> DataFrame:
     """Adds ``reason`` to places with titles: a sentence that names the event behind the place, or else ``otherwise``."""
     types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
     done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
-    verbs = F.create_map(*(F.lit(part) for pair in schemas.VERBS.items() for part in pair))
+    reasons = F.create_map(*(F.lit(part) for pair in schemas.BECAUSE.items() for part in pair))
     itself = F.when(F.col("because_idx") == F.col("item_idx"), F.lit("it before"))
-    because = F.concat(
-        F.lit("because you "), F.try_element_at(verbs, done), F.lit(" "), F.coalesce(itself, F.col("because_title"))
-    )
+    because = F.replace(F.try_element_at(reasons, done), F.lit("{}"), F.coalesce(itself, F.col("because_title")))
     return places.withColumn("reason", F.coalesce(because, F.col("otherwise")))
 
 
