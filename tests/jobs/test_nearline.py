@@ -97,7 +97,6 @@ def test_a_denied_item_leaves_all_lists_in_the_next_round(trained, tmp_path, spa
     "rule", [{"categories": ["kind 0", "kind 1", "kind 2", "kind 3"]}, {"deny_categories": ["for adults"]}]
 )
 def test_an_item_that_moves_to_a_category_which_a_group_does_not_see_leaves_its_lists(trained, tmp_path, spark, rule):
-    (trained.landing / "catalog").mkdir(exist_ok=True)
     groups = [{"name": "young", "when": {"category": "kind 1", "min_share": 0.3}, **rule}]
     site = copy_of(trained, tmp_path / "site", topn={**shop.CONFIG["topn"], "strategies": groups})
     (site.landing / "catalog/a.csv").write_text("sku,name,category\ni1,Thing 1,for adults\n")
