@@ -114,7 +114,7 @@ def not_yet_judged(j: Job, registry: Registry, champion: int) -> int | None:
         return None
     if not j.warehouse.exists("promotions"):
         return challenger
-    decided = j.warehouse.read("promotions").where(F.col("challenger") == challenger)
+    decided = j.warehouse.read("promotions").where(F.col("challenger_version") == challenger)
     return challenger if decided.isEmpty() else None
 
 

@@ -42,9 +42,8 @@ def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:
     found, narrowed = [], {catalogue.available.tobytes(): catalogue}
     for name, when, own in [*rules, ("", None, topn)]:
         allowed = catalogue.narrowed(own.categories, catalogue.denied_to.get(name), own.deny_categories)
-        shared = narrowed.setdefault(
-            allowed.available.tobytes(), allowed
-        )  # one for all groups that may see the same items
+        # groups that may see the same items share a catalogue, and with it their sections
+        shared = narrowed.setdefault(allowed.available.tobytes(), allowed)
         found.append(Group(name, when, own, shared, Variety.of(own), Ladder(shared, own.max_per_category)))
     return found
 

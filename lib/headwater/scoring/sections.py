@@ -82,9 +82,8 @@ class Sections:
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
         events = self.ranker.directions(users.history * users.may_name)  # [users, seq, dim]; padding is zero
         taste = (events * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]
-        unseen = (
-            users.excluding_seen().blocked()
-        )  # where items are listed again, what the user had is most like the history
+        # where items are listed again, what the user had is most like the history
+        unseen = users.excluding_seen().blocked()
         scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, unseen)
         return Lists.of(items.numpy(), score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
 
