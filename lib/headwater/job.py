@@ -110,11 +110,13 @@ def run(
     try:
         job = Job(name, configuration.load(files, overrides), lasting)
         counts = body(job)
-    except HeadwaterError as error:
-        _fail(name, str(error), error.exit_code)
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
             _fail(name, "stopped by Ctrl-C; " + GO_ON, 130)
+        if _java_has_died():  # whatever failed first, failed because of that
+            _fail(name, "Java has ended, perhaps for lack of memory (spark.driver.memory); " + GO_ON, 1)
+        if isinstance(error, HeadwaterError):
+            _fail(name, str(error), error.exit_code)
         _fail(name, _explain(error), 1)
     print(json.dumps({"job": name, "status": "ok", **counts}, ensure_ascii=False, default=str), flush=True)
 
@@ -155,10 +157,6 @@ def _fail(name: str, line: str, code: int) -> NoReturn:
 def _explain(error: Exception) -> str:
     """The message of an unexpected error's root cause, on one line; Spark buries it under wrappers."""
     text = str(error)
-    if _java_has_died():
-        return (
-            f"Java has ended, perhaps for lack of memory (spark.driver.memory in section spark of the config); {GO_ON}"
-        )
     if "No space left on device" in text:
         return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
     if messages := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker

@@ -87,11 +87,7 @@ class Intake:
         root = files.resolve(j.spark, j.config.paths.landing) if any(source.glob for source in sources) else ""
         key = privacy.load_key(j.config.privacy.key_file)
         reading.check(j.spark, j.config)
-        read_by = [
-            j.config.paths.landing,
-            j.config.ingest.model_dump(mode="json", exclude_defaults=True),
-            key is not None,
-        ]
+        read_by = [j.config.ingest.model_dump(mode="json", exclude_defaults=True), key is not None]
         self.read_by = zlib.crc32(json.dumps(read_by).encode())
         rules = access_log.compile_rules(j.spark, j.config.ingest.url_rules)
         self.reader = Reader(j.spark, root, j.config, rules, key)
@@ -128,8 +124,8 @@ class Intake:
             self.refused = {f: error for f, error in self.refused.items() if f in new and not _may_fit_now(f, error)}
             if any(one.planned for one in batches) and begun.get("read_by", self.read_by) != self.read_by:
                 raise HeadwaterError(
-                    f"batch {last_begun} of an earlier run is unfinished, and the section ingest, paths.landing or "
-                    "privacy.key_file has changed since: run jobs/ingest_events.py once as they were, then change them"
+                    f"batch {last_begun} of an earlier run is unfinished, and the section ingest or privacy.key_file has changed "
+                    "since: run jobs/ingest_events.py once as they were, then change them"
                 )
             for one in batches:
                 take = self._take if one.planned else self._take_fitting
