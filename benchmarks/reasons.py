@@ -51,7 +51,7 @@ def measure(j: Job) -> dict[str, Any]:
     for start in range(0, len(frame), BATCH):
         some = frame.iloc[start : start + BATCH]
         steps = Steps.of(some)
-        history, codes = ranker.pad_steps(steps.user, steps.item, steps.context(), len(some))
+        history, codes = ranker.pad_steps(len(some), steps.user, steps.item, steps.context())
         seen = [torch.as_tensor(items.copy(), dtype=torch.int64) for items in some["seen_items"]]
         users = torch.arange(len(seen)).repeat_interleave(torch.tensor([len(items) for items in seen]))
         started = time.perf_counter()

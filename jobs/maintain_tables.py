@@ -12,7 +12,6 @@ versions and such leftovers, so that none of them holds the person. Nothing that
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +22,7 @@ from headwater.errors import UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
-from headwater.work import prune
+from headwater.work import prune, prune_trainings
 
 app = job.command_line()
 
@@ -55,7 +54,7 @@ def remove(j: Job, user: str) -> dict[str, Any]:
         raise UsageError("--forget needs a user id, as it appears in the events")
     counts = forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
     # a killed training leaves a snapshot of everybody's sequences
-    return {**counts, "folders_removed": prune(j.config, math.inf)}
+    return {**counts, "folders_removed": prune_trainings(j.config)}
 
 
 if __name__ == "__main__":

@@ -39,15 +39,25 @@ def prune(config: Config, before: float) -> int:
     These are downloaded models, which are downloaded again when needed, and leftovers of abandoned trainings. The folder of a
     running training stays.
     """
-    if not config.paths.work and local.folder(config.paths.warehouse) is None:
+    if not _has_work_folder(config):
         return 0
-    work, removed = work_folder(config), 0
-    for folder in filter(Path.is_dir, work.glob("models/*/*")):
-        removed += _remove_if_unused(folder, before)
-    for folder in filter(Path.is_dir, work.glob(f"{TRAININGS}/*")):
+    models = filter(Path.is_dir, work_folder(config).glob("models/*/*"))
+    return sum(_remove_if_unused(folder, before) for folder in models) + prune_trainings(config, before)
+
+
+def prune_trainings(config: Config, before: float = math.inf) -> int:
+    """The same for leftovers of trainings alone, by default all of them; downloaded models, which may be in use, stay."""
+    if not _has_work_folder(config):
+        return 0
+    removed = 0
+    for folder in filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")):
         with suppress(Timeout), lock_of(folder):
             removed += _remove_if_unused(folder, before)
     return removed
+
+
+def _has_work_folder(config: Config) -> bool:
+    return bool(config.paths.work) or local.folder(config.paths.warehouse) is not None
 
 
 def _remove_if_unused(folder: Path, before: float) -> bool:

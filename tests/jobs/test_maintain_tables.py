@@ -17,6 +17,7 @@ from headwater.job import Job
 from headwater.nearline.history import publish_history
 from headwater.tables import readers, upkeep
 from headwater.tables.warehouse import WRITER
+from headwater.work import work_folder
 
 NASTY = "x' OR 1=1 --"
 HOLDING = (*schemas.PERSONAL, "quarantine")
@@ -114,8 +115,13 @@ def shop(spark, tmp_path, marks, built_shop):
 @pytest.mark.parametrize("marks", [False, True])
 def test_a_forgotten_user_is_in_no_table_file_or_log_and_the_loop_goes_on(shop):
     tables = shop.tables
+    leftovers = {name: work_folder(shop.config) / name for name in ("training/a", "models/m/1")}
+    for folder in leftovers.values():
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("of a killed training, or a model in use")
     assert files_containing(shop.root, "OR 1=1")
     closing = forget(shop, NASTY)
+    assert [folder.exists() for folder in leftovers.values()] == [False, True]
     # three events, one row each in sequences, topn, topn_history, sections and feedback, and a rejected line
     assert (closing["rows_deleted"], closing["tables"]) == (3 + 5 + 1, 7)
     for table in schemas.PERSONAL:

@@ -157,14 +157,15 @@ class Ranker:
         """
         (user, item), (context_user, codes) = flat(items), flat(context)
         assert np.array_equal(user, context_user), "each event has a context"
-        return self.pad_steps(user, item, codes, len(items))
+        padded_items, padded_codes = self.pad_steps(len(items), user, item, codes)
+        return padded_items, padded_codes
 
-    def pad_steps(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, users: int) -> tuple[Tensor, Tensor]:
-        """The same for the events of all users in flat arrays: user after user, oldest first."""
+    def pad_steps(self, users: int, user: np.ndarray, item: np.ndarray, *further: np.ndarray) -> list[Tensor]:
+        """The items, and whatever ``further`` holds of each event, in the same form. The events of all users are in flat arrays:
+        user after user, oldest first."""
         known = (item > 0) & (item <= self.n_items)
-        rows = (padded_rows(user[known], part[known], users, self.max_length) for part in (item, context))
-        items, codes = map(torch.from_numpy, rows)
-        return items, codes
+        rows = (padded_rows(user[known], part[known], users, self.max_length) for part in (item, *further))
+        return [torch.from_numpy(part) for part in rows]
 
     @torch.inference_mode()
     def query(self, items: Tensor, context: Tensor) -> Query:

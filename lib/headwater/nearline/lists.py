@@ -140,9 +140,9 @@ def requested(
     tables, now = j.warehouse, rules(j, cache, model)
     request = partial(Request, mode=mode, model=model, rules=now)
     progress = readers.progress(tables, readers.LISTS)
-    hidden = None
-    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, progress.note or {}, now):
-        hidden = users_with_hidden_items(j, now, (progress.note or {}).get("left_out_by"))
+    before, hidden = progress.note or {}, None
+    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, before, now):
+        hidden = users_with_hidden_items(j, before, now)
     if update is not None:
         only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
@@ -201,11 +201,12 @@ def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, An
     return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
 
 
-def users_with_hidden_items(j: Job, now: dict[str, Any], left_out_by: int | None) -> DataFrame:
+def users_with_hidden_items(j: Job, before: dict[str, Any], now: dict[str, Any]) -> DataFrame:
     """The users (user_id) whose lists contain items that may not be shown by the rules ``now``: unavailable, denied, of a category
-    that is not listed, or too old; by the rules of their group, too. Where the rules that leave items out are no longer those of
-    the lists (``left_out_by``), a user may be in any group: lists name the group that they were made for."""
+    that is not listed, or too old; by the rules of their group, too. Lists name the group that they were made for; where other
+    rules left items out then (``before``), their user may be in any group."""
     tables, topn = j.warehouse, j.config.topn
+    same_rules = before.get("left_out_by") == now["left_out_by"]
     each = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
     shown, listed = reduce(DataFrame.unionByName, each), tables.read("topn")
 
@@ -217,7 +218,7 @@ def users_with_hidden_items(j: Job, now: dict[str, Any], left_out_by: int | None
     for group in topn.strategies:
         if any(getattr(group, name) for name in LEAVING_OUT):
             members = listed.where(F.startswith("strategy", F.lit(f"{group.name}: "))).select("user_id")
-            theirs = shown.join(members, "user_id", how="left_semi") if left_out_by == now["left_out_by"] else shown
+            theirs = shown.join(members, "user_id", how="left_semi") if same_rules else shown
             found.append(with_left_out(theirs, topn.of_group(group)))
     return reduce(DataFrame.union, found).distinct()
 

@@ -124,8 +124,8 @@ class Scorer:
     def _users(self, frame: pd.DataFrame) -> tuple[Users, np.ndarray]:
         """The users, and for each the time up to which ages are counted, epoch seconds ``[users]``."""
         steps = Steps.of(frame)
-        history, context = self.ranker.pad_steps(steps.user, steps.item, steps.context(), len(frame))
-        _, liked = self.ranker.pad_steps(steps.user, steps.item, ~steps.disliked(self.topn.disliked_rating), len(frame))
+        disliked = steps.disliked(self.topn.disliked_rating)
+        history, context, liked = self.ranker.pad_steps(len(frame), steps.user, steps.item, steps.context(), ~disliked)
         may_name = liked.bool() & torch.from_numpy(self.catalogue.may_name(history.numpy()))
         seen = [np.asarray(items, dtype=np.int64) for items in frame["seen_items"]]
         now = np.maximum(self.catalogue.until, steps.newest())

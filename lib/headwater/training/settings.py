@@ -82,8 +82,8 @@ class Plan:
 
     ``snapshot``, ``folder`` (of checkpoints and weights), ``validation`` and ``initial_weights`` are paths; the last two are
     empty if there is none. ``targets``: the weight of an event as a target, by a snapshot's event type codes, that of padding
-    first; ``batch_size``: rows over all ranks; ``threads``: per rank on a CPU; ``timeout_seconds``: a rank that hangs for longer
-    ends the run.
+    first; ``batch_size``: rows over all ranks; ``threads``: per rank on a CPU, 0 on executors, where Spark sets them;
+    ``timeout_seconds``: a rank that hangs for longer ends the run.
     """
 
     snapshot: str

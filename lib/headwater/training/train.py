@@ -83,7 +83,7 @@ def plan(
         initial_weights=str(initial_weights) if initial_weights else "",
         resume=resume,
         use_gpu=uses_gpus(train),
-        threads=max(1, local.cores() // train.processes),
+        threads=max(1, local.cores() // train.processes) if train.local_mode else 0,
         timeout_seconds=train.timeout_seconds,
     )
 
@@ -117,7 +117,8 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
     worker.share_environment()
     if not train.local_mode:
         _need_slots(train.processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(planned.threads))
+    if planned.threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(planned.threads))
     if train.local_mode and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Local ranks choose their GPUs themselves; only on executors does Spark assign GPUs to tasks.

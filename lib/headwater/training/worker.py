@@ -64,8 +64,8 @@ def work(plan_json: str) -> dict[str, Any]:
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", plan.threads)))  # on executors Spark sets it
+    elif plan.threads:
+        torch.set_num_threads(plan.threads)
     limit = timedelta(seconds=plan.timeout_seconds)
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=limit)
     try:
