@@ -12,7 +12,9 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import TimeoutExpired
 
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
@@ -24,6 +26,9 @@ from headwater.text import first_line
 DELTA = "io.delta:delta-spark_2.13:4.0.1"
 KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.0"
 """Kafka's connector, needed only if ``ingest.sources`` has a topic; it has no release 4.0.1."""
+
+JAVA_ENDS_WITHIN = 10.0
+"""Seconds from a lost connection to the end of the Java process, at most; a killed one with much memory takes long to free it."""
 
 NEARLY_UNIQUE_COLUMNS = ("event_id", "event_id.list.element", "event_time", "event_time.list.element", "score")
 """Columns, of tables and of arrays in them, for which Parquet would start a dictionary, find it useless and encode the values
@@ -138,10 +143,18 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
     return spark
 
 
-def java_has_died() -> bool:
-    """Whether the Java process that this process started has ended."""
+def java_has_died(error: BaseException) -> bool:
+    """Whether the Java process that this process started has ended; after an ``error`` of the connection to it, it may be
+    about to: its sockets close first."""
     started = getattr(SparkContext._gateway, "proc", None)
-    return started is not None and started.poll() is not None
+    lost = isinstance(error, Py4JError | ConnectionError) and not isinstance(error, Py4JJavaError)
+    if started is None:
+        return False
+    try:
+        started.wait(JAVA_ENDS_WITHIN if lost else 0)
+    except TimeoutExpired:
+        return False
+    return True
 
 
 def spark_home() -> Path:
