@@ -4,7 +4,8 @@
     python jobs/promote_model.py --version 7     # this version, even if there is a newer challenger
     python jobs/promote_model.py --rollback
 
-Challenger, champion and recent popularity are measured on the same users, on events that neither model was trained on.
+Challenger, champion and the baselines of `gate.must_beat` are measured on the same users, on events that neither model was
+trained on.
 Every decision is a row of `promotions`.
 """
 
@@ -57,9 +58,9 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     evaluation = Evaluation(steps, items.count(), facts, "test", j.config.model_copy(update={"evaluate": gate_length}))
     key = (j.config.gate.metric, j.config.gate.k)
     values = {version: evaluation.model(ranker).per_user[key] for version, ranker in rankers.items()}
-    recent = evaluation.baseline("recent_popularity").per_user[key]
+    baselines = {name: evaluation.baseline(name).per_user[key] for name in j.config.gate.must_beat}
     champion_values = values[champion] if champion else None
-    decision = gate.decide(values[challenger], champion_values, recent, j.config.gate, j.config.train.seed)
+    decision = gate.decide(values[challenger], champion_values, baselines, j.config.gate, j.config.train.seed)
     record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
     failpoint("promote_model:before_alias")
     if decision.promote:

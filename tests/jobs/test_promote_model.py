@@ -152,7 +152,7 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_restores_the_old_on
 
 
 def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(make_job, tmp_path):
-    job = make_job(beat_recent_popularity=False)
+    job = make_job(must_beat=())
     register(job, tmp_path / "good", knows=True)
     register(job, tmp_path / "bad", knows=False)
     closing = promote_model.promote(job)

@@ -6,6 +6,7 @@ Defaults are defined only here; ``conf/default.yaml`` shows them with units and 
 
 from headwater.config.files import load
 from headwater.config.settings import (
+    Baseline,
     Config,
     Feedback,
     Finetune,
@@ -25,6 +26,7 @@ __all__ = [
     "CATALOG_FIELDS",
     "EVENT_FIELDS",
     "LEAVING_OUT",
+    "Baseline",
     "Boosts",
     "Config",
     "Exclusion",

@@ -19,6 +19,7 @@ from headwater.schemas import EventType
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 TargetType = Literal["view", "search", "click", "add_to_cart", "purchase", "rating"]
+Baseline = Literal["popularity", "recent_popularity", "item_transitions", "own_items"]
 BlendPart = Literal["transitions", "ease", "als", "repeats", "recency"]
 SOFTMAX_MAX_ITEMS = 20_000
 """Up to this many items, ``train.loss.kind: auto`` is the softmax over the whole catalogue."""
@@ -196,7 +197,7 @@ class Gate(Section):
     confidence: Fraction = 0.95
     bootstrap_samples: Positive = 2_000
     min_users: Positive = 20
-    beat_recent_popularity: bool = True
+    must_beat: tuple[Baseline, ...] = ("popularity", "recent_popularity")
 
 
 class Finetune(Section):

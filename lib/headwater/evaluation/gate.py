@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from headwater.config import Gate
+from headwater.config import Baseline, Gate
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,17 @@ def interval(differences: np.ndarray, samples: int, confidence: float, seed: int
     return float(low), float(high)
 
 
-def decide(challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarray, gate: Gate, seed: int) -> Decision:
-    """Compare metric values ``[users]`` of the same users, in the same order.
+def decide(
+    challenger: np.ndarray,
+    champion: np.ndarray | None,
+    baselines: Mapping[Baseline, np.ndarray],
+    gate: Gate,
+    seed: int,
+) -> Decision:
+    """Compare metric values ``[users]`` of the same users, in the same order; ``baselines`` by name (``gate.must_beat``).
 
-    Refuses the challenger if there are too few users; if it is not better than recent popularity
-    (``gate.beat_recent_popularity``); if it is worse than the champion on average, or could be worse by more than
-    ``gate.margin`` of the champion's value.
+    Refuses the challenger if there are too few users; if it is not better than the best of the baselines; if it is worse than
+    the champion on average, or could be worse by more than ``gate.margin`` of the champion's value.
     """
     name, users = f"{gate.metric}@{gate.k}", len(challenger)
     details: dict[str, Any] = {"metric": name, "users": users}
@@ -41,10 +47,14 @@ def decide(challenger: np.ndarray, champion: np.ndarray | None, recent: np.ndarr
         return Decision(
             False, f"refused: {users} held-out users are too few to decide (gate.min_users {gate.min_users})", details
         )
-    details |= {"challenger": float(challenger.mean()), "recent_popularity": float(recent.mean())}
-    beats = f"{name} {challenger.mean():.4f} against {recent.mean():.4f} of recent popularity, {users} users"
-    if gate.beat_recent_popularity and challenger.mean() <= recent.mean():
-        return Decision(False, f"refused: not better than recent popularity ({beats})", details)
+    means: dict[str, float] = {baseline: float(values.mean()) for baseline, values in baselines.items()}
+    details |= {"challenger": float(challenger.mean()), **means}
+    beats = f"{name} {challenger.mean():.4f}, {users} users"
+    if means:
+        best = max(means, key=lambda baseline: means[baseline])
+        beats = f"{name} {challenger.mean():.4f} against {means[best]:.4f} of {best.replace('_', ' ')}, {users} users"
+        if challenger.mean() <= means[best]:
+            return Decision(False, f"refused: not better than {best.replace('_', ' ')} ({beats})", details)
     if champion is None:
         return Decision(True, f"promoted: first champion ({beats})", details)
     low, high = interval(challenger - champion, gate.bootstrap_samples, gate.confidence, seed)

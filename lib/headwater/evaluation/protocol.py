@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pyspark.sql import DataFrame
 from torch import Tensor
 
 from headwater import popularity
-from headwater.config import Config
+from headwater.config import Baseline, Config
 from headwater.evaluation import baselines, cases
 from headwater.evaluation.cases import HeldOut
 from headwater.evaluation.measure import Measured, measure, measure_lists
@@ -23,7 +23,7 @@ from headwater.models.variety import Variety
 from headwater.training.facts import parse_time
 
 SPLITS = ("validation", "test")
-BASELINES = ("popularity", "recent_popularity", "item_transitions", "own_items")
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 SEQUENCE_MODEL = "sequence_model"
 """The name of a hybrid's sequence model, measured separately from the whole."""
 
@@ -90,13 +90,13 @@ class Evaluation:
         return self._measure(scores, ranker.unit_vectors, Variety.of(self.config.topn))
 
     @property
-    def baseline_names(self) -> tuple[str, ...]:
+    def baseline_names(self) -> tuple[Baseline, ...]:
         """Those of ``BASELINES`` that apply: without ``own_items`` if lists leave out items that the user has seen."""
         return tuple(name for name in BASELINES if name != "own_items" or not self.config.topn.exclude_seen)
 
-    def baseline(self, name: str) -> Measured:
+    def baseline(self, name: Baseline) -> Measured:
         """One of ``BASELINES``, from the events before the split."""
-        made: dict[str, Callable[[], Scores]] = {
+        made: dict[Baseline, Callable[[], Scores]] = {
             "popularity": lambda: baselines.by_count(self.counts),
             "recent_popularity": lambda: baselines.by_count(self._recent_counts()),
             "item_transitions": lambda: baselines.by_transitions(
