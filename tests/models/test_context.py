@@ -36,6 +36,16 @@ def test_gaps_and_values_of_any_size_have_a_code():
     assert context.part(codes, "gap").tolist() == [0, 1, 2, 31, 1]  # a clock that went back counts as a gap of zero
 
 
+def test_the_age_of_an_event_is_known_within_a_factor_of_two():
+    days = np.array([0, 50, 80, 80, 170, 170.5, 171])
+    codes = torch.stack([torch.cat([torch.zeros(2, dtype=torch.int64), packed([1] * 7, 86_400 * days, [1] * 7)])])
+    (ages,) = context.ages(codes)
+    true = torch.tensor(171 - days[:-1])
+    assert ((ages[2:-1] > true / 2) & (ages[2:-1] < true * 2)).all()
+    assert ages.diff().max() <= 0
+    assert (ages[4] == ages[5], ages[-1]) == (True, 0)  # at the same moment
+
+
 def test_ratings_from_one_to_five_have_different_codes():
     assert len(set(parts(packed([1] * 5, [0] * 5, [1, 2, 3, 4, 5]))["value"])) == 5
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from headwater.clock import DAY
 from headwater.schemas import EVENT_TYPES
 
 Codes = TypeVar("Codes", np.ndarray, Tensor)
@@ -43,3 +45,12 @@ def pack(types: np.ndarray, at: np.ndarray, value: np.ndarray, first: np.ndarray
 def part(codes: Codes, name: str) -> Codes:
     """One part of packed codes, of the same shape."""
     return codes // _PLACE[name] % SIZES[name]
+
+
+def ages(codes: Tensor) -> Tensor:
+    """The days of each event before the newest of its history, as its gaps tell them: within a factor of two per gap, and an
+    unknown gap counts nothing. Float32, of the shape of ``codes`` ``[batch, seq]``."""
+    gap = part(codes, "gap")
+    seconds = torch.where(gap > 1, 0.75 * 2.0 ** (gap - 1), 0.0)  # the middle of what the code stands for
+    later = torch.nn.functional.pad(seconds[:, 1:], (0, 1))
+    return later.flip(1).cumsum(1).flip(1) / DAY

@@ -6,6 +6,7 @@ however the matrix was learned (``models.transitions``, ``models.ease``, ``model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -26,29 +27,34 @@ class Neighbours:
     items that go with item i.
 
     The score of a history is the weighted sum of the rows of its last ``window`` events: the newest has weight 1, each older one
-    the weight of the next newer times ``decay``. The weights of an item that occurs several times sum to ``most`` at most.
+    the weight of the next newer times ``decay``, and half as much again for every ``half_life`` days of age. The weights of an
+    item that occurs several times sum to ``most`` at most.
+
+    Methods take histories, ``items`` int64 ``[batch, seq]``, left-padded, newest last, and ``ages`` of the same shape, the days
+    of each event before the newest (``context.ages``); None, if no age is known, makes all 0.
     """
 
     matrix: sparse.csr_matrix
     window: int
     decay: float
     most: float = 1.0
+    half_life: float = math.inf
 
     def __post_init__(self) -> None:
         if not self.matrix.has_sorted_indices:
             object.__setattr__(self, "matrix", self.matrix.sorted_indices())
 
-    def scores(self, items: Tensor) -> Tensor:
-        """Scores ``[batch, n_items + 1]`` of histories int64 ``[batch, seq]`` (left-padded, newest last)."""
-        return torch.from_numpy(self.sparse_scores(items).toarray())
+    def scores(self, items: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Scores ``[batch, n_items + 1]`` of histories."""
+        return torch.from_numpy(self.sparse_scores(items, ages).toarray())
 
-    def sparse_scores(self, items: Tensor) -> sparse.csr_matrix:
+    def sparse_scores(self, items: Tensor, ages: Tensor | None = None) -> sparse.csr_matrix:
         """The same as a sparse matrix: a row has cells only for items that go with its last few events."""
-        return self._item_weights(items) @ self.matrix
+        return self._item_weights(items, ages) @ self.matrix
 
-    def _item_weights(self, items: Tensor) -> sparse.csr_matrix:
+    def _item_weights(self, items: Tensor, ages: Tensor | None) -> sparse.csr_matrix:
         """The weight of each item of a history, ``[batch, n_items + 1]``."""
-        recent, weights = self._weights(items)
+        recent, weights = self._weights(items, ages)
         rows = np.repeat(np.arange(len(recent)), recent.shape[1])
         weights_by_item = sparse.csr_matrix(
             (weights.ravel(), (rows, recent.ravel())), shape=(len(recent), self.matrix.shape[0])
@@ -56,15 +62,17 @@ class Neighbours:
         weights_by_item.data = np.minimum(weights_by_item.data, np.float32(self.most))
         return weights_by_item
 
-    def _weights(self, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The last ``window`` items, and the weight of each by its age alone: ``[batch, events]``."""
+    def _weights(self, items: Tensor, ages: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """The last ``window`` items, and the weight of each by its place and age alone: ``[batch, events]``."""
         recent = items[:, -self.window :].numpy()
-        age = np.arange(recent.shape[1] - 1, -1, -1)
-        return recent, np.where(recent > 0, self.decay**age, 0.0).astype(np.float32)
+        weights = np.where(recent > 0, self.decay ** np.arange(recent.shape[1] - 1, -1, -1), 0.0)
+        if ages is not None and math.isfinite(self.half_life):
+            weights *= 0.5 ** (ages[:, -self.window :].numpy() / self.half_life)
+        return recent, weights.astype(np.float32)
 
-    def evidence(self, items: Tensor) -> sparse.csr_matrix:
+    def evidence(self, items: Tensor, ages: Tensor | None = None) -> sparse.csr_matrix:
         """log(1 + score / ``WEAK_SCORE``), which a hybrid adds to the logits: 0 where the score is 0 or below."""
-        found = self.sparse_scores(items)
+        found = self.sparse_scores(items, ages)
         found.data = _log_evidence(found.data)
         return found
 
@@ -81,9 +89,9 @@ class Neighbours:
         found[user, event] = cells.reshape(columns.shape)
         return torch.from_numpy(found)
 
-    def evidence_of(self, items: Tensor, traces: Tensor) -> Tensor:
+    def evidence_of(self, items: Tensor, traces: Tensor, ages: Tensor | None = None) -> Tensor:
         """The evidence for items with these ``traces`` in the histories, ``[batch, n]``."""
-        recent, weights = (torch.from_numpy(part) for part in self._weights(items))
+        recent, weights = (torch.from_numpy(part) for part in self._weights(items, ages))
         if np.isfinite(self.most):
             same = (recent.unsqueeze(1) == recent.unsqueeze(2)).float()  # [batch, events, events]
             weights = weights / ((same @ weights.unsqueeze(2)).squeeze(2) / self.most).clamp(min=1)
@@ -118,13 +126,14 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The weighted evidence of a hybrid's neighbours for histories int64 ``[batch, seq]``, over ``size`` items.
+    """The weighted evidence of a hybrid's neighbours for histories and ``ages`` (``Neighbours``), over ``size`` items.
 
     The whole catalogue is passed over only once, and only on demand.
     """
 
     parts: tuple[tuple[Neighbours, float], ...]
     history: Tensor
+    ages: Tensor
     size: int
 
     @cached_property
@@ -132,7 +141,9 @@ class Evidence:
         """The evidence for all items, ``[batch, size]``; None without neighbours."""
         if not self.parts:
             return None
-        cells = reduce(add, (part.evidence(self.history) * np.float32(weight) for part, weight in self.parts))
+        cells = reduce(
+            add, (part.evidence(self.history, self.ages) * np.float32(weight) for part, weight in self.parts)
+        )
         cells.resize((len(self.history), self.size))  # newcomers have no neighbours yet
         return cells
 
@@ -143,7 +154,7 @@ class Evidence:
     def of(self, traces: Sequence[Tensor]) -> Tensor | float:
         """The evidence for the items with these ``traces``, ``[batch, n]``; 0 without neighbours."""
         return sum(
-            part.evidence_of(self.history, trace) * weight
+            part.evidence_of(self.history, trace, self.ages) * weight
             for (part, weight), trace in zip(self.parts, traces, strict=True)
         )
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from headwater.models.base import SequenceModel
+from headwater.models.context import ages
 from headwater.models.histories import flat, padded_rows
 from headwater.models.neighbours import Evidence, Neighbours
 
@@ -176,7 +177,7 @@ class Ranker:
         cold = items[:, -1] == 0
         users[cold, :-1], users[cold, -1] = 0.0, 1.0
         parts = tuple((part, weight) for name, part in self.neighbours.items() if (weight := self.blend[name]))
-        return Query(users, Evidence(parts, items, self.size))
+        return Query(users, Evidence(parts, items, ages(context), self.size))
 
     def score_deviations(self, query: Query) -> Tensor:
         """The standard deviation of the model's scores over the catalogue for each user, ``[batch]``; 1 for a zero user vector.

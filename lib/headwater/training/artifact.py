@@ -33,8 +33,8 @@ from headwater.training.snapshot import digest
 
 WEIGHTS, TRAINED, SPEC, MANIFEST = "weights.safetensors", "trained.safetensors", "spec.json", "manifest.sha256"
 NEIGHBOURS = {name: f"{name}.safetensors" for name in ("transitions", "ease", "als", "repeats")}
-NEIGHBOUR_PARAMETERS = ("window", "decay", "most")
-"""The parameters of neighbours; a version saved before ``most`` existed gets its default."""
+NEIGHBOUR_PARAMETERS = ("window", "decay", "most", "half_life")
+"""The parameters of neighbours; a version saved before ``most`` or ``half_life`` existed gets its default."""
 
 
 def save(

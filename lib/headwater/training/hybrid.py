@@ -8,13 +8,14 @@ items with evidence are a user's candidates, and each trial of a weight scores t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from headwater.models import SequenceModel, als, ease, repeats, transitions
+from headwater.models.context import ages
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import blended
 from headwater.training.validation import Cases, Places, mask_at, ndcg
@@ -81,7 +82,7 @@ def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict
 def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours]:
     """The parts for a catalogue that has grown to ``n_items``: a new item has no neighbours yet, except itself in ``repeats``."""
     return {
-        name: repeats.of(n_items, part.window) if name == "repeats" else part.grown(n_items)
+        name: replace(part, matrix=repeats.of(n_items).matrix) if name == "repeats" else part.grown(n_items)
         for name, part in parts.items()
     }
 
@@ -126,7 +127,7 @@ def shortlists_of(model: SequenceModel, neighbours: dict[str, Neighbours], cases
     order = _spread(order, int(CELLS / mean_candidates) + 1)
     for users, items, context in cases.batches(order, CELLS // len(matrix)):
         logits = model.user_vectors(items, context) @ matrix.T
-        evidence = {name: part.evidence(items) for name, part in neighbours.items()}
+        evidence = {name: part.evidence(items, ages(context)) for name, part in neighbours.items()}
         cases.hide_seen(logits, users)
         is_target = mask_at(cases.target_places(users, logits.shape[1]), logits)
         chosen = is_target.clone()
