@@ -69,11 +69,11 @@ DEFAULTS = {
 
 class JobOperator(SparkSubmitOperator):
     """Submits one job; its closing line is the task's result. ``"status": "skipped"`` skips what follows, and so does a
-    closing line of which ``skip_if`` says so."""
+    closing line of which ``skip_if``, given also the number of the try, says so."""
 
     _closing: dict[str, Any] | None = None
 
-    def __init__(self, *, skip_if: Callable[[dict[str, Any]], bool] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, skip_if: Callable[[dict[str, Any], int], bool] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.skip_if = skip_if
 
@@ -104,20 +104,21 @@ class JobOperator(SparkSubmitOperator):
             raise
         closing: dict[str, Any] = self._closing or {}
         if closing.get("status") == "skipped":
-            raise AirflowSkipException(f"{self.task_id} had too little to do")
-        if self.skip_if is not None and self.skip_if(closing):
+            raise AirflowSkipException(str(closing.get("reason", f"{self.task_id} had too little to do")))
+        if self.skip_if is not None and self.skip_if(closing, context["ti"].try_number):
             raise AirflowSkipException(str(closing.get("reason", "the later tasks have nothing to do")))
         return closing
 
 
-def is_refused(closing: dict[str, Any]) -> bool:
+def is_refused(closing: dict[str, Any], tries: int) -> bool:
     """Whether the gate kept the champion. A repeated run that finds its own promotion done is no refusal."""
     return str(closing.get("reason", "")).startswith("refused")
 
 
-def is_unchanged(closing: dict[str, Any]) -> bool:
-    """Whether no user's sequence changed, so that nothing that waits for `sequences` needs to run."""
-    return not closing.get("users_changed")
+def is_unchanged(closing: dict[str, Any], tries: int) -> bool:
+    """Whether no user's sequence changed, so that nothing that waits for `sequences` needs to run. After a first try that died
+    nobody knows: its changes may be committed."""
+    return tries == 1 and not closing.get("users_changed")
 
 
 def job_task(name: str, *args: str, minutes: int, outlets: Iterable[Asset] = (), **kwargs: Any) -> JobOperator:

@@ -2,11 +2,11 @@
 
     python jobs/finetune_model.py
 
-The job trains again on users with feedback since the end of the champion's training data, and weights each action by its
-reward. Items added since then extend the item table. The newest part of the feedback is held out for the gate; the next
-fine-tune learns from it. The job does nothing and closes with `"status": "skipped"` if fewer than `finetune.min_feedback` rows
-are new to every version, or if no event of these users has a weight in `train.targets`. If the gate has yet to decide on the
-last fine-tune, the closing line names that version instead.
+The job trains again on users with feedback that the champion does not know, given since the end of its training data or
+ingested after its training, and weights each action by its reward. Items added since then extend the item table. The newest
+part of the feedback is held out for the gate; the next fine-tune learns from it. The job does nothing and closes with
+`"status": "skipped"` if fewer than `finetune.min_feedback` rows are new to every version, or if no event of these users has a
+weight in `train.targets`. If the gate has yet to decide on the last fine-tune, the closing line names that version instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headwater.config import Train
 from headwater.job import Job
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import CHALLENGER
+from headwater.tracking.registry import FEEDBACK_UNTIL
 from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train, workplace
 from headwater.training.snapshot import Snapshot
 
@@ -39,8 +39,11 @@ def tune(j: Job) -> dict[str, Any]:
     registry = Registry(config)
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
-    gathered = tables.read("feedback", versions["feedback"])
-    gathered = feedback.given_from(gathered, facts.parse_time(registry.facts(champion).get("train_until"))).persist()
+    events = tables.read("events", versions["events"])
+    known_to = registry.facts(champion)
+    read_until, train_until = (facts.parse_time(known_to.get(name)) for name in ("ingested_until", "train_until"))
+    given = tables.read("feedback", versions["feedback"])
+    gathered = feedback.unknown_to_model(given, events, train_until, read_until).persist()
     new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
@@ -61,7 +64,7 @@ def tune(j: Job) -> dict[str, Any]:
     rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
     inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
     inputs |= {"seed": config.train.seed, "replay_fraction": settings.replay_fraction}
-    with workplace.locked_folder(config, inputs) as folder:
+    with workplace.locked_folder(config, inputs) as folder, workplace.discarded_on_error(folder):
         data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
         if not has_targets(data, spec.n_items, config.train):
             shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +78,7 @@ def tune(j: Job) -> dict[str, Any]:
         known = facts.collect(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
         known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
         known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
+        known["ingested_until"] = sequences.ingested_until(events).isoformat()
         if "blend" in parent_facts:
             known["blend"] = parent_facts["blend"]
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
@@ -105,26 +109,24 @@ def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
 
 
 def not_yet_judged(j: Job, registry: Registry, champion: int) -> int | None:
-    """The current challenger, if it is a fine-tune of the champion and the gate has not decided on it; otherwise None.
+    """The newest fine-tune of the champion, if the gate has not decided on it; otherwise None.
 
     A run that dies after it has registered its version leaves it to the next run to report it.
     """
-    challenger = registry.alias(CHALLENGER)
-    if challenger is None or registry.facts(challenger).get("parent_version") != champion:
-        return None
-    if not j.warehouse.exists("promotions"):
-        return challenger
-    decided = j.warehouse.read("promotions").where(F.col("challenger_version") == challenger)
-    return challenger if decided.isEmpty() else None
+    newest = max(registry.tuned_from(champion), default=None)
+    if newest is None or not j.warehouse.exists("promotions"):
+        return newest
+    decided = j.warehouse.read("promotions").where(F.col("challenger_version") == newest)
+    return newest if decided.isEmpty() else None
 
 
 def learned_until(registry: Registry, champion: int) -> datetime | None:
-    """The collection time of the newest feedback that the champion or the current challenger has learned from.
+    """The collection time of the newest feedback that the champion or a fine-tune of it has learned from.
 
-    This includes a challenger that the gate refused: the next fine-tune waits for more feedback.
+    This includes fine-tunes that the gate refused: the next one waits for more feedback.
     """
-    challenger = registry.alias(CHALLENGER)
-    marks = [registry.facts(version).get("feedback_until") for version in {champion, challenger or champion}]
+    marks = [registry.facts(champion).get(FEEDBACK_UNTIL)]
+    marks += [tags[FEEDBACK_UNTIL] for tags in registry.tuned_from(champion).values()]
     return max(filter(None, map(facts.parse_time, marks)), default=None)
 
 

@@ -7,7 +7,8 @@ Rows older than `maintain.keep_days` are deleted, by default none, and none that
 `maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder, downloaded model
 versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
 `--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
-versions and such leftovers, so that none of them holds the person. Nothing that names the person is printed or logged.
+versions and such leftovers, so that none of them holds the person; it is refused while a training runs. Nothing that names the
+person is printed or logged.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 import typer
 
 from headwater import job, privacy
-from headwater.errors import UsageError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
-from headwater.work import prune, prune_trainings
+from headwater.work import prune, prune_trainings, running_trainings
 
 app = job.command_line()
 
@@ -52,9 +53,16 @@ def remove(j: Job, user: str) -> dict[str, Any]:
     user = user.strip(BLANKS)
     if not user:
         raise UsageError("--forget needs a user id, as it appears in the events")
+    # a training holds a snapshot of everybody's sequences, and a killed one leaves it
+    if running_trainings(j.config):
+        raise HeadwaterError("a training is running on everybody's events; run --forget when it has ended")
     counts = forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
-    # a killed training leaves a snapshot of everybody's sequences
-    return {**counts, "folders_removed": prune_trainings(j.config)}
+    removed = prune_trainings(j.config)
+    if running_trainings(j.config):
+        raise HeadwaterError(
+            "a training has begun meanwhile, perhaps with this person's events; run --forget again when it has ended"
+        )
+    return {**counts, "folders_removed": removed}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ from headwater.training import artifact
 
 app = job.command_line()
 
+ROLLED_BACK = "rolled_back"
+"""The tag of a version that was champion once and must not be again."""
+
 
 @app.command(help=job.help_text(__doc__))
 def main(
@@ -45,7 +48,7 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     challenger, champion = version or registry.need(CHALLENGER), registry.alias(CHAMPION)
     if challenger == champion:
         return {"promoted": False, "reason": f"version {champion} is the champion already", "model_version": champion}
-    if "rolled_back" in registry.version(challenger).tags:
+    if ROLLED_BACK in registry.version(challenger).tags:
         reason = f"refused: version {challenger} was rolled back; train or fine-tune a new challenger"
         record(j, "promote", challenger, champion, False, reason, {})
         j.log.info(reason, challenger=challenger, champion=champion)
@@ -61,34 +64,48 @@ def promote(j: Job, version: int | None = None) -> dict[str, Any]:
     baselines = {name: evaluation.baseline(name).per_user[key] for name in j.config.gate.must_beat}
     champion_values = values[champion] if champion else None
     decision = gate.decide(values[challenger], champion_values, baselines, j.config.gate, j.config.train.seed)
-    record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
-    failpoint("promote_model:before_alias")
-    if decision.promote:
-        if champion is not None:
-            registry.set_alias(PREVIOUS, champion)
-        registry.set_alias(CHAMPION, challenger)
+    with j.warehouse.locked("promotions"):
+        need_unchanged(registry, champion, challenger)
+        record(j, "promote", challenger, champion, decision.promote, decision.reason, decision.details)
+        failpoint("promote_model:before_alias")
+        if decision.promote:
+            if champion is not None:
+                registry.set_alias(PREVIOUS, champion)
+            registry.set_alias(CHAMPION, challenger)
     j.log.info(decision.reason, challenger=challenger, champion=champion)
     champion_now = challenger if decision.promote else champion
     return {"promoted": decision.promote, "reason": decision.reason, "model_version": champion_now, **decision.details}
+
+
+def need_unchanged(registry: Registry, champion: int | None, challenger: int) -> None:
+    """Raises ModelError if another run moved the alias champion, or rolled the challenger back, while this one measured."""
+    now = registry.alias(CHAMPION)
+    if now != champion:
+        raise ModelError(
+            f"the champion changed from version {champion} to {now} during the comparison; run the job again"
+        )
+    if ROLLED_BACK in registry.version(challenger).tags:
+        raise ModelError(f"version {challenger} was rolled back during the comparison")
 
 
 def roll_back(j: Job, version: int | None = None) -> dict[str, Any]:
     if version is not None:
         raise UsageError("--rollback restores the previous champion and cannot be combined with --version")
     registry = Registry(j.config)
-    previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
-    last = j.warehouse.last_note("promotions", j.name) or {}
-    if previous == champion and (last.get("action"), last.get("challenger")) == ("rollback", champion):
-        # the same run again, killed after its last step or not
-        return {"promoted": True, "reason": last["reason"], "model_version": champion}
-    if previous is None or previous == champion:
-        raise ModelError(f"model {registry.name} has no previous champion to restore")
-    reason = f"rolled back from version {champion} to {previous}"
-    record(j, "rollback", previous, champion, True, reason, {})
-    if champion is not None:  # it may still be the challenger, and the same evidence would promote it again
-        registry.set_tag(champion, "rolled_back", j.now.isoformat())
-    registry.set_alias(CHAMPION, previous)
-    return {"promoted": True, "reason": reason, "model_version": previous}
+    with j.warehouse.locked("promotions"):
+        previous, champion = registry.alias(PREVIOUS), registry.alias(CHAMPION)
+        last = j.warehouse.last_note("promotions", j.name) or {}
+        if previous == champion and (last.get("action"), last.get("challenger")) == ("rollback", champion):
+            # the same run again, killed after its last step or not
+            return {"promoted": True, "reason": last["reason"], "model_version": champion}
+        if previous is None or previous == champion:
+            raise ModelError(f"model {registry.name} has no previous champion to restore")
+        reason = f"rolled back from version {champion} to {previous}"
+        record(j, "rollback", previous, champion, True, reason, {})
+        if champion is not None:  # it may still be the challenger, and the same evidence would promote it again
+            registry.set_tag(champion, ROLLED_BACK, j.now.isoformat())
+        registry.set_alias(CHAMPION, previous)
+        return {"promoted": True, "reason": reason, "model_version": previous}
 
 
 def record(

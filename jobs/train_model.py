@@ -30,15 +30,14 @@ from headwater.models import ModelSpec, SequenceModel
 from headwater.models.ranker import recency_scores
 from headwater.tables import failpoint
 from headwater.tracking import Registry, runs
-from headwater.tracking.registry import CHAMPION
 from headwater.training import artifact, describe, facts, hybrid, readers, transfer, workplace
 from headwater.training.learned import Task, learn
 from headwater.training.validation import Cases
 
 app = job.command_line()
 
-PINNED = ("events_version", "n_items", "max_length", "protocol", "train_until", "validation_until", "seed")
-"""The facts of a version that identify a training's inputs: a killed training resumes from files written for the same ones."""
+PINNED = ("events_version", "n_items", "train_until", "validation_until")
+"""The facts of a version that identify a training's data: a killed training resumes from files written for the same."""
 
 
 @app.command(help=job.help_text(__doc__))
@@ -54,7 +53,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     tables, config = j.warehouse, j.config
     versions = {table: tables.version(table) for table in ("sequences", "events", "items")}
     if resume:
-        versions = workplace.unfinished(config) or versions
+        versions = begun_with(j, versions)
     stored = tables.read("sequences", versions["sequences"])
     items = tables.read("items", versions["items"])
     n_items = sequences.last_index(items)
@@ -67,16 +66,17 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             "the catalogue has one item, and a model ranks at least two; ingest events of another item"
         )
     registry = Registry(config)
-    registry.alias(CHAMPION)  # report an MLflow that does not answer now, not after the training
-    steps = sequences.filter_steps(tables.read("events", versions["events"]), items).persist()
+    runs.check(registry, config)  # report an MLflow that cannot be used now, not after the training
+    events = tables.read("events", versions["events"])
+    steps = sequences.filter_steps(events, items).persist()
     split = protocol.split(steps, config)
     spec = facts.spec_of(config, n_items)
     source = source_of(registry, config.train.start_from, spec)
     cuts, features = (split.train_until, split.validation_until), list(config.model.features)
     known = facts.collect(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
     known["start_from"] = config.train.start_from
-    inputs = {key: known[key] for key in PINNED}
-    inputs |= {"encoder_length": spec.max_length, "windows": config.train.windows}
+    known["ingested_until"] = sequences.ingested_until(events).isoformat()
+    inputs = {key: known[key] for key in PINNED} | workplace.settings(config)
     with workplace.locked_folder(config, inputs) as folder:
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,6 +124,14 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         "best_epoch": best.train,
         "loss": round(kept.loss, 5),
     }
+
+
+def begun_with(j: Job, newest: dict[str, int]) -> dict[str, int]:
+    """The table versions that a killed training with the same settings has read; the ``newest`` if there is none."""
+    begun = workplace.unfinished(j.config)
+    if begun and begun != newest:
+        j.log.info("continues a training on the events of its time", begun_with=begun, newest=newest)
+    return begun or newest
 
 
 def validation_cases(split: Split, config: Config, n_items: int) -> Cases:

@@ -6,6 +6,8 @@ changes: the last L of (the last L ∪ new events) are the last L of all events.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -20,6 +22,13 @@ def last_index(items: DataFrame) -> int:
     row = items.agg(F.coalesce(F.max("item_idx"), F.lit(0)).alias("last")).first()
     assert row is not None, "an aggregate has one row"
     return int(row["last"])
+
+
+def ingested_until(events: DataFrame) -> datetime:
+    """When the newest of some events were ingested; 1970 if there are none."""
+    row = events.agg(F.coalesce(F.max(F.unix_micros("ingested_at")), F.lit(0)).alias("newest")).first()
+    assert row is not None, "an aggregate has one row"
+    return datetime.fromtimestamp(row["newest"] / 1e6, UTC)
 
 
 def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:

@@ -56,6 +56,21 @@ def prune_trainings(config: Config, before: float = math.inf) -> int:
     return removed
 
 
+def running_trainings(config: Config) -> list[Path]:
+    """The folders of trainings that run now."""
+    if not _has_work_folder(config):
+        return []
+    return [folder for folder in filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")) if _is_locked(folder)]
+
+
+def _is_locked(training: Path) -> bool:
+    try:
+        with lock_of(training):
+            return False
+    except Timeout:
+        return True
+
+
 def _has_work_folder(config: Config) -> bool:
     return bool(config.paths.work) or local.folder(config.paths.warehouse) is not None
 

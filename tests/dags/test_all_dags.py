@@ -128,6 +128,13 @@ def test_the_feedback_dag_does_not_trigger_itself(bag):
     assert not starts & {asset.name for task in dag.tasks for asset in task.outlets}
 
 
+def test_a_build_that_changed_nothing_stops_the_run_unless_a_try_before_may_have_changed_something(bag):
+    skip_if = bag.dags["headwater_nearline"].get_task("build_sequences").skip_if
+    assert skip_if({"users_changed": 0}, 1)
+    assert not skip_if({"users_changed": 3}, 1)
+    assert not skip_if({"users_changed": 0}, 2)
+
+
 def test_every_task_that_writes_a_table_updates_its_asset(tasks):
     expected = {
         "ingest_events": "headwater_events", "build_sequences": "headwater_sequences", "score_topn": "headwater_topn",

@@ -12,11 +12,12 @@ from structlog.testing import capture_logs
 
 from headwater import privacy, schemas
 from headwater.config import KeepDays, Maintain
-from headwater.errors import TableError, UsageError
+from headwater.errors import HeadwaterError, TableError, UsageError
 from headwater.job import Job
 from headwater.nearline.history import publish_history
 from headwater.tables import readers, upkeep
 from headwater.tables.warehouse import WRITER
+from headwater.training import workplace
 from headwater.work import work_folder
 
 NASTY = "x' OR 1=1 --"
@@ -183,6 +184,17 @@ def test_forgetting_is_refused_while_lists_are_not_in_the_history_yet(spark, sho
     shop.tables.overwrite(spark.createDataFrame(row, schemas.ddl("topn")), "topn", {"job": "score_topn"})
     with pytest.raises(TableError, match=r"not in topn_history yet; run jobs/score_topn.py first"):
         forget(shop, NASTY)
+
+
+def test_forgetting_is_refused_while_a_training_holds_everybodys_events(shop):
+    with workplace.locked_folder(shop.config, {}) as folder:
+        folder.mkdir()
+        with pytest.raises(
+            HeadwaterError, match="a training is running on everybody's events; run --forget when it has ended"
+        ):
+            forget(shop, NASTY)
+    assert NASTY in user_ids(shop.tables, "events")
+    assert forget(shop, NASTY)["folders_removed"] == 1  # what the training left
 
 
 def test_with_a_privacy_key_a_user_is_forgotten_by_pseudonym(spark, tmp_path):

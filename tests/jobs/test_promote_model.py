@@ -13,6 +13,7 @@ import torch
 from headwater import schemas
 from headwater.config import Config, Topn
 from headwater.errors import ModelError
+from headwater.evaluation import gate
 from headwater.job import Job
 from headwater.models import ModelSpec, build
 from headwater.models.transitions import count
@@ -34,7 +35,7 @@ def load_job(name):
     return module
 
 
-promote_model, evaluate_model = load_job("promote_model"), load_job("evaluate_model")
+promote_model, evaluate_model, finetune_model = map(load_job, ("promote_model", "evaluate_model", "finetune_model"))
 
 
 def item(user, day):
@@ -78,7 +79,7 @@ def make_job(shop, tmp_path):
     return make
 
 
-def register(job, folder, knows):
+def register(job, folder, knows, **more):
     """Register a model with random weights; with ``knows`` it is blended with the transitions of the walk."""
     spec = ModelSpec("gru", n_items=ITEMS, max_length=LENGTH, dim=8, layers=1, heads=1)
     torch.manual_seed(3 if knows else 4)
@@ -86,7 +87,7 @@ def register(job, folder, knows):
         "kind": "gru", "n_items": ITEMS, "max_length": LENGTH, "protocol": "temporal", "seed": 1, "best_epoch": 1,
         "code_revision": "abc", "sequences_version": 0, "events_version": 0, "sequences": USERS,
         "blend": {"transitions": 100.0, "recency": 0.0},
-        "train_until": (CUT - timedelta(days=1)).isoformat(), "validation_until": CUT.isoformat(),
+        "train_until": (CUT - timedelta(days=1)).isoformat(), "validation_until": CUT.isoformat(), **more,
     }  # fmt: skip
     walked = np.array([[item(user, day) for day in range(6)] for user in range(USERS)])
     artifact.save(
@@ -149,6 +150,41 @@ def test_a_better_challenger_becomes_champion_and_a_rollback_restores_the_old_on
     ]  # fmt: skip
     details = json.loads(job.warehouse.read("promotions").orderBy("decided_at").first()["details"])
     assert details["metric"] == "ndcg@10"
+
+
+def test_a_rollback_during_the_comparison_is_not_undone(make_job, tmp_path, monkeypatch):
+    job = make_job()
+    register(job, tmp_path / "bad", knows=False)
+    register(job, tmp_path / "good", knows=True)
+    promote_model.promote(job)
+    register(job, tmp_path / "better", knows=True)
+    decide = gate.decide
+
+    def decide_slowly(*args):
+        promote_model.roll_back(make_job())
+        return decide(*args)
+
+    monkeypatch.setattr(gate, "decide", decide_slowly)
+    with pytest.raises(
+        ModelError, match=r"the champion changed from version 2 to 1 during the comparison; run the job"
+    ):
+        promote_model.promote(make_job())
+    assert aliases(job) == (3, 1, 1)
+    assert audit(job)[1:] == [("rollback", 1, 2, "promoted")]
+
+
+def test_feedback_that_a_refused_fine_tune_learned_from_stays_learned_after_another_training(make_job, tmp_path):
+    job = make_job()
+    register(job, tmp_path / "champion", knows=True)
+    learned = {"parent_version": 1, "feedback_until": "2025-01-07T00:00:00+00:00"}
+    register(job, tmp_path / "tuned", knows=False, **learned)
+    registry = Registry(job.config)
+    assert finetune_model.not_yet_judged(job, registry, champion=1) == 2
+    assert not promote_model.promote(job)["promoted"]
+    register(job, tmp_path / "nightly", knows=False)
+    assert finetune_model.learned_until(registry, champion=1) == datetime(2025, 1, 7, tzinfo=UTC)
+    assert finetune_model.learned_until(registry, champion=3) is None
+    assert finetune_model.not_yet_judged(job, registry, champion=1) is None
 
 
 def test_a_worse_challenger_is_refused_with_figures_and_the_aliases_stay(make_job, tmp_path):

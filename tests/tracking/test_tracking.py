@@ -18,7 +18,7 @@ from headwater.config import Config
 from headwater.errors import ModelError, TrackingError
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
-from headwater.tracking.client import without_password
+from headwater.tracking.client import REQUEST_TIMEOUT, transfers, without_password
 from headwater.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from headwater.tracking.runs import redacted
 from headwater.training import artifact
@@ -304,6 +304,24 @@ def seconds_until_refused(config, line):
         Registry(config).alias(CHAMPION)
     assert "\n" not in str(refused.value)
     return time.monotonic() - start
+
+
+def test_a_deleted_experiment_is_an_error_before_the_training(store):
+    _, config = store
+    other = config.model_copy(update={"mlflow": config.mlflow.model_copy(update={"experiment": "gone"})})
+    registry = Registry(other)
+    runs.check(registry, other)
+    registry.client.delete_experiment(registry.client.get_experiment_by_name("gone").experiment_id)
+    with pytest.raises(TrackingError, match="MLflow's experiment gone is deleted; restore it, or set "):
+        runs.check(registry, other)
+
+
+def test_a_file_has_more_time_than_another_request(store):
+    Registry(store[1]).alias(CHAMPION)
+    limit = os.environ[REQUEST_TIMEOUT]
+    with transfers():
+        assert float(os.environ[REQUEST_TIMEOUT]) > float(limit)
+    assert os.environ[REQUEST_TIMEOUT] == limit
 
 
 def test_a_closed_port_is_an_error_with_the_address_and_without_the_password(tmp_path):

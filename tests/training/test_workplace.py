@@ -1,15 +1,22 @@
 """The folder of a training, used by one training at a time."""
 
+import shutil
+
 import pytest
 
 from headwater.config import Config
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, ModelError
 from headwater.training import workplace
 
 
+def config_of(tmp_path, name="headwater", **train):
+    return Config.model_validate(
+        {"paths": {"warehouse": str(tmp_path)}, "mlflow": {"model_name": name}, "train": train}
+    )
+
+
 def held(tmp_path, name="headwater", **inputs):
-    config = Config.model_validate({"paths": {"warehouse": str(tmp_path)}, "mlflow": {"model_name": name}})
-    return workplace.locked_folder(config, {"events_version": 3, **inputs})
+    return workplace.locked_folder(config_of(tmp_path, name), {"events_version": 3, **inputs})
 
 
 def test_a_second_identical_training_is_refused_with_the_folder_of_the_first(tmp_path):
@@ -22,3 +29,25 @@ def test_a_second_identical_training_is_refused_with_the_folder_of_the_first(tmp
         raise InterruptedError
     with held(tmp_path) as again:  # the failed one has released it
         assert again == folder
+
+
+def test_only_the_newest_training_with_the_same_settings_is_continued(tmp_path):
+    mine, seven = config_of(tmp_path), config_of(tmp_path, seed=7)
+    for config, name in ((seven, "a"), (mine, "b")):
+        (workplace.work_folder(config) / "training" / name).mkdir(parents=True)
+        workplace.begin(config, workplace.work_folder(config) / "training" / name, {"events": ord(name)})
+    assert workplace.unfinished(mine) == {"events": ord("b")}
+    assert workplace.unfinished(seven) == {"events": ord("a")}
+    assert workplace.unfinished(config_of(tmp_path, "goods")) is None
+    workplace.begin(mine, workplace.work_folder(mine) / "training" / "c", {"events": ord("c")})
+    assert workplace.unfinished(mine) == {"events": ord("c")}
+    shutil.rmtree(workplace.work_folder(mine) / "training" / "c")  # as at the end of a training
+    assert workplace.unfinished(mine) is None, "b is older than a training that has ended"
+
+
+def test_a_training_that_fails_leaves_nothing_if_it_is_never_resumed(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(ModelError), workplace.discarded_on_error(folder):
+        raise ModelError("the loss is not finite")
+    assert not folder.exists()

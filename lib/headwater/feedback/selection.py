@@ -13,9 +13,22 @@ def collected_after(feedback: DataFrame, moment: datetime | None) -> DataFrame:
     return feedback if moment is None else feedback.where(F.col("collected_at") > F.lit(moment))
 
 
-def given_from(feedback: DataFrame, moment: datetime | None) -> DataFrame:
-    """Feedback given at ``moment`` or later; all of it if ``moment`` is None."""
-    return feedback if moment is None else feedback.where(F.col("event_time") >= F.lit(moment))
+def unknown_to_model(
+    feedback: DataFrame, events: DataFrame, train_until: datetime | None, ingested_until: datetime | None
+) -> DataFrame:
+    """Feedback on which a model was not trained: given at ``train_until``, the end of its training data, or later; or earlier,
+    but its event came late, ingested after ``ingested_until``, the newest ``ingested_at`` that the training saw. All of it
+    without ``train_until``; none that came late without ``ingested_until``."""
+    if train_until is None:
+        return feedback
+    later = feedback.where(F.col("event_time") >= F.lit(train_until))
+    if ingested_until is None:
+        return later
+    came_late = events.where(
+        (F.col("event_time") < F.lit(train_until)) & (F.col("ingested_at") > F.lit(ingested_until))
+    )
+    earlier = feedback.where(F.col("event_time") < F.lit(train_until))
+    return later.unionByName(earlier.join(came_late.select("event_id"), "event_id", how="left_semi"))
 
 
 def count_and_newest(feedback: DataFrame) -> tuple[int, datetime]:

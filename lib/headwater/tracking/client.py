@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FIRST_START_SECONDS = 120
 """How long a job waits while another job creates the tables of a SQLite store."""
+REQUEST_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+TRANSFER_SECONDS = 600
+"""How long a job waits for one file to be stored or sent."""
 
 
 def connect(config: Config) -> MlflowClient:
@@ -52,7 +55,7 @@ def connect(config: Config) -> MlflowClient:
 def import_mlflow(config: Config) -> ModuleType:
     """The imported MLflow module. The import takes seconds and does not access a store."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(config.mlflow.timeout_seconds)
+    os.environ[REQUEST_TIMEOUT] = str(config.mlflow.timeout_seconds)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -64,6 +67,17 @@ def import_mlflow(config: Config) -> ModuleType:
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     return mlflow
+
+
+@contextmanager
+def transfers() -> Iterator[None]:
+    """Inside, each request of MLflow has time for a large file: a server may answer only when it has stored it."""
+    before = os.environ[REQUEST_TIMEOUT]
+    os.environ[REQUEST_TIMEOUT] = str(max(int(before), TRANSFER_SECONDS))
+    try:
+        yield
+    finally:
+        os.environ[REQUEST_TIMEOUT] = before
 
 
 @contextmanager

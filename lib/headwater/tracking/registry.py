@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headwater import local
 from headwater.config import Config
 from headwater.errors import ModelError
-from headwater.tracking.client import connect, mlflow_errors
+from headwater.tracking.client import connect, mlflow_errors, transfers
 from headwater.training import artifact
 from headwater.work import work_folder
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+PARENT, FEEDBACK_UNTIL = "parent_version", "feedback_until"
+"""Tags of a fine-tuned version: the version it began as, and the collection time of the newest feedback it learned from."""
 MAX_METRICS = 1_000
 """How many metrics MLflow takes at once."""
 
@@ -78,6 +80,12 @@ class Registry:
                     raise ModelError(f"model {self.name} has no version {version}") from None
                 raise
 
+    def tuned_from(self, parent: int) -> dict[int, dict[str, str]]:
+        """The versions that were fine-tuned from ``parent``, ascending, with their tags."""
+        with mlflow_errors(self.uri):
+            found = self.client.search_model_versions(f"name = '{self.name}' AND tags.{PARENT} = '{parent}'")
+        return {int(each.version): dict(each.tags) for each in sorted(found, key=lambda each: int(each.version))}
+
     def download(self, version: int) -> Path:
         """The verified model folder of a version, downloaded once and kept in the work folder.
 
@@ -127,4 +135,5 @@ class Registry:
         if source is not None:
             shutil.copytree(source, into / "model")
         else:
-            self.client.download_artifacts(str(version.run_id), "model", str(into))
+            with transfers():
+                self.client.download_artifacts(str(version.run_id), "model", str(into))

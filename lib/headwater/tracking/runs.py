@@ -17,8 +17,9 @@ import numpy as np
 
 from headwater import local
 from headwater.config import Config
-from headwater.tracking.client import mlflow_errors, without_password
-from headwater.tracking.registry import CHALLENGER, CHAMPION, Registry
+from headwater.errors import TrackingError
+from headwater.tracking.client import mlflow_errors, transfers, without_password
+from headwater.tracking.registry import CHALLENGER, CHAMPION, FEEDBACK_UNTIL, PARENT, Registry
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SECRET = re.compile(r"(?i)secret|password|token|credential|jaas|(access|account|private)[._]?key|\b(key|sas)\b")
 """Spark settings that are masked, by name or, as in Spark's own log, by value: what it redacts, the credentials of Kafka's
 clients, and the keys of cloud stores, whose names may go on after the word."""
+VERSION_TAGS = (PARENT, FEEDBACK_UNTIL)
+"""Facts that are also tags of a version, so that versions can be found by them."""
 PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", "mlflow", "safetensors", "headwater")
 
 
@@ -71,19 +74,28 @@ def log_training(
             _draw_curves(history, Path(scratch) / "loss.png")
             (Path(scratch) / "config.json").write_text(json.dumps(settings, indent=1))
             (Path(scratch) / "environment.txt").write_text(environment())
-            client.log_artifacts(run_id, scratch)
+            with transfers():
+                client.log_artifacts(run_id, scratch)
         write_card(model, facts, history)
         _write_mlmodel(model, run_id, facts)
-        client.log_artifacts(run_id, str(model), "model")
+        with transfers():
+            client.log_artifacts(run_id, str(model), "model")
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         source = f"{run.info.artifact_uri}/model"
-        version = int(client.create_model_version(name, source, run_id, tags={"stage": stage}).version)
+        tags = {"stage": stage} | {tag: str(facts[tag]) for tag in VERSION_TAGS if facts.get(tag)}
+        version = int(client.create_model_version(name, source, run_id, tags=tags).version)
         client.set_terminated(run_id)
     if registry.alias(CHAMPION) is None:
         registry.set_alias(CHAMPION, version)
     registry.set_alias(CHALLENGER, version)
     return version
+
+
+def check(registry: Registry, config: Config) -> None:
+    """Raises TrackingError now if the store does not answer or the experiment is deleted, which would end ``log_training``."""
+    with mlflow_errors(registry.uri):
+        _experiment(registry, config)
 
 
 @contextmanager
@@ -197,6 +209,8 @@ def _write_mlmodel(model: Path, run_id: str, facts: dict[str, Any]) -> None:
 def _experiment(registry: Registry, config: Config) -> str:
     name = config.mlflow.experiment
     if found := registry.client.get_experiment_by_name(name):
+        if found.lifecycle_stage != "active":
+            raise TrackingError(f"MLflow's experiment {name} is deleted; restore it, or set mlflow.experiment")
         return found.experiment_id
     store = local.sqlite_file(config.tracking_uri)
     artifacts = (store.parent / "_mlflow").as_uri() if store else None

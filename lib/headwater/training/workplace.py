@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +21,49 @@ VERSIONS = "versions.json"
 
 
 def begin(config: Config, folder: Path, versions: dict[str, int]) -> None:
-    """Record in the folder of a training the versions of the tables that it reads: other jobs write to the tables meanwhile."""
+    """Record in the folder of a training the versions of the tables that it reads: other jobs write to the tables meanwhile.
+    An older record with the same settings is dropped: that training is not to be continued after this one."""
     folder.mkdir(exist_ok=True)
-    text = json.dumps({"model_name": config.mlflow.model_name, "versions": versions})
+    text = json.dumps({"settings": settings(config), "versions": versions})
     write_atomically(folder / VERSIONS, lambda path: path.write_text(text))
+    for file in _records(config):
+        if file.parent != folder:
+            file.unlink(missing_ok=True)
 
 
 def unfinished(config: Config) -> dict[str, int] | None:
-    """The table versions of the newest training of this model that has not ended; None if there is none."""
-    recorded = sorted((work_folder(config) / TRAININGS).glob(f"*/{VERSIONS}"), key=lambda file: file.stat().st_mtime)
-    begun = map(json.loads, (file.read_text() for file in reversed(recorded)))
-    return next((one["versions"] for one in begun if one["model_name"] == config.mlflow.model_name), None)
+    """The table versions of the training with these settings that has not ended; None if there is none."""
+    return next((json.loads(file.read_text())["versions"] for file in _records(config)), None)
+
+
+def _records(config: Config) -> list[Path]:
+    """The files in which trainings with these settings recorded their versions."""
+    files = (work_folder(config) / TRAININGS).glob(f"*/{VERSIONS}")
+    return [file for file in files if json.loads(file.read_text()).get("settings") == settings(config)]
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """The settings that a training's folder depends on. Under others a killed training goes on in no folder, and what it read
+    must not be read again."""
+    return {
+        "model_name": config.mlflow.model_name,
+        "protocol": config.evaluate.protocol,
+        "max_length": config.sequence.max_length,
+        "encoder_length": config.encoder_length,
+        "windows": config.train.windows,
+        "seed": config.train.seed,
+        "processes": config.train.processes,
+    }
+
+
+@contextmanager
+def discarded_on_error(folder: Path) -> Iterator[None]:
+    """Remove the folder of a training that fails: for one that is never resumed, it would only fill the disk."""
+    try:
+        yield
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager
