@@ -81,6 +81,15 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
     [
         (["no.such.key=1"], "no is not a known config key"),
         (["train.epoch=1"], "train.epoch is not a known config key; did you mean train.epochs?"),
+        (
+            ["topn.sections=[{kind: new, dayz: 3}]"],
+            "topn.sections.0.dayz is not a known config key; did you mean topn.sections.0.days?",
+        ),
+        (
+            ["topn.strategies=[{name: a, when: {max_event: 5}}]"],
+            "topn.strategies.0.when.max_event is not a known config key; did you mean topn.strategies.0.when.max_events?",
+        ),
+        (["topn.deny_categories=Design"], "topn.deny_categories must be a list (got 'Design')"),
         (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
         (["model.kind=magic"], "model.kind: 'magic' is not one of sasrec, relative, bert4rec, gru, lstm"),

@@ -59,6 +59,28 @@ def test_a_file_that_does_not_match_its_source_is_left_alone_and_fails_the_run_a
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"user_id": "learnr"},
+            "has 'learnr', which ingest.sources reads as user_id; the keys are 'event_type', 'item_id', ",
+        ),
+        ({"timestamp": "context.at"}, "has 'context.at', which ingest.sources reads as timestamp; the keys are "),
+    ],
+)
+def test_a_json_file_without_a_required_field_is_left_alone(shop, fields, line):
+    wrong = {**SOURCES[0], "fields": fields}
+    site = shop(ingest={"sources": [wrong, *SOURCES[1:]]})
+    site.put("api/x.json.gz", "", *(event(f"u{k}", "a") for k in range(10)))
+    site.put("api/few.json", *(event(f"u{k}", "a") for k in range(9)))  # too few to tell
+    with pytest.raises(UsageError, match=f"none of the first 10 lines of api/x.json.gz {line}"):
+        site.ingest()
+    assert site.rows("ingest_files", "path") == [("api/few.json",)]
+    site.sections = {}
+    assert site.ingest()["rows_events"] == 10
+
+
 @pytest.mark.parametrize("path", ["api/x.json", "api/x.json.gz", "pos/x.csv", "goods/x.csv"])
 def test_an_unreadable_file_is_left_alone_and_ingested_once_it_can_be_read(shop, path):
     shop = shop()

@@ -194,7 +194,7 @@ def test_the_summary_names_a_simple_rule_that_is_better_than_the_model():
 
     head = {"users": 2, "list_length": 2}
     rows = [measured("sasrec", 0.2), measured("recent_popularity", 0.1), measured("popularity", 0.15)]
-    assert report_page.summary(head, None, rows, 3).endswith("2.0 times as well as recent popularity.")
+    assert report_page.summary(head, None, rows, 3).endswith("33% better than popularity.")
     rows.append(measured("item_transitions", 0.22))
     assert "Item transitions, without any training, would rank them 10% better than the model." in report_page.summary(
         head, None, rows, 3

@@ -119,6 +119,7 @@ def test_the_categories_of_a_history_are_ordered_by_frequency_then_recency(goods
     assert named([5, 4]) == ["garden", "tools"]
     assert named([4, 5, 1]) == ["tools", "gifts", "garden"]
     assert named([2]) == []
+    assert named([1]) == ["gifts", "tools"], "of one item's categories the one with fewer items"
 
 
 def test_categories_are_split_at_the_configured_separator(goods):

@@ -116,9 +116,11 @@ def test_what_a_user_had_is_never_new_for_them(model):
 
 
 def test_no_reason_and_no_heading_names_an_item_that_the_user_panned(model):
-    frame = users([4, 10, 11], [5])
-    frame["event_type"] = [np.array(["rating"] * len(items), dtype=object) for items in frame["item_idx"]]
-    frame["value"] = [np.array([5.0, np.nan, 2.5]), np.array([0.5])]
+    frame = users([4, 10, 11, 11], [5])
+    frame["event_type"] = [
+        np.array(kinds, dtype=object) for kinds in (["rating", "rating", "rating", "view"], ["rating"])
+    ]
+    frame["value"] = [np.array([5.0, np.nan, 2.5, np.nan]), np.array([0.5])]
     named = {}
     for worst in (None, 2.5):
         rows = Scorer(artifact.ranker(model), catalogue(), Topn(n=5, sections=FURTHER, disliked_rating=worst)).lists(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from headwater.config.settings import Config
 from headwater.errors import UsageError
@@ -97,15 +97,51 @@ def _keys(sections: dict[str, Any], prefix: str = "") -> list[str]:
     return [*(prefix + key for key in sections), *chain.from_iterable(below)]
 
 
+def _meant(loc: tuple[int | str, ...]) -> str | None:
+    """The known key most like an unknown one: of the same section if any is, otherwise of all."""
+    *above, name = map(str, loc)
+    section = _section(Config, loc[:-1])
+    if section and (close := get_close_matches(name, section.model_fields, n=1)):
+        return ".".join([*above, *close])
+    return next(iter(get_close_matches(".".join([*above, name]), _keys(Config().dump()), n=1)), None)
+
+
+def _section(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The section at a place in a configuration, whose lists are numbered; None if there is none."""
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        below = _models_in(model.model_fields[part].annotation) if part in model.model_fields else []
+        if not below:
+            return None
+        model = below[0]
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
 def _describe(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
+    problems = error.errors()
+    for problem in problems:
+        loc = problem["loc"]
+        key = ".".join(map(str, loc)) or "config"
+        got = f" (got {problem['input']!r:.80})" if loc else ""  # without a key it would be the whole config
         if problem["type"] == "extra_forbidden":
-            close = get_close_matches(key, _keys(Config().dump()), n=1)
-            lines.append(f"{key} is not a known config key" + (f"; did you mean {close[0]}?" if close else ""))
+            meant = _meant(loc)
+            lines.append(f"{key} is not a known config key" + (f"; did you mean {meant}?" if meant else ""))
         elif problem["type"] in ("model_type", "dict_type"):
-            lines.append(f"{key} must hold keys with values (got {problem['input']!r:.80})")
+            lines.append(f"{key} must hold keys with values{got}")
+        elif problem["type"] == "tuple_type":
+            lines.append(f"{key} must be a list{got}")
+        elif problem["type"] == "too_short" and any(
+            other["loc"][: len(loc)] == loc for other in problems if other != problem
+        ):
+            continue  # an entry that is wrong is not counted, which is no further mistake
         else:
-            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}{got}")
     return "; ".join(lines)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
+from itertools import islice
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -40,6 +43,11 @@ CATALOGUE_DDL = (
 """The columns of a line of a catalogue."""
 REQUIRED_FIELDS = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
 """Fields that a file must have by its header, or its source by a constant. A search has no item."""
+COMPRESSED = (".bz2", ".zst", ".lz4", ".snappy", ".deflate")
+"""What Spark unpacks and Python is not asked to."""
+MIN_OBJECTS, MAX_OBJECTS = 10, 100
+"""If none of a JSON file's first lines, at least this many, has a required field, the config names it wrongly. Fewer lines may
+all be broken."""
 MAX_COLUMNS_SHOWN = 20
 MAX_FIRST_LINE_BYTES = 1_000_000
 DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -102,6 +110,15 @@ def group(spark: SparkSession, files: list[LandingFile], damaged: set[str]) -> t
                 except HeadwaterError as error:
                     refused[file.path] = error
                     continue
+        elif source.format == "json" and file.is_local and file.path not in damaged:
+            try:
+                _need_keys(source, _first_objects(file), file.path)
+            except UsageError as error:
+                refused[file.path] = error
+                continue
+            except OSError as error:
+                refused[file.path] = _unreadable(file, error.strerror or error)
+                continue
         key = (id(source), columns, header, file.path in damaged)
         groups.setdefault(key, Group(source, columns, header, file.path in damaged)).files.append(file)
     if refused:
@@ -259,6 +276,40 @@ def _need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
         )
 
 
+def _need_keys(source: Source, objects: list[dict[str, Any]], where: str) -> None:
+    """Raises UsageError if so many JSON objects lack a required field that its name in the source must be wrong."""
+    if len(objects) < MIN_OBJECTS:
+        return
+    for name in REQUIRED_FIELDS["csv"]:
+        column = source.fields.get(name, name)
+        if name not in source.constants and not any(_has(each, column) for each in objects):
+            keys = ", ".join(map(repr, sorted({key for each in objects for key in each})[:MAX_COLUMNS_SHOWN]))
+            raise UsageError(
+                f"none of the first {len(objects)} lines of {where} has {column!r}, which ingest.sources reads as {name}; "
+                f"the keys are {keys}"
+            )
+
+
+def _has(found: Any, column: str) -> bool:
+    """Whether a JSON object has a key, or a dotted path of keys."""
+    if isinstance(found, dict) and column in found:
+        return True
+    first, _, rest = column.partition(".")
+    return bool(rest) and isinstance(found, dict) and _has(found.get(first), rest)
+
+
+def _first_objects(file: LandingFile) -> list[dict[str, Any]]:
+    """The JSON objects among the first ``MAX_OBJECTS`` lines of a local file; none if it is compressed otherwise than by gzip."""
+    if file.path.endswith(COMPRESSED):
+        return []
+    found = []
+    with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+        for line in islice(iter(lambda: stream.readline(MAX_FIRST_LINE_BYTES), b""), MAX_OBJECTS):
+            with suppress(ValueError, RecursionError):
+                found.append(json.loads(_bare(line.decode("utf-8", errors="replace")).strip(" ,\t\n\r")))
+    return [each for each in found if isinstance(each, dict)]
+
+
 def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | None:
     """The first line of a file that is not blank, without BOM and CR as in ``lines.with_text``; "" if all lines are blank, None if
     the file is empty.
@@ -266,7 +317,7 @@ def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | 
     Raises OSError, or one of ``DAMAGE_ERRORS``, if a local file cannot be read, and EOFError if nothing can be salvaged of a file
     that is known to be damaged.
     """
-    if file.is_local and not file.path.endswith((".bz2", ".zst", ".lz4", ".snappy", ".deflate")):
+    if file.is_local and not file.path.endswith(COMPRESSED):
         text = None
         with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
             while not text and (line := stream.readline(MAX_FIRST_LINE_BYTES)):

@@ -67,9 +67,9 @@ def summary(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, ve
     said = [f"{plural(head['users'], 'person holds', 'people hold')} a list of {whole(head['list_length'])}."]
     if fresh and fresh.users:
         said.append(f"{percent(fresh.up_to_date, fresh.users)} of all people have one that reflects their last action.")
-    model, recent = quality.value(rows, version, "", "ndcg"), quality.value(rows, version, "recent_popularity", "ndcg")
-    if model is not None and recent:
-        said.append(f"Model {version} ranks people’s next actions {_compared(model / recent)} recent popularity.")
+    model, (popular, by_count) = quality.value(rows, version, "", "ndcg"), quality.popularity(rows, version)
+    if model is not None and by_count:
+        said.append(f"Model {version} ranks people’s next actions {_compared(model / by_count)} {popular}.")
         simple = {label: quality.value(rows, version, name, "ndcg") or 0.0 for name, label in quality.SIMPLE.items()}
         best = max(simple, key=lambda label: simple[label])
         if simple[best] > model:
@@ -88,7 +88,7 @@ def _compared(ratio: float) -> str:
 
 def tiles(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, version: int | None) -> str:
     """The four numbers to look at first."""
-    model, recent = quality.value(rows, version, "", "ndcg"), quality.value(rows, version, "recent_popularity", "ndcg")
+    model, (popular, by_count) = quality.value(rows, version, "", "ndcg"), quality.popularity(rows, version)
     k = next((row["k"] for row in rows or [] if row["version"] == version), 10)
     length = f"{whole(head['list_length'])} items each" if head["users"] else "no lists yet"
     shown = [
@@ -97,7 +97,7 @@ def tiles(head: dict[str, Any], fresh: Freshness | None, rows: Rows | None, vers
         (
             f"NDCG@{k}",
             decimal(model, 3),
-            f"model {version}; recent popularity {decimal(recent, 3)}" if model is not None else "not measured yet",
+            f"model {version}; {popular} {decimal(by_count, 3)}" if model is not None else "not measured yet",
         ),
         (
             "People up to date",

@@ -35,6 +35,14 @@ def value(rows: Rows | None, version: int | None, baseline: str, metric: str, se
     return None
 
 
+def popularity(rows: Rows | None, version: int | None) -> tuple[str, float | None]:
+    """The better of the two baselines that list the same for everybody, in words, and its NDCG; None if there is none."""
+    names = ("recent_popularity", "popularity")
+    found = {name: value(rows, version, name, "ndcg") for name in names}
+    best = max(names, key=lambda name: found[name] or 0.0)
+    return plain(best), found[best]
+
+
 def section(rows: Rows, version: int | None, runs: Runs) -> str:
     """The champion and its baselines, by segment, and all versions in one table."""
     if not rows:

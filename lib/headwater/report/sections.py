@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -132,7 +133,8 @@ def training(runs: Runs) -> str:
 
 
 def _named(curves: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    return [(plain(name), points) for name, points in curves]
+    """The curves with names in words: ``epoch_ndcg_10`` is NDCG@10."""
+    return [(plain(re.sub(r"^epoch_ndcg_(\d+)$", r"NDCG@\1", name)), points) for name, points in curves]
 
 
 def gate(rows: list[dict[str, Any]]) -> str:

@@ -80,9 +80,17 @@ class Catalogue:
         return np.split(order[place[by_code]], np.searchsorted(code[by_code], np.arange(1, len(self.names))))
 
     def categories_of(self, items: np.ndarray) -> list[int]:
-        """The categories of a history (oldest first), the most frequent first, of equally frequent ones the newest."""
-        known = self.categories[np.asarray(items, dtype=np.int64)[::-1]].ravel()
+        """The categories of a history (oldest first), the most frequent first, of equally frequent ones the newest, and of those of
+        one item the one with the fewest items: "Python" before "Programming"."""
+        known = self._narrow_first[np.asarray(items, dtype=np.int64)[::-1]].ravel()
         return [code for code, _ in Counter(known[known > 0].tolist()).most_common()]
+
+    @cached_property
+    def _narrow_first(self) -> np.ndarray:
+        """``categories``, those of an item ordered by their number of items, ascending."""
+        size = np.bincount(self.categories.ravel(), minlength=len(self.names))
+        size[0] = self.categories.size + 1  # padding stays last
+        return np.take_along_axis(self.categories, np.argsort(size[self.categories], axis=1, kind="stable"), axis=1)
 
     def fresh(self, days: float) -> np.ndarray:
         """Bool: items first seen at most ``days`` before the newest item, and at least one day after the oldest."""

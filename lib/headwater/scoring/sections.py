@@ -78,14 +78,15 @@ class Sections:
         )
 
     def _new(self, users: Users, kind: FurtherList, turn: int) -> Lists:
-        """Items that are new in the catalogue, by their similarity to the user's events; the newest event counts most."""
+        """Items that are new in the catalogue and like the user's events, by similarity; the newest event counts most."""
         ages = torch.arange(users.history.shape[1] - 1, -1, -1)
         events = self.ranker.directions(users.history * users.may_name)  # [users, seq, dim]; padding is zero
         taste = (events * 0.8 ** ages.unsqueeze(1)).sum(dim=1)  # [users, dim]
         # where items are listed again, what the user had is most like the history
         unseen = users.excluding_seen().blocked()
         scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, unseen)
-        return Lists.of(items.numpy(), score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
+        like = (items * (scores > 0)).numpy()
+        return Lists.of(like, score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
 
     def _category(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Popular items of the user's most frequent category, then of the next."""

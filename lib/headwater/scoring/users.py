@@ -50,8 +50,13 @@ class Steps:
         return np.isin(self.type, [EVENT_TYPES.index(name) + 1 for name in names])
 
     def disliked(self, rating: float | None) -> np.ndarray:
-        """Bool: the ratings of this value or less; none of them if there is no such value."""
-        return self.of_types(["rating"]) & (self.value <= (-np.inf if rating is None else rating))
+        """Bool: the steps with an item whose last rating by the user is this value or less; none if there is no such value."""
+        if rating is None:
+            return np.zeros(len(self.item), dtype=bool)
+        pair = self.user * (self.item.max(initial=0) + 1) + self.item  # user and item as one number
+        rated = np.flatnonzero(self.of_types(["rating"]))[::-1]
+        pairs, last = np.unique(pair[rated], return_index=True)
+        return np.isin(pair, pairs[self.value[rated[last]] <= rating])
 
     def count(self) -> np.ndarray:
         """The number of steps per user, int64 ``[users]``."""
