@@ -40,10 +40,10 @@ def tune(j: Job) -> dict[str, Any]:
     champion = registry.need_champion()
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
     events = tables.read("events", versions["events"])
-    known_to = registry.facts(champion)
-    read_until, train_until = (facts.parse_time(known_to.get(name)) for name in ("ingested_until", "train_until"))
+    learned = registry.facts(champion)
+    train_until, ingested_until = (facts.parse_time(learned.get(name)) for name in ("train_until", "ingested_until"))
     given = tables.read("feedback", versions["feedback"])
-    gathered = feedback.unknown_to_model(given, events, train_until, read_until).persist()
+    gathered = feedback.unknown_to_model(given, events, train_until, ingested_until).persist()
     new = feedback.collected_after(gathered, learned_until(registry, champion))
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
@@ -126,7 +126,7 @@ def learned_until(registry: Registry, champion: int) -> datetime | None:
     This includes fine-tunes that the gate refused: the next one waits for more feedback.
     """
     marks = [registry.facts(champion).get(FEEDBACK_UNTIL)]
-    marks += [tags[FEEDBACK_UNTIL] for tags in registry.tuned_from(champion).values()]
+    marks += [tags.get(FEEDBACK_UNTIL) for tags in registry.tuned_from(champion).values()]
     return max(filter(None, map(facts.parse_time, marks)), default=None)
 
 

@@ -23,7 +23,7 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest.lines import BLANKS
 from headwater.job import Job
 from headwater.tables import forget, upkeep
-from headwater.work import prune, prune_trainings, running_trainings
+from headwater.work import is_training, prune, prune_trainings
 
 app = job.command_line()
 
@@ -54,11 +54,11 @@ def remove(j: Job, user: str) -> dict[str, Any]:
     if not user:
         raise UsageError("--forget needs a user id, as it appears in the events")
     # a training holds a snapshot of everybody's sequences, and a killed one leaves it
-    if running_trainings(j.config):
+    if is_training(j.config):
         raise HeadwaterError("a training is running on everybody's events; run --forget when it has ended")
     counts = forget.forget(j.warehouse, privacy.ids_of(user, privacy.load_key(j.config.privacy.key_file)))
     removed = prune_trainings(j.config)
-    if running_trainings(j.config):
+    if is_training(j.config):
         raise HeadwaterError(
             "a training has begun meanwhile, perhaps with this person's events; run --forget again when it has ended"
         )

@@ -56,11 +56,10 @@ def prune_trainings(config: Config, before: float = math.inf) -> int:
     return removed
 
 
-def running_trainings(config: Config) -> list[Path]:
-    """The folders of trainings that run now."""
-    if not _has_work_folder(config):
-        return []
-    return [folder for folder in filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")) if _is_locked(folder)]
+def is_training(config: Config) -> bool:
+    """Whether a training runs now."""
+    folders = filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")) if _has_work_folder(config) else ()
+    return any(map(_is_locked, folders))
 
 
 def _is_locked(training: Path) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -303,7 +303,7 @@ def _first_objects(file: LandingFile) -> list[dict[str, Any]]:
     if file.path.endswith(COMPRESSED):
         return []
     found = []
-    with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+    with _opened(file) as stream:
         for line in islice(iter(lambda: stream.readline(MAX_FIRST_LINE_BYTES), b""), MAX_OBJECTS):
             with suppress(ValueError, RecursionError):
                 found.append(json.loads(_bare(line.decode("utf-8", errors="replace")).strip(" ,\t\n\r")))
@@ -319,7 +319,7 @@ def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | 
     """
     if file.is_local and not file.path.endswith(COMPRESSED):
         text = None
-        with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+        with _opened(file) as stream:
             while not text and (line := stream.readline(MAX_FIRST_LINE_BYTES)):
                 text = _bare(line.removesuffix(b"\n").decode("utf-8", errors="replace"))
         return text
@@ -331,6 +331,11 @@ def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | 
     if salvage:
         raise EOFError(file.path)
     return None
+
+
+def _opened(file: LandingFile) -> IO[bytes]:
+    """The bytes of a local file; gzip is unpacked."""
+    return gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb")  # type: ignore[return-value]
 
 
 def _bare(line: str) -> str:
@@ -346,7 +351,7 @@ def _fault(file: LandingFile) -> Exception | None:
         return HeadwaterError(f"the name of {file.path} has a colon, and Spark reads no such file; rename it")
     try:
         if file.is_local:
-            with gzip.open(file.uri) if file.path.endswith(".gz") else open(file.uri, "rb") as stream:
+            with _opened(file) as stream:
                 while stream.read(1 << 20) and file.path.endswith(".gz"):
                     pass
     except DAMAGE_ERRORS as error:

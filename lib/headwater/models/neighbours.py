@@ -27,8 +27,8 @@ class Neighbours:
     items that go with item i.
 
     The score of a history is the weighted sum of the rows of its last ``window`` events: the newest has weight 1, each older one
-    the weight of the next newer times ``decay``, and half as much again for every ``half_life`` days of age. The weights of an
-    item that occurs several times sum to ``most`` at most.
+    the weight of the next newer times ``decay``; every ``half_life`` days of age halve it. The weights of an item that occurs
+    several times sum to ``most`` at most.
 
     Methods take histories, ``items`` int64 ``[batch, seq]``, left-padded, newest last, and ``ages`` of the same shape, the days
     of each event before the newest (``context.ages``); None, if no age is known, makes all 0.

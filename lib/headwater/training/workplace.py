@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ def unfinished(config: Config) -> dict[str, int] | None:
 
 def _records(config: Config) -> list[Path]:
     """The files in which trainings with these settings recorded their versions."""
-    files = (work_folder(config) / TRAININGS).glob(f"*/{VERSIONS}")
-    return [file for file in files if json.loads(file.read_text()).get("settings") == settings(config)]
+    found = []
+    for file in (work_folder(config) / TRAININGS).glob(f"*/{VERSIONS}"):
+        with suppress(FileNotFoundError):  # that training has ended just now
+            if json.loads(file.read_text()).get("settings") == settings(config):
+                found.append(file)
+    return found
 
 
 def settings(config: Config) -> dict[str, Any]:
