@@ -7,7 +7,6 @@ of standard output. Exit codes: 0 for success, 2 for a bad argument, config or i
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -140,7 +139,6 @@ def _handle_ctrl_c() -> None:
 
     def stop(*_: Any) -> NoReturn:
         _interrupted.set()
-        logging.disable()  # py4j logs a stack trace for each call to a Java process that is gone
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():

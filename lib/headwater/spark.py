@@ -124,6 +124,7 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
         if packages := _packages(config):
             builder = builder.config("spark.jars.packages", ",".join(packages))
         _quiet_log4j()
+    _quiet_py4j()
     for key, value in config.spark.items():
         builder = builder.config(key, value)
     try:
@@ -182,6 +183,17 @@ def java_options(optimised: bool = False) -> str:
     if archive.exists():
         options += [f'-XX:SharedArchiveFile="{archive}"', "-Xlog:disable"]
     return " ".join(options)
+
+
+def _quiet_py4j() -> None:
+    """Keep its stack traces off the terminal, also those that it logs by the root logger: it raises the same errors, and after
+    the end of Java there is one for each call."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_py4j)
+
+
+def _is_not_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def _quiet_log4j() -> None:

@@ -8,13 +8,11 @@ the last one has ended.
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 from py4j.protocol import Py4JError
 from tenacity import (
@@ -154,13 +152,7 @@ def table_to_pack(before: int, batches: int) -> str | None:
 def until_sigterm() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, instead of ending the process in the middle of a batch."""
     stop = threading.Event()
-    py4j = logging.getLogger("py4j")
-
-    def tell(*_: Any) -> None:
-        stop.set()
-        py4j.setLevel(logging.CRITICAL)  # it logs a stack trace for each call to a Java process that is gone
-
-    before = signal.signal(signal.SIGTERM, tell)
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         yield stop
     finally:
