@@ -112,7 +112,7 @@ def run(
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or _interrupted.is_set():
             _fail(name, "stopped by Ctrl-C; " + GO_ON, 130)
-        if _java_has_died(error):  # whatever failed first, failed because of that
+        if _java_has_died():  # whatever failed first, failed because of that
             _fail(name, "Java has ended, perhaps for lack of memory (spark.driver.memory); " + GO_ON, 1)
         if isinstance(error, HeadwaterError):
             _fail(name, str(error), error.exit_code)
@@ -168,12 +168,12 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(said)} (HEADWATER_DEBUG=1 shows where)"
 
 
-def _java_has_died(error: BaseException) -> bool:
+def _java_has_died() -> bool:
     if "pyspark" not in sys.modules:  # a job that failed before it needed Spark should not load it now
         return False
     from headwater.spark import java_has_died
 
-    return java_has_died(error)
+    return java_has_died()
 
 
 def _log_to_stderr() -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import TimeoutExpired
 
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
@@ -144,18 +145,19 @@ def session(config: Config, name: str, lasting: bool = False, long: bool = False
     return spark
 
 
-def java_has_died(error: BaseException) -> bool:
-    """Whether the Java process that this process started has ended; after an ``error`` of the connection to it, it may be
-    about to: its sockets close first."""
-    started = getattr(SparkContext._gateway, "proc", None)
-    lost = isinstance(error, Py4JError | ConnectionError) and not isinstance(error, Py4JJavaError)
-    if started is None:
+def java_has_died() -> bool:
+    """Whether the Java process that this process started has ended, or is about to: its sockets close first, so it is asked
+    something, and if it does not answer, its end is waited for."""
+    gateway = SparkContext._gateway
+    started = getattr(gateway, "proc", None)
+    if gateway is None or started is None:
         return False
     try:
-        started.wait(JAVA_ENDS_WITHIN if lost else 0)
-    except TimeoutExpired:
-        return False
-    return True
+        gateway.jvm.java.lang.System.nanoTime()
+    except (Py4JError, OSError):
+        with suppress(TimeoutExpired):
+            started.wait(JAVA_ENDS_WITHIN)
+    return started.poll() is not None
 
 
 def spark_home() -> Path:
