@@ -47,10 +47,8 @@ def prune(config: Config, before: float) -> int:
 
 def prune_trainings(config: Config, before: float = math.inf) -> int:
     """The same for leftovers of trainings alone, by default all of them; downloaded models, which may be in use, stay."""
-    if not _has_work_folder(config):
-        return 0
     removed = 0
-    for folder in filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")):
+    for folder in _trainings(config):
         with suppress(Timeout), lock_of(folder):
             removed += _remove_if_unused(folder, before)
     return removed
@@ -58,8 +56,14 @@ def prune_trainings(config: Config, before: float = math.inf) -> int:
 
 def is_training(config: Config) -> bool:
     """Whether a training runs now."""
-    folders = filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")) if _has_work_folder(config) else ()
-    return any(map(_is_locked, folders))
+    return any(map(_is_locked, _trainings(config)))
+
+
+def _trainings(config: Config) -> list[Path]:
+    """The folders of trainings, running or left."""
+    if not _has_work_folder(config):
+        return []
+    return list(filter(Path.is_dir, work_folder(config).glob(f"{TRAININGS}/*")))
 
 
 def _is_locked(training: Path) -> bool:
