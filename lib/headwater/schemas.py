@@ -12,15 +12,8 @@ EventType = Literal["view", "search", "click", "add_to_cart", "purchase", "ratin
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 """The order is part of every trained model: an event type's index is its position here plus one; 0 is padding."""
 
-BECAUSE = {
-    "view": "because you viewed {}",
-    "search": "because you searched for {}",
-    "click": "because you clicked {}",
-    "add_to_cart": "because you put {} in your cart",
-    "purchase": "because you bought {}",
-    "rating": "because you rated {}",
-}
-"""The reason for an item by the type of the event behind it; {} stands for the title of the event's item."""
+STEP_TYPES = tuple(kind for kind in EVENT_TYPES if kind != "impression")
+"""The types of events that a sequence holds."""
 
 TABLES: dict[str, dict[str, str]] = {
     "events": {

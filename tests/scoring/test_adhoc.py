@@ -5,8 +5,10 @@ import math
 import pandas as pd
 import pytest
 
+from headwater.config import Wording
+from headwater.config.topn import Because
 from headwater.errors import UsageError
-from headwater.schemas import BECAUSE, EVENT_TYPES
+from headwater.schemas import EVENT_TYPES, STEP_TYPES
 from headwater.scoring import adhoc
 
 CATALOG = pd.DataFrame({"item_id": ["a", "b", "c"], "item_idx": [1, 2, 3], "title": ["Tea", None, "Cake"]})
@@ -48,9 +50,18 @@ def test_an_answer_without_a_list_says_why():
     assert "the rules in topn exclude every item" in adhoc.table(adhoc.Answer([], [], any_known=True))
 
 
-def test_every_event_type_except_impression_has_a_verb_for_reasons():
+def test_a_reason_is_worded_as_configured_by_the_type_of_its_event():
     titles = CATALOG.set_index("item_idx")["title"]
-    for kind, words in (("search", "searched for"), ("rating", "rated")):
-        place = {"item_idx": 3, "because_idx": 1, "because_type": EVENT_TYPES.index(kind) + 1, "otherwise": ""}
-        assert adhoc._reason(place, titles) == f"because you {words} Tea"
-    assert set(BECAUSE) == set(EVENT_TYPES) - {"impression"}
+    german = Wording(because={"rating": "weil du {} bewertet hast"}, again="das")
+    for kind, wording, item, reason in (
+        ("search", Wording(), 3, "because you searched for Tea"),
+        ("rating", german, 3, "weil du Tea bewertet hast"),
+        ("rating", german, 1, "weil du das bewertet hast"),
+        ("search", german, 3, "because you searched for Tea"),
+    ):
+        place = {"item_idx": item, "because_idx": 1, "because_type": EVENT_TYPES.index(kind) + 1, "otherwise": ""}
+        assert adhoc._reason(place, titles, wording) == reason
+
+
+def test_every_event_type_of_a_sequence_has_a_wording():
+    assert tuple(Because.model_fields) == STEP_TYPES

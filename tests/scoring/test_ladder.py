@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from headwater.config import Wording
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.ladder import CHECKED_AT_ONCE, EMPTY, Ladder
 from headwater.scoring.newcomers import of_histories
@@ -40,6 +41,17 @@ def test_popular_items_of_the_history_categories_come_before_popular_items_overa
         "recent_popular",
     ]
     assert [row.otherwise for row in rows] == ["popular in cake", "popular in tea", "popular lately", "popular lately"]
+
+
+def test_the_reasons_of_popular_items_are_in_the_words_of_the_config():
+    german = Wording(category="beliebt in {}", popular="gerade beliebt", categories={"cake": "Kuchen"})
+    rows = fill(Ladder(SHOP, wording=german), [], [3], [3, 2], 4)
+    assert [row.otherwise for row in rows] == [
+        "beliebt in Kuchen",
+        "beliebt in tea",
+        "gerade beliebt",
+        "gerade beliebt",
+    ]
 
 
 def test_items_that_a_list_of_popular_items_alone_would_contain_are_marked():

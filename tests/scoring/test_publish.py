@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 
 from headwater import schemas
+from headwater.config import Wording
 from headwater.scoring import publish
 from headwater.scoring.executors import LISTS
 from headwater.scoring.places import PLACES
@@ -110,7 +111,7 @@ def test_rows_carry_the_reason_the_history_time_and_the_columns_in_order(spark):
         ],
         TITLED,
     )
-    found = publish.stamped(publish.topn_rows(publish.with_reasons(lists)), "topn", 7, NOW)
+    found = publish.stamped(publish.topn_rows(publish.with_reasons(lists, Wording())), "topn", 7, NOW)
     first, second, third, fourth = found.orderBy("rank").collect()
     assert first["reason"] == "because you clicked Lamp"
     assert second["reason"] == "popular lately"
@@ -131,11 +132,29 @@ def test_sections_are_numbered_without_gaps_and_have_a_heading_by_their_kind(spa
         ],
         TITLED,
     )
-    found = publish.stamped(publish.section_rows(publish.with_reasons(lists)), "sections", 7, NOW)
+    found = publish.stamped(publish.section_rows(publish.with_reasons(lists, Wording()), Wording()), "sections", 7, NOW)
     assert found.columns == schemas.columns("sections")
     assert sorted((row["user_id"], row["section"], row["heading"], row["item_id"]) for row in found.collect()) == [
         ("u", 1, "Because you viewed Lamp", "i5"),
         ("u", 2, "New for you", "i6"),
         ("u", 3, "Popular in écrans", "i7"),
         ("v", 1, "New for you", "i6"),
+    ]
+
+
+def test_reasons_and_headings_are_in_the_words_of_the_config(spark):
+    german = Wording(because={"view": "weil du {} angesehen hast"}, again="das schon", new_heading="Neu für dich")
+    lists = spark.createDataFrame(
+        [
+            ("u", KNOWN, 1, 1, 5, 2.0, None, "because", 3, 1, "", "i5", "Lamp"),
+            ("u", KNOWN, 1, 2, 3, 1.0, None, "because", 3, 1, "", "i3", "Lamp"),
+            ("u", KNOWN, 2, 1, 6, 1.0, None, "new", 0, 0, "neu", "i6", None),
+        ],
+        TITLED,
+    )
+    found = publish.section_rows(publish.with_reasons(lists, german), german).orderBy("section", "rank")
+    assert [(row["reason"], row["heading"]) for row in found.collect()] == [
+        ("weil du Lamp angesehen hast", "Weil du Lamp angesehen hast"),
+        ("weil du das schon angesehen hast", "Weil du das schon angesehen hast"),
+        ("neu", "Neu für dich"),
     ]

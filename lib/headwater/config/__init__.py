@@ -20,7 +20,7 @@ from headwater.config.settings import (
     Train,
 )
 from headwater.config.sources import CATALOG_FIELDS, EVENT_FIELDS, Ingest, Source, UrlRule
-from headwater.config.topn import LEAVING_OUT, Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When
+from headwater.config.topn import LEAVING_OUT, Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When, Wording
 
 __all__ = [
     "CATALOG_FIELDS",
@@ -48,5 +48,6 @@ __all__ = [
     "Train",
     "UrlRule",
     "When",
+    "Wording",
     "load",
 ]

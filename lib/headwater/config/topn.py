@@ -10,7 +10,8 @@ from headwater.config.sections import Days, Positive, Section
 
 ItemAction = Literal["view", "click", "add_to_cart", "purchase", "rating"]
 VarietyRule = Literal["mmr", "dpp", "calibrated"]
-Names = tuple[Annotated[str, Field(min_length=1)], ...]
+Text = Annotated[str, Field(min_length=1)]
+Names = tuple[Text, ...]
 
 LEAVING_OUT = ("deny", "deny_categories", "categories")
 """The keys of ``Topn`` and ``Strategy`` that leave items out of lists by their names."""
@@ -92,6 +93,44 @@ class Strategy(Section):
     explore: Explore | None = None
 
 
+class Because(Section):
+    """The reason for an item by the type of the event behind it; {} stands for the title of the event's item."""
+
+    view: Text = "because you viewed {}"
+    search: Text = "because you searched for {}"
+    click: Text = "because you clicked {}"
+    add_to_cart: Text = "because you put {} in your cart"
+    purchase: Text = "because you bought {}"
+    rating: Text = "because you rated {}"
+
+
+class Wording(Section):
+    """The texts of reasons and headings, in the language of the site.
+
+    ``again`` stands for the title where an event was with the listed item itself. In ``category``, {} stands for the name of the
+    category, or what ``categories`` calls it. A list's heading is the reason of its items, except ``new_heading``.
+    """
+
+    because: Because = Because()
+    again: Text = "it before"
+    history: Text = "fits what you did so far"
+    category: Text = "popular in {}"
+    popular: Text = "popular lately"
+    explore: Text = "seen by few so far"
+    new: Text = "new in the catalogue"
+    new_heading: Text = "New for you"
+    categories: dict[str, Text] = {}
+
+    def because_of(self, event_type: str, title: str | None) -> str:
+        """The reason for an item by an event with the item called ``title``, None if that is the same item."""
+        text: str = getattr(self.because, event_type)
+        return text.replace("{}", self.again if title is None else title)
+
+    def popular_in(self, category: str) -> str:
+        """The reason for a popular item of a category."""
+        return self.category.replace("{}", self.categories.get(category, category))
+
+
 class Topn(Section):
     n: Positive = 10
     index: Literal["exact", "faiss"] = "exact"
@@ -105,6 +144,7 @@ class Topn(Section):
     variety_weight: Annotated[float, Field(ge=0, lt=1)] = 0.35
     candidates: Positive = 40
     sections: tuple[FurtherList, ...] = ()
+    wording: Wording = Wording()
     deny: Names = ()
     deny_categories: Names = ()
     categories: Names = ()

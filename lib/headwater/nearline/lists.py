@@ -264,7 +264,8 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     scored = executors.recommend(request.rows, shipped, j.config.topn)
     scored = collected(scored)[0] if request.few else cached(scored, stack)
     unfit = beside.submit(publish.unfit(scored, shipped.n_items).count)
-    places = publish.with_reasons(with_titles(executors.places(scored), cache.items(), shipped.n_items))
+    wording, titled = j.config.topn.wording, with_titles(executors.places(scored), cache.items(), shipped.n_items)
+    places = publish.with_reasons(titled, wording)
     rows = publish.topn_rows(places)
     if bad := unfit.result():
         raise HeadwaterError(
@@ -276,7 +277,7 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     note = request.note(j, sequences_commit.result())
     now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
-        sections = publish.stamped(publish.section_rows(places), "sections", version, now)
+        sections = publish.stamped(publish.section_rows(places, wording), "sections", version, now)
         replace(j, "sections", sections, current["sections"].result(), request, note)
     failpoint("score_topn:before_topn")
     replace(j, "topn", publish.stamped(rows, "topn", version, now), current["topn"].result(), request, note)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from headwater.config import Wording
 from headwater.errors import UsageError
-from headwater.schemas import BECAUSE, EVENT_TYPES
+from headwater.schemas import EVENT_TYPES, STEP_TYPES
 from headwater.scoring.scorer import Scorer
 from headwater.text import printable
 
@@ -31,8 +32,8 @@ def parse(history: str) -> list[tuple[str, str]]:
     events = []
     for word in _words(history):
         kind, colon, item = word.partition(":")
-        if not colon or not item or kind not in BECAUSE:
-            raise UsageError(f"--history: {word!r} is not TYPE:ITEM with a type of {', '.join(BECAUSE)}")
+        if not colon or not item or kind not in STEP_TYPES:
+            raise UsageError(f"--history: {word!r} is not TYPE:ITEM with a type of {', '.join(STEP_TYPES)}")
         events.append((kind, item))
     return events
 
@@ -87,17 +88,18 @@ def recommend(scorer: Scorer, user: pd.DataFrame, catalog: pd.DataFrame) -> list
             "item_id": names.at[place["item_idx"], "item_id"],
             "title": str(titles.at[place["item_idx"]]),
             "score": round(place["score"], 4),
-            "reason": _reason(place, titles),
+            "reason": _reason(place, titles, scorer.topn.wording),
         }
         for place in listed.to_dict("records")
     ]
 
 
-def _reason(place: dict[Any, Any], titles: pd.Series) -> str:
-    if not place["because_idx"]:
+def _reason(place: dict[Any, Any], titles: pd.Series, wording: Wording) -> str:
+    because = place["because_idx"]
+    if not because:
         return str(place["otherwise"])
-    what = "it before" if place["because_idx"] == place["item_idx"] else str(titles.at[place["because_idx"]])
-    return BECAUSE[EVENT_TYPES[place["because_type"] - 1]].replace("{}", what)
+    title = None if because == place["item_idx"] else str(titles.at[because])
+    return wording.because_of(EVENT_TYPES[place["because_type"] - 1], title)
 
 
 def unknown(events: list[tuple[str, str]], catalog: pd.DataFrame, n_items: int) -> list[str]:

@@ -44,7 +44,7 @@ def resolve(topn: Topn, catalogue: Catalogue) -> list[Group]:
         allowed = catalogue.narrowed(own.categories, catalogue.denied_to.get(name), own.deny_categories)
         # groups that may see the same items share a catalogue, and with it their sections
         shared = narrowed.setdefault(allowed.available.tobytes(), allowed)
-        found.append(Group(name, when, own, shared, Variety.of(own), Ladder(shared, own.max_per_category)))
+        found.append(Group(name, when, own, shared, Variety.of(own), Ladder(shared, own.max_per_category, own.wording)))
     return found
 
 

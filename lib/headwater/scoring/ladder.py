@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from headwater.config import Wording
 from headwater.models.histories import flat
 from headwater.models.transitions import DECAY, WINDOW
 from headwater.scoring.catalogue import Catalogue
 
-LATELY = "popular lately"
 CHECKED_AT_ONCE = 512
 """The number of items checked at once."""
 
@@ -41,8 +41,8 @@ EMPTY = Row(0, 0.0, "")
 class Ladder:
     """Fills lists from a catalogue, with at most ``most`` items of one category in a list; 0 means no limit."""
 
-    def __init__(self, catalogue: Catalogue, most: int = 0) -> None:
-        self.catalogue, self.most = catalogue, most
+    def __init__(self, catalogue: Catalogue, most: int = 0, wording: Wording | None = None) -> None:
+        self.catalogue, self.most, self.wording = catalogue, most, wording or Wording()
         self.popular = catalogue.by_popularity()
         self.place = np.full(len(catalogue.available), len(catalogue.available))
         self.place[self.popular] = np.arange(len(self.popular))
@@ -96,9 +96,9 @@ class Ladder:
             yield Row(item, 0.0, "item_transitions", int(history[cause[item]]), int(types[cause[item]]))
         for code in self.catalogue.categories_of(history):
             for item in fit.of(self.catalogue.popular_in[code]):
-                yield Row(item, 0.0, "category_popular", otherwise=f"popular in {self.catalogue.names[code]}")
+                yield Row(item, 0.0, "category_popular", otherwise=self.wording.popular_in(self.catalogue.names[code]))
         for item in fit.of(self.popular):
-            yield Row(item, 0.0, "recent_popular", otherwise=LATELY)
+            yield Row(item, 0.0, "recent_popular", otherwise=self.wording.popular)
 
     def _followers(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The items that followed the newcomers among the last events and may be shown, by descending share, ties by item;

@@ -8,18 +8,19 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from headwater import schemas
+from headwater.config import Wording
 
 PUBLISHED = ("insert", "update_postimage")
 """The change types in a change feed that publish a row."""
 STAMPS = ("model_version", "generated_at")
 
 
-def with_reasons(places: DataFrame) -> DataFrame:
+def with_reasons(places: DataFrame, wording: Wording) -> DataFrame:
     """Adds ``reason`` to places with titles: a sentence that names the event behind the place, or else ``otherwise``."""
     types = F.array(*(F.lit(name) for name in schemas.EVENT_TYPES))
     done = F.when(F.col("because_type") > 0, F.try_element_at(types, "because_type"))
-    reasons = F.create_map(*(F.lit(part) for pair in schemas.BECAUSE.items() for part in pair))
-    itself = F.when(F.col("because_idx") == F.col("item_idx"), F.lit("it before"))
+    reasons = F.create_map(*(F.lit(part) for pair in wording.because for part in pair))
+    itself = F.when(F.col("because_idx") == F.col("item_idx"), F.lit(wording.again))
     because = F.replace(F.try_element_at(reasons, done), F.lit("{}"), F.coalesce(itself, F.col("because_title")))
     return places.withColumn("reason", F.coalesce(because, F.col("otherwise")))
 
@@ -30,12 +31,12 @@ def topn_rows(places: DataFrame) -> DataFrame:
     return rows.select([column for column in schemas.columns("topn") if column not in STAMPS])
 
 
-def section_rows(places: DataFrame) -> DataFrame:
+def section_rows(places: DataFrame, wording: Wording) -> DataFrame:
     """Places with titles and reasons as rows of ``sections``, not ``stamped`` yet. Sections are numbered from 1 for each
     user, and each has a heading."""
     several = places.where(F.col("section") > 0)
     first = F.concat(F.upper(F.substring("reason", 1, 1)), F.expr("substring(reason, 2)"))
-    heading = F.when(F.col("strategy") == "new", F.lit("New for you")).otherwise(first)
+    heading = F.when(F.col("strategy") == "new", F.lit(wording.new_heading)).otherwise(first)
     place = F.dense_rank().over(Window.partitionBy("user_id").orderBy("section"))
     return several.withColumn("heading", heading).withColumn("section", place)
 

@@ -29,7 +29,7 @@ from headwater.scoring import exploration, groups, repeats, taste
 from headwater.scoring.candidates import CandidateQuery, Candidates
 from headwater.scoring.catalogue import Catalogue
 from headwater.scoring.exclusions import excluded_items
-from headwater.scoring.ladder import LATELY, Row
+from headwater.scoring.ladder import Row
 from headwater.scoring.places import Lists
 from headwater.scoring.reasons import decisive_events
 from headwater.scoring.sections import Sections
@@ -72,7 +72,7 @@ class Scorer:
             if (rule := group.topn.explore).share
         }
         catalogues = {id(group.catalogue): group.catalogue for group in self.groups}
-        made = {key: Sections(self.ranker, each, topn.sections) for key, each in catalogues.items()}
+        made = {key: Sections(self.ranker, each, topn.sections, topn.wording) for key, each in catalogues.items()}
         self.sections = [made[id(group.catalogue)] for group in self.groups]
 
     def lists(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -186,7 +186,7 @@ class Scorer:
             strategy=self.ranker.name,
             because_idx=because_idx,
             because_type=because_type,
-            otherwise=np.where(popular.numpy(), LATELY, "fits what you did so far"),
+            otherwise=np.where(popular.numpy(), self.topn.wording.popular, self.topn.wording.history),
         )
 
     def _popular(
@@ -259,7 +259,7 @@ class Scorer:
                 strategy="explore",
                 because_idx=0,
                 because_type=0,
-                otherwise="seen by few so far",
+                otherwise=self.topn.wording.explore,
             )
         return lists
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from headwater.config import FurtherList
+from headwater.config import FurtherList, Wording
 from headwater.models.ranker import GATHER_BATCH, Ranker
 from headwater.scoring.candidates import ExactIndex, cells
 from headwater.scoring.catalogue import Catalogue
@@ -29,8 +29,10 @@ TRANSITION_WEIGHT = 10.0
 class Sections:
     """Makes the sections that the config asks for; the ranker knows all items of the catalogue."""
 
-    def __init__(self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...]) -> None:
-        self.ranker, self.catalogue, self.further = ranker, catalogue, further
+    def __init__(
+        self, ranker: Ranker, catalogue: Catalogue, further: tuple[FurtherList, ...], wording: Wording
+    ) -> None:
+        self.ranker, self.catalogue, self.further, self.wording = ranker, catalogue, further, wording
         if further:
             self.shown = self._exact_index(catalogue.available)
             days = {kind.days for kind in further if kind.kind == "new"}
@@ -86,7 +88,7 @@ class Sections:
         unseen = users.excluding_seen().blocked()
         scores, items = self.fresh[kind.days].best(normalize(taste, dim=1), kind.n, unseen)
         like = (items * (scores > 0)).numpy()
-        return Lists.of(like, score=scores.numpy(), strategy="new", otherwise="new in the catalogue")
+        return Lists.of(like, score=scores.numpy(), strategy="new", otherwise=self.wording.new)
 
     def _category(self, users: Users, kind: FurtherList, turn: int) -> Lists:
         """Popular items of the user's most frequent category, then of the next."""
@@ -99,7 +101,7 @@ class Sections:
                 popular = self.catalogue.popular_in[code := favourites[turn]][: kind.n + len(excluded)]
                 fit = popular[~np.isin(popular, excluded)][: kind.n]
                 items[user, : len(fit)] = fit
-                reasons[user] = f"popular in {self.catalogue.names[code]}"
+                reasons[user] = self.wording.popular_in(self.catalogue.names[code])
         return Lists.of(items, score=self.catalogue.popular[items], strategy="category_popular", otherwise=reasons)
 
 
