@@ -48,6 +48,7 @@ def tune(j: Job) -> dict[str, Any]:
     rows_new, newest = feedback.count_and_newest(new)
     if rows_new < max(settings.min_feedback, 1):
         if waiting := not_yet_judged(j, registry, champion):
+            registry.offer(waiting)
             j.log.info("an earlier fine-tune has not been judged yet", model_version=waiting)
             return {"model_version": waiting, "parent_version": champion, "feedback_new": rows_new}
         return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
@@ -111,7 +112,7 @@ def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:
 def not_yet_judged(j: Job, registry: Registry, champion: int) -> int | None:
     """The newest fine-tune of the champion, if the gate has not decided on it; otherwise None.
 
-    A run that dies after it has registered its version leaves it to the next run to report it.
+    A run that dies after it has registered its version leaves it to the next run to report it and offer it to the gate.
     """
     newest = max(registry.tuned_from(champion), default=None)
     if newest is None or not j.warehouse.exists("promotions"):

@@ -82,7 +82,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
         elif not folder.is_dir():
             j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")
-        workplace.begin(config, folder, versions)
+        training = workplace.begin(config, folder, versions)
         validation = validation_cases(split, config, n_items)
         described = describe.features(items, config.model.features, n_items, config.model.vectors)
         if described is not None and not described.nnz:
@@ -113,8 +113,9 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         artifact.smoke_test(model)
         steps.unpersist()
         failpoint("train_model:before_register")
-        version = runs.log_training(registry, config, model, known, tried.history, j.name)
-        shutil.rmtree(folder, ignore_errors=True)
+        version = runs.log_training(registry, config, model, known, tried.history, j.name, training)
+        failpoint("train_model:after_register")
+        workplace.end(folder)
     return {
         "model_version": version,
         "sequences": known["sequences"],

@@ -120,11 +120,14 @@ def test_a_refresh_killed_between_new_and_known_users_completes_both(clean, tmp_
     assert len(history) == len(set(history)) == 60 * 5 + (len(changed) + 1) * 5
 
 
-def test_a_killed_training_resumes_to_the_same_weights(first_night, clean, tmp_path, spark):
+def test_a_training_killed_twice_resumes_to_the_same_weights_and_registers_them_once(
+    first_night, clean, tmp_path, spark
+):
     site = copy_before(first_night, "train_model", tmp_path)
     # the second training of one with other settings does not get in the way
     run_until_killed(site, "train_model", "train_model:before_register", "--set", "train.learning_rate=0.01")
     run_until_killed(site, "train_model", "train_model:after_checkpoint")
+    run_until_killed(site, "train_model", "train_model:after_register", "--resume")
     shop.write_second_day(site.landing)  # neither do new events
     site.run("ingest_events")
     resumed = site.run("train_model", "--resume")

@@ -39,11 +39,23 @@ def make_config(folder, uri="", **mlflow):
     )
 
 
-def register(config, folder, seed=1, history=HISTORY):
+def register(config, folder, seed=1, history=HISTORY, training=""):
     """Register a model with weights drawn by ``seed``; returns its version."""
     torch.manual_seed(seed)
     artifact.save(folder / f"model{seed}", build(SPEC).state_dict(), SPEC, FACTS)
-    return runs.log_training(Registry(config), config, folder / f"model{seed}", FACTS, history, "train_model")
+    return runs.log_training(Registry(config), config, folder / f"model{seed}", FACTS, history, "train_model", training)
+
+
+def test_a_training_is_registered_once_and_stays_the_challenger_until_a_newer_one_is(tmp_path):
+    config = make_config(tmp_path)
+    registry = Registry(config)
+    assert register(config, tmp_path, training="one") == 1
+    registry.client.delete_registered_model_alias(registry.name, CHALLENGER)  # as if killed before it was set
+    assert register(config, tmp_path, training="one") == 1
+    assert registry.alias(CHALLENGER) == 1
+    assert register(config, tmp_path, seed=2, training="two") == 2
+    assert register(config, tmp_path, training="one") == 1
+    assert (registry.alias(CHAMPION), registry.alias(CHALLENGER)) == (1, 2)
 
 
 @pytest.fixture(scope="module")

@@ -51,3 +51,16 @@ def test_a_training_that_fails_leaves_nothing_if_it_is_never_resumed(tmp_path):
     with pytest.raises(ModelError), workplace.discarded_on_error(folder):
         raise ModelError("the loss is not finite")
     assert not folder.exists()
+
+
+def test_a_resumed_training_keeps_its_id_until_its_folder_is_removed(tmp_path):
+    config = config_of(tmp_path)
+    folder = workplace.work_folder(config) / "training" / "a"
+    folder.parent.mkdir(parents=True)
+    first, resumed = (workplace.begin(config, folder, {"events": 3}) for _ in range(2))
+    assert resumed == first
+    (folder / "snapshot").mkdir()
+    (folder / "weights").touch()
+    workplace.end(folder)
+    assert not folder.exists()
+    assert workplace.begin(config, folder, {"events": 3}) != first

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 PARENT, FEEDBACK_UNTIL = "parent_version", "feedback_until"
 """Tags of a fine-tuned version: the version it began as, and the collection time of the newest feedback it learned from."""
+TRAINING = "training"
+"""Tag of a version: the id of the training that made it."""
 MAX_METRICS = 1_000
 """How many metrics MLflow takes at once."""
 
@@ -63,6 +65,13 @@ class Registry:
         with mlflow_errors(self.uri):
             self.client.set_registered_model_alias(self.name, alias, str(version))
 
+    def offer(self, version: int) -> None:
+        """Make a version the challenger unless a newer one is, and the champion if there is none."""
+        if self.alias(CHAMPION) is None:
+            self.set_alias(CHAMPION, version)
+        if version > (self.alias(CHALLENGER) or 0):
+            self.set_alias(CHALLENGER, version)
+
     def set_tag(self, version: int, tag: str, value: str) -> None:
         with mlflow_errors(self.uri):
             self.client.set_model_version_tag(self.name, str(version), tag, value)
@@ -82,8 +91,15 @@ class Registry:
 
     def tuned_from(self, parent: int) -> dict[int, dict[str, str]]:
         """The versions that were fine-tuned from ``parent``, ascending, with their tags."""
+        return self._tagged(PARENT, str(parent))
+
+    def made_by(self, training: str) -> int | None:
+        """The version that a training has made, by its id; None if there is none."""
+        return next(iter(self._tagged(TRAINING, training)), None)
+
+    def _tagged(self, tag: str, value: str) -> dict[int, dict[str, str]]:
         with mlflow_errors(self.uri):
-            found = self.client.search_model_versions(f"name = '{self.name}' AND tags.{PARENT} = '{parent}'")
+            found = self.client.search_model_versions(f"name = '{self.name}' AND tags.{tag} = '{value}'")
         return {int(each.version): dict(each.tags) for each in sorted(found, key=lambda each: int(each.version))}
 
     def download(self, version: int) -> Path:

@@ -19,7 +19,7 @@ from headwater import local
 from headwater.config import Config
 from headwater.errors import TrackingError
 from headwater.tracking.client import mlflow_errors, transfers, without_password
-from headwater.tracking.registry import CHALLENGER, CHAMPION, FEEDBACK_UNTIL, PARENT, Registry
+from headwater.tracking.registry import FEEDBACK_UNTIL, PARENT, TRAINING, Registry
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -33,15 +33,24 @@ PACKAGES = ("pyspark", "delta-spark", "petastorm", "pyarrow", "numpy", "torch", 
 
 
 def log_training(
-    registry: Registry, config: Config, model: Path, facts: dict[str, Any], history: list[dict[str, float]], stage: str
+    registry: Registry,
+    config: Config,
+    model: Path,
+    facts: dict[str, Any],
+    history: list[dict[str, float]],
+    stage: str,
+    training: str = "",
 ) -> int:
     """Log a finished training and register its model folder; returns the new version.
 
     The version becomes the challenger, and also the champion if there is none. It is registered only after everything has been
-    uploaded.
+    uploaded, and once: ``training``, the id of a training that may be resumed, finds the version that it has made.
     """
     from mlflow.entities import Metric, Param, RunTag
 
+    if training and (made := registry.made_by(training)):
+        registry.offer(made)
+        return made
     client, name = registry.client, registry.name
     with mlflow_errors(registry.uri):
         run = client.create_run(
@@ -84,11 +93,11 @@ def log_training(
             client.create_registered_model(name)
         source = f"{run.info.artifact_uri}/model"
         tags = {"stage": stage} | {tag: str(facts[tag]) for tag in VERSION_TAGS if facts.get(tag)}
+        if training:
+            tags[TRAINING] = training
         version = int(client.create_model_version(name, source, run_id, tags=tags).version)
         client.set_terminated(run_id)
-    if registry.alias(CHAMPION) is None:
-        registry.set_alias(CHAMPION, version)
-    registry.set_alias(CHALLENGER, version)
+    registry.offer(version)
     return version
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +21,32 @@ from headwater.work import TRAININGS, lock_of, work_folder
 VERSIONS = "versions.json"
 
 
-def begin(config: Config, folder: Path, versions: dict[str, int]) -> None:
+def begin(config: Config, folder: Path, versions: dict[str, int]) -> str:
     """Record in the folder of a training the versions of the tables that it reads: other jobs write to the tables meanwhile.
-    An older record with the same settings is dropped: that training is not to be continued after this one."""
+    An older record with the same settings is dropped: that training is not to be continued after this one.
+
+    Returns an id of the training, which it keeps when it is resumed.
+    """
     folder.mkdir(exist_ok=True)
-    text = json.dumps({"settings": settings(config), "versions": versions})
-    write_atomically(folder / VERSIONS, lambda path: path.write_text(text))
+    record = folder / VERSIONS
+    begun = json.loads(record.read_text()) if record.exists() else {}
+    training: str = begun.get("training") or uuid.uuid4().hex
+    text = json.dumps({"training": training, "settings": settings(config), "versions": versions})
+    write_atomically(record, lambda path: path.write_text(text))
     for file in _records(config):
-        if file.parent != folder:
+        if file != record:
             file.unlink(missing_ok=True)
+    return training
+
+
+def end(folder: Path) -> None:
+    """Remove the folder of a training that is registered, its record last: until then its id tells that it is."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != VERSIONS:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfinished(config: Config) -> dict[str, int] | None:
