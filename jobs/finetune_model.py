@@ -3,30 +3,41 @@
     python jobs/finetune_model.py
 
 The job trains again on users with feedback that the champion does not know, given since the end of its training data or
-ingested after its training, and weights each action by its reward. Items added since then extend the item table. The newest
-part of the feedback is held out for the gate; the next fine-tune learns from it. The job does nothing and closes with
-`"status": "skipped"` if fewer than `finetune.min_feedback` rows are new to every version, or if no event of these users has a
-weight in `train.targets`. If the gate has yet to decide on the last fine-tune, the closing line names that version instead.
+ingested after its training; as a target, an action with reward r weighs 1 + r times its weight in `train.targets`. Items added
+since then extend the item table. The newest part of the feedback is held out for the gate; the next fine-tune learns from it.
+The job does nothing and closes with `"status": "skipped"` if fewer than `finetune.min_feedback` rows are new to every version,
+or if no event before the held-out part is a target. If the gate has yet to decide on the last fine-tune, the closing line names
+that version instead.
 """
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from scipy import sparse
+from torch import Tensor
 
 from headwater import feedback, job, sequences
-from headwater.config import Train
+from headwater.config import Config, Train
 from headwater.job import Job
+from headwater.models.spec import ModelSpec
 from headwater.tables import failpoint
+from headwater.tables import readers as table_readers
 from headwater.tracking import Registry, runs
 from headwater.tracking.registry import FEEDBACK_UNTIL
 from headwater.training import artifact, describe, facts, grow, hybrid, readers, snapshot, train, workplace
 from headwater.training.snapshot import Snapshot
+from headwater.work import discard
 
 app = job.command_line()
+
+TUNED_UNTIL = "tuned_until"
+"""The fact of a fine-tuned version that tells from when on it has learned from no feedback."""
 
 
 @app.command(help=job.help_text(__doc__))
@@ -35,72 +46,138 @@ def main(config: job.ConfigFiles = None, set_: job.Overrides = None) -> None:
 
 
 def tune(j: Job) -> dict[str, Any]:
-    tables, config, settings = j.warehouse, j.config, j.config.finetune
-    registry = Registry(config)
+    config, registry = j.config, Registry(j.config)
     champion = registry.need_champion()
-    versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
-    events = tables.read("events", versions["events"])
-    learned = registry.facts(champion)
-    train_until, ingested_until = (facts.parse_time(learned.get(name)) for name in ("train_until", "ingested_until"))
-    given = tables.read("feedback", versions["feedback"])
-    gathered = feedback.unknown_to_model(given, events, train_until, ingested_until).persist()
-    new = feedback.collected_after(gathered, learned_until(registry, champion))
-    rows_new, newest = feedback.count_and_newest(new)
-    if rows_new < max(settings.min_feedback, 1):
-        if waiting := not_yet_judged(j, registry, champion):
-            registry.offer(waiting)
-            j.log.info("an earlier fine-tune has not been judged yet", model_version=waiting)
-            return {"model_version": waiting, "parent_version": champion, "feedback_new": rows_new}
-        return {"status": "skipped", "feedback_new": rows_new, "min_feedback": settings.min_feedback}
-    until = feedback.holdout_cut(gathered, settings.holdout_fraction)
+    given = find_feedback(j, registry, champion)
+    if given.rows_new < max(config.finetune.min_feedback, 1):
+        return too_little(j, registry, champion, given.rows_new)
     parent = registry.download(champion)
-    model, parent_facts = artifact.load(parent)
-    features = parent_facts.get("features", [])
-    items = tables.read("items", versions["items"])
-    n_items = sequences.last_index(items)
-    described = describe.features(items, features, n_items, config.model.vectors)
-    weights, spec = grow.grow(model.state_dict(), model.spec, n_items, config.train.seed, described)
-    stored = tables.read("sequences", versions["sequences"])
-    chosen = feedback.with_replay(stored, gathered, settings.replay_fraction, config.train.seed)
-    rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
-    inputs = {"versions": versions, "parent": champion, "train_until": str(until), "max_length": spec.max_length}
-    inputs |= {"seed": config.train.seed, "replay_fraction": settings.replay_fraction}
+    start = grow_champion(j, parent, given.versions["items"])
+    n_items, until = start.spec.n_items, feedback.holdout_cut(given.unknown, config.finetune.holdout_fraction)
+    inputs = {"parent": champion, "versions": given.versions, "until": str(until), "max_length": start.spec.max_length}
+    inputs["finetune"] = config.finetune.model_dump()
     with workplace.locked_folder(config, inputs) as folder, workplace.discarded_on_error(folder):
-        data = snapshot.export(rows, folder / "snapshot", inputs, config.train.processes, config.train.seed)
-        if not has_targets(data, spec.n_items, config.train):
-            shutil.rmtree(folder, ignore_errors=True)
-            return {"status": "skipped", "feedback_new": rows_new, "targets": 0}
-        initial = folder / "initial.safetensors"
-        artifact.write_weights(initial, weights)
-        # an average over hundreds of steps would give back the champion
-        less = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "average": 0.0}
-        gently = config.train.model_copy(update=less)
-        answer = train.run(train.plan(data, spec, gently, folder / "run", initial_weights=initial), gently)
-        known = facts.collect(config, spec, versions, until, until, runs.code_revision(), protocol="temporal")
-        known |= {"parent_version": champion, "feedback_rows": rows_new, "feedback_until": newest.isoformat()}
-        known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"], "features": features}
-        known["ingested_until"] = sequences.ingested_until(events).isoformat()
-        if "blend" in parent_facts:
-            known["blend"] = parent_facts["blend"]
+        data = export(j, given, start.spec, until, folder / "snapshot", inputs)
+        if data is None:
+            discard(folder)
+            return {"status": "skipped", "feedback_new": given.rows_new, "targets": 0}
+        answer = train_gently(config, data, start, folder)
+        known = facts_of(config, given, start, until) | {"parent_version": champion}
+        known |= {"sequences": data.manifest["sequences"], "best_epoch": answer["best_epoch"]}
+        trained = None
+        if start.described is None:
+            trained = readers.items_in(readers.read_items(data.files, n_items), n_items)
+            trained[: start.n_before + 1] |= artifact.trained_items(parent)
         parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
         tuned = folder / "model"
-        trained = None
-        if described is None:
-            trained = readers.items_in(readers.read_items(data.files, spec.n_items), spec.n_items)
-            trained[: model.spec.n_items + 1] |= artifact.trained_items(parent)
-        artifact.save(tuned, artifact.read_weights(answer["weights"]), spec, known, parts, trained)
+        artifact.save(tuned, artifact.read_weights(answer["weights"]), start.spec, known, parts, trained)
         artifact.smoke_test(tuned)
         failpoint("finetune_model:before_register")
         version = runs.log_training(registry, config, tuned, known, answer["history"], j.name)
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     return {
         "model_version": version,
         "parent_version": champion,
-        "feedback_new": rows_new,
+        "feedback_new": given.rows_new,
         "sequences": known["sequences"],
-        "items_new": spec.n_items - model.spec.n_items,
+        "items_new": n_items - start.n_before,
         "loss": round(answer["history"][-1]["loss"], 5),
     }
+
+
+@dataclass(frozen=True)
+class Given:
+    """The feedback for a fine-tune. ``versions``: of the tables that it reads; ``unknown``: all rows that the champion does not
+    know; ``rows_new``: how many of them no version has counted before, the newest collected at ``newest``; ``ingested_until``:
+    feedback on events ingested later is still to be collected."""
+
+    versions: dict[str, int]
+    unknown: DataFrame
+    rows_new: int
+    newest: datetime
+    ingested_until: datetime | None
+
+
+def find_feedback(j: Job, registry: Registry, champion: int) -> Given:
+    tables, learned = j.warehouse, registry.facts(champion)
+    until = facts.parse_time(learned.get(TUNED_UNTIL) or learned.get("train_until"))
+    ingested_until = facts.parse_time(learned.get("ingested_until"))
+    followed = [
+        table_readers.progress(tables, reader).after for reader in (table_readers.FEEDBACK, table_readers.SEQUENCES)
+    ]
+    versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
+    given, events = tables.read("feedback", versions["feedback"]), tables.read("events", versions["events"])
+    unknown = feedback.unknown_to_model(given, events, until, ingested_until).persist()
+    rows_new, newest = feedback.count_and_newest(feedback.collected_after(unknown, learned_until(registry, champion)))
+    if None not in followed:
+        ingested_until = sequences.ingested_until(tables.read("events", min(filter(None, followed))))
+    return Given(versions, unknown, rows_new, newest, ingested_until)
+
+
+def too_little(j: Job, registry: Registry, champion: int, rows_new: int) -> dict[str, Any]:
+    """The closing line where too little feedback is new. A fine-tune that waits for the gate's decision is offered again, in case
+    the run that registered it was killed before that."""
+    if waiting := not_yet_judged(j, registry, champion):
+        registry.offer(waiting)
+        j.log.info("an earlier fine-tune has not been judged yet", model_version=waiting)
+        return {"model_version": waiting, "parent_version": champion, "feedback_new": rows_new}
+    return {"status": "skipped", "feedback_new": rows_new, "min_feedback": j.config.finetune.min_feedback}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The champion, grown to today's catalogue: ``weights`` and ``spec``; ``n_before``: the items that it had before;
+    ``described``: item features from the catalogue, None for a model without; ``facts``: those of the champion."""
+
+    weights: dict[str, Tensor]
+    spec: ModelSpec
+    n_before: int
+    described: sparse.csr_matrix | None
+    facts: dict[str, Any]
+
+
+def grow_champion(j: Job, parent: Path, items_version: int) -> Start:
+    model, known = artifact.load(parent)
+    items = j.warehouse.read("items", items_version)
+    n_items = sequences.last_index(items)
+    described = describe.features(items, known.get("features", []), n_items, j.config.model.vectors)
+    weights, spec = grow.grow(model.state_dict(), model.spec, n_items, j.config.train.seed, described)
+    return Start(weights, spec, model.spec.n_items, described, known)
+
+
+def export(
+    j: Job, given: Given, spec: ModelSpec, until: datetime, folder: Path, inputs: dict[str, Any]
+) -> Snapshot | None:
+    """The training data: events before ``until`` of users with feedback, and of some others; None if no event can be a target."""
+    options = j.config.train
+    stored = j.warehouse.read("sequences", given.versions["sequences"])
+    chosen = feedback.with_replay(stored, given.unknown, j.config.finetune.replay_fraction, options.seed)
+    rows = snapshot.training_rows(chosen, spec.n_items, spec.max_length, before=until)
+    if rows.isEmpty():
+        return None
+    data = snapshot.export(rows, folder, inputs, options.processes, options.seed)
+    return data if has_targets(data, spec.n_items, options) else None
+
+
+def train_gently(config: Config, data: Snapshot, start: Start, folder: Path) -> dict[str, Any]:
+    """Rank 0's answer of a short training that begins with the champion's weights."""
+    initial = folder / "initial.safetensors"
+    artifact.write_weights(initial, start.weights)
+    settings = config.finetune
+    # an average over hundreds of steps would give back the champion
+    less = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "average": 0.0}
+    gently = config.train.model_copy(update=less)
+    return train.run(train.plan(data, start.spec, gently, folder / "run", initial_weights=initial), gently)
+
+
+def facts_of(config: Config, given: Given, start: Start, until: datetime) -> dict[str, Any]:
+    """The facts of the fine-tuned version. Its cut is the champion's if that is later: the champion has learned from events up to
+    it."""
+    cut = max(filter(None, (until, facts.parse_time(start.facts.get("validation_until")))))
+    known = facts.collect(config, start.spec, given.versions, cut, cut, runs.code_revision(), protocol="temporal")
+    known |= {TUNED_UNTIL: until.isoformat(), "feedback_rows": given.rows_new, FEEDBACK_UNTIL: given.newest.isoformat()}
+    known["ingested_until"] = given.ingested_until.isoformat() if given.ingested_until else ""
+    return known | {name: start.facts[name] for name in ("features", "blend") if name in start.facts}
 
 
 def has_targets(data: Snapshot, n_items: int, settings: Train) -> bool:

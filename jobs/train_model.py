@@ -33,6 +33,7 @@ from headwater.tracking import Registry, runs
 from headwater.training import artifact, describe, facts, hybrid, readers, transfer, workplace
 from headwater.training.learned import Task, learn
 from headwater.training.validation import Cases
+from headwater.work import discard
 
 app = job.command_line()
 
@@ -76,10 +77,10 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
     known = facts.collect(config, spec, versions, *cuts, runs.code_revision(), parent_version=0, features=features)
     known["start_from"] = config.train.start_from
     known["ingested_until"] = sequences.ingested_until(events).isoformat()
-    inputs = {key: known[key] for key in PINNED} | workplace.settings(config)
-    with workplace.locked_folder(config, inputs) as folder:
+    inputs = {key: known[key] for key in PINNED}
+    with workplace.locked_folder(config, inputs) as folder, workplace.not_continued_if_diverged(folder):
         if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
         elif not folder.is_dir():
             j.log.info("there is no checkpoint for these tables and settings; the training starts from the beginning")
         training = workplace.begin(config, folder, versions)
@@ -115,7 +116,7 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
         failpoint("train_model:before_register")
         version = runs.log_training(registry, config, model, known, tried.history, j.name, training)
         failpoint("train_model:after_register")
-        workplace.end(folder)
+        discard(folder)
     return {
         "model_version": version,
         "sequences": known["sequences"],
@@ -128,11 +129,14 @@ def fit(j: Job, resume: bool) -> dict[str, Any]:
 
 
 def begun_with(j: Job, newest: dict[str, int]) -> dict[str, int]:
-    """The table versions that a killed training with the same settings has read; the ``newest`` if there is none."""
+    """The table versions that a killed training with the same settings has read; the ``newest`` if there is none, or if a table
+    was rebuilt since and has no such version."""
     begun = workplace.unfinished(j.config)
-    if begun and begun != newest:
+    if begun is None or any(begun[table] > version for table, version in newest.items()):
+        return newest
+    if begun != newest:
         j.log.info("continues a training on the events of its time", begun_with=begun, newest=newest)
-    return begun or newest
+    return begun
 
 
 def validation_cases(split: Split, config: Config, n_items: int) -> Cases:

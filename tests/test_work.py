@@ -1,11 +1,12 @@
 """What is removed from the work folder, and what never is."""
 
 import os
+import shutil
 from pathlib import Path
 
 from headwater.config import Config
 from headwater.training import workplace
-from headwater.work import prune, work_folder
+from headwater.work import discard, prune, prune_trainings, work_folder
 
 
 def make_config(tmp_path):
@@ -29,6 +30,20 @@ def test_a_training_that_is_running_is_never_removed(tmp_path):
         assert (folder.exists(), given_up.exists()) == (True, False)
     assert prune(config, 2_000) == 1
     assert not folder.exists()
+
+
+def test_a_folder_whose_removal_is_killed_halfway_is_gone_all_the_same(tmp_path, monkeypatch):
+    config = make_config(tmp_path)
+    folder = work_folder(config) / "training/0123456789abcdef"
+    folder.mkdir(parents=True)
+    workplace.begin(config, folder, {"events": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        discard(folder)
+    assert workplace.unfinished(config) is None
+    assert not folder.exists()
+    assert prune_trainings(config) == 1
+    assert not list(folder.parent.glob("*/*"))
 
 
 def test_a_folder_whose_files_vanish_while_it_is_looked_at_is_in_use(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@
     ├── UsageError             exit code 2: a bad argument, config value or input location
     ├── TableError             a table is missing, locked, or has a schema that this release cannot read
     ├── ModelError             no champion, a broken or unsuitable model artifact
+    │   └── DivergenceError    a training left the finite numbers
     ├── TrackingError          MLflow cannot be reached or refuses
     ├── BrokerError            Kafka's brokers do not answer or refuse
     ├── RefusedFiles           landing files are left alone; the exit code is that of the first one's error
@@ -34,6 +35,10 @@ class TableError(HeadwaterError):
 
 class ModelError(HeadwaterError):
     """There is no model to use, or its artifact is damaged or does not fit the tables."""
+
+
+class DivergenceError(ModelError):
+    """The loss or the gradient of a training is no longer finite; on the same events it would happen again."""
 
 
 class TrackingError(HeadwaterError):

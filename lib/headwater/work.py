@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def lock_of(training: Path) -> FileLock:
     """The lock of a training's folder; acquiring it does not wait. The lock file is beside the folder and is never deleted:
     deleting it would let a second training in."""
     return FileLock(training.with_name(f"{training.name}.lock"), timeout=0)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, for others all at once: half a training or half a model, left by a kill, would be taken for a damaged one.
+    ``prune`` removes what a kill leaves, which has a hidden name."""
+    hidden = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def prune(config: Config, before: float) -> int:
@@ -81,7 +91,7 @@ def _has_work_folder(config: Config) -> bool:
 def _remove_if_unused(folder: Path, before: float) -> bool:
     unused = _last_used(folder) < before
     if unused:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     return unused
 
 

@@ -124,4 +124,6 @@ def test_a_training_that_diverges_registers_nothing_and_resumes_from_the_last_fi
         assert ("epoch 1/3: " in ended.stderr) is (not resume)  # a resumed run does not repeat epoch 1
         kept = (six_item_site.warehouse / "_work/training").glob("*/tried/run/checkpoints/*.safetensors")
         assert [path.name for path in kept] == ["epoch-00001.safetensors"]
+    begun = (six_item_site.warehouse / "_work/training").glob("*/versions.json")
+    assert not list(begun), "the next training reads the newest events, on which it may not diverge"
     assert model_versions(six_item_site) == []

@@ -8,7 +8,7 @@ from pyspark.errors import PythonException
 
 from headwater import device, job, local
 from headwater.config import Loss, Train
-from headwater.errors import HeadwaterError, ModelError
+from headwater.errors import DivergenceError, HeadwaterError, ModelError
 from headwater.models import ModelSpec, build
 from headwater.training import artifact, checkpoints, grow, loop, readers, train
 from headwater.training.settings import Group, Settings
@@ -143,7 +143,7 @@ def test_an_unknown_item_index_is_an_error_and_is_not_taken_for_the_mask_token(s
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_one_line(spark, tmp_path):
-    with pytest.raises(ModelError, match=r"the loss is no longer finite in epoch \d+; lower train.learning_rate"):
+    with pytest.raises(DivergenceError, match=r"the loss is no longer finite in epoch \d+; lower train.learning_rate"):
         trained(tmp_path, "exploding", learning_rate=1e30, clip_norm=1e30)
 
 

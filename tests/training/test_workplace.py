@@ -1,12 +1,11 @@
 """The folder of a training, used by one training at a time."""
 
-import shutil
-
 import pytest
 
 from headwater.config import Config
-from headwater.errors import HeadwaterError, ModelError
+from headwater.errors import DivergenceError, HeadwaterError, ModelError
 from headwater.training import workplace
+from headwater.work import discard
 
 
 def config_of(tmp_path, name="headwater", **train):
@@ -39,10 +38,23 @@ def test_only_the_newest_training_with_the_same_settings_is_continued(tmp_path):
     assert workplace.unfinished(mine) == {"events": ord("b")}
     assert workplace.unfinished(seven) == {"events": ord("a")}
     assert workplace.unfinished(config_of(tmp_path, "goods")) is None
+    assert workplace.unfinished(config_of(tmp_path, learning_rate=0.1)) is None
+    assert workplace.unfinished(config_of(tmp_path, timeout_seconds=5)) == {"events": ord("b")}
     workplace.begin(mine, workplace.work_folder(mine) / "training" / "c", {"events": ord("c")})
     assert workplace.unfinished(mine) == {"events": ord("c")}
-    shutil.rmtree(workplace.work_folder(mine) / "training" / "c")  # as at the end of a training
+    discard(workplace.work_folder(mine) / "training" / "c")  # as at the end of a training
     assert workplace.unfinished(mine) is None, "b is older than a training that has ended"
+
+
+def test_a_training_that_diverged_is_not_continued_on_its_events_and_keeps_its_checkpoints(tmp_path):
+    config, folder = config_of(tmp_path), workplace.work_folder(config_of(tmp_path)) / "training" / "a"
+    (folder / "checkpoints").mkdir(parents=True)
+    for error, continued in ((ModelError("a rank died"), {"events": 3}), (DivergenceError("not finite"), None)):
+        workplace.begin(config, folder, {"events": 3})
+        with pytest.raises(ModelError), workplace.not_continued_if_diverged(folder):
+            raise error
+        assert workplace.unfinished(config) == continued
+    assert (folder / "checkpoints").exists()
 
 
 def test_a_training_that_fails_leaves_nothing_if_it_is_never_resumed(tmp_path):
@@ -61,6 +73,5 @@ def test_a_resumed_training_keeps_its_id_until_its_folder_is_removed(tmp_path):
     assert resumed == first
     (folder / "snapshot").mkdir()
     (folder / "weights").touch()
-    workplace.end(folder)
-    assert not folder.exists()
+    discard(folder)
     assert workplace.begin(config, folder, {"events": 3}) != first

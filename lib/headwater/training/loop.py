@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headwater.errors import ModelError
+from headwater.errors import DivergenceError, ModelError
 from headwater.models import SequenceModel
 from headwater.models.losses import Objective
 from headwater.training import checkpoints, prefetch
@@ -62,8 +62,8 @@ def fit(
 
     ``wrapped``: the model inside DDP, if there are several ranks. With ``settings.average`` the moving average of the weights is
     validated and kept (Polyak and Juditsky, 1992). Rank 0 writes a checkpoint to ``folder`` after each epoch; ``resume``
-    continues from the newest one. Raises ModelError, on all ranks together, if the loss or the gradient is no longer finite, or
-    if no target has a weight.
+    continues from the newest one. Raises, on all ranks together, DivergenceError if the loss or the gradient is no longer
+    finite, and ModelError if no target has a weight.
     """
     wrapped = model if wrapped is None else wrapped
     optimizer = Optimizer(model, settings, group)
@@ -133,7 +133,9 @@ def run_epoch(wrapped: nn.Module, optimizer: Optimizer, data: Data, epoch: int) 
                 with nullcontext() if last else group.no_sync():
                     loss, whole = part_loss(wrapped, part, objective, settings, group)
                     if not math.isfinite(whole[0].item()):
-                        raise ModelError(f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate")
+                        raise DivergenceError(
+                            f"the loss is no longer finite in epoch {epoch}; lower train.learning_rate"
+                        )
                     before, step = step, step + whole
                     weights_so_far = step[1].clamp(min=1e-6)
                     if place:

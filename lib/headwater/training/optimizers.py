@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from headwater.errors import ModelError
+from headwater.errors import DivergenceError
 from headwater.models import SequenceModel
 from headwater.training import checkpoints
 from headwater.training.averages import ExponentialAverage
@@ -69,7 +69,7 @@ class Optimizer:
                 each.grad.mul_(factor)
 
     def step(self, epoch: int, number: int) -> None:
-        """Update the weights by the gradient, in step ``number`` (from 0) of an epoch. Raises ModelError, on all ranks together,
+        """Update the weights by the gradient, in step ``number`` (from 0) of an epoch. Raises DivergenceError, on all ranks together,
         if the gradient is not finite."""
         touched = self._touched() if self.rows is not None else None
         gradients = [each.grad for each in self.whole if each.grad is not None]
@@ -77,7 +77,7 @@ class Optimizer:
         # the gradient is the same on all ranks by now, so all of them stop here or none does
         length = norm.item()
         if not math.isfinite(length):
-            raise ModelError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
+            raise DivergenceError(f"the gradient is no longer finite in epoch {epoch}; lower train.learning_rate")
         if length > self.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(self.whole, self.settings.clip_norm, norm)
         rate = learning_rate(self.settings, (epoch - 1) * self.settings.steps + number)

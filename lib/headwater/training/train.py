@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from headwater import local
 from headwater.config import Targets, Train
 from headwater.device import on_gpu
-from headwater.errors import HeadwaterError, ModelError
+from headwater.errors import DivergenceError, HeadwaterError, ModelError
 from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
 from headwater.training import readers, worker
@@ -112,7 +112,8 @@ def target_weights(targets: Targets) -> list[float]:
 def run(planned: Plan, train: Train) -> dict[str, Any]:
     """Start the ranks and wait for them; returns rank 0's answer: weights (a file), best_epoch, history.
 
-    Output of the ranks goes to standard error. Raises ModelError, with a message of one line, if any rank fails.
+    Output of the ranks goes to standard error. Raises ModelError, with a message of one line, if any rank fails; DivergenceError
+    if that was why.
     """
     worker.share_environment()
     if not train.local_mode:
@@ -129,8 +130,9 @@ def run(planned: Plan, train: Train) -> dict[str, Any]:
         with contextlib.redirect_stdout(said):
             answer = distributor.run(worker.PicklableWork(), planned.to_json())
     except Exception as error:
-        cause = _cause("".join(said.lines) or str(error))
-        raise ModelError(f"training failed: {cause}") from error
+        text = "".join(said.lines) or str(error)
+        kind = DivergenceError if f"{DivergenceError.__module__}.{DivergenceError.__name__}: " in text else ModelError
+        raise kind(f"training failed: {_cause(text)}") from error
     assert answer is not None, "a function that ran returns an answer"
     return answer
 

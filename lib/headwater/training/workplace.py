@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,12 +12,16 @@ from typing import Any
 from filelock import Timeout
 
 from headwater.config import Config
-from headwater.errors import HeadwaterError
+from headwater.errors import DivergenceError, HeadwaterError
 from headwater.local import write_atomically
 from headwater.training import facts
-from headwater.work import TRAININGS, lock_of, work_folder
+from headwater.work import TRAININGS, discard, lock_of, work_folder
 
 VERSIONS = "versions.json"
+OF_MACHINE = {"use_gpu", "local_mode", "reader", "timeout_seconds"}
+"""The keys of ``train`` under which a training may go on with other values."""
+OF_SPLIT = {"protocol", "targets", "test_fraction", "validation_fraction"}
+"""The keys of ``evaluate`` by which a training holds events out."""
 
 
 def begin(config: Config, folder: Path, versions: dict[str, int]) -> str:
@@ -39,16 +42,6 @@ def begin(config: Config, folder: Path, versions: dict[str, int]) -> str:
     return training
 
 
-def end(folder: Path) -> None:
-    """Remove the folder of a training that is registered, its record last: until then its id tells that it is."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != VERSIONS:
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def unfinished(config: Config) -> dict[str, int] | None:
     """The table versions of the training with these settings that has not ended; None if there is none."""
     return next((json.loads(file.read_text())["versions"] for file in _records(config)), None)
@@ -57,7 +50,7 @@ def unfinished(config: Config) -> dict[str, int] | None:
 def _records(config: Config) -> list[Path]:
     """The files in which trainings with these settings recorded their versions."""
     found = []
-    for file in (work_folder(config) / TRAININGS).glob(f"*/{VERSIONS}"):
+    for file in (work_folder(config) / TRAININGS).glob(f"[!.]*/{VERSIONS}"):  # a hidden folder is being removed
         with suppress(FileNotFoundError):  # that training has ended just now
             if json.loads(file.read_text()).get("settings") == settings(config):
                 found.append(file)
@@ -65,17 +58,25 @@ def _records(config: Config) -> list[Path]:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The settings that a training's folder depends on. Under others a killed training goes on in no folder, and what it read
-    must not be read again."""
+    """The settings that a training depends on. Under others a killed training does not go on, nor with the events of its time."""
     return {
         "model_name": config.mlflow.model_name,
-        "protocol": config.evaluate.protocol,
         "max_length": config.sequence.max_length,
-        "encoder_length": config.encoder_length,
-        "windows": config.train.windows,
-        "seed": config.train.seed,
-        "processes": config.train.processes,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude=OF_MACHINE),
+        "evaluate": config.evaluate.model_dump(mode="json", include=OF_SPLIT),
+        "second_stage_rate": config.finetune.learning_rate,
     }
+
+
+@contextmanager
+def not_continued_if_diverged(folder: Path) -> Iterator[None]:
+    """Drop the record of a training that diverges: on the events of its time it would diverge again. Its checkpoints stay."""
+    try:
+        yield
+    except DivergenceError:
+        (folder / VERSIONS).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -84,18 +85,17 @@ def discarded_on_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
         raise
 
 
 @contextmanager
 def locked_folder(config: Config, inputs: dict[str, Any]) -> Iterator[Path]:
-    """The folder of a training with these ``inputs``, locked; models of different names have different folders.
+    """The folder of a training with these ``inputs`` and ``settings``, locked.
 
     Raises HeadwaterError at once if another training holds the lock. The kernel releases the lock when its holder dies.
     """
-    named = {**inputs, "processes": config.train.processes, "model_name": config.mlflow.model_name}
-    folder = work_folder(config) / TRAININGS / facts.fingerprint(named)
+    folder = work_folder(config) / TRAININGS / facts.fingerprint({**inputs, "settings": settings(config)})
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(folder)
     try:
