@@ -36,6 +36,8 @@ from headwater.work import discard
 
 app = job.command_line()
 
+FOLLOWED = (table_readers.FEEDBACK, table_readers.SEQUENCES)
+"""What brings events to a fine-tune; it knows an event when both have read it."""
 TUNED_UNTIL = "tuned_until"
 """The fact of a fine-tuned version that tells from when on it has learned from no feedback."""
 
@@ -102,15 +104,13 @@ def find_feedback(j: Job, registry: Registry, champion: int) -> Given:
     tables, learned = j.warehouse, registry.facts(champion)
     until = facts.parse_time(learned.get(TUNED_UNTIL) or learned.get("train_until"))
     ingested_until = facts.parse_time(learned.get("ingested_until"))
-    followed = [
-        table_readers.progress(tables, reader).after for reader in (table_readers.FEEDBACK, table_readers.SEQUENCES)
-    ]
+    read_until = [table_readers.progress(tables, reader).after for reader in FOLLOWED]
     versions = {table: tables.version(table) for table in ("sequences", "events", "items", "feedback")}
     given, events = tables.read("feedback", versions["feedback"]), tables.read("events", versions["events"])
     unknown = feedback.unknown_to_model(given, events, until, ingested_until).persist()
     rows_new, newest = feedback.count_and_newest(feedback.collected_after(unknown, learned_until(registry, champion)))
-    if None not in followed:
-        ingested_until = sequences.ingested_until(tables.read("events", min(filter(None, followed))))
+    if (followed := min(-1 if after is None else after for after in read_until)) >= 0:
+        ingested_until = sequences.ingested_until(tables.read("events", followed))
     return Given(versions, unknown, rows_new, newest, ingested_until)
 
 

@@ -139,20 +139,18 @@ def requested(
     """
     tables, now = j.warehouse, rules(j, cache, model)
     request = partial(Request, mode=mode, model=model, rules=now)
-    progress = readers.progress(tables, readers.LISTS)
+    version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)  # counts all that is read
     before, hidden = progress.note or {}, None
     if mode == "nearline" and progress.after is not None and may_have_hidden(tables, before, now):
         hidden = users_with_hidden_items(j, before, now)
     if update is not None:
         only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
-            version = tables.version("sequences")
             return request(
                 rows=update.rows, users=update.users, few=True, all_users=False, version=version, update=update
             )
         update.commit()
-        progress = readers.progress(tables, readers.LISTS)
-    version = tables.version("sequences")
+        version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)
     after = progress.after if mode == "nearline" else None
     if after is not None and not progress.unread and hidden is None:
         return None

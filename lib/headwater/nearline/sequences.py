@@ -48,9 +48,9 @@ def update(j: Job) -> Iterator[Update]:
     items = tables.read("items")
     with tables.locked("sequences"), ExitStack() as stack:
         tables.create("sequences")
+        version = tables.version("events")  # before the progress, which must count all that is read
         position, progress = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
         after = progress.after if progress.note is not None and progress.note["max_length"] == length else None
-        version = tables.version("events")
         counts = {"users_changed": 0, "events_new": 0, "events_version": version}
         if after is not None and after >= version:
             yield Update(None, 0, lambda: {**counts, "sequences_version": tables.version("sequences")})

@@ -100,7 +100,7 @@ def _unread(warehouse: Warehouse, table: str) -> dict[str, int | None]:
         if reader.source != table:
             continue
         progress = readers.progress(warehouse, reader)
-        if progress.after is None and (progress.note is not None or not reader.optional):
+        if progress.has_all_to_read:
             found[reader.job] = None
         elif progress.unread:
             found[reader.job] = len(progress.unread)

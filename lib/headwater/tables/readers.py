@@ -43,9 +43,10 @@ READERS = (SEQUENCES, FEEDBACK, LISTS, HISTORY)
 
 @dataclass(frozen=True)
 class Progress:
-    """A reader's position. ``after``: the version of its source that it has read up to; None if it has read nothing, or if the
-    source was rebuilt since and lacks that version or has it with another time. ``note``: the reader's last note. ``unread``: the
-    commits to its source with rows that it has not read yet, newest first.
+    """A reader's position. ``after``: the version of its source from which it can follow the changes; None if it has to read the
+    whole table, because it has read nothing yet, or because the source was rebuilt since and lacks that version or has it with
+    another time. ``note``: the reader's last note. ``unread``: the commits after ``after`` with rows that it has not read yet,
+    newest first. ``has_all_to_read``: ``after`` is None, and the job is not one that the site does without.
 
     Upkeep changes no row, and --forget deletes from the reader's own table too, so commits of either never count as unread.
     """
@@ -53,6 +54,7 @@ class Progress:
     after: int | None
     note: dict[str, Any] | None
     unread: list[Commit]
+    has_all_to_read: bool = False
 
     @property
     def fits_driver(self) -> bool:
@@ -64,8 +66,9 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
     """A reader's current position, from the logs of its source and its output."""
     last = warehouse.last_commit(reader.output, reader.job)
     note = None if last is None else last.job_note
+    is_expected = note is not None or not reader.optional
     if not warehouse.exists(reader.source) or (last is None and reader.first_run_reads_all):
-        return Progress(None, note, [])
+        return Progress(None, note, [], is_expected)
     after = None if last is None else int(last.note[reader.key])
     newer = []
     for commit in warehouse.commits(reader.source):
@@ -74,10 +77,10 @@ def progress(warehouse: Warehouse, reader: Reader) -> Progress:
                 break
             after = None
         if after is None and reader.first_run_reads_all:
-            return Progress(None, note, [])
+            return Progress(None, note, [], is_expected)
         newer.append(commit)
     unread = [c for c in newer if c.version > 0 and c.operation not in UPKEEP and c.by != MAINTAINER]
-    return Progress(after, note, unread)
+    return Progress(after, note, unread, after is None and is_expected)
 
 
 def progress_note(warehouse: Warehouse, reader: Reader, version: int) -> dict[str, Any]:

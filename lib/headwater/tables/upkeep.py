@@ -75,18 +75,19 @@ def delete_old(
 def waiting_readers(warehouse: Warehouse, table: str, before: datetime, window: timedelta) -> list[str]:
     """The jobs that have yet to read rows of a table from before a moment. For `topn_history` this is the job that looks up
     lists there, if it has yet to read events that can answer them."""
-    following = [reader for reader in readers.READERS if reader.source == table]
     if table == "topn_history":
-        following, before = [readers.FEEDBACK], before + window
-    return [reader.job for reader in following if has_unread(warehouse, reader, before)]
+        following, until = [readers.FEEDBACK], before + window
+    else:
+        following, until = [reader for reader in readers.READERS if reader.source == table], before
+    return [reader.job for reader in following if has_unread(warehouse, reader, until)]
 
 
 def has_unread(warehouse: Warehouse, reader: Reader, before: datetime) -> bool:
     """Whether a reader of `events` has yet to read events from before a moment; True if nobody can tell any more."""
     progress = readers.progress(warehouse, reader)
-    if progress.after is None:
-        return progress.note is not None or not reader.optional
-    if not progress.unread:
+    if progress.has_all_to_read:
+        return True
+    if progress.after is None or not progress.unread:
         return False
     after, until = progress.after, warehouse.version(reader.source)
     old = F.col("event_time") < F.lit(before)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 PARENT, FEEDBACK_UNTIL = "parent_version", "feedback_until"
-"""Tags of a fine-tuned version: the version it began as, and the collection time of the newest feedback that it counted, part of which is held out."""
+"""Tags of a fine-tuned version: the version it began as, and the collection time of the newest feedback that it counted, the
+held-out part included."""
 TRAINING = "training"
 """Tag of a version: the id of the training that made it."""
 MAX_METRICS = 1_000

@@ -69,8 +69,8 @@ class Optimizer:
                 each.grad.mul_(factor)
 
     def step(self, epoch: int, number: int) -> None:
-        """Update the weights by the gradient, in step ``number`` (from 0) of an epoch. Raises DivergenceError, on all ranks together,
-        if the gradient is not finite."""
+        """Update the weights by the gradient, in step ``number`` (from 0) of an epoch. Raises DivergenceError, on all ranks
+        together, if the gradient is not finite."""
         touched = self._touched() if self.rows is not None else None
         gradients = [each.grad for each in self.whole if each.grad is not None]
         norm = nn.utils.get_total_norm(gradients if touched is None else [*gradients, touched[1]])
