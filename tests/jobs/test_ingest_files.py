@@ -1,6 +1,8 @@
 """Files that ingest leaves alone, and what it says of them; all other files are ingested."""
 
+import json
 import os
+import re
 
 import pytest
 from landing import SOURCES, Shop, event
@@ -79,6 +81,18 @@ def test_a_json_file_without_a_required_field_is_left_alone(shop, fields, line):
     assert site.rows("ingest_files", "path") == [("api/few.json",)]
     site.sections = {}
     assert site.ingest()["rows_events"] == 10
+
+
+def test_json_lines_without_an_item_are_taken_only_for_searches(shop):
+    site = shop(ingest={"sources": [{**SOURCES[0], "fields": {"item_id": "sku"}}, *SOURCES[1:]]})
+    searches = [json.dumps({**json.loads(event(f"u{k}", "")), "event_type": "Search"}) for k in range(12)]
+    without_item = [re.sub(r', "item_id": ""|"item_id": "", ', "", line) for line in searches]
+    site.put("api/searches.json", *without_item, *(event(f"u{k}", "a") for k in range(9)))
+    site.put("api/x.json", *without_item, *(event(f"u{k}", "a") for k in range(11)))
+    line = "none of the first 11 lines with an event other than a search of api/x.json has 'sku', which ingest.sources reads"
+    with pytest.raises(UsageError, match=line):
+        site.ingest()
+    assert site.rows("ingest_files", "path") == [("api/searches.json",)]
 
 
 @pytest.mark.parametrize("path", ["api/x.json", "api/x.json.gz", "pos/x.csv", "goods/x.csv"])

@@ -213,7 +213,9 @@ def _need_ids(catalogue: DataFrame, reasons: Counter[str], groups: list[reading.
     """Raises RefusedFiles for catalogues of JSON lines in which no row has an id."""
     if not reasons["missing_item_id"]:
         return
-    json_catalogues = [file.path for g in groups if g.source.format == "catalog" and not g.columns for file in g.files]
+    json_catalogues = [
+        file.path for g in groups if g.source.format == "catalog" and not g.layout.columns for file in g.files
+    ]
     named = F.count(F.when(F.col("reason").isNull(), True))
     rows = catalogue.where(F.col("source_file").isin(json_catalogues)).groupBy("source_file").agg(named.alias("named"))
     if without_ids := sorted(row["source_file"] for row in rows.where("named = 0").collect()):
