@@ -25,6 +25,9 @@ from headwater.tables import log, readers
 from headwater.tracking import Registry
 
 
+ITEMS = [f"i{k}" for k in range(40)]
+
+
 def deletion_vector_commits(site, table):
     """How often a commit marked rows of a table as gone instead of writing their files anew."""
     commits = log.local_commits(site.warehouse / table)
@@ -77,6 +80,25 @@ def test_the_path_for_few_rows_leaves_the_same_tables_as_the_path_for_many(train
         rest = ("user_id", "rank", "item_id", "strategy", "model_version", "history_time", "propensity")
         found.append((of_tables(site, spark), *(site.rows(spark, table, *rest) for table in ("topn", "topn_history"))))
     assert found[0] == found[1]
+
+
+def test_many_users_who_lose_an_item_of_their_sections_keep_their_lists(trained, tmp_path, spark, monkeypatch):
+    """Sections are replaced first. That must not decide anew whose lists hold the item."""
+    monkeypatch.setattr(lists, "MAX_COLLECTED_ROWS", 0)
+    site = copy_of(trained, tmp_path / "site")
+    beside, top = (
+        {
+            item: {user for user, listed in site.rows(spark, table, "user_id", "item_id") if listed == item}
+            for item in ITEMS
+        }
+        for table in ("sections", "topn")
+    )
+    item = next(item for item in ITEMS if beside[item] - top[item])
+    j = Job("score_topn", load([site.config], [f"topn.deny=[{item}]"]))
+    assert lists.score(j, "nearline")["users_scored"] == len(beside[item] | top[item])
+    now = site.rows(spark, "topn", "user_id", "item_id")
+    assert len(now) == 60 * 5
+    assert item not in {listed for _, listed in now}
 
 
 def test_lists_are_published_only_after_their_sequences_are_committed(trained, tmp_path, spark, monkeypatch):

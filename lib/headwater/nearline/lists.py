@@ -142,7 +142,8 @@ def requested(
     version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)  # counts all that is read
     before, hidden = progress.note or {}, None
     if mode == "nearline" and progress.after is not None and may_have_hidden(tables, before, now):
-        hidden = users_with_hidden_items(j, before, now)
+        # decided once: it reads the lists that this run replaces, and Spark recomputes a cached frame whose table changes
+        hidden = users_with_hidden_items(j, before, now).localCheckpoint()
     if update is not None:
         only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
