@@ -174,7 +174,7 @@ COMMENTS: dict[str, str] = {
     "text": "description from the catalogue",
     "price": "from the catalogue; null if it was not an amount",
     "available": "whether the item may be listed",
-    "first_seen": "first ingest of the item, or its first event in that batch if that is earlier, UTC",
+    "first_seen": "when it was published, if the catalogue says so; else its first ingest, or first event if earlier, UTC",
     "seen_items": "every item_idx that the user ever had, ascending",
     "last_event_time": "the newest event of the sequence, UTC",
     "updated_at": "when the row was written, UTC",

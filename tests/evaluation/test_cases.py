@@ -103,6 +103,14 @@ def test_events_of_a_single_time_or_no_events_cannot_be_cut(spark):
         cases.cuts(steps(spark, ("u", 1, "a", 1)).limit(0), 0.1, 0.1)
 
 
+def test_parts_of_a_long_time_span_a_few_days_at_most(spark):
+    frame = steps(spark, *((f"u{day}", day, "a", 1) for day in range(101)))
+    cuts = [
+        [(cut - START) / timedelta(days=1) for cut in cases.cuts(frame, 0.1, 0.1, days)] for days in (None, 4, 30, 0.5)
+    ]
+    assert cuts == [[80, 90], [92, 96], [80, 90], [99, 99.5]]
+
+
 def held(targets, seen=()):
     def array(values):
         return np.array(values, dtype=np.int64)

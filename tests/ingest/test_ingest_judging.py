@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from headwater.config import Ingest, Source
 from headwater.errors import UsageError
-from headwater.ingest import bots, catalogue, duplicates, judging
+from headwater.ingest import bots, catalogue, duplicates, judging, times
 from headwater.ingest.files import LandingFile
 from headwater.privacy import load_key, pseudonym, with_pseudonyms
 
@@ -154,12 +154,12 @@ def test_the_first_line_of_an_event_counts_and_stored_events_are_recognised(spar
     }
 
 
-def goods(spark, *rows):
+def goods(spark, *rows, published=None):
     schema = (
         "reason string, source_file string, position struct<block: bigint, line: bigint>, item_id string, "
-        "title string, category string, text string, price string, available string"
+        "title string, category string, text string, price string, available string, published timestamp"
     )
-    return spark.createDataFrame([(None, f, (0, n), *rest) for n, (f, *rest) in enumerate(rows)], schema)
+    return spark.createDataFrame([(None, f, (0, n), *rest, published) for n, (f, *rest) in enumerate(rows)], schema)
 
 
 def test_the_last_value_of_an_item_wins_and_an_invalid_price_is_null(spark):
@@ -231,6 +231,36 @@ def test_new_items_get_the_next_numbers_and_known_items_keep_theirs(spark):
     assert [(row["item_id"], row["first_seen"].replace(tzinfo=UTC)) for row in first] == [
         ("z", earlier), ("old", NOW), ("y", NOW), ("b", earlier)
     ]  # fmt: skip
+
+
+def test_the_time_of_publication_in_a_catalogue_is_when_an_item_was_first_seen(spark):
+    from headwater import schemas
+
+    items = spark.createDataFrame([("old", 7, "t", "c", None, 1.0, True, NOW)], schemas.ddl("items"))
+    file = LandingFile("f", "f", 1, NOW, Source(format="catalog", glob="*"))
+    met = spark.createDataFrame([("old", NOW), ("met", NOW)], "item_id string, event_time timestamp")
+
+    def first_seen(published):
+        rows = goods(
+            spark, *(("f", name, "", None, None, None, None) for name in ("old", "met", "new")), published=published
+        )
+        listed = catalogue.latest(catalogue.with_reason(rows, 512), [file])
+        changed = catalogue.changed_items(items, listed, met, NOW + timedelta(2)).orderBy("item_idx").collect()
+        return [row["first_seen"].replace(tzinfo=UTC) for row in changed]
+
+    assert first_seen(NOW - timedelta(400)) == [NOW - timedelta(400)] * 3
+    assert first_seen(NOW + timedelta(400)) == [NOW + timedelta(2)] * 3, "not in the future"
+    assert first_seen(None) == [NOW, NOW, NOW + timedelta(2)]
+
+
+def test_publication_is_a_time_a_date_or_a_year_but_no_flag(spark):
+    said = {
+        "2026-11-29T06:30:00+01:00": "2026-11-29 05:30:00", "2019-03-01": "2019-03-01 00:00:00", "1931": "1931-01-01 00:00:00",
+        "1764398400": "2025-11-29 06:40:00", "1": None, "0": None, "yes": None, "7": None, None: None,
+    }  # fmt: skip
+    rows = spark.createDataFrame([(n, text) for n, text in enumerate(said)], "n int, text string")
+    found = rows.select("n", times.published(F.col("text"), Ingest().earliest).cast("string").alias("at")).orderBy("n")
+    assert [row["at"] for row in found.collect()] == list(said.values())
 
 
 @pytest.mark.parametrize("key", [b"secret", b"k" * 64, b"k" * 100])

@@ -24,7 +24,6 @@ from headwater.scoring import indexed
 from headwater.tables import log, readers
 from headwater.tracking import Registry
 
-
 ITEMS = [f"i{k}" for k in range(40)]
 
 

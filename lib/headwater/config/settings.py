@@ -178,6 +178,7 @@ class Evaluate(Section):
     k: list[Positive] = Field(default=[5, 10, 20], min_length=1)
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction = 0.1
+    max_days: Days | None = None
     max_users: Positive = 50_000
     recent_days: Days = 7
 

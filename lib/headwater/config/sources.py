@@ -14,15 +14,15 @@ from headwater.config.sections import Hours, Positive, Section
 from headwater.schemas import EVENT_TYPES, EventType
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "timestamp", "event_id", "value", "query", "session_id")
-CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available")
+CATALOG_FIELDS = ("item_id", "title", "category", "text", "price", "available", "published")
 MAPPED_FORMATS = ("json", "csv", "kafka")
 """The formats in which a source may use its own names for columns and event types, and its own time format."""
 FORMATS_OF_KEY = {
     "fields": (*MAPPED_FORMATS, "catalog"),
     "constants": (*MAPPED_FORMATS, "catalog"),
     "event_types": MAPPED_FORMATS,
-    "time_zone": MAPPED_FORMATS,
-    "time_format": MAPPED_FORMATS,
+    "time_zone": (*MAPPED_FORMATS, "catalog"),
+    "time_format": (*MAPPED_FORMATS, "catalog"),
     "header": ("csv",),
     "delimiter": ("csv", "catalog"),
     "brokers": ("kafka",),

@@ -59,16 +59,20 @@ class HeldOut:
         return Cases(item, codes, starts[0], flat(seen)[1], starts[1], flat(targets)[1])
 
 
-def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> tuple[datetime, datetime]:
+def cuts(
+    steps: DataFrame, test_fraction: float, validation_fraction: float, max_days: float | None = None
+) -> tuple[datetime, datetime]:
     """(train_until, validation_until): training uses events before the first, validation those between, test the rest.
 
     Cuts are exact quantiles of event time; where one falls between two events, it is at the later. Events at the time of a
-    cut are all on its later side. Raises HeadwaterError if nothing would be left to train on.
+    cut are all on its later side. With ``max_days`` the test part, and the validation part before it, each span that many days at
+    most. Raises HeadwaterError if nothing would be left to train on.
     """
     at = F.unix_micros("event_time")
     day = F.floor(at / F.lit(DAY * 1e6))
     steps = steps.select(at.alias("at"), day.alias("day"))
-    rows = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first")).orderBy("day").collect()
+    days = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first"), F.max("at").alias("last"))
+    rows = days.orderBy("day").collect()
     if not rows:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
     # only the days with a cut, two at most, are sorted
@@ -87,11 +91,16 @@ def cuts(steps: DataFrame, test_fraction: float, validation_fraction: float) -> 
         wanted.append(F.min(F.when(is_later, F.col("at"))))
     found = moments.withColumn("upto", upto_then).agg(*wanted).first()
     assert found is not None, "an aggregate has one row"
-    if found[0] <= rows[0]["first"]:
+    first, second = found
+    if max_days is not None:
+        longest = int(max_days * DAY * 1e6)
+        second = max(second, rows[-1]["last"] - longest)
+        first = max(first, second - longest)
+    if first <= rows[0]["first"]:
         raise HeadwaterError(
             "the events span too little time for evaluate.test_fraction and evaluate.validation_fraction"
         )
-    train_until, validation_until = (datetime.fromtimestamp(cut / 1e6, UTC) for cut in found)
+    train_until, validation_until = (datetime.fromtimestamp(cut / 1e6, UTC) for cut in (first, second))
     return train_until, validation_until
 
 

@@ -48,7 +48,7 @@ def split(steps: DataFrame, config: Config) -> Split:
     if asked.protocol == "leave_one_out":
         held = cases.leave_one_out(steps, 2, *how)
         return Split(cases.without_last(steps, 2), cases.without_last(steps, 1), held)
-    first, second = cases.cuts(steps, asked.test_fraction, asked.validation_fraction)
+    first, second = cases.cuts(steps, asked.test_fraction, asked.validation_fraction, asked.max_days)
     held = cases.temporal(steps, first, second, *how)
     return Split(cases.before(steps, first), cases.before(steps, second), held, first, second)
 

@@ -58,7 +58,9 @@ def latest(rows: DataFrame, files: Iterable[LandingFile]) -> DataFrame:
         F.broadcast(frame_of(rows.sparkSession, times, "source_file string, modified_at timestamp")), "source_file"
     )
     place = F.struct("modified_at", "source_file", "position")
-    newest = [F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in ITEM_FIELDS]
+    newest = [
+        F.max_by(name, F.when(F.col(name).isNotNull(), place)).alias(name) for name in (*ITEM_FIELDS, "published")
+    ]
     return rows.groupBy("item_id").agg(*newest)
 
 
@@ -67,8 +69,8 @@ def changed_items(items: DataFrame, catalogue: DataFrame, events: DataFrame, mom
 
     A column that a catalogue row leaves out keeps its old value. New items get the next numbers after the highest one: first
     items with events, by the time of their first event, then the others by id. Numbers are never reused. ``first_seen`` is
-    ``moment`` or the first event, if that is earlier; for items without events in the first catalogue it is the time of the
-    first event of any item, because they were there when the events began.
+    when the catalogue says that the item was published; else ``moment`` or the first event, if that is earlier; for items without
+    events in the first catalogue it is the time of the first event of any item, because they were there when the events began.
     """
     first_events = (
         events.where(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_time").alias("first_event"))
@@ -86,7 +88,8 @@ def changed_items(items: DataFrame, catalogue: DataFrame, events: DataFrame, mom
     values["available"] = F.coalesce(values["available"], F.lit(True))
     values["item_idx"] = F.coalesce("item_idx", F.col("highest") + F.col("number"))
     appeared = F.coalesce("first_event", F.when(F.col("highest") == 0, F.col("begun")))
-    values["first_seen"] = F.coalesce("first_seen", F.least(appeared, F.lit(moment)))
+    published = F.when(F.col("published").isNotNull(), F.least("published", F.lit(moment)))
+    values["first_seen"] = F.coalesce(published, "first_seen", F.least(appeared, F.lit(moment)))
     return numbered.withColumns(values).select(schemas.columns("items"))
 
 
@@ -95,5 +98,5 @@ def without_item_row(items: DataFrame, events: DataFrame) -> DataFrame:
     return events.where(F.col("item_id").isNotNull()).join(items, on="item_id", how="left_anti")
 
 
-ITEM_CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in ITEM_FIELDS)
+ITEM_CHANGED = " OR ".join(f"NOT (new.{name} <=> old.{name})" for name in (*ITEM_FIELDS, "first_seen"))
 """The condition under which a merge updates an existing item."""

@@ -1,4 +1,4 @@
-"""How a file is laid out, told by its first lines. A file that does not fit its source is refused, for a corrected config to read."""
+"""How a file is laid out, told by its first lines, and whether it fits its source; if not, it waits for a corrected config."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
 
+import structlog
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -18,6 +19,8 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest import fields, lines
 from headwater.ingest.files import LandingFile
 from headwater.schemas import EVENT_TYPES
+
+log = structlog.get_logger()
 
 REQUIRED_FIELDS = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("item_id",)}
 """Fields that a file must have by its header, or its source by a constant. A search has no item."""
@@ -58,8 +61,11 @@ def of_file(spark: SparkSession, file: LandingFile, salvage: bool) -> Layout | N
             return Layout(fields.fields_of(source), header)  # only blank lines
         if source.format == "csv" or not header.lstrip().startswith("{"):
             return Layout(_columns(source, header, file.path), header)
-    if source.format == "json" and file.is_local and not salvage:
-        _need_keys(source, _first_objects(file), file.path)
+    if file.is_local and not salvage:
+        objects = _first_objects(file)
+        if source.format == "json":
+            _need_keys(source, objects, file.path)
+        _warn_of_missing_keys(source, objects, file.path)
     return Layout()
 
 
@@ -114,6 +120,14 @@ def _need_keys(source: Source, objects: list[dict[str, Any]], where: str) -> Non
                 f"none of the first {len(concerned)} {what} of {where} has {column!r}, which ingest.sources reads as {name}; "
                 f"the keys are {keys}"
             )
+
+
+def _warn_of_missing_keys(source: Source, objects: list[dict[str, Any]], where: str) -> None:
+    """Logs the optional fields that the config names and none of these JSON objects has: files without them are common, but so
+    are misspelt names."""
+    for name, column in source.fields.items():
+        if len(objects) >= MIN_OBJECTS and all(_value(each, column) is MISSING for each in objects):
+            log.warning("none of a file's first lines has a field", file=where, key=column, field=name)
 
 
 def _event_type(source: Source, found: dict[str, Any]) -> str | None:

@@ -35,7 +35,7 @@ EVENT_DDL = (
 """The columns of a line of an event file, judged by itself."""
 CATALOGUE_DDL = (
     f"source string, source_file string, {POSITION}, raw string, reason string, item_id string, title string, "
-    "category string, text string, price double, available boolean"
+    "category string, text string, price double, available boolean, published timestamp"
 )
 """The columns of a line of a catalogue."""
 DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -148,7 +148,9 @@ class Reader:
         is_csv = source.format == "csv" or group.layout.columns
         frame = fields.csv_fields(frame, source, group.layout.columns) if is_csv else fields.json_fields(frame, source)
         if source.format == "catalog":
-            return frame
+            zone, pattern = source.time_zone, source.time_format
+            published = times.published(F.col("published"), self.config.ingest.earliest, zone, pattern)
+            return frame.withColumn("published", published)
         frame = judging.with_event_type(frame, source)
         moment = times.moment(F.col("timestamp"), source.time_zone, source.time_format)
         nothing = F.lit(None).cast("string")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
@@ -14,6 +15,7 @@ OFFSET = r"\s?(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
 ISO = r"^\d{4}-\d{1,2}-\d{1,2}(?:[T ]\s?\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,12})?)?(?:" + OFFSET[:-1] + ")?)?$"
 MINUTES = r"^(\d{4}-\d{1,2}-\d{1,2}[T ]\s?\d{1,2}:\d{2})(?![:\d])"
 NUMBER = r"^[+-]?\d{1,30}(?:\.\d{0,12})?(?:E[+-]?\d{1,2})?$"
+YEAR = r"^(?:1[0-9]|20)\d\d$"
 LOG_PATTERN = "dd/MMM/yyyy:HH:mm:ss Z"
 
 
@@ -30,6 +32,15 @@ def moment(text: Column, time_zone: str = "UTC", time_format: str = "") -> Colum
     if not _has_offset(time_format):
         own = F.to_utc_timestamp(own, time_zone)
     return F.coalesce(own, parsed)
+
+
+def published(text: Column, earliest: datetime, time_zone: str = "UTC", time_format: str = "") -> Column:
+    """The time in ``text`` at which an item was published: as ``moment``, or the begin of a year; null for any other number that
+    stands for a moment before ``earliest``: it is a flag, for instance."""
+    year = F.when(F.rlike(text, F.lit(YEAR)), F.concat(text, F.lit("-01-01")))
+    found = moment(F.coalesce(year, text), time_zone, time_format)
+    is_number = year.isNull() & F.rlike(F.upper(text), F.lit(NUMBER))
+    return F.when(~is_number | (found >= F.lit(earliest)), found)
 
 
 def log_moment(text: Column) -> Column:

@@ -20,7 +20,7 @@ from headwater.work import TRAININGS, discard, lock_of, work_folder
 VERSIONS = "versions.json"
 OF_MACHINE = {"use_gpu", "local_mode", "reader", "timeout_seconds"}
 """The keys of ``train`` under which a training may go on with other values."""
-OF_SPLIT = {"protocol", "targets", "test_fraction", "validation_fraction"}
+OF_SPLIT = {"protocol", "targets", "test_fraction", "validation_fraction", "max_days"}
 """The keys of ``evaluate`` by which a training holds events out."""
 
 
