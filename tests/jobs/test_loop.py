@@ -159,11 +159,12 @@ def test_feedback_is_attributed_once_and_fine_tunes_a_challenger_that_knows_new_
     again = site.run("finetune_model")
     assert (again["status"], again["feedback_new"], again["model_version"]) == ("ok", 0, 2)  # it waits for the gate
     decision = site.run("promote_model")
-    assert isinstance(decision["promoted"], bool)
-    assert decision["reason"]
+    assert decision["model_version"] == (2 if decision["promoted"] else 1)
+    decided = ("promote", 2, 1, "promoted" if decision["promoted"] else "refused", decision["reason"])
+    columns = ("action", "challenger_version", "champion_version", "decision", "reason")
+    assert site.rows(spark, "promotions", *columns) == [decided]
     again = site.run("finetune_model")
     assert (again["status"], again["feedback_new"]) == ("skipped", 0)
-    assert len(site.rows(spark, "promotions", "action", "reason")) >= 1
 
     answer = site.run("recommend", "--history", "view:i3 click:i4 purchase:nothing", "--json")
     assert answer["unknown"] == ["nothing"]
