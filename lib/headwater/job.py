@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -72,9 +73,8 @@ class Job:
     def spark(self) -> SparkSession:
         from headwater.spark import session
 
-        made = session(self.config, self.name, self.lasting, self.long)
-        _handle_ctrl_c()  # Spark's own handler first asks Java to stop, but Ctrl-C in a terminal has stopped Java already
-        return made
+        with _signals_held():
+            return session(self.config, self.name, self.lasting, self.long)
 
     @cached_property
     def warehouse(self) -> Warehouse:
@@ -143,6 +143,33 @@ def _handle_ctrl_c() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, stop)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM take effect at the end, the second one of a kind at once: a Java that is left while it starts never
+    ends. The handlers stay as they are; Spark's own for Ctrl-C first asks Java to stop, which Ctrl-C in a terminal has done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held: list[int] = []
+
+    def hold(number: int, _: Any) -> None:
+        if number in held:
+            signal.signal(number, usual[signal.Signals(number)])
+            signal.raise_signal(number)
+        held.append(number)
+
+    for kind in usual:
+        signal.signal(kind, hold)
+    try:
+        yield
+    finally:
+        for kind, handler in usual.items():
+            signal.signal(kind, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def _fail(name: str, line: str, code: int) -> NoReturn:

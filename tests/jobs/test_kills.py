@@ -5,11 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import shop
 import yaml
-from sites import ROOT, Site, copy_of
+from sites import JOB_TIMEOUT_SECONDS, ROOT, Site, copy_of
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,11 @@ def copy_before(first_night, job, tmp_path, name="site"):
     """A copy of the shop as it was before ``job``."""
     shutil.copytree(first_night / f"before_{job}", tmp_path / name, symlinks=True)
     return Site(tmp_path / name, yaml.safe_load(yaml.safe_dump(shop.CONFIG)))
+
+
+def any_process(relation, pid):
+    """Whether a process has ``pid`` as its parent (-P) or session (-s)."""
+    return subprocess.run(["pgrep", relation, str(pid)], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def run_until_killed(site, job, failpoint, *args):
@@ -72,6 +78,29 @@ def test_a_job_that_is_stopped_says_so_in_one_line_and_the_next_run_goes_on(firs
     assert "Traceback" not in said
     closing = site.run("ingest_events")
     assert {key: closing[key] for key in shop.FIRST_DAY} == shop.FIRST_DAY
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "stopped by Ctrl-C; "), (signal.SIGTERM, 143, "stopped by SIGTERM; ")],
+)
+def test_a_job_that_is_stopped_while_java_starts_leaves_no_java_behind(first_night, tmp_path, number, code, line):
+    site = copy_before(first_night, "ingest_events", tmp_path)
+    command = [sys.executable, str(ROOT / "jobs/ingest_events.py"), "--config", str(site.config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
+        assert job.stderr is not None
+        until = time.monotonic() + JOB_TIMEOUT_SECONDS
+        while not any_process("-P", job.pid):
+            assert time.monotonic() < until, "Java was not started"
+            time.sleep(0.02)
+        os.kill(job.pid, number)
+        said = job.stderr.read()
+    assert job.returncode == code
+    assert said.splitlines()[-1].startswith(f"ingest_events: {line}")
+    assert "Exception" not in said
+    while any_process("-s", job.pid):
+        assert time.monotonic() < until, "a process of the session is left"
+        time.sleep(0.1)
 
 
 def test_a_build_killed_again_and_again_gives_the_same_sequences(first_night, clean, tmp_path, spark):
