@@ -61,7 +61,7 @@ def of_file(spark: SparkSession, file: LandingFile, salvage: bool) -> Layout | N
             return Layout(fields.fields_of(source), header)  # only blank lines
         if source.format == "csv" or not header.lstrip().startswith("{"):
             return Layout(_columns(source, header, file.path), header)
-    if file.is_local and not salvage:
+    if source.format in ("json", "catalog") and file.is_local and not salvage:
         objects = _first_objects(file)
         if source.format == "json":
             _need_keys(source, objects, file.path)
