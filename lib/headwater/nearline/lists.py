@@ -139,7 +139,8 @@ def requested(
     """
     tables, now = j.warehouse, rules(j, cache, model)
     request = partial(Request, mode=mode, model=model, rules=now)
-    version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)  # counts all that is read
+    # the version first: the progress must count all commits up to it
+    version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)
     before, hidden = progress.note or {}, None
     if mode == "nearline" and progress.after is not None and may_have_hidden(tables, before, now):
         # decided once: it reads the lists that this run replaces, and Spark recomputes a cached frame whose table changes

@@ -48,7 +48,7 @@ def update(j: Job) -> Iterator[Update]:
     items = tables.read("items")
     with tables.locked("sequences"), ExitStack() as stack:
         tables.create("sequences")
-        version = tables.version("events")  # before the progress, which must count all that is read
+        version = tables.version("events")  # first: the progress must count all commits up to it
         position, progress = tables.position("sequences", j.name), readers.progress(tables, readers.SEQUENCES)
         after = progress.after if progress.note is not None and progress.note["max_length"] == length else None
         counts = {"users_changed": 0, "events_new": 0, "events_version": version}
