@@ -59,6 +59,9 @@ def main(
     events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
     test, validation = settings.evaluate.test_fraction, settings.evaluate.validation_fraction
     cuts = np.quantile(events["time"], [1 - test - validation, 1 - test])
+    if (days := settings.evaluate.max_days) is not None:
+        cuts[1] = max(cuts[1], events["time"].max() - days * DAY)
+        cuts[0] = max(cuts[0], cuts[1] - days * DAY)
     training_events, before = (events[events["time"] < cut] for cut in cuts)
     last = before if settings.train.refit else training_events
     held = held_out(events, cuts[1], np.inf, settings)
