@@ -175,8 +175,8 @@ def test_the_last_value_of_an_item_wins_and_an_invalid_price_is_null(spark):
     files = [LandingFile(name, name, 1, NOW, Source(format="catalog", glob="*")) for name in ("a.csv", "b.csv")]
     latest = catalogue.latest(typed.where("reason IS NULL"), files).orderBy("item_id").collect()
     assert [tuple(row) for row in latest] == [
-        ("x", "new", "mugs", None, 2.5, False),
-        ("y", "why", None, None, None, None),
+        ("x", "new", "mugs", None, 2.5, False, None),
+        ("y", "why", None, None, None, None, None),
     ]
     files[0] = replace(files[0], modified_at=NOW + timedelta(seconds=1))  # the newer file wins, whatever its name
     assert catalogue.latest(typed.where("reason IS NULL"), files).where("item_id = 'x'").first()["title"] == "old"
