@@ -12,10 +12,9 @@ that version instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -87,8 +86,7 @@ def tune(j: Job) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """The feedback for a fine-tune. ``versions``: of the tables that it reads; ``unknown``: all rows that the champion does not
     know; ``rows_new``: how many of them no version has counted before, the newest collected at ``newest``; ``ingested_until``:
     feedback on events ingested later is still to be collected."""
@@ -124,8 +122,7 @@ def too_little(j: Job, registry: Registry, champion: int, rows_new: int) -> dict
     return {"status": "skipped", "feedback_new": rows_new, "min_feedback": j.config.finetune.min_feedback}
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """The champion, grown to today's catalogue: ``weights`` and ``spec``; ``n_before``: the items that it had before;
     ``described``: item features from the catalogue, None for a model without; ``facts``: those of the champion."""
 
