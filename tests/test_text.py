@@ -19,4 +19,4 @@ def test_an_error_is_reduced_to_its_first_line_or_to_its_class_if_it_has_no_text
 
 
 def test_control_characters_are_shown_as_blanks():
-    assert printable("a\x1b[31mb\nç 5 €") == "a [31mb ç 5 €"
+    assert printable("a\x1b[31mb\nç\u2028 5\u00a0€") == "a [31mb ç  5\u00a0€"

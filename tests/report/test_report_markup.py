@@ -23,10 +23,14 @@ def test_text_from_data_is_escaped(text, shown):
 
 @pytest.mark.parametrize(
     ("part", "total", "shown"),
-    [(1, 4, "25.0 %"), (4, 4, "100 %"), (9_999, 10_000, "> 99.9 %"), (0, 3, "0.0 %"), (0, 0, "–")],
+    [(1, 4, "25.0_%"), (4, 4, "100_%"), (9_999, 10_000, ">_99.9_%"), (0, 3, "0.0_%"), (0, 0, "–")],
 )
 def test_a_share_is_shown_as_100_percent_only_if_it_is_exactly_that(part, total, shown):
-    assert markup.percent(part, total) == shown
+    assert markup.percent(part, total) == shown.replace("_", "\u00a0")
+
+
+def test_a_share_is_not_broken_across_lines():
+    assert " " not in markup.esc(markup.percent(9_999, 10_000))
 
 
 @pytest.mark.parametrize(

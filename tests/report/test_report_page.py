@@ -110,7 +110,7 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     assert (
         "Of 10 lines read: 4 became events, 3 quarantined (30.0 %), 2 duplicates, 1 ignored (no wanted action)." in text
     )
-    assert "The lists show 2 of 3 items (66.7 %)." in text
+    assert "The lists show 2 of 3 items (66.7 %). The 2 most shown take 100 % of all places. All places are from one" in text
     assert "2 actions on shown items, worth a reward of 5.0" in text
 
 
@@ -247,7 +247,7 @@ def test_long_lists_do_not_leave_a_shown_user_without_a_list(long_lists):
 def test_feedback_totals_include_ranks_that_the_figure_does_not_show(long_lists):
     by_rank = data.feedback_by_rank(long_lists)
     shown = sections.feedback(by_rank, data.feedback_by_type(long_lists))
-    assert "1 action on shown items, worth a reward of 1.0. Of 100 rows published, 1.00 % were acted on" in shown
+    assert "1 action on shown items, worth a reward of 1.0. Of 100 rows published, 1.00\u00a0% were acted on" in shown
     assert "per thousand published; the first 40 ranks" in shown
 
 

@@ -26,13 +26,14 @@ def decimal(value: float | None, digits: int = 4) -> str:
 
 
 def percent(part: float, total: float, digits: int = 1) -> str:
+    """A share that no line break divides, or a dash."""
     if not total:
         return "–"
     share = 100 * part / total
     rounded = f"{share:.{digits}f}"
     if part != total and float(rounded) == 100:
-        return f"> {100 - 10**-digits:.{digits}f} %"
-    return ("100" if part == total else rounded) + " %"
+        return f">\u00a0{100 - 10**-digits:.{digits}f}\u00a0%"
+    return ("100" if part == total else rounded) + "\u00a0%"
 
 
 def duration(seconds: float | None) -> str:

@@ -208,10 +208,12 @@ def variety(found: dict[str, Any]) -> str:
     shares = [percent(count, found["slots"]) for _, count in found["top"]]
     ways = [f"{whole(count)} · {percent(count, found['slots'])}" for _, count in found["strategies"]]
     strategies = [(plain(name), count) for name, count in found["strategies"]]
-    return f"<p>{esc(lead)}</p>" + pair(
-        figure("Most shown items", charts.bars(found["top"], shares), "share of all places"),
-        figure("Places by strategy", charts.bars(strategies, ways, limit=found["slots"])),
-    )
+    figures = [figure("Most shown items", charts.bars(found["top"], shares), "share of all places")]
+    if len(strategies) > 1:
+        figures.append(figure("Places by strategy", charts.bars(strategies, ways, limit=found["slots"])))
+    else:
+        lead += f" All places are from one strategy, {strategies[0][0]}."
+    return f"<p>{esc(lead)}</p>" + pair(*figures)
 
 
 def people(found: list[Person]) -> str:
