@@ -67,14 +67,18 @@ def as_batch(rows: np.ndarray, context: np.ndarray | None = None) -> readers.Bat
     return {"item": rows, "context": codes, "weight": np.ones(rows.shape, np.float32)}
 
 
-def windows(users: list[dict[str, np.ndarray]], length: int, count: int) -> readers.Batch:
-    """``item`` and ``context`` of each user, cut like ``training.snapshot.windows`` into rows ``[rows, length + 1]``."""
+def windows(users: list[dict[str, np.ndarray]], length: int, count: int, reward: float = 0.0) -> readers.Batch:
+    """``item`` and ``context`` of each user, cut like ``training.snapshot.windows`` into rows ``[rows, length + 1]``. With a
+    ``reward``, it is added to the weight of events whose ``answers`` is 1 and not 0."""
     ends = [(user, len(user["item"]) - length * piece) for user in users for piece in range(count)]
 
     def cut(name: str) -> np.ndarray:
         return left_padded([user[name][max(0, end - length - 1) : end] for user, end in ends if end >= 2], length + 1)
 
-    return as_batch(cut("item"), cut("context"))
+    batch = as_batch(cut("item"), cut("context"))
+    if reward:
+        batch["weight"] += np.float32(reward) * cut("answers")
+    return batch
 
 
 def validation_ndcg(model: SequenceModel, cases: Cases) -> float:
