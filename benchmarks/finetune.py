@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ STARTS = (0.6, 0.7, 0.8)
 """Where the second period of each round begins, as a share of all events."""
 PERIOD = 0.05
 CHAMPION, TUNED, ANEW = "champion", "fine-tuned", "trained again"
+ALONE = ": sequence model"
+"""Added to the name of a hybrid for its sequence model alone."""
 
 
 def main(
@@ -50,9 +53,13 @@ def main(
     set_: job.Overrides = None,
     seeds: Seeds = 1,
     threads: Threads = 1,
+    rate: list[float] = typer.Option(
+        [], "--rate", help="learning rate; repeat for several; default: that of the config"
+    ),
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
+    rates = rate or [settings.finetune.learning_rate]
     events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
     found: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
@@ -62,7 +69,7 @@ def main(
         print(f"from {share:.0%} of the events on: {len(held):,} users tested", flush=True)
         results: dict[str, list[np.ndarray]] = {}
         for seed in range(1, seeds + 1):
-            for name, value, spent in one_round(events, held, begin, until, settings, seed):
+            for name, value, spent in one_round(events, held, begin, until, settings, seed, rates):
                 results.setdefault(name, []).append(value)
                 seconds.setdefault(name, []).append(spent)
         for name, values in results.items():
@@ -71,29 +78,31 @@ def main(
 
 
 def one_round(
-    events: pd.DataFrame, held: HeldOut, begin: float, until: float, config: Config, seed: int
+    events: pd.DataFrame, held: HeldOut, begin: float, until: float, config: Config, seed: int, rates: list[float]
 ) -> list[tuple[str, np.ndarray, float]]:
     """For each arm its name, the NDCG@10 of each user, and the CPU seconds of its training."""
     n_items, before = int(events["item"].max()), events[events["time"] < until]
     popular = recent_popularity(before, n_items, config)
     champion, spent = timed(lambda: trained_until(events, begin, n_items, config, seed))
-    tuned, spent_tuning = timed(lambda: fine_tuned(champion, before, begin, config, seed))
     parts, spent_counting = timed(lambda: parts_of(before, n_items, config))
     again, spent_again = timed(lambda: trained_until(events, until, n_items, config, seed))
     arms = [
         (CHAMPION, champion, spent),
-        (TUNED, tuned, spent_tuning),
-        (f"{TUNED}, parts counted anew", with_parts(tuned, parts), spent_tuning + spent_counting),
         (f"{CHAMPION}, parts counted anew", with_parts(champion, parts), spent_counting),
-        (ANEW, again, spent_again),
     ]
+    for rate in rates:
+        tuned, spent_tuning = timed(partial(fine_tuned, champion, before, begin, config, seed, rate))
+        arms.append((f"{TUNED} at {rate:g}", tuned, spent_tuning))
+        counted = with_parts(tuned, parts)
+        arms.append((f"{TUNED} at {rate:g}, parts counted anew", counted, spent_tuning + spent_counting))
+    arms.append((ANEW, again, spent_again))
     if not champion.blend:
         arms = [arm for arm in arms if "parts" not in arm[0]]
     found = []
     for name, ranker, cpu in arms:
-        hybrids = (
-            {name: ranker} if not ranker.blend else {name: ranker, f"{name}: sequence model": ranker.without_blend()}
-        )
+        hybrids = {name: ranker}
+        if ranker.blend and "parts" not in name:
+            hybrids[name + ALONE] = ranker.without_blend()
         for label, each in hybrids.items():
             measured = of_ranker(each.with_recency(popular), held, n_items)
             found.append((label, measured.per_user[NDCG], cpu))
@@ -114,7 +123,7 @@ def trained_until(events: pd.DataFrame, until: float, n_items: int, config: Conf
     return train(before[before["time"] < cut], before, cases, n_items, config, seed)
 
 
-def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Config, seed: int) -> Ranker:
+def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Config, seed: int, rate: float) -> Ranker:
     """The champion after a fine-tune like that of ``jobs/finetune_model.py`` on the last events of users with an event since
     ``begin``, and of a share of the others."""
     settings, rng = config.finetune, np.random.default_rng(seed)
@@ -124,7 +133,7 @@ def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Con
     chosen = before[before["user"].isin(np.concatenate([active, replayed]))].copy()
     chosen["answers"] = (chosen["time"] >= begin).astype(int)
     rows = cut(chosen, ("item", "context", "answers"), config.encoder_length, 1, config.feedback.rewards["click"])
-    less = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "average": 0.0}
+    less = {"epochs": settings.epochs, "learning_rate": rate, "average": 0.0}
     gently = config.model_copy(update={"train": config.train.model_copy(update=less)})
     weights = {name: tensor.clone() for name, tensor in champion.model.state_dict().items()}
     model, _ = fit_from((weights, champion.model.spec), rows, None, gently, seed)
@@ -149,7 +158,7 @@ def with_parts(ranker: Ranker, parts: dict[str, Neighbours]) -> Ranker:
 def show(found: dict[str, list[np.ndarray]], seconds: dict[str, list[float]]) -> None:
     """Print a line for each arm, with the intervals of its lead over the champion and over the model trained again."""
     for name, rounds in found.items():
-        suffix = ": sequence model" if name.endswith(": sequence model") else ""
+        suffix = ALONE if name.endswith(ALONE) else ""
         line = f"{name:<52}NDCG@10 {np.mean([values.mean() for values in rounds]):.4f}  {np.mean(seconds[name]):6.1f} CPU s"
         for other in (CHAMPION, ANEW):
             if name != other + suffix:

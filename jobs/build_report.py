@@ -2,8 +2,8 @@
 
     python jobs/build_report.py --config conf/site.yaml --output report.html
 
-Only aggregates leave Spark. If a table is missing or cannot be read, or MLflow does not answer, the section shows a sentence
-instead; for a missing table it names the job to run. The file is replaced in one step.
+The page holds counts, and the last events and the lists of five users. If a table is missing or cannot be read, or MLflow does
+not answer, the section shows a sentence instead; for a missing table it names the job to run. The file is replaced in one step.
 """
 
 from __future__ import annotations

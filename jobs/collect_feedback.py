@@ -9,6 +9,7 @@ not stored, and is not checked again: a list made later cannot have shown the it
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 from pyspark.sql import DataFrame
@@ -17,10 +18,13 @@ from headwater import feedback, job
 from headwater.feedback.attribution import filter_actions
 from headwater.frames import read_once
 from headwater.job import Job
-from headwater.tables import failpoint, readers, try_read_changes
+from headwater.tables import Warehouse, failpoint, readers, try_read_changes
 from headwater.tables.readers import Progress
 
 app = job.command_line()
+
+WAIT_SECONDS = 60.0
+"""How long to wait for published lists to be in `topn_history`."""
 
 
 @app.command(help=job.help_text(__doc__))
@@ -39,7 +43,7 @@ def collect(j: Job) -> dict[str, int | str]:
         progress = readers.progress(tables, readers.FEEDBACK)
         if progress.after is not None and progress.after >= version:
             return counts
-        if tables.exists("topn") and readers.progress(tables, readers.HISTORY).unread:
+        if tables.exists("topn") and not history_is_complete(tables):
             reason = "lists in topn are not in topn_history yet; score_topn is still running, or must run again"
             read_until = -1 if progress.after is None else progress.after
             return {**counts, "status": "skipped", "reason": reason, "events_version": read_until}
@@ -51,6 +55,16 @@ def collect(j: Job) -> dict[str, int | str]:
             tables.append_after(position, rows, "feedback", note)
             failpoint("collect_feedback:after_merge")
         return counts
+
+
+def history_is_complete(tables: Warehouse) -> bool:
+    """Whether `topn_history` has all lists of `topn`. A stream copies them while it reads its next events, so wait for it."""
+    until = time.monotonic() + WAIT_SECONDS
+    while readers.progress(tables, readers.HISTORY).unread:
+        if time.monotonic() > until:
+            return False
+        time.sleep(1)
+    return True
 
 
 def answers(j: Job, progress: Progress, until: int, stack: ExitStack) -> tuple[DataFrame, int, int]:

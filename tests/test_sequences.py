@@ -68,15 +68,15 @@ def test_two_batches_give_the_same_sequences_as_one(spark):
 
 
 def test_searches_impressions_and_unknown_items_are_left_out(spark):
-    event = {"event_id": "e", "user_id": "u", "event_time": START, "value": 2.0}
+    event = {"event_id": "e", "user_id": "u", "event_time": START, "value": 2.0, "ingested_at": START}
     rows = [
         {**event, "event_type": "purchase", "item_id": "a"},
         {**event, "event_type": "impression", "item_id": "a"},
         {**event, "event_type": "search", "item_id": None},
         {**event, "event_type": "view", "item_id": "gone"},
     ]
-    columns = ("event_id string", "user_id string", "event_time timestamp", "value double", "event_type string")
-    events = spark.createDataFrame(rows, ", ".join((*columns, "item_id string")))
+    ddl = "event_id string, user_id string, event_time timestamp, value double, event_type string, item_id string"
+    events = spark.createDataFrame(rows, f"{ddl}, ingested_at timestamp")
     items = spark.createDataFrame([("a", 7)], "item_id string, item_idx int")
     found = [tuple(row) for row in sequences.filter_steps(events, items).collect()]
-    assert found == [("u", START, "e", 7, "purchase", 2.0)]
+    assert found == [("u", START, "e", 7, "purchase", 2.0, START)]

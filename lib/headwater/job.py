@@ -183,7 +183,7 @@ def _explain(error: Exception) -> str:
     """The message of an unexpected error's root cause, on one line; Spark buries it under wrappers."""
     text = str(error)
     if "No space left on device" in text:
-        return "the disk is full (no space left on device); free some space and run the job again, the tables are unchanged"
+        return "the disk is full (no space left on device); free some space; " + GO_ON
     if messages := re.findall(r"^headwater\.errors\.\w+: (.+)", text, re.MULTILINE):  # raised on a Spark worker
         return str(messages[-1])
     if raised := re.search(r"\[USER_RAISED_EXCEPTION\] (.+?) SQLSTATE", text):  # by a query of ours (F.raise_error)

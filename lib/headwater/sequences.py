@@ -34,10 +34,12 @@ def ingested_until(events: DataFrame) -> datetime:
 def filter_steps(events: DataFrame, items: DataFrame) -> DataFrame:
     """Events that belong in a sequence: those of ``STEP_TYPES`` with an item of the catalogue.
 
-    Returns user_id and the columns of ``STEP``.
+    Returns user_id, the columns of ``STEP`` and ingested_at.
     """
     wanted = events.where(F.col("item_id").isNotNull() & F.col("event_type").isin(*schemas.STEP_TYPES))
-    return wanted.join(items.select("item_id", "item_idx"), "item_id", how="inner").select("user_id", *STEP)
+    return wanted.join(items.select("item_id", "item_idx"), "item_id", how="inner").select(
+        "user_id", *STEP, "ingested_at"
+    )
 
 
 def build(steps: DataFrame, stored: DataFrame, max_length: int) -> DataFrame:

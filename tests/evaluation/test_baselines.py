@@ -12,13 +12,24 @@ from headwater.models import transitions
 from headwater.models.histories import left_padded
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
-STEPS = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
+STEPS = (
+    "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double, "
+    "ingested_at timestamp"
+)
 
 
 def steps(spark, histories):
     """Steps of users, given as lists of items in order; two steps share each time."""
     rows = [
-        (f"u{user}", START + timedelta(days=place // 2), f"e{place:03}", int(item), "view", None)
+        (
+            f"u{user}",
+            START + timedelta(days=place // 2),
+            f"e{place:03}",
+            int(item),
+            "view",
+            None,
+            START + timedelta(days=99),
+        )
         for user, items in enumerate(histories)
         for place, item in enumerate(items)
     ]
@@ -63,7 +74,10 @@ def test_recent_days_have_24_hours_when_daylight_saving_time_begins(spark, monke
     newest = datetime(2025, 4, 1, 12, tzinfo=UTC)  # clocks went forward on 30 March
     done = [("v", newest - timedelta(days=8), 1), ("v", newest - timedelta(days=7) + timedelta(minutes=30), 2)]
     done += [("v", newest, 3), ("u", newest + timedelta(days=1), 2)]
-    rows = [(user, at, f"e{place}", item, "view", None) for place, (user, at, item) in enumerate(done)]
+    rows = [
+        (user, at, f"e{place}", item, "view", None, newest + timedelta(days=1))
+        for place, (user, at, item) in enumerate(done)
+    ]
     cut = (newest + timedelta(hours=1)).isoformat()
     facts = {"protocol": "temporal", "train_until": cut, "validation_until": cut}
     try:

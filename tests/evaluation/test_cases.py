@@ -17,10 +17,13 @@ from headwater.models.variety import Variety
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def steps(spark, *rows):
-    full = [(user, START + timedelta(days=day), event, item, "view", None) for user, day, event, item in rows]
+INGESTED = START + timedelta(days=1_000)
+
+
+def steps(spark, *rows, ingested=INGESTED):
+    full = [(user, START + timedelta(days=day), event, item, "view", None, ingested) for user, day, event, item in rows]
     ddl = "user_id string, event_time timestamp, event_id string, item_idx int, event_type string, value double"
-    return spark.createDataFrame(full, ddl)
+    return spark.createDataFrame(full, f"{ddl}, ingested_at timestamp")
 
 
 def collected(frame):
@@ -190,3 +193,10 @@ def test_a_model_whose_scores_are_not_numbers_never_hits():
     assert ranking.lists.tolist() == [[0, 0, 0]]
     ranking = rank(lambda items, types: torch.tensor([[0.0, 1.0, -torch.inf, 2.0, 3.0]]), held([2]), 3)
     assert ranking.ranks[0].tolist() == [UNRANKED]
+
+
+def test_an_event_dated_after_it_was_ingested_does_not_move_the_parts(spark):
+    days = [*range(101), 101.5]
+    frame = steps(spark, *((f"u{day}", day, "a", 1) for day in days), ingested=START + timedelta(days=100))
+    first, second = ((cut - START) / timedelta(days=1) for cut in cases.cuts(frame, 0.1, 0.1, 4))
+    assert (first, second) == (92, 96)

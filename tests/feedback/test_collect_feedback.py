@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from inside import InProcessSite
@@ -110,9 +111,16 @@ def test_lists_and_feedback_outside_the_time_of_the_new_actions_are_not_read(sho
     assert collect(shop)["rows_feedback"] == 1
 
 
-def test_collecting_is_skipped_until_published_lists_are_in_the_history(shop):
+def test_collecting_waits_a_while_for_published_lists_to_be_in_the_history(shop, monkeypatch):
+    import collect_feedback
+
     act(shop, ("e1", "u", "a", 1))
     publish(shop, "u", "a", "topn", {"job": "score_topn", "sequences_version": 0, "model_version": 1})
+    monkeypatch.setattr(collect_feedback, "WAIT_SECONDS", 0.0)
     assert collect(shop)["status"] == "skipped"
-    publish(shop, "u", "a", note={"job": "score_topn", "topn_version": shop.tables.version("topn")})
+    monkeypatch.undo()
+    note = {"job": "score_topn", "topn_version": shop.tables.version("topn")}
+    copying = Timer(3, publish, (shop, "u", "a"), {"note": note})
+    copying.start()
     assert collect(shop)["rows_feedback"] == 1
+    copying.join()

@@ -1,10 +1,11 @@
+import errno
 import os
 from datetime import UTC, datetime
 
 import pytest
 
 from headwater.config import Source
-from headwater.errors import UsageError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.ingest import batch, files
 
 JSON = Source(format="json", glob="api/**/*.json*")
@@ -43,17 +44,22 @@ def test_hidden_names_and_folders_are_left_alone(tmp_path, spark):
     assert ([f.path for f in found], shared) == (["api/a.json", "api/x/e.json"], [])
 
 
-def test_a_folder_that_cannot_be_listed_is_a_usage_error(tmp_path, spark, monkeypatch):
+@pytest.mark.parametrize(("number", "exit_code"), [(errno.EACCES, 2), (errno.EIO, 1)])
+def test_a_folder_that_cannot_be_listed_is_a_usage_error_unless_a_later_run_may_list_it(
+    tmp_path, spark, monkeypatch, number, exit_code
+):
     root, listing = landing(tmp_path, "api/a.json", "api/secret/b.json"), os.scandir
 
     def refused(folder):
         if str(folder).endswith("secret"):  # root may list any folder
-            raise PermissionError(13, "Permission denied", str(folder))
+            raise OSError(number, os.strerror(number), str(folder))
         return listing(folder)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(UsageError, match=r"landing folder .* cannot be listed: .*Permission denied: .*secret"):
+    line = rf"landing folder .* cannot be listed: .*{os.strerror(number)}: .*secret"
+    with pytest.raises(HeadwaterError, match=line) as caught:
         files.find(spark, root, [JSON])
+    assert caught.value.exit_code == exit_code
 
 
 def test_a_file_matched_by_two_sources_goes_to_the_first(tmp_path, spark):

@@ -47,6 +47,18 @@ def test_quarantine_keeps_the_beginning_of_a_long_line(spark, tmp_path):
     assert (len(raw), reason) == (lines.RAW_CHARACTERS, "line_too_long")
 
 
+IDS = {
+    "12345678901234567890123456789012345678": ("12345678901234567890123456789012345678", None),
+    "123456789012345678901234567890123456789": ("1.2345678901234568E38", "bad_id"),
+    "1e2": ("100.0", "bad_id"),
+    "1e400": ("Infinity", "bad_id"),
+    "-0.001e-20": ("-1.0E-23", "bad_id"),
+    "42.5": ("42.5", None),
+    '"100.0"': ("100.0", None),
+}
+"""Numbers as ids in JSON, and what becomes of them; only some keep all their digits."""
+
+
 def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
     source = Source(format="json", glob="*", fields={"user_id": "who.the id", "item_id": "it's"})
     frame = texts(
@@ -63,6 +75,7 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
         '{"who": {"the id": "comma"}} ,',
         '{"who": {"the id": "{quoted}"}}',
         "[" * 5000,
+        *(f'{{"who": {{"the id": {number}}}}}' for number in IDS),
     )
     assert taken(fields.json_fields(frame, source), "user_id", "item_id", "value", "reason") == [
         ("2103807459595387724", "a", "2.5", None),
@@ -77,6 +90,7 @@ def test_json_fields_are_found_by_dotted_path_and_keep_their_digits(spark):
         ("comma", None, None, None),
         ("{quoted}", None, None, None),
         (None, None, None, "malformed_json"),
+        *((shown, None, None, reason) for shown, reason in IDS.values()),
     ]
 
 

@@ -1,6 +1,7 @@
 """Rules of `topn` from the config to the tables: items that leave all lists, groups with their own metrics, explored places with
 their propensities."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,6 +67,9 @@ def test_an_item_that_moves_to_a_category_which_a_group_does_not_see_leaves_its_
     (site.landing / "catalog/b.csv").write_text(f"sku,name,category\n{item},Thing,for adults\n")
     site.run("nearline", "--once")
     assert holders(item) == others
+    everybody = json.dumps([{**groups[0], "when": {}}])
+    site.run("score_topn", "--mode", "nearline", "--set", f"topn.strategies={everybody}")
+    assert not holders(item)
 
 
 def test_items_that_become_too_old_leave_all_lists_in_the_next_round(trained, tmp_path, spark):

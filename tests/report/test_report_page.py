@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 
@@ -110,7 +112,10 @@ def test_the_numbers_of_the_page_are_those_of_the_tables(page):
     assert (
         "Of 10 lines read: 4 became events, 3 quarantined (30.0 %), 2 duplicates, 1 ignored (no wanted action)." in text
     )
-    assert "The lists show 2 of 3 items (66.7 %). The 2 most shown take 100 % of all places. All places are from one" in text
+    assert (
+        "The lists show 2 of 3 items (66.7 %). The 2 most shown take 100 % of all places. All places are from one"
+        in text
+    )
     assert "2 actions on shown items, worth a reward of 5.0" in text
 
 
@@ -264,6 +269,21 @@ def test_without_tables_each_section_names_the_job_to_run(spark, tmp_path):
     assert len(empty.missing) == 8
     for job in ("ingest_events", "score_topn", "evaluate_model", "promote_model"):
         assert f"jobs/{job}.py" in text
+
+
+def test_a_lost_table_file_affects_only_its_own_section(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "lost"), 60)
+    for table in schemas.TABLES:
+        warehouse.create(table)
+    row = ("ann", 1, "i1", 1.0, "", "model", 1, NOW, NOW, None)
+    warehouse.append(spark.createDataFrame([row], schemas.ddl("topn")), "topn", {"job": "score_topn"})
+    for file in warehouse.read("topn").inputFiles():
+        Path(urlparse(file).path).unlink()
+    page = report.build(warehouse, Runs(), NOW)
+    _, text = parsed(page)
+    assert "Nothing to show: the tables cannot be read (" in text
+    assert "Variety" in page.missing
+    assert "The loop" not in page.missing
 
 
 @pytest.mark.parametrize(("table", "title"), [("topn", "Variety"), ("items", "Variety"), ("quarantine", None)])

@@ -64,8 +64,20 @@ def test_items_of_denied_categories_are_not_available_and_may_not_be_named(goods
     assert found.may_name(np.array([[1, 2], [5, 0]])).tolist() == [[False, True], [False, True]]
     whole = catalogue(goods, np.ones(6), deny_categories=("gifts", "tools | gifts"), category_separator="")
     assert whole.denied.tolist() == [1], "without a separator a text is one category"
-    with pytest.raises(UsageError, match=r"topn\.deny_categories: no item of the catalogue has category 'Gifts'"):
-        catalogue(goods, np.ones(6), deny_categories=("Gifts",))
+    warned = []
+    items.load_catalogue(goods, RecentCounts(np.ones(6)), Topn(deny_categories=("Gifts",)), warned.append)
+    assert warned == ["topn.deny_categories: no item of the catalogue has category 'Gifts'"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\t", "\u2003"])
+def test_blanks_around_a_category_do_not_count_in_spark_or_in_the_scorer(goods, blank):
+    spaced = goods.withColumn("category", F.lit(f"wine{blank}|{blank}beer"))
+    for name in ("wine", "beer"):
+        rules = Topn(categories=(name,))
+        shown = catalogue(spaced, np.ones(6), categories=(name,)).narrowed([name], None).available[1:]
+        left_out = [row[0] for row in spaced.orderBy("item_idx").select(items.is_left_out(rules, 0.0)).collect()]
+        assert left_out == [not each for each in shown]
+        assert shown.any()
 
 
 def test_a_category_that_a_rule_names_counts_wherever_an_item_names_it(goods):

@@ -1,5 +1,6 @@
 """Notes, merges, the change feed and locks, on real Delta tables."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -198,6 +199,19 @@ def test_a_warehouse_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     busy = locks.locked(tmp_path / "file" / "warehouse" / "_locks", ("events",), 1)
     with pytest.raises(UsageError, match="cannot be written to: Not a directory"), busy:
+        pass
+
+
+def test_a_full_disk_is_no_error_of_usage(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    busy = locks.locked(tmp_path / "warehouse" / "_locks", ("events",), 1)
+    with (
+        pytest.raises(TableError, match=r"warehouse .*/warehouse cannot be written to: No space left on device$"),
+        busy,
+    ):
         pass
 
 

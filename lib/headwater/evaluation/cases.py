@@ -66,12 +66,13 @@ def cuts(
 
     Cuts are exact quantiles of event time; where one falls between two events, it is at the later. Events at the time of a
     cut are all on its later side. With ``max_days`` the test part, and the validation part before it, each span that many days at
-    most. Raises HeadwaterError if nothing would be left to train on.
+    most, up to the newest event (``popularity.newest_second``). Raises HeadwaterError if nothing would be left to train on.
     """
     at = F.unix_micros("event_time")
     day = F.floor(at / F.lit(DAY * 1e6))
-    steps = steps.select(at.alias("at"), day.alias("day"))
-    days = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first"), F.max("at").alias("last"))
+    steps = steps.select(at.alias("at"), day.alias("day"), F.least(at, F.unix_micros("ingested_at")).alias("known"))
+    last = F.max("known").alias("last")
+    days = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first"), last)
     rows = days.orderBy("day").collect()
     if not rows:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
@@ -94,7 +95,7 @@ def cuts(
     first, second = found
     if max_days is not None:
         longest = int(max_days * DAY * 1e6)
-        second = max(second, rows[-1]["last"] - longest)
+        second = max(second, max(row["last"] for row in rows) - longest)
         first = max(first, second - longest)
     if first <= rows[0]["first"]:
         raise HeadwaterError(

@@ -39,13 +39,14 @@ def with_reason(rows: DataFrame, max_id_length: int) -> DataFrame:
 
 def _amount(text: Column) -> Column:
     """A number of at least 0, with or without a currency around it; null for anything else. A comma before one or two final
-    digits is a decimal comma, any other comma separates thousands; so do spaces, apostrophes and two or more points."""
+    digits, or after a single 0, is a decimal comma, any other comma separates thousands; so do spaces, apostrophes and two or
+    more points."""
     short = F.when(F.length(text) <= MAX_AMOUNT_LENGTH, text)  # the end of a long text would take quadratic time
     bare = F.regexp_replace(short, CURRENCY, "")
-    separated = F.rlike(bare, F.lit(rf"^\d{{1,3}}({THOUSANDS_SEPARATOR})\d{{3}}(\1\d{{3}})*([.,]\d+)?$"))
+    separated = F.rlike(bare, F.lit(rf"^[1-9]\d{{0,2}}({THOUSANDS_SEPARATOR})\d{{3}}(\1\d{{3}})*([.,]\d+)?$"))
     bare = F.when(separated, F.regexp_replace(bare, THOUSANDS_SEPARATOR, "")).otherwise(bare)
-    decimals = F.rlike(bare, F.lit(r"^(\d{1,3}(\.\d{3})+|\d+),\d{1,2}$|^\d{1,3}(\.\d{3}){2,}$"))
-    thousands = F.rlike(bare, F.lit(r"^\d{1,3}(,\d{3})+(\.\d+)?$"))
+    decimals = F.rlike(bare, F.lit(r"^([1-9]\d{0,2}(\.\d{3})+|\d+),\d{1,2}$|^0,\d+$|^[1-9]\d{0,2}(\.\d{3}){2,}$"))
+    thousands = F.rlike(bare, F.lit(r"^[1-9]\d{0,2}(,\d{3})+(\.\d+)?$"))
     plain = F.when(decimals, F.replace(F.replace(bare, F.lit("."), F.lit("")), F.lit(","), F.lit(".")))
     number = plain.when(thousands, F.replace(bare, F.lit(","), F.lit(""))).otherwise(bare).try_cast("double")
     return F.when((number >= 0) & (number < float("inf")), number)

@@ -21,10 +21,10 @@ def fields_of(source: Source) -> tuple[str, ...]:
 
 
 def json_fields(frame: DataFrame, source: Source) -> DataFrame:
-    """Adds our fields, as text, from one JSON object per line; numbers keep their digits.
+    """Adds our fields, as text, from one JSON object per line; numbers keep up to 38 digits.
 
-    A line that is not exactly one object, or repeats a key, gets the reason ``malformed_json``; an id that is an object or
-    array gets ``bad_id``. A comma after the object is ignored.
+    A line that is not exactly one object, or repeats a key, gets the reason ``malformed_json``; an id that is an object, an array
+    or a number whose digits would not all be kept gets ``bad_id``. A comma after the object is ignored.
     """
     text = F.trim("line")
     # parsed as an array, because Spark would silently read only the first of two objects on a line
@@ -39,17 +39,19 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
             value = F.coalesce(value, F.try_variant_get("json", _json_path(source, [column]), "string"))
         return value
 
-    def is_nested(field: str) -> Column:
+    def is_no_id(field: str) -> Column:
         column = source.fields.get(field, field)
         kind = F.schema_of_variant(F.try_variant_get("json", _json_path(source, column.split(".")), "variant"))
-        looks = F.rlike(F.col(field), F.lit(r"^[\[{]"))
-        return F.when(looks, F.rlike(kind, F.lit("^(OBJECT|ARRAY)"))).otherwise(False)
+        looks = F.rlike(
+            F.col(field), F.lit(r"^[\[{]|^-?(\d+\.\d+(E-?\d+)?|Infinity)$")
+        )  # else its type is not asked for
+        return F.when(looks, F.rlike(kind, F.lit("^(OBJECT|ARRAY|DOUBLE|FLOAT)"))).otherwise(False)
 
     filled = parsed.withColumns(_field_values(source, found))
     ids = [name for name in ("user_id", "item_id", "event_id", "session_id") if name in fields_of(source)]
     bad = F.lit(False)
     for name in ids:
-        bad = bad | F.coalesce(is_nested(name), F.lit(False))
+        bad = bad | F.coalesce(is_no_id(name), F.lit(False))
     reason = F.coalesce(
         "reason",
         F.when(F.col("json").isNull() | ~is_single, "malformed_json"),

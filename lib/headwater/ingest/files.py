@@ -19,8 +19,13 @@ from pyspark.sql import SparkSession
 
 from headwater import local
 from headwater.config import Source
-from headwater.errors import UsageError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.text import first_line
+
+WRONG_PLACE = re.compile(
+    r"FileNotFound|NotADirectory|Permission|AccessControl|UnsupportedFileSystem|No FileSystem for scheme"
+)
+"""The errors of a folder that no later run can list either."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def source_name(source: Source) -> str:
 def resolve(spark: SparkSession, landing: str) -> str:
     """The landing folder as an absolute local path, or as the full URI that Spark uses for its files.
 
-    Raises UsageError if a local folder is missing or not a folder, or if another store cannot be reached.
+    Raises UsageError if a local folder is missing or not a folder, HeadwaterError if another store cannot be reached.
     """
     folder = local.folder(landing)
     if folder is None:
@@ -167,4 +172,5 @@ def _listing(folder: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = getattr(error, "java_exception", error)
-        raise UsageError(f"landing folder {folder} cannot be listed: {first_line(reason)}") from None
+        kind = UsageError if WRONG_PLACE.search(f"{type(error).__name__} {reason}") else HeadwaterError
+        raise kind(f"landing folder {folder} cannot be listed: {first_line(reason)}") from None

@@ -74,10 +74,10 @@ class ScoringCache:
 
     def items(self) -> DataFrame:
         """The catalogue, cached."""
-        version = self.job.warehouse.version("items")
+        version = self.job.warehouse.rows_version("items")
         if self._items is None or self._items[0] != version:
             self._forget_items()
-            self._items = (version, self.job.warehouse.read("items", version).persist())
+            self._items = (version, self.job.warehouse.pinned("items").persist())
         return self._items[1]
 
     def shipped(self, version: int) -> executors.Shipped:
@@ -87,7 +87,7 @@ class ScoringCache:
         if self._state is None or self._state[0] != key:
             if self._state is not None:
                 self._state[1].destroy()  # unpersist would leave the driver's copy in a file
-            catalogue = load_catalogue(self.items(), known, topn)
+            catalogue = load_catalogue(self.items(), known, topn, self.job.log.warning)
             self._state = (key, self.job.spark.sparkContext.broadcast(catalogue), len(catalogue.available) - 1)
         _, state, n_items = self._state
         return executors.Shipped(self._model(version)[1], state, n_items, self.job.config.sequence.max_length)

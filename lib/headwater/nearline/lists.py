@@ -181,13 +181,14 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
 
 def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
     """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of the rules that
-    leave items out, those of groups too, and the moment up to which ages are counted, null without a maximum age."""
+    leave items out, for whole groups too, and the moment up to which ages are counted, null without a maximum age."""
     topn = j.config.topn
     each = [{name: getattr(rule, name) for name in LEAVING_OUT} for rule in (topn, *topn.strategies)]
+    groups = [group.model_dump(mode="json", include={"name", "when"}) for group in topn.strategies]
     return {
         "items_version": j.warehouse.version("items"),
         "left_out_by": zlib.crc32(
-            json.dumps([each, topn.category_separator, topn.titled_only, topn.max_age_days]).encode()
+            json.dumps([each, groups, topn.category_separator, topn.titled_only, topn.max_age_days]).encode()
         ),
         "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
     }
@@ -275,12 +276,15 @@ def renew(j: Job, cache: ScoringCache, shipped: executors.Shipped, request: Requ
     changed = beside.submit(publish.changed_users(rows, current["topn"].result().rows).count)
     write_embeddings(j, cache, version)
     note = request.note(j, sequences_commit.result())
-    now = clock.now()  # the time of publication, not of the start of scoring
     if "sections" in current:
-        sections = publish.stamped(publish.section_rows(places, wording), "sections", version, now)
+        sections = publish.stamped(publish.section_rows(places, wording), "sections", version, clock.now())
         replace(j, "sections", sections, current["sections"].result(), request, note)
     failpoint("score_topn:before_topn")
-    replace(j, "topn", publish.stamped(rows, "topn", version, now), current["topn"].result(), request, note)
+    current_topn = current["topn"].result()
+    rows = publish.stamped(
+        rows, "topn", version, clock.now()
+    )  # just before they can be seen: actions are attributed by it
+    replace(j, "topn", rows, current_topn, request, note)
     failpoint("score_topn:after_topn")
     return changed.result()
 

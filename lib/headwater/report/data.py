@@ -1,4 +1,5 @@
-"""The data of the report, as small Python values: every function runs a few aggregates in Spark and never collects a table.
+"""The data of the report, as small Python values: every function runs a few queries in Spark and collects counts, or the
+rows of a few users, never a table.
 
 Times are epoch seconds and durations are seconds, so no local time zone can interfere. A missing table raises TableError,
 whose message names the job to run.

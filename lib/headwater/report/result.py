@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
 from headwater.errors import TableError
 from headwater.report.markup import missing
 from headwater.tables import Warehouse
+from headwater.text import first_line
 
 T = TypeVar("T")
 
@@ -26,6 +30,9 @@ class Result:
             return cls(ask(warehouse))
         except TableError as error:
             return cls(problem=f"Nothing to show: {error}.")
+        except (PySparkException, Py4JJavaError) as error:  # a file is missing or damaged
+            reason = first_line(getattr(error, "java_exception", error))
+            return cls(problem=f"Nothing to show: the tables cannot be read ({reason}).")
 
     def show(self, section: Callable[[Any], str]) -> str:
         return missing(self.problem) if self.problem else section(self.value)

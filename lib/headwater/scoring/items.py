@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,17 @@ from headwater.training import artifact
 BROADCAST_LIMIT = 500_000
 """The largest catalogue whose names are broadcast to all executors. Sending twice as many takes longer than finding the few
 that a round needs, and ten million would not fit into a driver of 2 GB."""
+OUTER_BLANKS = r"(?U)^[\s\x1c-\x1f]+|[\s\x1c-\x1f]+$"
+"""What Python's ``strip`` removes (``catalogue.split_categories``)."""
 
 
-def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalogue:
+def load_catalogue(
+    items: DataFrame, recent: RecentCounts, topn: Topn, warn: Callable[[str], object] = lambda line: None
+) -> Catalogue:
     """The current state of ``items``, with ``recent`` counts, which may cover fewer items.
 
     Items that ``topn`` denies or that are too old for it may not be shown; its separator splits the categories of an item.
-    Raises UsageError if ``topn`` or a group names only categories without an item, to list or to deny.
+    Raises UsageError if ``topn`` or a group lists only categories without an item; warns if it denies only such.
     """
     known = items.select(
         "item_idx",
@@ -42,7 +46,10 @@ def load_catalogue(items: DataFrame, recent: RecentCounts, topn: Topn) -> Catalo
     codes, names = split_categories(known["category"].tolist(), topn.category_separator, named)
     for key, wanted in rules.items():
         if wanted and not np.isin(wanted, names).any():
-            raise UsageError(f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}")
+            line = f"{key}: no item of the catalogue has category {' or '.join(map(repr, wanted))}"
+            if "deny" not in key:
+                raise UsageError(line)
+            warn(line)
     columns = {
         "available": known["available"].to_numpy(dtype=bool),
         "categories": codes,
@@ -93,11 +100,8 @@ def _has_any(categories: Sequence[str], topn: Topn) -> Column:
     if not categories:
         return F.lit(False)
     text, separator = F.coalesce("category", F.lit("")), topn.category_separator
-    names = (
-        F.transform(F.split(text, rf"\Q{separator}\E"), lambda name: F.trim(name))
-        if separator
-        else F.array(F.trim(text))
-    )
+    names = F.split(text, rf"\Q{separator}\E") if separator else F.array(text)
+    names = F.transform(names, lambda name: F.regexp_replace(name, OUTER_BLANKS, ""))
     return F.arrays_overlap(names, F.array(*map(F.lit, categories)))
 
 

@@ -8,6 +8,7 @@ log store loses no commit there, but accepts two appends of the same rows, so jo
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,13 +17,16 @@ from filelock import FileLock, Timeout
 
 from headwater.errors import TableError, UsageError
 
+MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+"""Failures of a disk that is not the wrong one: a later run may succeed."""
+
 
 @contextmanager
 def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Iterator[None]:
     """Hold the locks of ``tables``, taken in sorted order so that two jobs never wait for each other.
 
-    Raises TableError if another writer holds one for longer than ``timeout_seconds``, UsageError if the folder cannot be written
-    to.
+    Raises TableError if another writer holds one for longer than ``timeout_seconds`` or the disk fails, UsageError if the folder
+    cannot be written to.
     """
     table = ""
     with ExitStack() as stack:
@@ -36,7 +40,8 @@ def locked(folder: Path, tables: tuple[str, ...], timeout_seconds: float) -> Ite
                 "or raise tables.lock_timeout_seconds"
             ) from None
         except OSError as error:
-            raise UsageError(
-                f"warehouse {folder.parent} cannot be written to: {error.strerror}; set paths.warehouse"
-            ) from None
+            line = f"warehouse {folder.parent} cannot be written to: {error.strerror}"
+            if error.errno in MAY_PASS:
+                raise TableError(line) from None
+            raise UsageError(f"{line}; set paths.warehouse") from None
         yield
