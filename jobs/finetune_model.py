@@ -4,7 +4,8 @@
 
 The job trains again on users with feedback that the champion does not know, given since the end of its training data or
 ingested after its training; as a target, an action with reward r weighs 1 + r times its weight in `train.targets`. Items added
-since then extend the item table. The newest part of the feedback is held out for the gate; the next fine-tune learns from it.
+since then extend the item table. The other parts of a hybrid are counted anew from all events. The newest part of the feedback
+is held out for the gate; the next fine-tune learns from it.
 The job does nothing and closes with `"status": "skipped"` if fewer than `finetune.min_feedback` rows are new to every version,
 or if no event before the held-out part is a target. If the gate has yet to decide on the last fine-tune, the closing line names
 that version instead.
@@ -12,6 +13,7 @@ that version instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +25,9 @@ from torch import Tensor
 
 from headwater import feedback, job, sequences
 from headwater.config import Config, Train
+from headwater.evaluation import cases
 from headwater.job import Job
+from headwater.models.neighbours import Neighbours
 from headwater.models.spec import ModelSpec
 from headwater.tables import failpoint
 from headwater.tables import readers as table_readers
@@ -69,7 +73,7 @@ def tune(j: Job) -> dict[str, Any]:
         if start.described is None:
             trained = readers.items_in(readers.read_items(data.files, n_items), n_items)
             trained[: start.n_before + 1] |= artifact.trained_items(parent)
-        parts = hybrid.grown(artifact.load_neighbours(parent), n_items)
+        parts = count_parts(j, given, artifact.load_neighbours(parent), start.spec, until, folder / "histories", inputs)
         tuned = folder / "model"
         artifact.save(tuned, artifact.read_weights(answer["weights"]), start.spec, known, parts, trained)
         artifact.smoke_test(tuned)
@@ -165,6 +169,18 @@ def train_gently(config: Config, data: Snapshot, start: Start, folder: Path) -> 
     less = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "average": 0.0}
     gently = config.train.model_copy(update=less)
     return train.run(train.plan(data, start.spec, gently, folder / "run", initial_weights=initial), gently)
+
+
+def count_parts(
+    j: Job, given: Given, names: Iterable[str], spec: ModelSpec, until: datetime, folder: Path, inputs: dict[str, Any]
+) -> dict[str, Neighbours]:
+    """The other parts of a hybrid, counted anew from all events before ``until``; the blend keeps its weights."""
+    if not (names := list(names)):
+        return {}
+    events, items = (j.warehouse.read(table, given.versions[table]) for table in ("events", "items"))
+    steps = cases.before(sequences.filter_steps(events, items), until)
+    data = snapshot.export_histories(steps, spec, j.config.train, folder, inputs)
+    return hybrid.fit_parts(names, readers.read_items(data.files, spec.n_items), spec.n_items)
 
 
 def facts_of(config: Config, given: Given, start: Start, until: datetime) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
 from inside import WHEN, InProcessSite
@@ -10,7 +11,7 @@ from pyspark.sql import functions as F
 from headwater import feedback, schemas
 from headwater.models import ModelSpec, build
 from headwater.tracking import Registry, runs
-from headwater.training import artifact
+from headwater.training import artifact, hybrid
 from headwater.training.facts import parse_time
 
 DAY = 24 * 60
@@ -104,3 +105,28 @@ def test_a_fine_tune_without_two_events_of_anybody_before_the_held_out_ones_is_s
     site.tables.overwrite(shorter.localCheckpoint(), "sequences", note)
     closing = tune(site)
     assert (closing["status"], closing["feedback_new"], closing["targets"]) == ("skipped", 2, 0)
+
+
+def test_the_parts_of_a_hybrid_are_counted_anew_up_to_the_held_out_feedback(site):
+    registry = Registry(site.config)
+    model, known = artifact.load(registry.download(1))
+    known |= {"blend": {"transitions": 1.0, "repeats": 0.5, "recency": 0.0}}
+    parts = hybrid.fit_parts(["transitions", "repeats"], np.array([[1, 2, 3]]), 3)
+    artifact.save(site.root / "hybrid", model.state_dict(), model.spec, known, parts)
+    version = runs.log_training(registry, site.config, site.root / "hybrid", known, [{"epoch": 1, "loss": 1.0}], "t")
+    registry.set_alias("champion", version)
+    site.click("day2.json", *(("ann", item, DAY + k) for k, item in enumerate("dacebf")))
+    site.call("ingest_events", "ingest")
+    site.call("build_sequences", "build")
+    site.call("collect_feedback", "collect")
+    assert tune(site)["parent_version"] == version
+    tuned = registry.download(version + 1)
+    assert artifact.facts(tuned)["blend"] == known["blend"]
+    found = artifact.load_neighbours(tuned)
+    index = {row["item_id"]: row["item_idx"] for row in site.tables.read("items").collect()}
+    follows, until = found["transitions"].matrix, parse_time(artifact.facts(tuned)["tuned_until"])
+    assert list(found) == ["transitions", "repeats"]
+    assert follows[index["d"], index["a"]] > 0
+    assert until <= WHEN + timedelta(minutes=DAY + 5)
+    assert not follows[:, index["f"]].nnz, "f was held out"
+    assert found["repeats"].matrix.diagonal().tolist() == [0, *[1] * len(ITEMS)]

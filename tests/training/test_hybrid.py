@@ -8,7 +8,7 @@ from headwater.models import ModelSpec, build
 from headwater.models.ranker import blended, recency_scores
 from headwater.models.transitions import count
 from headwater.training import hybrid
-from headwater.training.hybrid import best_blend, fit_parts, grown, shortlists_of
+from headwater.training.hybrid import best_blend, fit_parts, shortlists_of
 from headwater.training.validation import Cases, ndcg
 
 ITEMS = 40
@@ -54,9 +54,9 @@ def test_repeats_get_the_weight_if_users_take_items_again_and_lists_may_hold_the
     assert best_blend(model, parts, cases(again, np.zeros(ITEMS + 1)))["repeats"] == 0  # a seen item may not be listed
 
 
-def test_a_new_item_of_a_grown_catalogue_has_no_neighbours_but_can_be_repeated():
+def test_an_item_without_events_has_no_neighbours_but_can_be_repeated():
     rows = np.array([[0, 2, 1], [0, 2, 3]])
-    parts = grown(fit_parts(["transitions", "ease", "als", "repeats"], rows, ITEMS), ITEMS + 1)
+    parts = fit_parts(["transitions", "ease", "als", "repeats"], rows, ITEMS + 1)
     history = torch.tensor([[0, 2, ITEMS + 1]])
     said = {name: part.evidence(history).toarray().ravel().nonzero()[0].tolist() for name, part in parts.items()}
     assert {1, 3} <= set(said["transitions"])

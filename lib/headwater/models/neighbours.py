@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 
@@ -116,12 +116,6 @@ class Neighbours:
             low = np.where(further, middle + 1, low)
         place = np.minimum(low, last)
         return np.where((low < end) & (indices[place] == columns), data[place], np.float32(0))
-
-    def grown(self, n_items: int) -> Neighbours:
-        """The same for a catalogue that has grown to ``n_items``; new items have no neighbours yet."""
-        matrix = self.matrix.copy()
-        matrix.resize(n_items + 1, n_items + 1)
-        return replace(self, matrix=matrix)
 
 
 @dataclass(frozen=True)

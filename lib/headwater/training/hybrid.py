@@ -7,8 +7,8 @@ items with evidence are a user's candidates, and each trial of a weight scores t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -77,14 +77,6 @@ class Shortlists:
 def fit_parts(names: Iterable[str], sequences: np.ndarray, n_items: int) -> dict[str, Neighbours]:
     """The neighbours among ``names``, fitted on int sequences ``[rows, seq]``, left-padded with 0."""
     return {name: PARTS[name](sequences, n_items) for name in names if name in PARTS}
-
-
-def grown(parts: Mapping[str, Neighbours], n_items: int) -> dict[str, Neighbours]:
-    """The parts for a catalogue that has grown to ``n_items``: a new item has no neighbours yet, except itself in ``repeats``."""
-    return {
-        name: replace(part, matrix=repeats.of(n_items).matrix) if name == "repeats" else part.grown(n_items)
-        for name, part in parts.items()
-    }
 
 
 @torch.inference_mode()

@@ -83,9 +83,7 @@ def learn(
     """Train on ``steps`` until validation no longer improves, or for at most the given ``epochs``. ``folder`` keeps everything
     that a resumed training needs, including the initial weights."""
     spec, config, options = task.spec, task.config, task.config.train
-    pieces = snapshot.windows(steps, spec.max_length, options.windows)
-    rows = snapshot.training_rows(pieces, spec.n_items, spec.max_length)
-    data = snapshot.export(rows, folder / "snapshot", task.inputs, options.processes, options.seed)
+    data = snapshot.export_histories(steps, spec, options, folder / "snapshot", task.inputs)
     items = readers.read_items(data.files, spec.n_items)
     start_fingerprint = initial.fingerprint(spec, options.seed, config.model.initial, task.described, task.source)
     weights = folder / f"initial-{start_fingerprint}.safetensors"

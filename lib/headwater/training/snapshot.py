@@ -22,7 +22,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from headwater.config import Train
 from headwater.errors import TableError
+from headwater.models.spec import ModelSpec
 from headwater.schemas import EVENT_TYPES
 
 ROWS_PER_FILE = 65_536
@@ -111,6 +113,15 @@ def training_rows(pieces: DataFrame, n_items: int, max_length: int, before: date
         _padded(lambda step: F.coalesce(step["value"], F.lit(math.nan)), "double", length).alias("value"),
         _padded(lambda step: F.lit(1.0) + _reward(step["event_id"]), "float", length).alias("weight"),
     )
+
+
+def export_histories(
+    steps: DataFrame, spec: ModelSpec, options: Train, directory: Path, facts: dict[str, Any]
+) -> Snapshot:
+    """Write the snapshot (``export``) of whole histories for a model: all ``steps`` in ``windows``."""
+    pieces = windows(steps, spec.max_length, options.windows)
+    rows = training_rows(pieces, spec.n_items, spec.max_length)
+    return export(rows, directory, facts, options.processes, options.seed)
 
 
 def export(rows: DataFrame, directory: Path, facts: dict[str, Any], processes: int, seed: int) -> Snapshot:
