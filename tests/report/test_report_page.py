@@ -276,7 +276,7 @@ def test_a_lost_table_file_affects_only_its_own_section(spark, tmp_path):
     for table in schemas.TABLES:
         warehouse.create(table)
     row = ("ann", 1, "i1", 1.0, "", "model", 1, NOW, NOW, None)
-    warehouse.append(spark.createDataFrame([row], schemas.ddl("topn")), "topn", {"job": "score_topn"})
+    warehouse.append(spark.createDataFrame([row], schemas.ddl("topn")), "topn", {"job": "t"})
     for file in warehouse.read("topn").inputFiles():
         Path(urlparse(file).path).unlink()
     page = report.build(warehouse, Runs(), NOW)

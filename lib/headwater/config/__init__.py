@@ -20,7 +20,18 @@ from headwater.config.settings import (
     Train,
 )
 from headwater.config.sources import CATALOG_FIELDS, EVENT_FIELDS, Ingest, Source, UrlRule
-from headwater.config.topn import LEAVING_OUT, Boosts, Exclusion, Explore, FurtherList, Repeat, Topn, When, Wording
+from headwater.config.topn import (
+    LEAVING_OUT,
+    Boosts,
+    Exclusion,
+    Explore,
+    FurtherList,
+    Repeat,
+    Strategy,
+    Topn,
+    When,
+    Wording,
+)
 
 __all__ = [
     "CATALOG_FIELDS",
@@ -43,6 +54,7 @@ __all__ = [
     "Repeat",
     "Sequence",
     "Source",
+    "Strategy",
     "Targets",
     "Topn",
     "Train",

@@ -8,30 +8,27 @@ it ingests its next batch (``ScoringCache.publish_history``).
 
 from __future__ import annotations
 
-import json
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial, reduce
-from itertools import takewhile
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headwater import clock, schemas, sequences
-from headwater.config import LEAVING_OUT, Topn
 from headwater.errors import HeadwaterError
 from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of, read_once
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
+from headwater.nearline.left_out import rules, users_with_hidden_items
 from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
-from headwater.scoring.items import embedding_rows, is_left_out, with_titles
+from headwater.scoring.items import embedding_rows, with_titles
 from headwater.scoring.served import SERVED
-from headwater.tables import Position, Warehouse, bytes_of, failpoint, readers, try_read_changes
+from headwater.tables import Position, bytes_of, failpoint, readers, try_read_changes
 from headwater.training import artifact
 
 TABLES = ("topn", "topn_history", "sections", "item_embeddings")
@@ -141,12 +138,10 @@ def requested(
     request = partial(Request, mode=mode, model=model, rules=now)
     # the version first: the progress must count all commits up to it
     version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)
-    before, hidden = progress.note or {}, None
-    if mode == "nearline" and progress.after is not None and may_have_hidden(tables, before, now):
-        # decided once: it reads the lists that this run replaces, and Spark recomputes a cached frame whose table changes
-        hidden = users_with_hidden_items(j, before, now).localCheckpoint()
+    follows = mode == "nearline" and progress.after is not None
+    hidden = users_with_hidden_items(j, progress.note or {}, now) if follows else None
     if update is not None:
-        only_update = mode == "nearline" and progress.after is not None and not progress.unread and hidden is None
+        only_update = follows and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
             return request(
                 rows=update.rows, users=update.users, few=True, all_users=False, version=version, update=update
@@ -177,51 +172,6 @@ def changed_sequences(j: Job, after: int, until: int, few: bool, stack: ExitStac
     if found is None:
         j.log.warning("the change feed of sequences cannot be read; all users are scored", after=after, until=until)
     return found
-
-
-def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
-    """What decides which items may be shown, as the note of lists says it: the version of `items`, a checksum of the rules that
-    leave items out, for whole groups too, and the moment up to which ages are counted, null without a maximum age."""
-    topn = j.config.topn
-    each = [{name: getattr(rule, name) for name in LEAVING_OUT} for rule in (topn, *topn.strategies)]
-    groups = [group.model_dump(mode="json", include={"name", "when"}) for group in topn.strategies]
-    return {
-        "items_version": j.warehouse.version("items"),
-        "left_out_by": zlib.crc32(
-            json.dumps([each, groups, topn.category_separator, topn.titled_only, topn.max_age_days]).encode()
-        ),
-        "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
-    }
-
-
-def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether an item that could be shown by the ``rules`` of ``before`` may be forbidden by those of ``now``."""
-    if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
-        return True
-    newer = takewhile(lambda commit: commit.version > before.get("items_version", -1), tables.commits("items"))
-    return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
-
-
-def users_with_hidden_items(j: Job, before: dict[str, Any], now: dict[str, Any]) -> DataFrame:
-    """The users (user_id) whose lists contain items that may not be shown by the rules ``now``: unavailable, denied, of a category
-    that is not listed, or too old; by the rules of their group, too. Lists name the group that they were made for; where other
-    rules left items out then (``before``), their user may be in any group."""
-    tables, topn = j.warehouse, j.config.topn
-    same_rules = before.get("left_out_by") == now["left_out_by"]
-    each = [tables.read(table).select("user_id", "item_id") for table in ("topn", "sections") if tables.exists(table)]
-    shown, listed = reduce(DataFrame.unionByName, each), tables.read("topn")
-
-    def with_left_out(rows: DataFrame, rules: Topn) -> DataFrame:
-        left_out = tables.read("items").where(is_left_out(rules, now["until"] or 0.0)).select("item_id")
-        return rows.join(left_out, "item_id", how="left_semi").select("user_id")
-
-    found = [with_left_out(shown, topn)]
-    for group in topn.strategies:
-        if any(getattr(group, name) for name in LEAVING_OUT):
-            members = listed.where(F.startswith("strategy", F.lit(f"{group.name}: "))).select("user_id")
-            theirs = shown.join(members, "user_id", how="left_semi") if same_rules else shown
-            found.append(with_left_out(theirs, topn.of_group(group)))
-    return reduce(DataFrame.union, found).distinct()
 
 
 def with_index(
