@@ -18,9 +18,8 @@ from pyspark.sql import functions as F
 
 from headwater import schemas
 from headwater.clock import DAY
-from headwater.errors import TableError
 from headwater.popularity import seconds
-from headwater.report.result import Result
+from headwater.report.result import UNREADABLE, Result
 from headwater.tables import Warehouse, readers
 from headwater.tables.log import UPKEEP
 from headwater.tables.warehouse import WRITER
@@ -245,7 +244,7 @@ def headline(warehouse: Warehouse) -> dict[str, int | None]:
     """Users with lists, items, the model version behind most lists, and list length; None if a table is missing or cannot be
     read."""
     found: dict[str, int | None] = {"users": None, "items": None, "served_version": None, "list_length": None}
-    with suppress(TableError):
+    with suppress(*UNREADABLE):
         row = (
             warehouse.read("topn")
             .agg(
@@ -256,7 +255,7 @@ def headline(warehouse: Warehouse) -> dict[str, int | None]:
             .first()
         )
         found.update(row.asDict() if row else {})
-    with suppress(TableError):
+    with suppress(*UNREADABLE):
         found["items"] = warehouse.read("items").count()
     return found
 

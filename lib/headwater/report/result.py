@@ -16,6 +16,9 @@ from headwater.text import first_line
 
 T = TypeVar("T")
 
+UNREADABLE = (TableError, PySparkException, Py4JJavaError)
+"""What a query raises for a missing table, and for one of which a file is missing or damaged."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -30,7 +33,7 @@ class Result:
             return cls(ask(warehouse))
         except TableError as error:
             return cls(problem=f"Nothing to show: {error}.")
-        except (PySparkException, Py4JJavaError) as error:  # a file is missing or damaged
+        except UNREADABLE as error:
             reason = first_line(getattr(error, "java_exception", error))
             return cls(problem=f"Nothing to show: the tables cannot be read ({reason}).")
 
