@@ -3,7 +3,8 @@
     python jobs/maintain_tables.py --config conf/site.yaml
     python jobs/maintain_tables.py --forget USER
 
-Rows older than `maintain.keep_days` are deleted, by default none, and none that a job still has to read. Files are kept for
+Rows older than `maintain.keep_days`, and item vectors of model versions before the newest `maintain.keep_versions`, are deleted,
+by default none, and none that a job still has to read. Files are kept for
 `maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder, downloaded model
 versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
 `--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
@@ -40,6 +41,7 @@ def main(
 def maintain(j: Job) -> dict[str, Any]:
     rules, window = j.config.maintain, timedelta(hours=j.config.feedback.window_hours)
     deleted, needed = upkeep.delete_old(j.warehouse, rules.keep_days, window, j.now)
+    deleted += upkeep.delete_old_vectors(j.warehouse, rules.keep_versions)
     for table, behind in needed.items():
         j.log.warning("old rows are not deleted, because a job still needs them", table=table, behind=behind)
     counts, not_vacuumed = upkeep.maintain(j.warehouse, rules.retention_hours, j.now)

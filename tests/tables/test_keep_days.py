@@ -169,3 +169,18 @@ def test_a_list_is_kept_until_all_actions_within_its_window_are_collected(wareho
     add(warehouse, "events", too_late=ago(30) + WEEK)
     assert delete_old(warehouse, topn_history=30) == (1, {})
     assert names(warehouse, "topn_history") == {"last"}
+
+
+def test_item_vectors_are_kept_of_the_newest_versions_and_of_the_one_written_last(warehouse):
+    assert upkeep.delete_old_vectors(warehouse, 2) == 0
+    for version in (1, 3, 4, 7, 2):  # after a rollback to 2
+        rows = [(version, k, f"i{k}", [1.0]) for k in (1, 2, 3)]
+        frame = warehouse.spark.createDataFrame(rows, schemas.ddl("item_embeddings"))
+        warehouse.append(frame, "item_embeddings", {"job": "score_topn", "model_version": version})
+    assert upkeep.delete_old_vectors(warehouse, None) == 0
+    assert upkeep.delete_old_vectors(warehouse, 2) == 6
+    kept = warehouse.read("item_embeddings").groupBy("model_version").count().collect()
+    assert {tuple(row) for row in kept} == {(7, 3), (4, 3), (2, 3)}
+    before = warehouse.version("item_embeddings")
+    assert upkeep.delete_old_vectors(warehouse, 2) == 0
+    assert warehouse.version("item_embeddings") == before

@@ -245,6 +245,7 @@ class KeepDays(Section):
 class Maintain(Section):
     retention_hours: Hours = 168
     keep_days: KeepDays = KeepDays()
+    keep_versions: Positive | None = None
 
 
 class Tables(Section):

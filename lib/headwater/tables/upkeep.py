@@ -72,6 +72,23 @@ def delete_old(
     return deleted, needed
 
 
+def delete_old_vectors(warehouse: Warehouse, keep_versions: int | None) -> int:
+    """Delete the item vectors of all but the newest ``keep_versions`` model versions and the one written last, to which a
+    rollback may have gone back; returns the number of rows."""
+    table = "item_embeddings"
+    if keep_versions is None or not warehouse.exists(table):
+        return 0
+    with warehouse.locked(table):
+        last = warehouse.last_note(table, WRITER[table]) or {}
+        rows = warehouse.read(table).groupBy("model_version").count().orderBy(F.desc("model_version")).collect()
+        old = {version: count for version, count in rows[keep_versions:] if version != last.get("model_version")}
+        if old:
+            warehouse.delete_where(
+                table, F.col("model_version").isin(*old), {"job": MAINTAINER, "what": "keep_versions"}
+            )
+    return sum(old.values())
+
+
 def waiting_readers(warehouse: Warehouse, table: str, before: datetime, window: timedelta) -> list[str]:
     """The jobs that have yet to read rows of a table from before a moment. For `topn_history` this is the job that looks up
     lists there, if it has yet to read events that can answer them."""
