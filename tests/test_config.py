@@ -89,6 +89,14 @@ def test_a_sampled_loss_over_many_items_uses_sparse_item_updates(asked, kind, n_
             ["topn.strategies=[{name: a, when: {max_event: 5}}]"],
             "topn.strategies.0.when.max_event is not a known config key; did you mean topn.strategies.0.when.max_events?",
         ),
+        (
+            ["topn.sections=[{kind: new, count: 2}]"],
+            "topn.sections.0: there is one list of kind new, so its count is 1",
+        ),
+        (
+            ["topn.sections=[{kind: because, days: 3}]"],
+            "topn.sections.0: days has no effect with kind because; only new reads it",
+        ),
         (["topn.deny_categories=Design"], "topn.deny_categories must be a list (got 'Design')"),
         (["train.epochs=-1"], "train.epochs: Input should be greater than 0"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),

@@ -83,6 +83,30 @@ def test_a_json_file_without_a_required_field_is_left_alone(shop, fields, line):
     assert site.ingest()["rows_events"] == 10
 
 
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (
+            [f"[{event('u1', 'a')}, {event('u2', 'b')}]"],
+            "api/x.json is one JSON array; format json reads one object per line",
+        ),
+        (["[", f"  {event('u1', 'a')[:-1]}", "  }", "]"], "api/x.json is one JSON array"),
+        (
+            ["user_id,item_id", *(f"u{k},a" for k in range(9))],
+            "none of the first 10 lines of api/x.json is a JSON object",
+        ),
+    ],
+)
+def test_a_file_of_another_format_than_json_lines_is_left_alone(shop, lines, line):
+    site = shop()
+    site.put("api/x.json", "", *lines)
+    site.put("api/few.json", *(f"u{k},a" for k in range(9)))  # broken lines, as far as anybody can tell
+    with pytest.raises(UsageError, match=line):
+        site.ingest()
+    assert site.rows("ingest_files", "path") == [("api/few.json",)]
+    assert site.reasons() == ["malformed_json"] * 9
+
+
 def test_json_lines_without_an_item_are_taken_only_for_searches(shop):
     site = shop(ingest={"sources": [{**SOURCES[0], "fields": {"item_id": "sku"}}, *SOURCES[1:]]})
     searches = [json.dumps({**json.loads(event(f"u{k}", "")), "event_type": "Search"}) for k in range(12)]

@@ -312,3 +312,12 @@ def test_an_mlflow_that_does_not_answer_is_reported_in_a_sentence(tmp_path):
         runs = read_runs(Config(mlflow={"tracking_uri": uri, "timeout_seconds": 2}))
         assert runs.curves == {}
         assert runs.problem.endswith(".")
+
+
+def test_values_beyond_the_most_frequent_ones_are_one_count(spark, tmp_path):
+    warehouse = Warehouse(spark, str(tmp_path / "many"), 60)
+    rows = [(f"{k} {times}", f"reason {k:02}", "s", "f", NOW) for k in range(15) for times in range(20 - k)]
+    warehouse.append(spark.createDataFrame(rows, schemas.ddl("quarantine")), "quarantine", {"job": "t"})
+    found = data.counts_by(warehouse, "quarantine", "reason", most=12)
+    assert found[:2] == [("reason 00", 20), ("reason 01", 19)]
+    assert (len(found), found[-1]) == (13, ("all others", 8 + 7 + 6))

@@ -25,6 +25,14 @@ class FurtherList(Section):
     count: Positive = 1
     days: Days = 30
 
+    @model_validator(mode="after")
+    def _sets_what_its_kind_reads(self) -> FurtherList:
+        if self.kind == "new" and self.count > 1:
+            raise ValueError("there is one list of kind new, so its count is 1")
+        if self.kind != "new" and "days" in self.model_fields_set:
+            raise ValueError(f"days has no effect with kind {self.kind}; only new reads it")
+        return self
+
 
 class Exclusion(Section):
     """Actions of a user that keep an item out of their lists, for some days or, without ``days``, for ever."""

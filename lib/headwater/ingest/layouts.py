@@ -27,8 +27,8 @@ REQUIRED_FIELDS = {"csv": ("user_id", "event_type", "timestamp"), "catalog": ("i
 COMPRESSED = (".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 """What Spark unpacks and Python is not asked to."""
 MIN_OBJECTS, MAX_OBJECTS = 10, 100
-"""If none of a JSON file's first lines, at least this many, has a required field, the config names it wrongly. Fewer lines may
-all be broken."""
+"""If none of a JSON file's first lines, at least this many, is an object, the file is of another format; if none has a required
+field, the config names it wrongly. Fewer lines may all be broken."""
 WITH_ITEM = tuple(kind for kind in EVENT_TYPES if kind != "search")
 MISSING = object()
 MAX_COLUMNS_SHOWN = 20
@@ -62,8 +62,10 @@ def of_file(spark: SparkSession, file: LandingFile, salvage: bool) -> Layout | N
         if source.format == "csv" or not header.lstrip().startswith("{"):
             return Layout(_columns(source, header, file.path), header)
     if source.format in ("json", "catalog") and file.is_local and not salvage:
-        objects = _first_objects(file)
+        first = _first_lines(file)
+        objects = [value for line in first if isinstance(value := _parsed(line), dict)]
         if source.format == "json":
+            _need_objects(objects, first, file.path)
             _need_keys(source, objects, file.path)
         _warn_of_missing_keys(source, objects, file.path)
     return Layout()
@@ -103,6 +105,18 @@ def need_columns(source: Source, columns: tuple[str, ...], where: str) -> None:
             )
         raise UsageError(
             f"{where} has no column {name!r}, and ingest.sources gives no other name or constant for it; {found}"
+        )
+
+
+def _need_objects(objects: list[dict[str, Any]], first: list[str], where: str) -> None:
+    """Raises UsageError if a file with these first lines is not one of JSON objects, one per line."""
+    if objects or not first:
+        return
+    if first[0].startswith("["):
+        raise UsageError(f"{where} is one JSON array; format json reads one object per line")
+    if len(first) >= MIN_OBJECTS:
+        raise UsageError(
+            f"none of the first {len(first)} lines of {where} is a JSON object; format json reads one object per line"
         )
 
 
@@ -146,16 +160,22 @@ def _value(found: Any, column: str) -> Any:
     return _value(found.get(first), rest) if rest and isinstance(found, dict) else MISSING
 
 
-def _first_objects(file: LandingFile) -> list[dict[str, Any]]:
-    """The JSON objects among the first ``MAX_OBJECTS`` lines of a local file; none if it is compressed otherwise than by gzip."""
+def _first_lines(file: LandingFile) -> list[str]:
+    """The first ``MAX_OBJECTS`` lines of a local file, without blank ones and outer blanks; none if it is compressed otherwise than
+    by gzip."""
     if file.path.endswith(COMPRESSED):
         return []
-    found = []
     with opened(file) as stream:
-        for line in islice(iter(lambda: stream.readline(MAX_FIRST_LINE_BYTES), b""), MAX_OBJECTS):
-            with suppress(ValueError, RecursionError):
-                found.append(json.loads(_bare(line.decode("utf-8", errors="replace")).strip(" ,\t\n\r")))
-    return [each for each in found if isinstance(each, dict)]
+        read = islice(iter(lambda: stream.readline(MAX_FIRST_LINE_BYTES), b""), MAX_OBJECTS)
+        found = [_bare(line.decode("utf-8", errors="replace")).strip(" ,\t\n\r") for line in read]
+    return list(filter(None, found))
+
+
+def _parsed(line: str) -> Any:
+    """The JSON value of a line; None if it is broken."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(line)
+    return None
 
 
 def _first_line(spark: SparkSession, file: LandingFile, salvage: bool) -> str | None:

@@ -114,9 +114,11 @@ def ingested(warehouse: Warehouse) -> dict[str, int]:
 
 
 def counts_by(warehouse: Warehouse, table: str, column: str, most: int = 12) -> list[tuple[str, int]]:
-    """The most frequent values of a column and their row counts, the most frequent first."""
-    rows = warehouse.read(table).groupBy(column).count().orderBy(F.desc("count"), column).limit(most)
-    return [(row[0] or "–", row[1]) for row in rows.collect()]
+    """The values of a column that has few, and their row counts, the most frequent first; those beyond the first ``most`` are one
+    count."""
+    rows = warehouse.read(table).groupBy(column).count().orderBy(F.desc("count"), column).collect()
+    rest = sum(count for _, count in rows[most:])
+    return [(value or "–", count) for value, count in rows[:most]] + ([("all others", rest)] if rest else [])
 
 
 def freshness(warehouse: Warehouse) -> Freshness:
