@@ -48,7 +48,9 @@ def forbids_more(site, before, **topn):
 def test_a_new_price_or_an_item_that_was_left_out_before_forbids_nothing(site):
     before = rules(site)
     assert not forbids_more(site, before)
+    assert not left_out.may_have_hidden(site.tables, before, rules(site))
     change(site, ("a", 1, "toys", 2.0, True), ("c", 3, "alcohol", 2.0, False), ("d", 4, "toys", 1.0, False))
+    assert left_out.may_have_hidden(site.tables, before, rules(site))
     assert not forbids_more(site, before)
 
 

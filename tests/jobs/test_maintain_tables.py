@@ -227,7 +227,10 @@ def test_maintenance_repeats_old_notes_in_newer_commits(shop, monkeypatch):
     assert (ingest(shop)["batches"], build(shop)["users_changed"]) == (0, 0)
 
 
-def test_rebuilt_tables_are_read_from_their_beginning(spark, shop):
+def test_rebuilt_tables_are_read_from_their_beginning(spark, shop, monkeypatch):
+    import collect_feedback
+
+    monkeypatch.setattr(collect_feedback, "WAIT_SECONDS", 0.0)
     sequences = [(user, items) for user, items in shop.rows("sequences", "user_id", "item_idx")]
     shop.click("day2.json", ("bob", "c", 9))
     ingest(shop)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 import shop
+from pyspark.sql import functions as F
 from sites import JOB_TIMEOUT_SECONDS, Site, copy_of
 from streams import TOPN, clicks, closing_of, of_tables, streaming, topic_of
 from structlog.testing import capture_logs
@@ -98,6 +99,18 @@ def test_many_users_who_lose_an_item_of_their_sections_keep_their_lists(trained,
     now = site.rows(spark, "topn", "user_id", "item_id")
     assert len(now) == 60 * 5
     assert item not in {listed for _, listed in now}
+
+
+def test_a_new_price_is_looked_at_once_and_changes_no_list(trained, tmp_path, spark):
+    site = copy_of(trained, tmp_path / "site")
+    j = Job("score_topn", load([site.config]))
+    row = j.warehouse.read("items").where("item_id = 'i1'").withColumn("price", F.lit(9.0)).localCheckpoint()
+    j.warehouse.merge(row, "items", {"job": "ingest_events"})
+    before = j.warehouse.version("topn")
+    assert lists.score(j, "nearline")["users_scored"] == 0
+    assert j.warehouse.last_note("topn", "score_topn")["items_version"] == j.warehouse.version("items")
+    assert lists.score(j, "nearline")["users_scored"] == 0
+    assert j.warehouse.version("topn") == before + 1
 
 
 def test_lists_are_published_only_after_their_sequences_are_committed(trained, tmp_path, spark, monkeypatch):

@@ -16,7 +16,7 @@ from headwater.errors import TableError
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.scoring.items import is_left_out
-from headwater.tables import try_read_changes
+from headwater.tables import Warehouse, try_read_changes
 
 
 def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
@@ -32,6 +32,14 @@ def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
         ),
         "until": None if topn.max_age_days is None else cache.recent_counts(model).until,
     }
+
+
+def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether other rules hold ``now`` than ``before``, or items have been updated since; cheap to tell."""
+    if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
+        return True
+    newer = takewhile(lambda commit: commit.version > before.get("items_version", -1), tables.commits("items"))
+    return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
 
 
 def users_with_hidden_items(j: Job, before: dict[str, Any], now: dict[str, Any]) -> DataFrame | None:
@@ -63,12 +71,8 @@ def forbids_more(j: Job, before: dict[str, Any], now: dict[str, Any]) -> bool:
     tables, topn = j.warehouse, j.config.topn
     if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
         return True
-    since = before.get("items_version", -1)
-    newer = takewhile(lambda commit: commit.version > since, tables.commits("items"))
-    if not any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer):
-        return False
     try:
-        then, today = tables.read("items", since), tables.pinned("items")
+        then, today = tables.read("items", before.get("items_version", -1)), tables.pinned("items")
     except TableError:  # the log of that version was cleaned up
         return True
     known = today.join(then.select("item_id"), "item_id", how="left_semi")

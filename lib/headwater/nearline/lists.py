@@ -23,7 +23,7 @@ from headwater.frames import MAX_COLLECTED_ROWS, cached, collected, frame_of, re
 from headwater.job import Job
 from headwater.nearline.cache import ScoringCache
 from headwater.nearline.history import publish_history
-from headwater.nearline.left_out import rules, users_with_hidden_items
+from headwater.nearline.left_out import may_have_hidden, rules, users_with_hidden_items
 from headwater.nearline.sequences import Update
 from headwater.scoring import executors, publish
 from headwater.scoring.items import embedding_rows, with_titles
@@ -129,7 +129,8 @@ def refresh(j: Job, mode: str, cache: ScoringCache, update: Update | None = None
 def requested(
     j: Job, mode: str, cache: ScoringCache, model: int, update: Update | None, stack: ExitStack
 ) -> Request | None:
-    """The sequences to score, kept until the stack closes; None if there is no reason to change the lists of the last run.
+    """The sequences to score, kept until the stack closes; of nobody where only the note of the lists has to say that items were
+    looked at; None if there is no reason to change the lists of the last run.
 
     An ``update`` is part of the request if it has all users to score. It is committed first otherwise, and where recent events
     are to be counted, for which all sequences are read.
@@ -138,8 +139,9 @@ def requested(
     request = partial(Request, mode=mode, model=model, rules=now)
     # the version first: the progress must count all commits up to it
     version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)
-    follows = mode == "nearline" and progress.after is not None
-    hidden = users_with_hidden_items(j, progress.note or {}, now) if follows else None
+    follows, before = mode == "nearline" and progress.after is not None, progress.note or {}
+    looks = follows and may_have_hidden(tables, before, now)
+    hidden = users_with_hidden_items(j, before, now) if looks else None
     if update is not None:
         only_update = follows and not progress.unread and hidden is None
         if update.rows is not None and only_update and cache.has_counted(model):
@@ -150,7 +152,8 @@ def requested(
         version, progress = tables.version("sequences"), readers.progress(tables, readers.LISTS)
     after = progress.after if mode == "nearline" else None
     if after is not None and not progress.unread and hidden is None:
-        return None
+        nobody = frame_of(j.spark, [], schemas.ddl("sequences"))
+        return request(rows=nobody, users=0, few=True, all_users=False, version=version) if looks else None
     changed = None if after is None else changed_sequences(j, after, version, progress.fits_driver, stack)
     if changed is None:
         after, changed = None, read_once(tables.read("sequences", version), collect=False, stack=stack)
