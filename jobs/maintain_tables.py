@@ -3,10 +3,10 @@
     python jobs/maintain_tables.py --config conf/site.yaml
     python jobs/maintain_tables.py --forget USER
 
-Rows older than `maintain.keep_days`, and item vectors of model versions before the newest `maintain.keep_versions`, are deleted,
-by default none, and none that a job still has to read. Files are kept for
-`maintain.retention_hours`, or longer if a job has not yet read the changes in them. In the work folder, downloaded model
-versions are kept for the same time after they were last opened, and so are leftovers of trainings that never finished.
+Rows older than `maintain.keep_days` are deleted, by default none, and none that a job still has to read; so are item vectors of
+all model versions but the newest `maintain.keep_versions`. Files are kept for `maintain.retention_hours`, or longer if a job has
+not yet read the changes in them. In the work folder, downloaded model versions are kept for the same time after they were last
+opened, and so are leftovers of trainings that never finished.
 `--forget` deletes a person's rows from every table, by id or, with `privacy.key_file`, by pseudonym, and purges all older
 versions and such leftovers, so that none of them holds the person; it is refused while a training runs. Nothing that names the
 person is printed or logged.

@@ -71,8 +71,9 @@ def cuts(
     at = F.unix_micros("event_time")
     day = F.floor(at / F.lit(DAY * 1e6))
     steps = steps.select(at.alias("at"), day.alias("day"), F.least(at, F.unix_micros("ingested_at")).alias("known"))
-    last = F.max("known").alias("last")
-    days = steps.groupBy("day").agg(F.count("*").alias("events"), F.min("at").alias("first"), last)
+    days = steps.groupBy("day").agg(
+        F.count("*").alias("events"), F.min("at").alias("first"), F.max("known").alias("newest")
+    )
     rows = days.orderBy("day").collect()
     if not rows:
         raise HeadwaterError("there are no events with an item to learn from; run jobs/ingest_events.py first")
@@ -95,7 +96,7 @@ def cuts(
     first, second = found
     if max_days is not None:
         longest = int(max_days * DAY * 1e6)
-        second = max(second, max(row["last"] for row in rows) - longest)
+        second = max(second, max(row["newest"] for row in rows) - longest)
         first = max(first, second - longest)
     if first <= rows[0]["first"]:
         raise HeadwaterError(

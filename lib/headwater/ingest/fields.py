@@ -42,9 +42,8 @@ def json_fields(frame: DataFrame, source: Source) -> DataFrame:
     def is_no_id(field: str) -> Column:
         column = source.fields.get(field, field)
         kind = F.schema_of_variant(F.try_variant_get("json", _json_path(source, column.split(".")), "variant"))
-        looks = F.rlike(
-            F.col(field), F.lit(r"^[\[{]|^-?(\d+\.\d+(E-?\d+)?|Infinity)$")
-        )  # else its type is not asked for
+        # only of what looks like one is the type asked for, which takes its time
+        looks = F.rlike(F.col(field), F.lit(r"^[\[{]|^-?(\d+\.\d+(E-?\d+)?|Infinity)$"))
         return F.when(looks, F.rlike(kind, F.lit("^(OBJECT|ARRAY|DOUBLE|FLOAT)"))).otherwise(False)
 
     filled = parsed.withColumns(_field_values(source, found))
