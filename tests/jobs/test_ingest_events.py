@@ -80,6 +80,21 @@ def test_a_landing_folder_on_another_file_system_is_read_like_a_local_one(shop, 
     assert ("a", "Cup") in shop.rows("items", "item_id", "title")
 
 
+@pytest.mark.parametrize(
+    ("same_id_days", "kept", "reasons"),
+    [(None, ["a"], ["id_of_another_event"] * 2), (3, ["a", "c"], ["id_of_another_event"]), (2, ["a", "b", "c"], [])],
+)
+def test_an_id_is_looked_up_in_the_days_around_the_batch(shop, same_id_days, kept, reasons):
+    site = shop(ingest={"same_id_days": same_id_days})
+    for item, day in (("a", 1), ("b", 4), ("c", 9)):
+        site.put(f"api/{item}.json", event("u", item, event_id="1", timestamp=f"2024-05-{day:02d}T23:00:00Z"))
+        site.ingest()
+    site.put("api/again.json", event("u", "a", event_id="1", timestamp="2024-05-01T10:00:00Z"))
+    assert site.ingest()["rows_duplicate"] == 1
+    assert [item for (item,) in site.rows("events", "item_id")] == kept
+    assert site.reasons() == reasons
+
+
 @pytest.mark.parametrize("few", [MAX_COLLECTED_ROWS, 0])
 def test_a_repeated_event_is_a_duplicate_and_a_reused_event_id_is_quarantined(shop, monkeypatch, few):
     monkeypatch.setattr(verdicts, "MAX_COLLECTED_ROWS", few)

@@ -151,6 +151,7 @@ class Ingest(Section):
     max_id_length: Positive = 512
     earliest: datetime = datetime(1995, 1, 1, tzinfo=UTC)
     future_hours: Hours = 24.0
+    same_id_days: Annotated[int, Field(ge=0)] | None = None
     bot_agents: bool = True
     bot_events_per_minute: Positive = 120
     bot_regular_events: Positive = 60

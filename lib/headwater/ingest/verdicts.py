@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 
 from pyspark.sql import DataFrame, Row
@@ -235,9 +235,7 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     people = duplicates.with_copy(marked.where(F.col("bot_agent").isNull()))
     first = people.where(F.col("copy") == 1)
     bot_users = bots.behaviour(first, ingest.bot_events_per_minute, ingest.bot_regular_events)
-    if not facts["given"]:
-        # an id computed from the content includes the time, so only the days of this batch can hold it
-        stored = stored.where(F.col("event_date").isin(facts["days"]))
+    stored = _with_same_ids(stored, facts, ingest.same_id_days)
     people = duplicates.with_stored(people, stored, tally.fits_driver).join(bot_users, on="user_id", how="left")
     is_bot = F.col("event_type").isin(*bots.BROWSING) & F.col("bot_reason").isNotNull()
     verdict = (
@@ -249,6 +247,17 @@ def _with_verdict(ready: DataFrame, ingest: Ingest, tally: Tally, stored: DataFr
     )
     judged = people.withColumn("verdict", verdict)
     return judged.select(*ready.columns, "verdict").unionByName(crawler_lines.select(*ready.columns, "verdict"))
+
+
+def _with_same_ids(stored: DataFrame, facts: Row, same_id_days: int | None) -> DataFrame:
+    """The stored events that may have an id of the batch's. An id computed from the content includes the time, so only the days of
+    the batch can hold it."""
+    if not facts["given"]:
+        return stored.where(F.col("event_date").isin(facts["days"]))
+    if same_id_days is None or not facts["days"]:
+        return stored
+    apart = timedelta(days=same_id_days)
+    return stored.where(F.col("event_date").between(min(facts["days"]) - apart, max(facts["days"]) + apart))
 
 
 def _is_read_failure(error: Exception) -> bool:
