@@ -309,8 +309,9 @@ def quality(tuned: set[int]) -> list[str]:
         own = [row for row in rows if row["model_version"] == version][-1]
         beside = {r["model"]: r["value"] for r in rows if not r["model_version"] and r["beside_version"] == version}
         others = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in sorted(beside.items()))
-        # the newest feedback is mostly clicks on the champion's own lists, which favours it over any baseline
-        note = " [on held-out feedback, mostly simulated clicks: no proof]" if version in tuned else ""
+        note = (
+            " [mostly simulated clicks on the champion's lists, which favour it: no proof]" if version in tuned else ""
+        )
         lines.append(f"  {own['value']:8.4f}  version {version}, {own['users']} users; {others}{note}")
     return lines + [f"            {line}" for line in _decisions()]
 
