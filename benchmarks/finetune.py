@@ -14,7 +14,7 @@ those of one training, with the choice of epochs and blend for the champion and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from fitting import fit_from, windows
-from options import Seeds, Threads, start
-from temporal import NDCG, held_out, of_ranker, read, recent_popularity, train
+from fitting import fit_from
+from options import Columns, Seeds, Separator, Threads, Where, start
+from temporal import NDCG, cut, held_out, of_ranker, read, recent_popularity, train
 
 from headwater import config as configuration
 from headwater import job
@@ -34,7 +34,7 @@ from headwater.evaluation import gate
 from headwater.evaluation.cases import HeldOut
 from headwater.models.neighbours import Neighbours
 from headwater.models.ranker import Ranker
-from headwater.training import hybrid, readers
+from headwater.training import hybrid
 
 STARTS = (0.6, 0.7, 0.8)
 """Where the second period of each round begins, as a share of all events."""
@@ -46,9 +46,9 @@ ALONE = ": sequence model"
 
 def main(
     data: Path,
-    columns: str = typer.Option(..., "--columns", help="columns of the file for user,item,time[,value]"),
-    separator: str = typer.Option(",", "--separator"),
-    where: str = typer.Option("", "--where", help="which rows to use, a pandas expression"),
+    columns: Columns,
+    separator: Separator = ",",
+    where: Where = "",
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
     seeds: Seeds = 1,
@@ -60,7 +60,7 @@ def main(
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
     rates = rate or [settings.finetune.learning_rate]
-    events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
+    events = read(data, columns, separator, where)
     found: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
     for share in STARTS:
@@ -118,9 +118,9 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def trained_until(events: pd.DataFrame, until: float, n_items: int, config: Config, seed: int) -> Ranker:
     """A model of all events before a moment; the last of them choose its epochs and blend first."""
     before = events[events["time"] < until]
-    cut = before["time"].quantile(1 - config.evaluate.validation_fraction)
-    cases = held_out(before, cut, np.inf, config).arrays(config.sequence.max_length)
-    return train(before[before["time"] < cut], before, cases, n_items, config, seed)
+    begin = before["time"].quantile(1 - config.evaluate.validation_fraction)
+    cases = held_out(before, begin, np.inf, config).arrays(config.sequence.max_length)
+    return train(before[before["time"] < begin], before, cases, n_items, config, seed)
 
 
 def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Config, seed: int, rate: float) -> Ranker:
@@ -132,7 +132,7 @@ def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Con
     replayed = others[rng.random(len(others)) < settings.replay_fraction]
     chosen = before[before["user"].isin(np.concatenate([active, replayed]))].copy()
     chosen["answers"] = (chosen["time"] >= begin).astype(int)
-    rows = cut(chosen, ("item", "context", "answers"), config.encoder_length, 1, config.feedback.rewards["click"])
+    rows = cut(chosen, config, 1, config.feedback.rewards["click"])
     less = {"epochs": settings.epochs, "learning_rate": rate, "average": 0.0}
     gently = config.model_copy(update={"train": config.train.model_copy(update=less)})
     weights = {name: tensor.clone() for name, tensor in champion.model.state_dict().items()}
@@ -140,15 +140,8 @@ def fine_tuned(champion: Ranker, before: pd.DataFrame, begin: float, config: Con
     return Ranker(model, champion.facts, champion.neighbours)
 
 
-def cut(events: pd.DataFrame, columns: Sequence[str], length: int, count: int, reward: float = 0.0) -> readers.Batch:
-    """The last events of each user as rows for a training (``fitting.windows``)."""
-    users = [{name: part[name].to_numpy() for name in columns} for _, part in events.groupby("user")]
-    return windows(users, length, count, reward)
-
-
 def parts_of(events: pd.DataFrame, n_items: int, config: Config) -> dict[str, Neighbours]:
-    rows = cut(events, ("item", "context"), config.encoder_length, config.train.windows)
-    return hybrid.fit_parts(config.blended, rows["item"], n_items)
+    return hybrid.fit_parts(config.blended, cut(events, config)["item"], n_items)
 
 
 def with_parts(ranker: Ranker, parts: dict[str, Neighbours]) -> Ranker:

@@ -17,6 +17,9 @@ Attributes = Annotated[Path, ATTRIBUTES]
 MaybeAttributes = Annotated[Path | None, ATTRIBUTES]
 Seeds = Annotated[int, typer.Option("--seeds", help="number of trainings, with seeds 1, 2, …")]
 Threads = Annotated[int, typer.Option("--threads", help="threads of this process")]
+Columns = Annotated[str, typer.Option("--columns", help="columns of the file for user,item,time[,value]")]
+Separator = Annotated[str, typer.Option("--separator")]
+Where = Annotated[str, typer.Option("--where", help="which rows to use, a pandas expression")]
 
 
 def start(main: Callable[..., None]) -> None:

@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import typer
 from fitting import CLICK, fit, windows
-from options import Seeds, Threads, start
+from options import Columns, Seeds, Separator, Threads, Where, start
 
 from headwater import config as configuration
 from headwater import job
@@ -46,9 +45,9 @@ NDCG = ("ndcg", 10)
 
 def main(
     data: Path,
-    columns: str = typer.Option(..., "--columns", help="columns of the file for user,item,time[,value]"),
-    separator: str = typer.Option(",", "--separator"),
-    where: str = typer.Option("", "--where", help="which rows to use, a pandas expression"),
+    columns: Columns,
+    separator: Separator = ",",
+    where: Where = "",
     config: job.ConfigFiles = None,
     set_: job.Overrides = None,
     seeds: Seeds = 1,
@@ -56,7 +55,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     settings = configuration.load(config, set_)
-    events = read(data, columns.split(","), separator.replace("\\t", "\t"), where)
+    events = read(data, columns, separator, where)
     test, validation = settings.evaluate.test_fraction, settings.evaluate.validation_fraction
     cuts = np.quantile(events["time"], [1 - test - validation, 1 - test])
     if (days := settings.evaluate.max_days) is not None:
@@ -86,12 +85,13 @@ def main(
         show(name, found, new, best)
 
 
-def read(path: Path, columns: list[str], separator: str, where: str) -> pd.DataFrame:
+def read(path: Path, columns: str, separator: str, where: str) -> pd.DataFrame:
     """Columns user (from 0), item (from 1), time (epoch seconds) and context, oldest first; rows with a missing value are
-    left out."""
-    table = pd.read_csv(path, sep=separator, low_memory=False)
-    table = (table.query(where) if where else table)[columns].dropna()
-    table.columns = pd.Index(["user", "item", "time", "value"][: len(columns)])
+    left out. ``columns``: those of the file, separated by commas."""
+    table = pd.read_csv(path, sep=separator.replace("\\t", "\t"), low_memory=False)
+    names = columns.split(",")
+    table = (table.query(where) if where else table)[names].dropna()
+    table.columns = pd.Index(["user", "item", "time", "value"][: len(names)])
     if not pd.api.types.is_numeric_dtype(table["time"]):
         table["time"] = pd.to_datetime(table["time"]).astype("datetime64[s]").astype("int64")
     table = table.sort_values("time", kind="stable", ignore_index=True)
@@ -135,24 +135,27 @@ def recent_popularity(events: pd.DataFrame, n_items: int, config: Config) -> np.
     return np.bincount(events["item"], 0.5**age, minlength=n_items + 1)
 
 
+def cut(events: pd.DataFrame, config: Config, count: int | None = None, reward: float = 0.0) -> readers.Batch:
+    """Histories as rows for a training (``fitting.windows``): the last ``count`` windows of each, by default
+    ``train.windows``."""
+    names = [name for name in ("item", "context", "answers") if name in events]
+    users = [{name: part[name].to_numpy() for name in names} for _, part in events.groupby("user")]
+    return windows(users, config.encoder_length, count or config.train.windows, reward)
+
+
 def train(
     training_events: pd.DataFrame, before: pd.DataFrame, cases: Any, n_items: int, config: Config, seed: int
 ) -> Ranker:
     """Train like ``jobs/train_model.py``: choose epochs and blend on validation; with ``train.refit``, train again on all events
     before the test."""
-
-    def cut(events: pd.DataFrame) -> readers.Batch:
-        users = [{name: part[name].to_numpy() for name in ("item", "context")} for _, part in events.groupby("user")]
-        return windows(users, config.encoder_length, config.train.windows)
-
-    rows = cut(training_events)
+    rows = cut(training_events, config)
     if "recency" in config.blended:
         cases = replace(cases, prior=recency_scores(recent_popularity(training_events, n_items, config)).numpy())
     model, best_epoch = fit(rows, cases, None, n_items, config, seed)
     blend = hybrid.best_blend(model, hybrid.fit_parts(config.blended, rows["item"], n_items), cases)
     print(f"seed {seed}: {len(rows['item']):,} rows, best epoch {best_epoch}, {blend}", flush=True)
     if config.train.refit:
-        rows = cut(before)
+        rows = cut(before, config)
         again = config.train.model_copy(update={"epochs": best_epoch})
         model, _ = fit(rows, None, None, n_items, config.model_copy(update={"train": again}), seed)
     facts = {"blend": blend, "max_length": config.sequence.max_length}

@@ -84,7 +84,7 @@ def test_a_wrong_benchmark_command_is_a_one_line_error(data, args, code, line):
     assert line in done.stderr
 
 
-def test_the_temporal_and_stages_benchmarks_run(data):
+def test_the_temporal_finetune_and_stages_benchmarks_run(data):
     columns = ("--separator", r"\t", "--columns", "user_id,item_id,timestamp", "--threads", "1")
     settings = [f"--set={each}" for each in SMALL]
     said = benchmark_output("temporal.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
@@ -92,6 +92,9 @@ def test_the_temporal_and_stages_benchmarks_run(data):
     assert "own items" not in said
     again = ("--set=model.hybrid=true", "--set=topn.exclude_seen=false")
     assert "own items" in benchmark_output("temporal.py", "events.tsv", *columns, *settings, *again, cwd=data)
+    said = benchmark_output("finetune.py", "events.tsv", *columns, *settings, "--set=model.hybrid=true", cwd=data)
+    assert "fine-tuned at 0.0003, parts counted anew " in said
+    assert " beside trained again" in said
     said = benchmark_output(
         "stages.py", "targets", "events.tsv", *settings, "--set=train.pretrain_epochs=1", "--seeds=1", cwd=data
     )

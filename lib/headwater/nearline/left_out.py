@@ -36,7 +36,7 @@ def rules(j: Job, cache: ScoringCache, model: int) -> dict[str, Any]:
 
 def may_have_hidden(tables: Warehouse, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether other rules hold ``now`` than ``before``, or items have been updated since; cheap to tell."""
-    if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
+    if _differ(before, now):
         return True
     newer = takewhile(lambda commit: commit.version > before.get("items_version", -1), tables.commits("items"))
     return any(int(commit.metrics.get("numTargetRowsUpdated", 0)) for commit in newer)
@@ -69,7 +69,7 @@ def forbids_more(j: Job, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether an item that could be shown by the rules ``before`` is forbidden by those of ``now``; True if nobody can tell any
     more. A new price forbids nothing, so nobody's lists need be read for it."""
     tables, topn = j.warehouse, j.config.topn
-    if before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]:
+    if _differ(before, now):
         return True
     try:
         then, today = tables.read("items", before.get("items_version", -1)), tables.pinned("items")
@@ -81,6 +81,11 @@ def forbids_more(j: Job, before: dict[str, Any], now: dict[str, Any]) -> bool:
         for each in (topn, *map(topn.of_group, leaving_out(topn)))
     )
     return try_read_changes(reduce(DataFrame.union, more).isEmpty) is not True
+
+
+def _differ(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether items are left out by other rules, or as of another moment."""
+    return before.get("left_out_by") != now["left_out_by"] or before.get("until") != now["until"]
 
 
 def leaving_out(topn: Topn) -> list[Strategy]:
